@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"path"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+)
+
+// errHelp: help was asked for and given.
+var errHelp = flag.ErrHelp
+
+// config is what the command line says.
+type config struct {
+	root, directory, clientCA string
+	nodeName, kubeconfig      string
+	resync, settle            time.Duration
+	expiringFraction          float64
+	logFormat                 string
+	logLevel                  slog.Level
+	once, version             bool
+}
+
+// parseConfig reads the flags. Its error is one line for people.
+func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
+	var c config
+	flags := flag.NewFlagSet("nodeagent", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the caller prints the error, once
+	flags.StringVar(&c.root, "root", "/", "`directory` where the host's root is mounted")
+	flags.StringVar(&c.directory, "kubelet-client-dir", "", "host `directory` of the kubelet client pair (default: found out from the static pod manifest)")
+	flags.StringVar(&c.clientCA, "kubelet-ca", "", "host `file` with the CAs of the kubelet's clients (default: by layout)")
+	flags.StringVar(&c.nodeName, "node-name", getenv("NODE_NAME"), "`name` of this node (default: $NODE_NAME)")
+	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
+	flags.DurationVar(&c.resync, "resync", 30*time.Second, "look in any case after this `time`")
+	flags.DurationVar(&c.settle, "settle", time.Second, "tell a finding from files when it has lasted this `time`")
+	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction, "`part` of its lifetime, between 0 and 1, under which a certificate expires soon")
+	flags.StringVar(&c.logFormat, "log-format", "json", "`format` of the log: json or text")
+	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
+	flags.BoolVar(&c.once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify)")
+	flags.BoolVar(&c.version, "version", false, "print the version")
+
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		_, _ = fmt.Fprint(stderr, "nodeagent watches the kubelet client certificate of a control-plane node.\n\nFlags:\n")
+		flags.SetOutput(stderr)
+		flags.PrintDefaults()
+		return config{}, errHelp
+	case err != nil:
+		return config{}, err
+	case flags.NArg() > 0:
+		return config{}, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
+	}
+	return c, c.validate()
+}
+
+func (c config) validate() error {
+	switch {
+	case c.root == "":
+		return errors.New("--root is empty")
+	case c.directory != "" && !path.IsAbs(c.directory):
+		return fmt.Errorf("--kubelet-client-dir %q is not an absolute path of the host", c.directory)
+	case c.clientCA != "" && !path.IsAbs(c.clientCA):
+		return fmt.Errorf("--kubelet-ca %q is not an absolute path of the host", c.clientCA)
+	case c.resync < time.Second:
+		return fmt.Errorf("--resync %s is less than a second", c.resync)
+	case c.settle < 0 || c.settle > time.Minute:
+		return fmt.Errorf("--settle %s is not between 0 and a minute", c.settle)
+	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too
+		return fmt.Errorf("--expiring-fraction %v is not at least 0 and below 1", c.expiringFraction)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is the loop: something woke it, or it is time; look; tell what
+// changed. It owns nothing else.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+)
+
+// maxArms bounds how often a scan is repeated because directories turned up
+// while it was under way; the next wake-up or tick goes on.
+const maxArms = 3
+
+// Watcher is what wakes the agent; see package watch.
+type Watcher interface {
+	Arm(directories []hostfs.Directory) (changed bool)
+	Wake() <-chan struct{}
+}
+
+// Agent looks at a host for as long as it runs.
+type Agent struct {
+	// Scan takes one look.
+	Scan func(now time.Time) scan.Snapshot
+	// Chain lists the directories on the way to a path of the host.
+	Chain   func(hostPath string) []hostfs.Directory
+	Watcher Watcher
+	// Teller is told of every edge.
+	Teller report.Teller
+	// Object that the notices are about.
+	Object report.Object
+	Now    func() time.Time
+	Log    *slog.Logger
+	// Resync is the time after which it looks in any case, Settle how long a
+	// finding must last to be told.
+	Resync, Settle time.Duration
+}
+
+// Run looks until the context ends.
+func (a *Agent) Run(ctx context.Context) error {
+	ledger := newLedger(a.Settle)
+	tick := time.NewTicker(a.Resync)
+	defer tick.Stop()
+	how := ""
+	for {
+		snapshot := a.look()
+		if snapshot.Layout.How != how {
+			how = snapshot.Layout.How
+			a.tellFound(snapshot)
+		}
+		notices, again := ledger.observe(snapshot)
+		for _, notice := range notices {
+			notice.Object = a.Object
+			a.Teller.Tell(notice)
+		}
+		if next := snapshot.NextChange; !next.IsZero() {
+			again = earliest(again, next)
+		}
+		due, stop := a.timer(again)
+		select {
+		case <-ctx.Done():
+			stop()
+			return nil
+		case <-a.Watcher.Wake():
+		case <-tick.C:
+		case <-due:
+		}
+		stop()
+	}
+}
+
+// timer gives a value at a moment, or never at the zero one.
+func (a *Agent) timer(at time.Time) (due <-chan time.Time, stop func()) {
+	if at.IsZero() {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(at.Sub(a.Now()))
+	return timer.C, func() { timer.Stop() }
+}
+
+// look scans with every directory watched on which the result rests: what
+// happens after the scan read a file is then an event.
+func (a *Agent) look() scan.Snapshot {
+	snapshot := a.Scan(a.Now())
+	for range maxArms {
+		var directories []hostfs.Directory
+		for _, path := range snapshot.Layout.Paths() {
+			directories = append(directories, a.Chain(path)...)
+		}
+		if !a.Watcher.Arm(directories) {
+			break
+		}
+		snapshot = a.Scan(a.Now())
+	}
+	return snapshot
+}
+
+func (a *Agent) tellFound(s scan.Snapshot) {
+	a.Log.Info("Looking at", "how", s.Layout.How, "revision", s.Layout.Revision,
+		"certificate", s.Layout.Certificate.Host, "key", s.Layout.Key.Host, "clientCA", s.Layout.ClientCA)
+}
+
+// Settled looks until nothing is settling any more, at most twice the settle
+// time, and returns the last look: for who wants to know once.
+func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
+	ledger := newLedger(a.Settle)
+	deadline := a.Now().Add(2 * a.Settle)
+	for {
+		snapshot := a.Scan(a.Now())
+		_, again := ledger.observe(snapshot)
+		if again.IsZero() || snapshot.At.After(deadline) {
+			return snapshot
+		}
+		due, stop := a.timer(again)
+		select {
+		case <-ctx.Done():
+			stop()
+			return snapshot
+		case <-due:
+		}
+		stop()
+	}
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package scan takes one look at a host: which files its kube-apiserver uses,
+// what is in them, what is wrong. It keeps nothing between two looks.
+package scan
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/staticpod"
+)
+
+// Host is the file system to look at.
+type Host interface {
+	fs.FS
+	// Owned reports whether a file belongs to root.
+	Owned(info fs.FileInfo) bool
+}
+
+// Options say how to look.
+type Options struct {
+	// Directory with the pair, where it is not to be found out; a host path.
+	Directory string
+	// ClientCA is the host path of the kubelet's client CA bundle; empty for
+	// that of the layout.
+	ClientCA string
+	// ExpiringFraction as in [check.Expectation].
+	ExpiringFraction float64
+}
+
+// Snapshot is what one look saw. It is not changed afterwards.
+type Snapshot struct {
+	At       time.Time
+	Layout   staticpod.Layout
+	Findings []finding.Finding
+	// Leaf is the certificate; nil where none could be read.
+	Leaf *x509.Certificate
+	// Sound: the pair is there and no Violation stands against it.
+	Sound bool
+	// Contents is the same in two snapshots if and only if all that was read
+	// was: what differs between their findings then comes from the clock.
+	Contents [sha256.Size]byte
+	// NextChange is the next moment at which the findings may change by the
+	// clock alone; zero where there is none.
+	NextChange time.Time
+}
+
+// Scan looks at the host. It has no error: what cannot be looked at is a
+// finding.
+func Scan(host Host, options Options, now time.Time) Snapshot {
+	layout := staticpod.Discover(host, options.Directory)
+	if options.ClientCA != "" {
+		layout.ClientCA = options.ClientCA
+	}
+	certificate, key, clientCA := configured(host, layout.Certificate), configured(host, layout.Key), read(host, layout.ClientCA)
+	files := check.NewClientFiles(certificate, key, clientCA, options.ExpiringFraction)
+	fileFindings := files.Findings(now)
+
+	snapshot := Snapshot{At: now, Layout: layout, Contents: contents(layout, certificate, key, clientCA)}
+	snapshot.Findings = append(snapshot.Findings, fileFindings...)
+	if layout.Manifest != "" {
+		snapshot.Findings = append(snapshot.Findings, check.ManifestFindings(check.Manifest{
+			At: finding.Location(layout.Manifest), ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr,
+		}, now)...)
+	}
+	if layout.ConfigAt != "" {
+		snapshot.Findings = append(snapshot.Findings, check.ConfigurationFindings(configuration(layout), now)...)
+	}
+	snapshot.Findings = finding.Sort(snapshot.Findings)
+
+	pair := files.Pair()
+	snapshot.Leaf = pair.Leaf()
+	snapshot.Sound = snapshot.Leaf != nil && len(finding.OfSeverity(fileFindings, finding.Violation)) == 0
+	snapshot.NextChange, _ = pair.NextChange(now)
+	return snapshot
+}
+
+func configuration(layout staticpod.Layout) check.Configuration {
+	c := check.Configuration{At: finding.Location(layout.ConfigAt), Config: layout.Config}
+	if c.Missing = errors.Is(layout.ConfigErr, fs.ErrNotExist); !c.Missing {
+		c.Err = layout.ConfigErr
+	}
+	return c
+}
+
+// configured reads a file that a configuration names.
+func configured(host Host, file staticpod.File) check.File {
+	if file.Err != nil {
+		return check.File{Path: file.Configured, Err: file.Err}
+	}
+	return read(host, file.Host)
+}
+
+// read takes a file's facts, and its data if it is regular and not too large.
+func read(host Host, hostPath string) check.File {
+	facts := check.File{Path: hostPath}
+	if hostPath == "" {
+		return facts
+	}
+	file, err := host.Open(strings.TrimPrefix(hostPath, "/"))
+	if err != nil {
+		facts.Err = err
+		return facts
+	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil {
+		facts.Err = err
+		return facts
+	}
+	facts.Mode, facts.Size, facts.ForeignOwner = info.Mode(), info.Size(), !host.Owned(info)
+	if !info.Mode().IsRegular() || facts.Size > check.MaxFileBytes {
+		return facts
+	}
+	// A file may grow while it is read; one byte more than allowed shows it.
+	facts.Data, facts.Err = io.ReadAll(io.LimitReader(file, check.MaxFileBytes+1))
+	if int64(len(facts.Data)) > facts.Size {
+		facts.Size = int64(len(facts.Data))
+	}
+	return facts
+}
+
+// contents sums up all that was read.
+func contents(layout staticpod.Layout, files ...check.File) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	field(h, fmt.Sprintf("%+v", layout))
+	for _, file := range files {
+		field(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
+		field(h, string(file.Data))
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// field adds one text, told apart from the next one by its length.
+func field(h hash.Hash, text string) {
+	// A hash takes everything and never fails.
+	_, _ = fmt.Fprintf(h, "%d:%s", len(text), text)
+}

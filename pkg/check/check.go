@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package check is the catalogue: what may be wrong with a certificate and its
+// key, a protected Secret, the files on a node and the configuration of a
+// kube-apiserver.
+//
+// A check is a pure function: facts and a time in, findings out. It reads no
+// file, asks no server and knows no clock. Bad input is a finding, never an
+// error. Whether a finding refuses a request or becomes an Event is decided by
+// who asked.
+//
+// Each check stands in a file of its own with the source of its rule above it;
+// the lists in this file and in keypair.go, secret.go, files.go,
+// manifest.go and configuration.go are all there is, nothing registers itself.
+package check
+
+import (
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// check looks at facts of type F. reasons are all that it can give, for the
+// test that every reason has a fixture.
+type check[F any] struct {
+	reasons []finding.Reason
+	run     func(facts F, now time.Time) []finding.Finding
+}
+
+// runAll runs all the checks, so that people see everything that is wrong at
+// once.
+func runAll[F any](checks []check[F], facts F, now time.Time) []finding.Finding {
+	var findings []finding.Finding
+	for _, c := range checks {
+		findings = append(findings, c.run(facts, now)...)
+	}
+	return finding.Sort(findings)
+}
+
+// Reasons are all reasons that the catalogue can give, in its order.
+func Reasons() []finding.Reason {
+	var reasons []finding.Reason
+	reasons = appendReasons(reasons, keyPairChecks())
+	reasons = appendReasons(reasons, secretChecks())
+	reasons = appendReasons(reasons, fileChecks())
+	reasons = appendReasons(reasons, filesChecks())
+	reasons = appendReasons(reasons, manifestChecks())
+	reasons = appendReasons(reasons, configurationChecks())
+	return reasons
+}
+
+func appendReasons[F any](reasons []finding.Reason, checks []check[F]) []finding.Reason {
+	for _, c := range checks {
+		reasons = append(reasons, c.reasons...)
+	}
+	return reasons
+}
+
+// one is a list of one finding, the answer of most checks.
+func one(reason finding.Reason, at finding.Location, message, remedy string) []finding.Finding {
+	return []finding.Finding{{Reason: reason, Location: at, Message: message, Remedy: remedy}}
+}
+
+// at writes a moment in messages.
+func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }

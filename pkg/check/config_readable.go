@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// configReadable: there is a configuration and it has a shape that
+// kube-apiserver reads (see package kubeapiserver). Without one nothing says
+// that kubelets are spoken to over verified TLS.
+func configReadable(c Configuration, _ time.Time) []finding.Finding {
+	switch {
+	case c.Missing:
+		return one(finding.ConfigMissing, c.At,
+			"the kube-apiserver's configuration is not there",
+			"see why the kube-apiserver operator did not write it")
+	case c.Err != nil:
+		return one(finding.ConfigUnparsable, c.At,
+			"the kube-apiserver's configuration cannot be read: "+oneLine(c.Err),
+			"see why the kube-apiserver operator did not write it, and undo edits by hand")
+	}
+	return nil
+}

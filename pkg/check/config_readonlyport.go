@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+)
+
+// configReadOnlyPort: kubelet-read-only-port, where it is set, is 0, as
+// OpenShift sets it (cluster-kube-apiserver-operator
+// bindata/assets/config/defaultconfig.yaml). The port is plain HTTP.
+func configReadOnlyPort(c Configuration, _ time.Time) []finding.Finding {
+	value, set := c.Config.Value(kubeapiserver.KubeletReadOnlyPort)
+	if !set || value == "0" {
+		return nil
+	}
+	return one(finding.ReadOnlyPortConfigured, c.argument(kubeapiserver.KubeletReadOnlyPort),
+		"kubelet-read-only-port is "+quoteName(value)+", a port without TLS",
+		"set it to 0")
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"crypto"
+	"crypto/x509"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+)
+
+// DefaultExpiringFraction is the part of its lifetime below which a
+// certificate counts as expiring soon. Fractions, never days: healthy
+// certificates here live 2 hours, 30 days or 2 years, and the kubelet client
+// certificate is renewed when half of its life, at the latest a fifth, is left
+// (library-go pkg/operator/certrotation/target.go).
+const DefaultExpiringFraction = 0.15
+
+// Source is one of the two halves of a pair, as it was found.
+type Source struct {
+	At finding.Location
+	// Data is the PEM text; without a byte where there is nothing.
+	Data []byte
+	// Hidden: the data could not be read, for which there is a finding
+	// already, so nothing is said of the contents.
+	Hidden bool
+}
+
+// Expectation is what a pair is measured against. The zero value of each field
+// but Usage asks for nothing.
+type Expectation struct {
+	// Usage that an extended key usage extension must have.
+	Usage x509.ExtKeyUsage
+	// Roots that the certificate must lead to; nil where the CA is not known.
+	Roots []*x509.Certificate
+	// ExpiringFraction, from 0 to 1, of the lifetime.
+	ExpiringFraction float64
+}
+
+// KeyPair holds the facts about a certificate and its private key.
+// [NewKeyPair] makes one.
+type KeyPair struct {
+	certificate, key Source
+	want             Expectation
+
+	// chain and public are the parsed halves; where they are not there, the
+	// error says why.
+	chain     pki.Chain
+	chainErr  error
+	public    crypto.PublicKey
+	publicErr error
+}
+
+// NewKeyPair parses both halves, once for all checks. Data that cannot be
+// parsed is a fact like any other.
+func NewKeyPair(certificate, key Source, want Expectation) KeyPair {
+	pair := KeyPair{certificate: certificate, key: key, want: want}
+	pair.chain, pair.chainErr = pki.ParseChain(certificate.Data)
+	pair.public, pair.publicErr = pki.PublicKeyOf(key.Data)
+	return pair
+}
+
+// Leaf is the certificate itself, nil where none could be read.
+func (p KeyPair) Leaf() *x509.Certificate { return p.chain.Leaf }
+
+// Findings runs the checks on the pair.
+func (p KeyPair) Findings(now time.Time) []finding.Finding {
+	return runAll(keyPairChecks(), p, now)
+}
+
+func keyPairChecks() []check[KeyPair] {
+	return []check[KeyPair]{
+		{[]finding.Reason{finding.CertificateMissing, finding.KeyMissing}, present},
+		{[]finding.Reason{finding.CertificateUnparsable, finding.KeyUnparsable, finding.ChainUnparsable}, parsable},
+		{[]finding.Reason{finding.KeyMismatch}, matching},
+		{[]finding.Reason{finding.CertificateExpired, finding.CertificateNotYetValid, finding.CertificateExpiringSoon}, valid},
+		{[]finding.Reason{finding.WrongKeyUsage}, usage},
+		{[]finding.Reason{finding.WeakKey, finding.WeakSignature}, strong},
+		{[]finding.Reason{finding.UntrustedIssuer}, trusted},
+	}
+}

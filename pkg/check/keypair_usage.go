@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// usage: an extended key usage extension, where there is one, has the role.
+// RFC 5280 4.2.1.12: without the extension a certificate serves every purpose,
+// and anyExtendedKeyUsage stands for all of them.
+func usage(p KeyPair, _ time.Time) []finding.Finding {
+	leaf := p.chain.Leaf
+	if leaf == nil || len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 ||
+		slices.Contains(leaf.ExtKeyUsage, p.want.Usage) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+		return nil
+	}
+	return one(finding.WrongKeyUsage, p.certificate.At,
+		"the certificate's extended key usage lacks "+usageName(p.want.Usage),
+		"issue it with extended key usage "+usageName(p.want.Usage))
+}
+
+// usageName is the name in RFC 5280 of the two usages that matter here.
+func usageName(usage x509.ExtKeyUsage) string {
+	if usage == x509.ExtKeyUsageServerAuth {
+		return "serverAuth"
+	}
+	return "clientAuth"
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// Manifest is the kube-apiserver's static pod manifest as it was found.
+type Manifest struct {
+	// At is its path on the host, or where it was looked for.
+	At finding.Location
+	// ReadErr says why it could not be read; it wraps [fs.ErrNotExist] where
+	// there is none.
+	ReadErr error
+	// ParseErr says why what was read is not such a manifest.
+	ParseErr error
+}
+
+// ManifestFindings checks a manifest.
+func ManifestFindings(m Manifest, now time.Time) []finding.Finding {
+	return runAll(manifestChecks(), m, now)
+}
+
+func manifestChecks() []check[Manifest] {
+	return []check[Manifest]{
+		{[]finding.Reason{finding.ManifestMissing, finding.ManifestUnparsable, finding.Unreadable}, manifestReadable},
+	}
+}
+
+// manifestReadable: the manifest says with which files the kube-apiserver of
+// this node runs. Without it nobody knows whether what was found elsewhere is
+// what is used, so nothing is verified. (On a node that is not of the control
+// plane there is none, and no agent should run.)
+func manifestReadable(m Manifest, _ time.Time) []finding.Finding {
+	switch {
+	case errors.Is(m.ReadErr, fs.ErrNotExist):
+		return one(finding.ManifestMissing, m.At,
+			"there is no static pod manifest of a kube-apiserver, so it is not known which files are used",
+			"run the agent on control-plane nodes only, or name the files with --kubelet-client-dir")
+	case m.ReadErr != nil:
+		return one(finding.Unreadable, m.At,
+			"the kube-apiserver's manifest cannot be read: "+oneLine(m.ReadErr),
+			"let the agent read it (it must run as root, on OpenShift with the SELinux type spc_t), or mend the file system")
+	case m.ParseErr != nil:
+		return one(finding.ManifestUnparsable, m.At,
+			"the kube-apiserver's manifest cannot be used: "+oneLine(m.ParseErr),
+			"see what wrote it; the kubelet cannot start a kube-apiserver from it either")
+	}
+	return nil
+}

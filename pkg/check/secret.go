@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"crypto/x509"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// ManagedByServiceCA is the value of [SecretExpectation.ManagedBy] for Secrets
+// that OpenShift's service-ca issues and renews.
+const ManagedByServiceCA = "service-ca"
+
+// SecretExpectation is what a protected Secret is measured against.
+type SecretExpectation struct {
+	// Namespace and Name of the Secret.
+	Namespace, Name string
+	// Usage, Roots and ExpiringFraction as in [Expectation].
+	Usage            x509.ExtKeyUsage
+	Roots            []*x509.Certificate
+	ExpiringFraction float64
+	// DNSNames that the certificate must hold for.
+	DNSNames []string
+	// ManagedBy is [ManagedByServiceCA] or empty.
+	ManagedBy string
+	// Service that service-ca issues the Secret for; empty where any will do.
+	Service string
+	// ServiceUID is that Service's, as far as it is known: the audit reads it
+	// from the Service, admission takes the one that the stored Secret is
+	// attached to. Empty where it is not known.
+	ServiceUID string
+}
+
+// Secret is a Secret reduced to what the checks look at.
+type Secret struct {
+	Type        string
+	Certificate []byte // data["tls.crt"]
+	Key         []byte // data["tls.key"]
+	Immutable   bool
+	Annotations map[string]string
+	Owners      []Owner
+}
+
+// Owner is one entry of metadata.ownerReferences.
+type Owner struct{ APIVersion, Kind, Name, UID string }
+
+// protectedSecret is a Secret together with what it should be: the facts of
+// the checks on Secrets.
+type protectedSecret struct {
+	want   SecretExpectation
+	stored *Secret
+	pair   KeyPair
+}
+
+// SecretFindings checks a Secret; nil means that it does not exist, so that
+// create, update and delete are all the difference between two calls.
+func SecretFindings(want SecretExpectation, stored *Secret, now time.Time) []finding.Finding {
+	facts := protectedSecret{want: want, stored: stored}
+	if stored == nil {
+		// Of a Secret that is not there only that can be said.
+		return runAll(secretChecks()[:1], facts, now)
+	}
+	facts.pair = NewKeyPair(
+		Source{At: want.at("tls.crt"), Data: stored.Certificate},
+		Source{At: want.at("tls.key"), Data: stored.Key},
+		Expectation{Usage: want.Usage, Roots: want.Roots, ExpiringFraction: want.ExpiringFraction},
+	)
+	return finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...))
+}
+
+func secretChecks() []check[protectedSecret] {
+	return []check[protectedSecret]{
+		{[]finding.Reason{finding.SecretMissing}, secretExists},
+		{[]finding.Reason{finding.WrongSecretType}, secretType},
+		{[]finding.Reason{finding.DNSNameMissing}, secretDNSNames},
+		{[]finding.Reason{finding.RotationDetached}, secretRotation},
+	}
+}
+
+// at locates a part of the Secret.
+func (w SecretExpectation) at(part string) finding.Location {
+	location := "Secret " + w.Namespace + "/" + w.Name
+	if part != "" {
+		location += " " + part
+	}
+	return finding.Location(location)
+}

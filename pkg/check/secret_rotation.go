@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// The annotations by which service-ca knows its Secrets. It reads both
+// flavours: of the name, beta wins; of the UID, either will do
+// (service-ca-operator pkg/controller/api/api.go and
+// pkg/controller/servingcert/controller/secret_updating_controller.go).
+const (
+	originNameAlpha = "service.alpha.openshift.io/originating-service-name"
+	originNameBeta  = "service.beta.openshift.io/originating-service-name"
+	originUIDAlpha  = "service.alpha.openshift.io/originating-service-uid"
+	originUIDBeta   = "service.beta.openshift.io/originating-service-uid"
+)
+
+// secretRotation: service-ca will go on renewing the Secret, and nothing makes
+// the garbage collector take it.
+//
+// service-ca finds a Secret's Service by the annotations above and gives up on
+// one that does not fit, without a word (secret_updating_controller.go,
+// isSecretValidForService). An immutable Secret it cannot write. Where the only
+// owner is an absent object, the garbage collector deletes the Secret within a
+// moment, on behalf of whoever wrote the reference; an owner of another kind
+// has no business here. All of that was tried against the real controllers.
+func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
+	if s.stored == nil || s.want.ManagedBy != ManagedByServiceCA {
+		return nil
+	}
+	var findings []finding.Finding
+	if s.stored.Immutable {
+		findings = append(findings, finding.Finding{
+			Reason: finding.RotationDetached, Location: s.want.at("immutable"),
+			Message: "an immutable Secret cannot be renewed",
+			Remedy:  "leave immutable unset",
+		})
+	}
+	if !slices.ContainsFunc(s.stored.Owners, s.renews) {
+		findings = append(findings, finding.Finding{
+			Reason: finding.RotationDetached, Location: s.want.at("metadata"),
+			Message: "owner reference and originating-service annotations do not name the Service" + quotedAfterSpace(s.want.Service) + " together, so service-ca would stop renewing it",
+			Remedy:  "leave ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid as service-ca wrote them",
+		})
+	}
+	for _, owner := range s.stored.Owners {
+		if isService(owner) {
+			continue
+		}
+		name := owner.Kind + " " + quoteName(owner.Name)
+		findings = append(findings, finding.Finding{
+			Reason: finding.RotationDetached, Location: s.want.at("metadata.ownerReferences " + name),
+			Message: name + " as an owner lets the garbage collector take the Secret",
+			Remedy:  "leave the Service as its only owner",
+		})
+	}
+	return findings
+}
+
+// renews reports whether service-ca, given the annotations, would renew the
+// Secret for this owner, and the owner is the Service that it should be.
+func (s protectedSecret) renews(owner Owner) bool {
+	annotations := s.stored.Annotations
+	name := annotations[originNameBeta]
+	if name == "" {
+		name = annotations[originNameAlpha]
+	}
+	return isService(owner) && owner.Name == name && owner.UID != "" &&
+		(owner.UID == annotations[originUIDBeta] || owner.UID == annotations[originUIDAlpha]) &&
+		(s.want.Service == "" || s.want.Service == owner.Name) &&
+		(s.want.ServiceUID == "" || s.want.ServiceUID == owner.UID)
+}
+
+// AttachedTo is the UID of the Service for which service-ca renews the stored
+// Secret, empty where it renews it for none (or the Secret is none of its).
+func AttachedTo(want SecretExpectation, stored *Secret) string {
+	if stored == nil || want.ManagedBy != ManagedByServiceCA {
+		return ""
+	}
+	s := protectedSecret{want: want, stored: stored}
+	if i := slices.IndexFunc(stored.Owners, s.renews); i >= 0 {
+		return stored.Owners[i].UID
+	}
+	return ""
+}
+
+func isService(owner Owner) bool { return owner.APIVersion == "v1" && owner.Kind == "Service" }
+
+func quotedAfterSpace(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " " + strconv.Quote(name)
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package finding
+
+import (
+	"maps"
+	"slices"
+)
+
+// Reason is one CamelCase word that names what is wrong. It is the same in a
+// log line, an Event, a metric and a refusal, and a contract: a reason is
+// never renamed, and its meaning never changes.
+type Reason string
+
+// A certificate and its key, wherever they are.
+const (
+	CertificateMissing      Reason = "CertificateMissing"
+	KeyMissing              Reason = "KeyMissing"
+	CertificateUnparsable   Reason = "CertificateUnparsable"
+	KeyUnparsable           Reason = "KeyUnparsable"
+	KeyMismatch             Reason = "KeyMismatch"
+	CertificateExpired      Reason = "CertificateExpired"
+	CertificateNotYetValid  Reason = "CertificateNotYetValid"
+	CertificateExpiringSoon Reason = "CertificateExpiringSoon"
+	WrongKeyUsage           Reason = "WrongKeyUsage"
+	UntrustedIssuer         Reason = "UntrustedIssuer"
+	ChainUnparsable         Reason = "ChainUnparsable"
+	WeakKey                 Reason = "WeakKey"
+	WeakSignature           Reason = "WeakSignature"
+)
+
+// A protected Secret.
+const (
+	SecretMissing    Reason = "SecretMissing"
+	WrongSecretType  Reason = "WrongSecretType"
+	DNSNameMissing   Reason = "DNSNameMissing"
+	RotationDetached Reason = "RotationDetached"
+)
+
+// The files of the kubelet client certificate on a node.
+const (
+	UnexpectedIdentity  Reason = "UnexpectedIdentity"
+	KeyFileExposed      Reason = "KeyFileExposed"
+	NotRegularFile      Reason = "NotRegularFile"
+	FileTooLarge        Reason = "FileTooLarge"
+	Unreadable          Reason = "Unreadable"
+	ClientCAUnavailable Reason = "ClientCAUnavailable"
+)
+
+// The kube-apiserver's configuration.
+const (
+	ConfigMissing                  Reason = "ConfigMissing"
+	ConfigUnparsable               Reason = "ConfigUnparsable"
+	ClientCertificateNotConfigured Reason = "ClientCertificateNotConfigured"
+	ClientKeyNotConfigured         Reason = "ClientKeyNotConfigured"
+	KubeletHTTPSDisabled           Reason = "KubeletHTTPSDisabled"
+	KubeletCANotConfigured         Reason = "KubeletCANotConfigured"
+	ReadOnlyPortConfigured         Reason = "ReadOnlyPortConfigured"
+	ManifestMissing                Reason = "ManifestMissing"
+	ManifestUnparsable             Reason = "ManifestUnparsable"
+)
+
+// severities is the one table of reasons.
+var severities = map[Reason]Severity{
+	CertificateMissing:      Violation,
+	KeyMissing:              Violation,
+	CertificateUnparsable:   Violation,
+	KeyUnparsable:           Violation,
+	KeyMismatch:             Violation,
+	CertificateExpired:      Violation,
+	CertificateNotYetValid:  Violation,
+	CertificateExpiringSoon: Warning,
+	WrongKeyUsage:           Violation,
+	UntrustedIssuer:         Violation,
+	ChainUnparsable:         Warning,
+	WeakKey:                 Warning,
+	WeakSignature:           Violation,
+
+	SecretMissing:    Violation,
+	WrongSecretType:  Violation,
+	DNSNameMissing:   Violation,
+	RotationDetached: Violation,
+
+	UnexpectedIdentity:  Warning,
+	KeyFileExposed:      Warning,
+	NotRegularFile:      Violation,
+	FileTooLarge:        Violation,
+	Unreadable:          Unverified,
+	ClientCAUnavailable: Unverified,
+
+	ConfigMissing:                  Violation,
+	ConfigUnparsable:               Violation,
+	ClientCertificateNotConfigured: Violation,
+	ClientKeyNotConfigured:         Violation,
+	KubeletHTTPSDisabled:           Violation,
+	KubeletCANotConfigured:         Warning,
+	ReadOnlyPortConfigured:         Warning,
+	ManifestMissing:                Unverified,
+	ManifestUnparsable:             Unverified,
+}
+
+// Severity of the reason; [Unverified] for one that the table does not know.
+func (r Reason) Severity() Severity { return severities[r] }
+
+// Reasons returns all reasons, sorted.
+func Reasons() []Reason { return slices.Sorted(maps.Keys(severities)) }

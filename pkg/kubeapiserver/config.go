@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubeapiserver reads the configuration of a kube-apiserver in the
+// shapes that it has had: OpenShift's KubeAPIServerConfig with
+// apiServerArguments (4.6 on) or kubeletClientInfo (until 4.5), as compact JSON
+// or as YAML, and command-line flags (kubeadm).
+//
+// It only says what is configured; what that means is for package check.
+package kubeapiserver
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// The arguments that this control is about, as kube-apiserver names them.
+const (
+	KubeletClientCertificate    = "kubelet-client-certificate"
+	KubeletClientKey            = "kubelet-client-key"
+	KubeletCertificateAuthority = "kubelet-certificate-authority"
+	KubeletHTTPS                = "kubelet-https"
+	KubeletReadOnlyPort         = "kubelet-read-only-port"
+)
+
+const (
+	// OpenShiftConfigFlag names the file with the configuration on OpenShift.
+	OpenShiftConfigFlag = "openshift-config"
+
+	// MaxConfigBytes bounds a configuration: it comes out of a ConfigMap,
+	// which may hold 1 MiB. A real one has about 15 KiB.
+	MaxConfigBytes = 1 << 20
+
+	configKind = "KubeAPIServerConfig"
+)
+
+// Config holds the arguments of one kube-apiserver. The zero value has none.
+type Config struct {
+	arguments map[string][]string
+}
+
+// Value is the value of an argument that counts: of several the last, as
+// kube-apiserver's own flags take them. set is false where the argument is not
+// there or has an empty list.
+func (c Config) Value(name string) (value string, set bool) {
+	values := c.arguments[name]
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[len(values)-1], true
+}
+
+// Under returns the configuration with another one laid over it: what the
+// other sets, counts.
+func (c Config) Under(over Config) Config {
+	arguments := maps.Clone(c.arguments)
+	if arguments == nil {
+		arguments = map[string][]string{}
+	}
+	maps.Copy(arguments, over.arguments)
+	return Config{arguments}
+}
+
+// ParseConfig reads a KubeAPIServerConfig, JSON or YAML. Unknown fields are
+// left alone, since a configuration holds far more than is looked at here.
+// Errors: too large, no JSON or YAML, another kind of object, an argument that
+// is neither a value nor a list of values.
+func ParseConfig(data []byte) (Config, error) {
+	if len(data) > MaxConfigBytes {
+		return Config{}, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
+	}
+	if strings.TrimSpace(string(data)) == "" {
+		return Config{}, errors.New("it is empty")
+	}
+	var file struct {
+		Kind               string         `json:"kind"`
+		APIServerArguments map[string]any `json:"apiServerArguments"`
+		KubeletClientInfo  *struct {
+			CA       string `json:"ca"`
+			CertFile string `json:"certFile"`
+			KeyFile  string `json:"keyFile"`
+		} `json:"kubeletClientInfo"`
+	}
+	if err := yaml.Unmarshal(data, &file); err != nil {
+		return Config{}, fmt.Errorf("parse as %s: %w", configKind, err)
+	}
+	if file.Kind != "" && file.Kind != configKind {
+		return Config{}, fmt.Errorf("it is a %q, not a %s", file.Kind, configKind)
+	}
+
+	config := Config{arguments: map[string][]string{}}
+	if info := file.KubeletClientInfo; info != nil {
+		config.set(KubeletCertificateAuthority, info.CA)
+		config.set(KubeletClientCertificate, info.CertFile)
+		config.set(KubeletClientKey, info.KeyFile)
+	}
+	for name, value := range file.APIServerArguments {
+		values, err := listOf(value)
+		if err != nil {
+			return Config{}, fmt.Errorf("apiServerArguments.%s: %w", name, err)
+		}
+		config.arguments[name] = values
+	}
+	return config, nil
+}
+
+// set sets an argument unless it is empty.
+func (c Config) set(name, value string) {
+	if value != "" {
+		c.arguments[name] = []string{value}
+	}
+}
+
+// listOf takes what people write: a list of strings, as the platform does, or
+// numbers and truth values in it, or a single value instead of a list.
+func listOf(value any) ([]string, error) {
+	switch v := value.(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return []string{v}, nil
+	case bool:
+		return []string{strconv.FormatBool(v)}, nil
+	case float64:
+		return []string{strconv.FormatFloat(v, 'f', -1, 64)}, nil
+	case []any:
+		var values []string
+		for _, item := range v {
+			if _, nested := item.([]any); nested {
+				return nil, errors.New("a list in a list")
+			}
+			one, err := listOf(item)
+			if err != nil {
+				return nil, err
+			}
+			values = append(values, one...)
+		}
+		return values, nil
+	}
+	return nil, fmt.Errorf("neither a value nor a list of values, but %T", value)
+}
+
+// ParseFlags reads the words of a command line: "--name=value" and
+// "--name value". Words may stand anywhere, since
+// OpenShift starts kube-apiserver in a shell script; whatever is no flag is
+// passed over. As kube-apiserver does, it takes "_" for "-" in names
+// (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
+func ParseFlags(words []string) Config {
+	config := Config{arguments: map[string][]string{}}
+	for i, word := range words {
+		flag, found := strings.CutPrefix(word, "--")
+		if !found {
+			continue
+		}
+		name, value, hasValue := strings.Cut(flag, "=")
+		name = strings.ReplaceAll(name, "_", "-")
+		switch {
+		case hasValue:
+		case name == KubeletHTTPS: // a truth value, which takes no second word
+			value = "true"
+		case i+1 < len(words) && !strings.HasPrefix(words[i+1], "-"):
+			value = words[i+1]
+		}
+		config.arguments[name] = append(config.arguments[name], value)
+	}
+	return config
+}

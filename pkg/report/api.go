@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// callTime bounds one call of the API server.
+const callTime = 10 * time.Second
+
+// ErrNoAPIServer: there is neither a kubeconfig nor a Pod's own credentials.
+var ErrNoAPIServer = rest.ErrNotInCluster
+
+// Connect returns a client by a kubeconfig or, without one, by what a Pod is
+// given; [ErrNoAPIServer] where there is neither.
+func Connect(kubeconfig, userAgent string) (*Client, error) {
+	config, err := rest.InClusterConfig()
+	if kubeconfig != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+	}
+	if err != nil {
+		return nil, err
+	}
+	config.Timeout = callTime
+	config.UserAgent = userAgent
+	return NewClient(config)
+}
+
+// Client is an [EventAPI] over the API server. It speaks JSON through a bare
+// REST client: the clientset of all APIs would double the agent's size.
+type Client struct{ rest *rest.RESTClient }
+
+// NewClient returns a client; it does not call the API server yet.
+func NewClient(config *rest.Config) (*Client, error) {
+	config = rest.CopyConfig(config)
+	scheme := runtime.NewScheme()
+	// The API server's own errors are the only objects that are decoded.
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.GroupVersion = &schema.GroupVersion{Version: "v1"}
+	config.APIPath = "/api"
+	config.ContentType = runtime.ContentTypeJSON
+	config.AcceptContentTypes = runtime.ContentTypeJSON
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	return &Client{client}, nil
+}
+
+// CreateEvent implements [EventAPI].
+func (c *Client) CreateEvent(ctx context.Context, event *eventsv1.Event) error {
+	body, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("encode Event: %w", err)
+	}
+	return c.rest.Post().AbsPath("/apis/events.k8s.io/v1/namespaces", event.Namespace, "events").
+		SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Do(ctx).Error()
+}
+
+// NodeUID implements [EventAPI].
+func (c *Client) NodeUID(ctx context.Context, node string) (types.UID, error) {
+	body, err := c.rest.Get().AbsPath("/api/v1/nodes", node).
+		SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Do(ctx).Raw()
+	if err != nil {
+		return "", err
+	}
+	var metadata metav1.PartialObjectMetadata
+	if err := json.Unmarshal(body, &metadata); err != nil {
+		return "", fmt.Errorf("decode the Node: %w", err)
+	}
+	return metadata.UID, nil
+}

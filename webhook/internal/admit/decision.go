@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package admit decides on requests that create, change or delete a protected
+// Secret.
+//
+// There is one rule: what a request introduces is what the catalogue finds in
+// the new object and does not find in the old one, where an object that does
+// not exist is one too. A request that introduces a Violation is refused. So a
+// no-op update of a Secret that is bad already passes, a repair passes, and
+// nothing else is listed.
+package admit
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// Users who are never refused a DELETE: it would only keep the garbage
+// collector trying and the namespace Terminating (Kubernetes
+// cmd/kube-controller-manager/app/core.go names their ServiceAccounts). What
+// they delete is recreated by the platform's own controllers.
+const (
+	garbageCollector    = "system:serviceaccount:kube-system:generic-garbage-collector"
+	namespaceController = "system:serviceaccount:kube-system:namespace-controller"
+)
+
+// Change is a request reduced to what the decision rests on.
+type Change struct {
+	User string
+	// Old and New are nil where the object does not exist before or after.
+	Old, New *check.Secret
+}
+
+// Decision on a change. The zero value refuses.
+type Decision struct {
+	Allowed bool
+	// Introduced are the findings that the change brings about, worst first.
+	Introduced []finding.Finding
+	// Message says why, in one line; empty where there is nothing to say.
+	Message string
+	// Warnings for who made the request.
+	Warnings []string
+	// BreakGlass: allowed only because of [AllowDeleteUntil].
+	BreakGlass bool
+}
+
+// Decide decides on a change of a protected Secret.
+func Decide(want check.SecretExpectation, change Change, now time.Time) Decision {
+	// The Service that the stored Secret is renewed for is the one that it has
+	// to stay with.
+	want.ServiceUID = check.AttachedTo(want, change.Old)
+	introduced, _ := finding.Diff(
+		check.SecretFindings(want, change.Old, now),
+		check.SecretFindings(want, change.New, now))
+	violations := finding.OfSeverity(introduced, finding.Violation)
+	decision := Decision{Introduced: introduced}
+
+	switch {
+	case len(violations) == 0:
+		decision.Allowed = true
+		for _, f := range introduced {
+			decision.Warnings = append(decision.Warnings, fmt.Sprintf("%s: %s: %s. To do: %s", f.Reason, f.Location, f.Message, f.Remedy))
+		}
+		decision.Warnings = append(decision.Warnings, uselessBreakGlass(change, now)...)
+	case change.New == nil && (change.User == garbageCollector || change.User == namespaceController):
+		decision.Allowed = true
+		decision.Message = "deleted by " + change.User + ", which is never refused a delete"
+	case change.New == nil:
+		until, err := allowDeleteUntil(change.Old, now)
+		if err == nil {
+			decision.Allowed, decision.BreakGlass = true, true
+			decision.Message = fmt.Sprintf("deleting Secret %s/%s is allowed by its annotation %s until %s", want.Namespace, want.Name, AllowDeleteUntil, until.Format(time.RFC3339))
+			return decision
+		}
+		decision.Message = refuseDelete(want, err, now)
+	default:
+		decision.Message = refuse(want, violations)
+	}
+	return decision
+}
+
+// refuse is the answer to who writes something bad.
+func refuse(want check.SecretExpectation, violations []finding.Finding) string {
+	var reasons, remedies []string
+	for _, f := range violations {
+		part := strings.TrimPrefix(string(f.Location), fmt.Sprintf("Secret %s/%s ", want.Namespace, want.Name))
+		reasons = append(reasons, fmt.Sprintf("%s (%s): %s", f.Reason, part, f.Message))
+		if remedy := f.Remedy; !strings.Contains(strings.Join(remedies, "; "), remedy) {
+			remedies = append(remedies, remedy)
+		}
+	}
+	return fmt.Sprintf("Secret %s/%s may not be stored like this: %s. It would break control %s. To do: %s",
+		want.Namespace, want.Name, strings.Join(reasons, "; "), finding.ControlsText, strings.Join(remedies, "; "))
+}
+
+// refuseDelete is the answer to who deletes, with the way to do it on purpose.
+func refuseDelete(want check.SecretExpectation, notAllowed error, now time.Time) string {
+	return fmt.Sprintf("%s: deleting Secret %s/%s would break control %s (%v). "+
+		"To have it issued anew on purpose, run within %.0f minutes: "+
+		"kubectl -n %[2]s annotate secret %[3]s --overwrite %[7]s=%[8]s && kubectl -n %[2]s delete secret %[3]s",
+		finding.SecretMissing, want.Namespace, want.Name, finding.ControlsText, notAllowed,
+		suggestedAllowance.Minutes(), AllowDeleteUntil, now.Add(suggestedAllowance).UTC().Truncate(time.Second).Format(time.RFC3339))
+}
