@@ -197,7 +197,7 @@ func (n Notice) words() (kind, reason, note string) {
 		}
 		return kind, string(f.Reason), fmt.Sprintf("%s: %s. To do: %s. Control: %s", f.Location, f.Message, f.Remedy, finding.ControlsText)
 	case FindingCleared:
-		return corev1.EventTypeNormal, string(f.Reason), fmt.Sprintf("Cleared, %s: no longer so that %s. Control: %s", f.Location, f.Message, finding.ControlsText)
+		return corev1.EventTypeNormal, string(f.Reason), fmt.Sprintf("Cleared: %s no longer stands at %s. It was: %s. Control: %s", f.Reason, f.Location, f.Message, finding.ControlsText)
 	case CertificateRotated:
 		return corev1.EventTypeNormal, "CertificateRotated", fmt.Sprintf("%s: new certificate, %s", n.CertificateAt, describe(n.Certificate))
 	case Verified:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The programs are static. Tests run with the race detector, which needs cgo.
+export CGO_ENABLED := 0
+
+BIN := $(CURDIR)/bin
+TOOLS := $(CURDIR)/.tools
+CHART := charts/kubelet-https-guard
+
+# A cold kube-apiserver takes minutes; everything else is far below this.
+TEST_TIMEOUT := 30m
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Show the guard at work on a real API server (DEMO_KEEP=1 leaves it up)
+	@go run ./test/demo
+
+.PHONY: demo-down
+demo-down: ## End a demo that was left up
+	@go run ./test/demo down
+
+.PHONY: build
+build: ## Build both programs into bin/
+	go build -o $(BIN)/ ./webhook ./nodeagent
+
+.PHONY: test
+test: cluster-build $(TOOLS)/golangci-lint ## Run all tests: unit tests and those against a real API server
+	CGO_ENABLED=1 GOLANGCI_LINT=$(TOOLS)/golangci-lint go test -race -timeout $(TEST_TIMEOUT) ./...
+	cd test/cluster && CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need neither an API server nor a linter
+	CGO_ENABLED=1 go test -race ./pkg/... ./webhook/... ./nodeagent/... ./test/openshift/...
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(TOOLS)/helm ## Lint the code, the import rules and the chart
+	$(TOOLS)/golangci-lint run ./...
+	cd test/cluster && $(TOOLS)/golangci-lint run -c ../../.golangci.yaml ./...
+	$(TOOLS)/helm lint --strict $(CHART)
+	go mod tidy -diff
+	cd tools && go mod tidy -diff
+	cd test/cluster && go mod tidy -diff
+
+.PHONY: fmt
+fmt: $(TOOLS)/golangci-lint ## Format the code
+	$(TOOLS)/golangci-lint fmt ./...
+
+.PHONY: cluster-build
+cluster-build: ## Build etcd, kube-apiserver and kubectl, once (8 to 15 minutes on 2 cores)
+	@go run -C test/cluster . build
+
+.PHONY: cluster-up
+cluster-up: ## Start a real control plane in the background and print how to use it
+	@go run -C test/cluster . up
+
+.PHONY: cluster-down
+cluster-down: ## Stop it and remove what it stored
+	@go run -C test/cluster . down
+
+.PHONY: clean
+clean: ## Remove what was built here; the cluster's binaries stay in the user's cache
+	rm -rf $(BIN) $(TOOLS) .demo
+
+# Tools are pinned in tools/go.mod; go decides whether they are up to date.
+.PHONY: $(TOOLS)/golangci-lint $(TOOLS)/helm
+$(TOOLS)/golangci-lint:
+	@go build -C tools -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/helm:
+	@go build -C tools -o $@ helm.sh/helm/v4/cmd/helm

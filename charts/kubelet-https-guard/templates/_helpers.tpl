@@ -1,0 +1,49 @@
+{{/* Start of all names; 52 characters leave room for "-nodeagent" in a label of 63. */}}
+{{- define "kubelet-https-guard.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that select; each file adds app.kubernetes.io/component. */}}
+{{- define "kubelet-https-guard.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Labels of every object. */}}
+{{- define "kubelet-https-guard.labels" -}}
+{{ include "kubelet-https-guard.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
+{{- end -}}
+
+{{- define "kubelet-https-guard.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty on OpenShift. */}}
+{{- define "kubelet-https-guard.openshift" -}}
+{{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}true{{- end -}}
+{{- end -}}
+
+{{/* Not empty if service-ca issues the webhook's certificate: a CA or a URL that was given wins. */}}
+{{- define "kubelet-https-guard.serviceCA" -}}
+{{- with .Values.webhook -}}
+{{- if and .serviceCA (not .caBundle) (not .url) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The namespaces of the protected Secrets, each once, as a JSON array. */}}
+{{- define "kubelet-https-guard.protectedNamespaces" -}}
+{{- $namespaces := list -}}
+{{- range .Values.webhook.protectedSecrets -}}
+{{- $namespaces = append $namespaces .namespace -}}
+{{- end -}}
+{{- $namespaces | uniq | sortAlpha | toJson -}}
+{{- end -}}

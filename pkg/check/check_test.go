@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+)
+
+// fixture is something to be checked and all that must be found in it, each as
+// "Reason location: message". An empty list is a passing fixture.
+type fixture struct {
+	findings []finding.Finding
+	want     []string
+}
+
+// TestCatalogue runs every fixture, and demands that each reason of the
+// catalogue is found in one at least, and not found in another of its kind.
+func TestCatalogue(t *testing.T) {
+	found, notFound := map[finding.Reason]bool{}, map[finding.Reason]bool{}
+	for kind, fixtures := range map[string]map[string]fixture{
+		"pair": pairFixtures(), "secret": secretFixtures(), "file": fileFixtures(),
+		"manifest": manifestFixtures(), "config": configFixtures(),
+	} {
+		for name, f := range fixtures {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				if d := cmp.Diff(f.want, lines(f.findings)); d != "" {
+					t.Errorf("findings (-want +got):\n%s", d)
+				}
+				for _, found := range f.findings {
+					if found.Remedy == "" || strings.ContainsAny(found.Message+found.Remedy, "\n\r") {
+						t.Errorf("%s: message and remedy must be one line each, and there: %q, %q", found.Reason, found.Message, found.Remedy)
+					}
+				}
+			})
+			if len(f.findings) == 0 {
+				notFound[finding.Reason(kind)] = true
+			}
+			for _, one := range f.findings {
+				found[one.Reason] = true
+			}
+		}
+		if !notFound[finding.Reason(kind)] {
+			t.Errorf("%s: no passing fixture", kind)
+		}
+	}
+	for _, reason := range check.Reasons() {
+		if !found[reason] {
+			t.Errorf("%s: no failing fixture", reason)
+		}
+		if !slices.Contains(finding.Reasons(), reason) {
+			t.Errorf("%s: not in the table of reasons", reason)
+		}
+	}
+	for _, reason := range finding.Reasons() {
+		if !slices.Contains(check.Reasons(), reason) {
+			t.Errorf("%s: no check gives this reason", reason)
+		}
+	}
+}
+
+func lines(findings []finding.Finding) []string {
+	var lines []string
+	for _, f := range findings {
+		lines = append(lines, fmt.Sprintf("%s %s: %s", f.Reason, f.Location, f.Message))
+	}
+	return lines
+}
+
+func pairFixtures() map[string]fixture {
+	now := pkitest.Now()
+	ca, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
+	good := ca.Issue(pkitest.KubeletClient())
+	other := ca.Issue(pkitest.KubeletClient())
+	rsaRequest := pkitest.KubeletClient()
+	rsaRequest.Key = pkitest.RSA
+	rsaPair := ca.Issue(rsaRequest)
+	weakRequest := pkitest.KubeletClient()
+	weakRequest.Key = pkitest.RSA1024
+	sha1Request := pkitest.KubeletClient()
+	sha1Request.SignWith = x509.ECDSAWithSHA1
+	bare := pkitest.KubeletClient()
+	bare.Usages = nil
+	anyUse := pkitest.KubeletClient()
+	anyUse.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+	longIssuer := pkitest.NewCA("openshift-kube-apiserver-operator_kube-apiserver-to-kubelet-signer@1795000000")
+	newCA := pkitest.NewCA("signer")
+	encrypted, _ := pkitest.EncryptedKeys()
+
+	want := check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: []*x509.Certificate{ca.Certificate}, ExpiringFraction: check.DefaultExpiringFraction}
+	at := func(when time.Time, want check.Expectation, certificate, key []byte) []finding.Finding {
+		return check.NewKeyPair(check.Source{At: "crt", Data: certificate}, check.Source{At: "key", Data: key}, want).Findings(when)
+	}
+	pair := func(certificate, key []byte) []finding.Finding { return at(now, want, certificate, key) }
+	issued := func(ca *pkitest.CA, r pkitest.Request) []finding.Finding {
+		p := ca.Issue(r)
+		return pair(p.Certificate, p.Key)
+	}
+	day := 24 * time.Hour
+	// Of 100 days the last 15 are the fraction in which it expires soon.
+	hundredDays := ca.Issue(pkitest.KubeletClient().Valid(now, now.Add(100*day)))
+	hundred := func(when time.Time) []finding.Finding {
+		return at(when, want, hundredDays.Certificate, hundredDays.Key)
+	}
+
+	return map[string]fixture{
+		"good":                         {findings: pair(good.Certificate, good.Key)},
+		"good, RSA":                    {findings: pair(rsaPair.Certificate, rsaPair.Key)},
+		"good, RSA key in PKCS #1":     {findings: pair(rsaPair.Certificate, rsaPair.LegacyKey())},
+		"good, with its CA":            {findings: pair(good.ChainWith(ca.PEM()), good.Key)},
+		"good, lives two hours":        {findings: issued(ca, pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.Add(time.Hour)))},
+		"good, no extended key usage":  {findings: issued(ca, bare)},
+		"good, any extended key usage": {findings: issued(ca, anyUse)},
+		"good, CA not known":           {findings: at(now, check.Expectation{Usage: x509.ExtKeyUsageClientAuth}, foreign.Issue(pkitest.KubeletClient()).Certificate, nil), want: []string{"KeyMissing key: there is no private key, or it is empty"}},
+		"good, over a bridge": {findings: func() []finding.Finding {
+			p := newCA.Issue(pkitest.KubeletClient())
+			return pair(p.ChainWith(ca.CrossSign(newCA)), p.Key)
+		}()},
+		"nothing at all":                   {findings: pair(nil, nil), want: []string{"CertificateMissing crt: there is no certificate, or it is empty", "KeyMissing key: there is no private key, or it is empty"}},
+		"white space":                      {findings: pair([]byte("\n"), good.Key), want: []string{"CertificateMissing crt: there is no certificate, or it is empty"}},
+		"hidden halves are not spoken of":  {findings: check.NewKeyPair(check.Source{At: "crt", Hidden: true}, check.Source{At: "key", Hidden: true}, want).Findings(now)},
+		"certificate garbage":              {findings: pair([]byte("garbage"), good.Key), want: []string{"CertificateUnparsable crt: it holds no PEM block of type CERTIFICATE"}},
+		"key garbage":                      {findings: pair(good.Certificate, []byte("garbage")), want: []string{"KeyUnparsable key: it holds no PEM block of a private key"}},
+		"key encrypted":                    {findings: pair(good.Certificate, encrypted), want: []string{"KeyUnparsable key: it holds an encrypted private key, which no server here can open"}},
+		"chain garbage":                    {findings: pair(good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), good.Key), want: []string{"ChainUnparsable crt: certificate 2 of the chain is no X.509 certificate: x509: malformed certificate"}},
+		"key of another pair":              {findings: pair(good.Certificate, other.Key), want: []string{"KeyMismatch key: the private key (ECDSA P-256) is not that of the certificate (ECDSA P-256)"}},
+		"key of another kind":              {findings: pair(good.Certificate, rsaPair.Key), want: []string{"KeyMismatch key: the private key (RSA 2048) is not that of the certificate (ECDSA P-256)"}},
+		"CA in front of the leaf":          {findings: at(now, check.Expectation{}, append(slices.Clone(ca.PEM()), good.Certificate...), good.Key), want: []string{"KeyMismatch key: the private key (ECDSA P-256) is not that of the certificate (ECDSA P-256)"}},
+		"first moment":                     {findings: hundred(now)},
+		"a moment too early":               {findings: hundred(now.Add(-time.Nanosecond)), want: []string{"CertificateNotYetValid crt: the certificate is not valid before 2026-11-22T12:00:00Z"}},
+		"85 days are gone":                 {findings: hundred(now.Add(85 * day))},
+		"more than 85 days are gone":       {findings: hundred(now.Add(85*day + time.Nanosecond)), want: []string{"CertificateExpiringSoon crt: the certificate expires at 2027-03-02T12:00:00Z, less than 15 % of its lifetime is left"}},
+		"last moment":                      {findings: hundred(now.Add(100 * day)), want: []string{"CertificateExpiringSoon crt: the certificate expires at 2027-03-02T12:00:00Z, less than 15 % of its lifetime is left"}},
+		"a moment too late":                {findings: hundred(now.Add(100*day + time.Nanosecond)), want: []string{"CertificateExpired crt: the certificate expired at 2027-03-02T12:00:00Z"}},
+		"certificate of a server":          {findings: issued(ca, pkitest.ServingCert()), want: []string{"WrongKeyUsage crt: the certificate's extended key usage lacks clientAuth"}},
+		"issued by a foreign CA":           {findings: issued(foreign, pkitest.KubeletClient()), want: []string{`UntrustedIssuer crt: the certificate, issued by "foreign", does not lead to a CA that is trusted for it`}},
+		"issued by a CA of the same name":  {findings: issued(newCA, pkitest.KubeletClient()), want: []string{`UntrustedIssuer crt: the certificate, issued by "signer", does not lead to a CA that is trusted for it`}},
+		"name of the issuer over 64 bytes": {findings: issued(longIssuer, pkitest.KubeletClient()), want: []string{`UntrustedIssuer crt: the certificate, issued by "openshift-kube-apiserver-operator_kube-apiserver-to-kubelet-signer@1795000000", does not lead to a CA that is trusted for it`}},
+		"expired and foreign": {
+			findings: issued(foreign, pkitest.KubeletClient().Valid(now.Add(-2*day), now.Add(-day))),
+			want: []string{
+				"CertificateExpired crt: the certificate expired at 2026-11-21T12:00:00Z",
+				`UntrustedIssuer crt: the certificate, issued by "foreign", does not lead to a CA that is trusted for it`,
+			},
+		},
+		"RSA 1024":       {findings: issued(ca, weakRequest), want: []string{"WeakKey crt: the certificate's key is only RSA 1024"}},
+		"SHA-1":          {findings: issued(ca, sha1Request), want: []string{"WeakSignature crt: the certificate is signed with ECDSA-SHA1, which TLS peers here refuse"}},
+		"SHA-1, foreign": {findings: issued(foreign, sha1Request), want: []string{"WeakSignature crt: the certificate is signed with ECDSA-SHA1, which TLS peers here refuse"}},
+	}
+}
+
+// secretBy makes the Secret that service-ca issues, then changes it.
+func secretBy(p pkitest.Pair, change func(*check.Secret)) *check.Secret {
+	s := &check.Secret{
+		Type: "kubernetes.io/tls", Certificate: p.Certificate, Key: p.Key,
+		Annotations: map[string]string{
+			"service.alpha.openshift.io/originating-service-name": "api",
+			"service.alpha.openshift.io/originating-service-uid":  "uid-1",
+		},
+		Owners: []check.Owner{{APIVersion: "v1", Kind: "Service", Name: "api", UID: "uid-1"}},
+	}
+	if change != nil {
+		change(s)
+	}
+	return s
+}
+
+func servingCert() check.SecretExpectation {
+	return check.SecretExpectation{
+		Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth,
+		DNSNames: []string{"api.openshift-apiserver.svc"}, ManagedBy: check.ManagedByServiceCA, Service: "api",
+		ExpiringFraction: check.DefaultExpiringFraction,
+	}
+}
+
+func secretFixtures() map[string]fixture {
+	const at = "Secret openshift-apiserver/serving-cert "
+	detached := "RotationDetached " + at + `metadata: owner reference and originating-service annotations do not name the Service "api" together, so service-ca would stop renewing it`
+	ca := pkitest.NewCA("openshift-service-serving-signer@1795000000")
+	good := ca.Issue(pkitest.ServingCert())
+	wildcard := pkitest.ServingCert()
+	wildcard.DNSNames = []string{"*.openshift-apiserver.svc"}
+	elsewhere := pkitest.ServingCert()
+	elsewhere.DNSNames = []string{"api.elsewhere.svc"}
+
+	secret := func(change func(*check.Secret)) []finding.Finding {
+		return check.SecretFindings(servingCert(), secretBy(good, change), pkitest.Now())
+	}
+	with := func(p pkitest.Pair, want check.SecretExpectation) []finding.Finding {
+		return check.SecretFindings(want, secretBy(p, nil), pkitest.Now())
+	}
+	knownUID := servingCert()
+	knownUID.ServiceUID = "uid-2"
+	unmanaged := servingCert()
+	unmanaged.ManagedBy = ""
+
+	return map[string]fixture{
+		"as service-ca writes it": {findings: secret(nil)},
+		"with its CA":             {findings: secret(func(s *check.Secret) { s.Certificate = good.ChainWith(ca.PEM()) })},
+		"annotations in beta": {findings: secret(func(s *check.Secret) {
+			s.Annotations = map[string]string{
+				"service.beta.openshift.io/originating-service-name": "api",
+				"service.beta.openshift.io/originating-service-uid":  "uid-1",
+			}
+		})},
+		"another beta UID beside is harmless": {findings: secret(func(s *check.Secret) { s.Annotations["service.beta.openshift.io/originating-service-uid"] = "uid-9" })},
+		"unmanaged and without owner":         {findings: check.SecretFindings(unmanaged, secretBy(good, func(s *check.Secret) { s.Owners, s.Annotations, s.Immutable = nil, nil, true }), pkitest.Now())},
+		"wildcard":                            {findings: with(ca.Issue(wildcard), servingCert())},
+		"not there":                           {findings: check.SecretFindings(servingCert(), nil, pkitest.Now()), want: []string{"SecretMissing Secret openshift-apiserver/serving-cert: there is no such Secret"}},
+		"Opaque":                              {findings: secret(func(s *check.Secret) { s.Type = "Opaque" }), want: []string{"WrongSecretType " + at + `type: the type is "Opaque" instead of kubernetes.io/tls`}},
+		"empty certificate":                   {findings: secret(func(s *check.Secret) { s.Certificate = nil }), want: []string{"CertificateMissing " + at + "tls.crt: there is no certificate, or it is empty"}},
+		"for another name":                    {findings: with(ca.Issue(elsewhere), servingCert()), want: []string{"DNSNameMissing " + at + "tls.crt: the certificate does not hold for api.openshift-apiserver.svc"}},
+		"immutable":                           {findings: secret(func(s *check.Secret) { s.Immutable = true }), want: []string{"RotationDetached " + at + "immutable: an immutable Secret cannot be renewed"}},
+		"no owner":                            {findings: secret(func(s *check.Secret) { s.Owners = nil }), want: []string{detached}},
+		"owner without the annotations":       {findings: secret(func(s *check.Secret) { s.Annotations = nil }), want: []string{detached}},
+		"name stripped":                       {findings: secret(func(s *check.Secret) { delete(s.Annotations, "service.alpha.openshift.io/originating-service-name") }), want: []string{detached}},
+		"UID changed":                         {findings: secret(func(s *check.Secret) { s.Annotations["service.alpha.openshift.io/originating-service-uid"] = "uid-9" }), want: []string{detached}},
+		"beta name wins over alpha":           {findings: secret(func(s *check.Secret) { s.Annotations["service.beta.openshift.io/originating-service-name"] = "other" }), want: []string{detached}},
+		"for another Service of known UID":    {findings: with(good, knownUID), want: []string{detached}},
+		"foreign owner beside": {
+			findings: secret(func(s *check.Secret) {
+				s.Owners = append(s.Owners, check.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "absent", UID: "x"})
+			}),
+			want: []string{"RotationDetached " + at + `metadata.ownerReferences ConfigMap "absent": ConfigMap "absent" as an owner lets the garbage collector take the Secret`},
+		},
+	}
+}
+
+// keyMode, certificateMode and caMode are those of OpenShift's writers.
+func file(path string, data []byte) check.File {
+	return check.File{Path: path, Mode: 0o600, Size: int64(len(data)), Data: data}
+}
+
+func fileFixtures() map[string]fixture {
+	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
+	good := ca.Issue(pkitest.KubeletClient())
+	kubeadm := pkitest.KubeletClient()
+	kubeadm.CommonName, kubeadm.Organization = "kube-apiserver-kubelet-client", "kubeadm:cluster-admins"
+	stranger := pkitest.KubeletClient()
+	stranger.CommonName, stranger.Organization = "mallory", "system:masters"
+
+	files := func(p pkitest.Pair, change func(certificate, key, clientCA *check.File)) []finding.Finding {
+		certificate, key, clientCA := file("/c/tls.crt", p.Certificate), file("/c/tls.key", p.Key), file("/ca.crt", ca.PEM())
+		if change != nil {
+			change(&certificate, &key, &clientCA)
+		}
+		return check.NewClientFiles(certificate, key, clientCA, check.DefaultExpiringFraction).Findings(pkitest.Now())
+	}
+	changed := func(change func(certificate, key, clientCA *check.File)) []finding.Finding {
+		return files(good, change)
+	}
+	kind := func(mode fs.FileMode) []finding.Finding {
+		return changed(func(certificate, _, _ *check.File) { *certificate = check.File{Path: "/c/tls.crt", Mode: mode} })
+	}
+	noCA := "the kubelet's client CA is not to be had, so who issued the certificate was not checked: "
+
+	return map[string]fixture{
+		"good":            {findings: files(good, nil)},
+		"good, kubeadm's": {findings: files(ca.Issue(kubeadm), nil)},
+		"CA not known":    {findings: changed(func(_, _, clientCA *check.File) { *clientCA = check.File{} })},
+		"not configured":  {findings: changed(func(certificate, key, _ *check.File) { *certificate, *key = check.File{}, check.File{} })},
+		"certificate gone": {findings: changed(func(certificate, _, _ *check.File) {
+			*certificate = check.File{Path: "/c/tls.crt", Err: fs.ErrNotExist}
+		}), want: []string{"CertificateMissing /c/tls.crt: there is no certificate, or it is empty"}},
+		"key gone": {findings: changed(func(_, key, _ *check.File) { *key = check.File{Path: "/c/tls.key", Err: fs.ErrNotExist} }), want: []string{"KeyMissing /c/tls.key: there is no private key, or it is empty"}},
+		"certificate may not be read": {
+			findings: changed(func(certificate, _, _ *check.File) {
+				*certificate = check.File{Path: "/c/tls.crt", Err: fs.ErrPermission}
+			}),
+			want: []string{"Unreadable /c/tls.crt: it cannot be read: permission denied"},
+		},
+		"a directory":                 {findings: kind(fs.ModeDir | 0o755), want: []string{"NotRegularFile /c/tls.crt: it is a directory, not a regular file"}},
+		"a FIFO":                      {findings: kind(fs.ModeNamedPipe), want: []string{"NotRegularFile /c/tls.crt: it is a FIFO, not a regular file"}},
+		"a socket":                    {findings: kind(fs.ModeSocket), want: []string{"NotRegularFile /c/tls.crt: it is a socket, not a regular file"}},
+		"a device":                    {findings: kind(fs.ModeDevice | fs.ModeCharDevice), want: []string{"NotRegularFile /c/tls.crt: it is a device, not a regular file"}},
+		"too large":                   {findings: changed(func(certificate, _, _ *check.File) { *certificate = check.File{Path: "/c/tls.crt", Size: 2 << 20} }), want: []string{"FileTooLarge /c/tls.crt: it has 2097152 bytes, more than the 1048576 that a Secret can hold"}},
+		"key readable by all":         {findings: changed(func(_, key, _ *check.File) { key.Mode = 0o644 }), want: []string{"KeyFileExposed /c/tls.key: the private key's file has mode 0644"}},
+		"key readable by the group":   {findings: changed(func(_, key, _ *check.File) { key.Mode = 0o640 }), want: []string{"KeyFileExposed /c/tls.key: the private key's file has mode 0640"}},
+		"key of mode 0400":            {findings: changed(func(_, key, _ *check.File) { key.Mode = 0o400 })},
+		"key of somebody":             {findings: changed(func(_, key, _ *check.File) { key.ForeignOwner = true }), want: []string{"KeyFileExposed /c/tls.key: the private key's file does not belong to root"}},
+		"certificate readable by all": {findings: changed(func(certificate, _, _ *check.File) { certificate.Mode = 0o644 })},
+		"somebody else's certificate": {findings: files(ca.Issue(stranger), nil), want: []string{`UnexpectedIdentity /c/tls.crt: the certificate is that of CN="mallory", O="system:masters", not of a kube-apiserver`}},
+		"client CA gone":              {findings: changed(func(_, _, clientCA *check.File) { *clientCA = check.File{Path: "/ca.crt", Err: fs.ErrNotExist} }), want: []string{"ClientCAUnavailable /ca.crt: " + noCA + "it cannot be read: file does not exist"}},
+		"client CA garbage":           {findings: changed(func(_, _, clientCA *check.File) { *clientCA = file("/ca.crt", []byte("garbage")) }), want: []string{"ClientCAUnavailable /ca.crt: " + noCA + "it holds no PEM block of type CERTIFICATE"}},
+		"client CA a directory":       {findings: changed(func(_, _, clientCA *check.File) { *clientCA = check.File{Path: "/ca.crt", Mode: fs.ModeDir} }), want: []string{"ClientCAUnavailable /ca.crt: " + noCA + "it is a directory"}},
+		"client CA too large":         {findings: changed(func(_, _, clientCA *check.File) { clientCA.Size = 2 << 20 }), want: []string{"ClientCAUnavailable /ca.crt: " + noCA + "it is too large"}},
+	}
+}
+
+func manifestFixtures() map[string]fixture {
+	const at = "/etc/kubernetes/manifests/kube-apiserver-pod.yaml"
+	manifest := func(m check.Manifest) []finding.Finding {
+		m.At = at
+		return check.ManifestFindings(m, pkitest.Now())
+	}
+	return map[string]fixture{
+		"read":        {findings: manifest(check.Manifest{})},
+		"not there":   {findings: manifest(check.Manifest{ReadErr: fs.ErrNotExist}), want: []string{"ManifestMissing " + at + ": there is no static pod manifest of a kube-apiserver, so it is not known which files are used"}},
+		"forbidden":   {findings: manifest(check.Manifest{ReadErr: fs.ErrPermission}), want: []string{"Unreadable " + at + ": the kube-apiserver's manifest cannot be read: permission denied"}},
+		"another pod": {findings: manifest(check.Manifest{ParseErr: errors.New("it has no container named kube-apiserver")}), want: []string{"ManifestUnparsable " + at + ": the kube-apiserver's manifest cannot be used: it has no container named kube-apiserver"}},
+	}
+}
+
+func configFixtures() map[string]fixture {
+	const at = "config.yaml"
+	flags := func(words ...string) []finding.Finding {
+		return check.ConfigurationFindings(check.Configuration{At: at, Config: kubeapiserver.ParseFlags(words)}, pkitest.Now())
+	}
+	good := []string{"--kubelet-client-certificate=/c/tls.crt", "--kubelet-client-key=/c/tls.key", "--kubelet-certificate-authority=/c/ca.crt"}
+	with := func(word string) []finding.Finding { return flags(append(slices.Clone(good), word)...) }
+	return map[string]fixture{
+		"good":                     {findings: flags(good...)},
+		"https asked for":          {findings: with("--kubelet-https=true")},
+		"https asked for, bare":    {findings: with("--kubelet-https")},
+		"read-only port closed":    {findings: with("--kubelet-read-only-port=0")},
+		"https turned off":         {findings: with("--kubelet-https=false"), want: []string{`KubeletHTTPSDisabled config.yaml kubelet-https: kubelet-https is "false", so kubelets are spoken to without TLS`}},
+		"https neither on nor off": {findings: with("--kubelet-https=maybe"), want: []string{`KubeletHTTPSDisabled config.yaml kubelet-https: kubelet-https is "maybe", so kubelets are spoken to without TLS`}},
+		"read-only port open":      {findings: with("--kubelet-read-only-port=10255"), want: []string{`ReadOnlyPortConfigured config.yaml kubelet-read-only-port: kubelet-read-only-port is "10255", a port without TLS`}},
+		"nothing set": {findings: flags(), want: []string{
+			"ClientCertificateNotConfigured config.yaml kubelet-client-certificate: kubelet-client-certificate is not set",
+			"ClientKeyNotConfigured config.yaml kubelet-client-key: kubelet-client-key is not set",
+			"KubeletCANotConfigured config.yaml kubelet-certificate-authority: kubelet-certificate-authority is not set, so the kubelets' own certificates are not verified",
+		}},
+		"set to nothing": {findings: flags("--kubelet-client-certificate=", "--kubelet-client-key=/c/tls.key", "--kubelet-certificate-authority=/c/ca.crt"), want: []string{
+			"ClientCertificateNotConfigured config.yaml kubelet-client-certificate: kubelet-client-certificate is not set",
+		}},
+		"not there": {
+			findings: check.ConfigurationFindings(check.Configuration{At: at, Missing: true}, pkitest.Now()),
+			want:     []string{"ConfigMissing config.yaml: the kube-apiserver's configuration is not there"},
+		},
+		"not parsable": {
+			findings: check.ConfigurationFindings(check.Configuration{At: at, Err: errors.New("it is\nempty")}, pkitest.Now()),
+			want:     []string{"ConfigUnparsable config.yaml: the kube-apiserver's configuration cannot be read: it is empty"},
+		},
+	}
+}
+
+// TestNextChange: between one moment and the next that it names, nothing
+// changes, and at that one something does.
+func TestNextChange(t *testing.T) {
+	now := pkitest.Now()
+	day := 24 * time.Hour
+	p := pkitest.NewCA("signer").Issue(pkitest.KubeletClient().Valid(now, now.Add(100*day)))
+	pair := check.NewKeyPair(check.Source{At: "crt", Data: p.Certificate}, check.Source{At: "key", Data: p.Key},
+		check.Expectation{Usage: x509.ExtKeyUsageClientAuth, ExpiringFraction: check.DefaultExpiringFraction})
+
+	var seen []string
+	for at, ok := now.Add(-day), true; ok; at, ok = pair.NextChange(at) {
+		seen = append(seen, fmt.Sprint(at.Sub(now).Truncate(time.Hour), " ", lines(pair.Findings(at))))
+		if next, ok := pair.NextChange(at); ok {
+			if d := cmp.Diff(lines(pair.Findings(at)), lines(pair.Findings(next.Add(-time.Nanosecond)))); d != "" {
+				t.Errorf("the findings change before %s, the next moment named (-at +before it):\n%s", next, d)
+			}
+		}
+	}
+	want := []string{
+		"-24h0m0s [CertificateNotYetValid crt: the certificate is not valid before 2026-11-22T12:00:00Z]",
+		"0s []",
+		"2040h0m0s [CertificateExpiringSoon crt: the certificate expires at 2027-03-02T12:00:00Z, less than 15 % of its lifetime is left]",
+		"2400h0m0s [CertificateExpired crt: the certificate expired at 2027-03-02T12:00:00Z]",
+	}
+	if d := cmp.Diff(want, seen); d != "" {
+		t.Errorf("moments and findings (-want +got):\n%s", d)
+	}
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pki_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+)
+
+func TestParseChain(t *testing.T) {
+	ca := pkitest.NewCA("signer")
+	pair := ca.Issue(pkitest.KubeletClient())
+	garbageBlock := "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
+	damagedBlock := strings.Replace(string(ca.PEM()), "\nM", "\n!", 1)
+
+	type result struct {
+		Certificates int
+		Rest, Err    string
+	}
+	cases := map[string]struct {
+		data string
+		want result
+	}{
+		"leaf alone":               {string(pair.Certificate), result{Certificates: 1}},
+		"leaf and CA":              {string(pair.ChainWith(ca.PEM())), result{Certificates: 2}},
+		"text before and after":    {"kubelet client\n" + string(pair.Certificate) + "\nthe end", result{Certificates: 1}},
+		"key in front is skipped":  {string(pair.Key) + string(pair.Certificate), result{Certificates: 1}},
+		"Windows line ends":        {strings.ReplaceAll(string(pair.Certificate), "\n", "\r\n"), result{Certificates: 1}},
+		"nothing":                  {"", result{Err: "is empty"}},
+		"white space":              {" \n\t\n", result{Err: "is empty"}},
+		"no PEM":                   {"rubbish", result{Err: "holds no PEM block of type CERTIFICATE"}},
+		"key only":                 {string(pair.Key), result{Err: "holds no PEM block of type CERTIFICATE"}},
+		"too large":                {strings.Repeat("x", pki.MaxBytes+1), result{Err: "is larger than 1048576 bytes"}},
+		"rubbish of the full size": {strings.Repeat("x", pki.MaxBytes), result{Err: "holds no PEM block of type CERTIFICATE"}},
+		"no certificate in the block": {garbageBlock, result{
+			Err: "holds a CERTIFICATE block that is no X.509 certificate: x509: malformed certificate",
+		}},
+		"garbage behind the leaf": {string(pair.ChainWith([]byte(garbageBlock))), result{
+			Certificates: 1, Rest: "certificate 2 of the chain is no X.509 certificate: x509: malformed certificate",
+		}},
+		"damaged block behind the leaf": {string(pair.ChainWith([]byte(damagedBlock))), result{
+			Certificates: 1, Rest: "holds 2 PEM blocks of which 1 are damaged",
+		}},
+		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), result{
+			Certificates: pki.MaxChain, Rest: "holds more than 32 certificates; the others were not read",
+		}},
+		"far too many": {strings.Repeat(garbageBlock, 10_000), result{
+			Err: "holds a CERTIFICATE block that is no X.509 certificate: x509: malformed certificate",
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			chain, err := pki.ParseChain([]byte(c.data))
+			got := result{Err: text(err), Rest: text(chain.RestErr)}
+			if chain.Leaf != nil {
+				got.Certificates = 1 + len(chain.Rest)
+				if !chain.Leaf.Equal(pair.Leaf) {
+					t.Error("the leaf is not the first certificate")
+				}
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("ParseChain (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestParseBundle(t *testing.T) {
+	one, other := pkitest.NewCA("one"), pkitest.NewCA("other")
+	damaged := strings.Replace(string(other.PEM()), "\nM", "\n!", 1)
+	cases := map[string]struct {
+		data    string
+		want    int
+		wantErr string
+	}{
+		"two CAs":         {data: string(one.PEM()) + string(other.PEM()), want: 2},
+		"nothing":         {wantErr: "is empty"},
+		"one of two bad":  {data: string(one.PEM()) + damaged, wantErr: "holds 2 PEM blocks of which 1 are damaged"},
+		"garbage in one":  {data: string(one.PEM()) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: "certificate 2 of the bundle is no X.509 certificate: x509: malformed certificate"},
+		"no certificates": {data: "rubbish", wantErr: "holds no PEM block of type CERTIFICATE"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			bundle, err := pki.ParseBundle([]byte(c.data))
+			if len(bundle) != c.want || text(err) != c.wantErr {
+				t.Errorf("ParseBundle: got %d certificates and %q, want %d and %q", len(bundle), text(err), c.want, c.wantErr)
+			}
+		})
+	}
+}
+
+func TestPublicKeyOf(t *testing.T) {
+	ca := pkitest.NewCA("signer")
+	request := pkitest.KubeletClient()
+	pairs := map[pkitest.KeyKind]pkitest.Pair{}
+	for _, kind := range []pkitest.KeyKind{pkitest.ECDSA, pkitest.RSA, pkitest.Ed25519} {
+		request.Key = kind
+		pairs[kind] = ca.Issue(request)
+	}
+	encrypted, encryptedLegacy := pkitest.EncryptedKeys()
+
+	cases := map[string]struct {
+		data     []byte
+		of       pkitest.KeyKind
+		wantText string
+	}{
+		"ECDSA, PKCS #8":               {data: pairs[pkitest.ECDSA].Key, of: pkitest.ECDSA, wantText: "ECDSA P-256"},
+		"ECDSA, SEC 1":                 {data: pairs[pkitest.ECDSA].LegacyKey(), of: pkitest.ECDSA, wantText: "ECDSA P-256"},
+		"RSA, PKCS #8":                 {data: pairs[pkitest.RSA].Key, of: pkitest.RSA, wantText: "RSA 2048"},
+		"RSA, PKCS #1":                 {data: pairs[pkitest.RSA].LegacyKey(), of: pkitest.RSA, wantText: "RSA 2048"},
+		"Ed25519":                      {data: pairs[pkitest.Ed25519].Key, of: pkitest.Ed25519, wantText: "Ed25519"},
+		"certificate in front skipped": {data: bytes.Join([][]byte{ca.PEM(), pairs[pkitest.ECDSA].Key}, nil), of: pkitest.ECDSA, wantText: "ECDSA P-256"},
+		"nothing":                      {wantText: "is empty"},
+		"no key":                       {data: ca.PEM(), wantText: "holds no PEM block of a private key"},
+		"encrypted, PKCS #8":           {data: encrypted, wantText: "holds an encrypted private key, which no server here can open"},
+		"encrypted, legacy":            {data: encryptedLegacy, wantText: "holds an encrypted private key, which no server here can open"},
+		"garbage in the block": {
+			data:     []byte("-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\n"),
+			wantText: `holds a block "EC PRIVATE KEY" that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses`,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			key, err := pki.PublicKeyOf(c.data)
+			got := text(err)
+			if err == nil {
+				got = pki.Describe(key)
+			}
+			if got != c.wantText {
+				t.Errorf("PublicKeyOf: got %q, want %q", got, c.wantText)
+			}
+			for kind, pair := range pairs {
+				if same := key != nil && pki.SameKey(pair.Leaf.PublicKey, key); same != (kind == c.of) {
+					t.Errorf("SameKey with the %s certificate: got %v", kind, same)
+				}
+			}
+		})
+	}
+}
+
+func TestErrorsHoldNothingOfTheKey(t *testing.T) {
+	const marker = "MARKER"
+	for _, data := range []string{
+		marker,
+		"-----BEGIN RSA PRIVATE KEY-----\nTUFSS0VS\n-----END RSA PRIVATE KEY-----\n",
+		"-----BEGIN PRIVATE KEY-----\n" + marker + "\n-----END PRIVATE KEY-----\n",
+	} {
+		_, err := pki.PublicKeyOf([]byte(data))
+		if err == nil {
+			t.Fatalf("PublicKeyOf(%q): no error", data)
+		}
+		if strings.Contains(err.Error(), marker) || strings.Contains(err.Error(), "TUFS") {
+			t.Errorf("the error quotes what was read: %v", err)
+		}
+	}
+}
+
+// FuzzParse: no input makes a parser panic, and without an error there is a
+// certificate or key.
+func FuzzParse(f *testing.F) {
+	ca := pkitest.NewCA("signer")
+	pair := ca.Issue(pkitest.KubeletClient())
+	encrypted, legacy := pkitest.EncryptedKeys()
+	for _, seed := range [][]byte{
+		nil, pair.Certificate, pair.Key, pair.LegacyKey(), pair.ChainWith(ca.PEM()), encrypted, legacy,
+		[]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if chain, err := pki.ParseChain(data); (err == nil) != (chain.Leaf != nil) {
+			t.Errorf("ParseChain: leaf %v with error %v", chain.Leaf, err)
+		}
+		if bundle, err := pki.ParseBundle(data); (err == nil) != (len(bundle) > 0) {
+			t.Errorf("ParseBundle: %d certificates with error %v", len(bundle), err)
+		}
+		if key, err := pki.PublicKeyOf(data); (err == nil) != (key != nil) {
+			t.Errorf("PublicKeyOf: key %T with error %v", key, err)
+		}
+		if len(data) > pki.MaxBytes {
+			if _, err := pki.ParseChain(data); !errors.Is(err, pki.ErrTooLarge) {
+				t.Errorf("ParseChain of %d bytes: %v", len(data), err)
+			}
+		}
+	})
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pkitest makes certificates for tests: whole PKIs in code, at moments
+// that the test chooses. Nothing of it is in the product.
+package pkitest
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"time"
+)
+
+// Now is the fixed moment of tests that choose none themselves.
+func Now() time.Time { return time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC) }
+
+// KeyKind is a kind of private key.
+type KeyKind string
+
+// Kinds of keys. ECDSA is the default: its keys are made at once.
+const (
+	ECDSA   KeyKind = "ECDSA P-256"
+	RSA     KeyKind = "RSA 2048"
+	RSA1024 KeyKind = "RSA 1024"
+	Ed25519 KeyKind = "Ed25519"
+)
+
+// Request says what certificate is wanted. The zero value is a leaf for
+// nothing, valid from an hour before [Now] for 30 days.
+type Request struct {
+	CommonName, Organization string
+	DNSNames                 []string
+	IPs                      []net.IP
+	Usages                   []x509.ExtKeyUsage
+	NotBefore, NotAfter      time.Time
+	Key                      KeyKind
+	// SignWith overrides the signature algorithm.
+	SignWith x509.SignatureAlgorithm
+}
+
+// KubeletClient is OpenShift's request for the kubelet client certificate
+// (cluster-kube-apiserver-operator pkg/operator/certrotationcontroller).
+func KubeletClient() Request {
+	return Request{
+		CommonName: "system:kube-apiserver", Organization: "kube-master",
+		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+}
+
+// ServingCert is service-ca's request for Secret openshift-apiserver/
+// serving-cert.
+func ServingCert() Request {
+	return Request{
+		CommonName: "api.openshift-apiserver.svc",
+		DNSNames:   []string{"api.openshift-apiserver.svc", "api.openshift-apiserver.svc.cluster.local"},
+		Usages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+}
+
+// Valid sets when the certificate holds.
+func (r Request) Valid(notBefore, notAfter time.Time) Request {
+	r.NotBefore, r.NotAfter = notBefore, notAfter
+	return r
+}
+
+// CA signs certificates.
+type CA struct {
+	Certificate *x509.Certificate
+	key         crypto.Signer
+}
+
+// NewCA makes a self-signed CA that holds for ten years around [Now].
+func NewCA(commonName string) *CA { return NewCAAround(commonName, Now()) }
+
+// NewCAAround makes a self-signed CA that holds for ten years around a moment:
+// for programs of today that look at its certificates.
+func NewCAAround(commonName string, moment time.Time) *CA {
+	key := newKey(ECDSA)
+	template := &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: commonName},
+		NotBefore: moment.AddDate(-5, 0, 0), NotAfter: moment.AddDate(5, 0, 0),
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	}
+	return &CA{sign(template, template, key.Public(), key), key}
+}
+
+// PEM is the CA's certificate.
+func (ca *CA) PEM() []byte { return certificatePEM(ca.Certificate.Raw) }
+
+// CrossSign makes a certificate of another CA's key under this one, as the
+// bridge between two service CAs is.
+func (ca *CA) CrossSign(other *CA) []byte {
+	template := &x509.Certificate{
+		SerialNumber: serial(), Subject: other.Certificate.Subject, SubjectKeyId: other.Certificate.SubjectKeyId,
+		NotBefore: other.Certificate.NotBefore, NotAfter: other.Certificate.NotAfter,
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	}
+	return certificatePEM(sign(template, ca.Certificate, other.key.Public(), ca.key).Raw)
+}
+
+// Pair is a certificate and its private key.
+type Pair struct {
+	Leaf *x509.Certificate
+	// Certificate and Key are PEM; the key is in PKCS #8 form.
+	Certificate, Key []byte
+	private          crypto.Signer
+}
+
+// Issue makes a certificate with a new key.
+func (ca *CA) Issue(r Request) Pair {
+	if r.NotBefore.IsZero() {
+		r.NotBefore, r.NotAfter = Now().Add(-time.Hour), Now().Add(30*24*time.Hour-time.Hour)
+	}
+	key := newKey(r.Key)
+	template := &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: r.CommonName},
+		NotBefore: r.NotBefore, NotAfter: r.NotAfter, DNSNames: r.DNSNames, IPAddresses: r.IPs,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: r.Usages, BasicConstraintsValid: true,
+		SignatureAlgorithm: r.SignWith,
+	}
+	if r.Organization != "" {
+		template.Subject.Organization = []string{r.Organization}
+	}
+	leaf := sign(template, ca.Certificate, key.Public(), ca.key)
+	return Pair{
+		Leaf: leaf, Certificate: certificatePEM(leaf.Raw), private: key,
+		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(key))}),
+	}
+}
+
+// ChainWith is the certificate followed by others (PEM).
+func (p Pair) ChainWith(others ...[]byte) []byte {
+	return bytes.Join(append([][]byte{p.Certificate}, others...), nil)
+}
+
+// LegacyKey is the key in the older form of its kind: PKCS #1 or SEC 1.
+func (p Pair) LegacyKey() []byte {
+	switch key := p.private.(type) {
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	case *ecdsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: must(x509.MarshalECPrivateKey(key))})
+	}
+	return p.Key
+}
+
+// EncryptedKeys are keys that only a passphrase opens, in both forms: only
+// what tells that they are encrypted is real.
+func EncryptedKeys() (pkcs8, legacy []byte) {
+	pkcs8 = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("no key at all")})
+	legacy = pem.EncodeToMemory(&pem.Block{
+		Type:    "RSA PRIVATE KEY",
+		Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00000000000000000000000000000000"},
+		Bytes:   []byte("no key at all"),
+	})
+	return pkcs8, legacy
+}
+
+func newKey(kind KeyKind) crypto.Signer {
+	switch kind {
+	case RSA:
+		return must(rsa.GenerateKey(rand.Reader, 2048))
+	case RSA1024:
+		return must(rsa.GenerateKey(rand.Reader, 1024)) //nolint:gosec // a weak key is what the test is about
+	case Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return must(key, err)
+	case ECDSA, "":
+		return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	}
+	panic(fmt.Sprintf("pkitest: no keys of kind %q", kind))
+}
+
+func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
+	return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, parent, public, signer))))
+}
+
+func serial() *big.Int {
+	return must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)))
+}
+
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// must panics: what fails here is the test, not what it tests.
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic("pkitest: " + err.Error())
+	}
+	return value
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestCacheKey(t *testing.T) {
+	base := cacheKey("go.mod", "go.sum", "go1.26 linux amd64")
+	if again := cacheKey("go.mod", "go.sum", "go1.26 linux amd64"); again != base {
+		t.Errorf("the same parts give %s and %s", base, again)
+	}
+	if len(base) != 16 || strings.Trim(base, "0123456789abcdef") != "" {
+		t.Errorf("got %q, want 16 hex digits", base)
+	}
+	for name, parts := range map[string][]string{
+		"OtherModule":    {"go.mod 2", "go.sum", "go1.26 linux amd64"},
+		"OtherSums":      {"go.mod", "go.sum 2", "go1.26 linux amd64"},
+		"OtherToolchain": {"go.mod", "go.sum", "go1.27 linux amd64"},
+		"BorderMoved":    {"go.modgo", ".sum", "go1.26 linux amd64"},
+		"PartMore":       {"go.mod", "go.sum", "go1.26 linux amd64", ""},
+	} {
+		if cacheKey(parts...) == base {
+			t.Errorf("%s: the key does not change", name)
+		}
+	}
+}
+
+// The cache is per user, not per clone: the same module elsewhere has the same key.
+func TestModuleKey(t *testing.T) {
+	here, err := moduleFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clone := t.TempDir()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(here, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(clone, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(folder string) string {
+		key, err := moduleKey(t.Context(), folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	if a, b := key(here), key(clone); a != b {
+		t.Errorf("the key is %s here and %s in a clone", a, b)
+	}
+	if err := os.WriteFile(filepath.Join(clone, "go.sum"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if key(here) == key(clone) {
+		t.Error("the key does not change with go.sum")
+	}
+}
+
+func TestModuleFolder(t *testing.T) {
+	want, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("../..")
+	got, err := moduleFolder()
+	if err != nil || got != want {
+		t.Errorf("from the root of the repository: got %q, %v, want %q", got, err, want)
+	}
+	t.Chdir(t.TempDir())
+	if got, err := moduleFolder(); err == nil {
+		t.Errorf("outside of the repository: got %q, want an error", got)
+	}
+}
+
+// assets makes a folder of one's own binaries, here shell scripts.
+func assets(t *testing.T, scripts map[string]string) string {
+	t.Helper()
+	folder := t.TempDir()
+	for name, script := range scripts {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+func TestGivenBinaries(t *testing.T) {
+	folder := assets(t, map[string]string{"etcd": "", "kube-apiserver": "", "kubectl": ""})
+	t.Setenv(assetsVariable, folder)
+	var progress strings.Builder
+	got, err := ensureBinaries(t.Context(), &progress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != binariesIn(folder) {
+		t.Errorf("got %+v, want those in %s", got, folder)
+	}
+	if progress.Len() > 0 {
+		t.Errorf("there was nothing to do, yet it says %q", progress.String())
+	}
+
+	if err := os.Remove(filepath.Join(folder, "kubectl")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(folder, "etcd"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ensureBinaries(t.Context(), &progress)
+	if want := "KUBEBUILDER_ASSETS=" + folder + " lacks etcd, kubectl"; err == nil || err.Error() != want {
+		t.Errorf("got error %v, want %q", err, want)
+	}
+}
+
+func TestBuildArguments(t *testing.T) {
+	tests := map[string]struct {
+		command command
+		want    []string
+	}{
+		"Kubernetes": {
+			command: command{name: "kubectl", importPath: "k8s.io/kubernetes/cmd/kubectl", versionModule: "k8s.io/kubernetes"},
+			want: []string{
+				"build", "-v", "-ldflags", "-s -w" +
+					" -X k8s.io/component-base/version.gitVersion=v1.37.2" +
+					" -X k8s.io/component-base/version.gitMajor=1" +
+					" -X k8s.io/component-base/version.gitMinor=37",
+				"-o", "/out", "k8s.io/kubernetes/cmd/kubectl",
+			},
+		},
+		"Etcd": {
+			command: command{name: "etcd", importPath: "go.etcd.io/etcd/server/v3"},
+			want:    []string{"build", "-v", "-ldflags", "-s -w", "-o", "/out", "go.etcd.io/etcd/server/v3"},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := buildArguments(tt.command, "v1.37.2", "/out"); !slices.Equal(got, tt.want) {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"time"
+)
+
+const (
+	// certificateLifetime is longer than anybody leaves a cluster up.
+	certificateLifetime = 365 * 24 * time.Hour
+
+	// clockSlack is how far a clock may be behind ours.
+	clockSlack = 5 * time.Minute
+)
+
+// Names of the key pairs in the folder's pki.
+const (
+	authorityName     = "ca"
+	servingName       = "apiserver"
+	kubeletClientName = "kubelet-client"
+)
+
+// leaf is a certificate of the cluster's authority.
+type leaf struct {
+	name         string
+	commonName   string
+	organization []string
+	usage        x509.ExtKeyUsage
+	dnsNames     []string
+	ips          []net.IP
+}
+
+// leaves: one authority signs for both directions. It is also the one that
+// kube-apiserver wants kubelets to be signed by, so that a test with ca.key can
+// make a kubelet that is accepted.
+var leaves = []leaf{
+	{
+		name:       servingName,
+		commonName: "kube-apiserver",
+		usage:      x509.ExtKeyUsageServerAuth,
+		dnsNames:   []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
+		ips:        []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 96, 0, 1)}, // the second: first address of serviceRange
+	},
+	{
+		name:         kubeletClientName,
+		commonName:   "system:kube-apiserver",
+		organization: []string{"kube-master"},
+		usage:        x509.ExtKeyUsageClientAuth,
+	},
+}
+
+// writeCertificates fills the folder's pki.
+func writeCertificates(f folder, now time.Time) error {
+	if err := os.MkdirAll(f.pki(), 0o700); err != nil {
+		return err
+	}
+
+	authorityKey, err := writeKey(f.privateKey(authorityName))
+	if err != nil {
+		return err
+	}
+	authority := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: "kubelet-https-guard test cluster"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	authority, err = writeCertificate(f.certificate(authorityName), now, authority, authority, authorityKey.Public(), authorityKey)
+	if err != nil {
+		return err
+	}
+
+	for _, l := range leaves {
+		key, err := writeKey(f.privateKey(l.name))
+		if err != nil {
+			return err
+		}
+		_, err = writeCertificate(f.certificate(l.name), now, &x509.Certificate{
+			Subject:     pkix.Name{CommonName: l.commonName, Organization: l.organization},
+			KeyUsage:    x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{l.usage},
+			DNSNames:    l.dnsNames,
+			IPAddresses: l.ips,
+		}, authority, key.Public(), authorityKey)
+		if err != nil {
+			return err
+		}
+	}
+
+	serviceAccountKey, err := writeKey(f.serviceAccountKey())
+	if err != nil {
+		return err
+	}
+	public, err := x509.MarshalPKIXPublicKey(serviceAccountKey.Public())
+	if err != nil {
+		return err
+	}
+	return writePEM(f.serviceAccountPublicKey(), "PUBLIC KEY", public)
+}
+
+// writeCertificate completes the template, signs it and returns the result.
+func writeCertificate(path string, now time.Time, template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, err
+	}
+	template.SerialNumber = serial
+	template.NotBefore = now.Add(-clockSlack)
+	template.NotAfter = now.Add(certificateLifetime)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", path, err)
+	}
+	if err := writePEM(path, "CERTIFICATE", der); err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+func writeKey(path string) (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, writePEM(path, "PRIVATE KEY", der)
+}
+
+func writePEM(path, blockType string, der []byte) error {
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}), 0o600)
+}

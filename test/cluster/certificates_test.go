@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestCertificates(t *testing.T) {
+	f := folder(t.TempDir())
+	now := time.Date(2030, time.January, 2, 3, 4, 5, 0, time.UTC)
+	if err := writeCertificates(f, now); err != nil {
+		t.Fatal(err)
+	}
+	authority, err := os.ReadFile(f.certificate(authorityName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(authority) {
+		t.Fatal("the authority has no certificate")
+	}
+
+	tests := map[string]struct {
+		name  string
+		usage x509.ExtKeyUsage
+		host  string
+		now   time.Time
+		valid bool
+	}{
+		"Serving":            {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: loopback, now: now, valid: true},
+		"ServiceAddress":     {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "10.96.0.1", now: now, valid: true},
+		"ServiceName":        {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "kubernetes.default.svc", now: now, valid: true},
+		"OtherHost":          {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "192.0.2.1", now: now},
+		"Client":             {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now, valid: true},
+		"ClientDoesNotServe": {name: kubeletClientName, usage: x509.ExtKeyUsageServerAuth, now: now},
+		"ClockBehind":        {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now.Add(-clockSlack), valid: true},
+		"Expired":            {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now.Add(certificateLifetime + time.Second)},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			pair, err := tls.LoadX509KeyPair(f.certificate(tt.name), f.privateKey(tt.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = pair.Leaf.Verify(x509.VerifyOptions{
+				Roots: roots, CurrentTime: tt.now, DNSName: tt.host, KeyUsages: []x509.ExtKeyUsage{tt.usage},
+			})
+			if (err == nil) != tt.valid {
+				t.Errorf("got %v, want valid: %t", err, tt.valid)
+			}
+		})
+	}
+
+	pair, err := tls.LoadX509KeyPair(f.certificate(kubeletClientName), f.privateKey(kubeletClientName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := pair.Leaf.Subject
+	if subject.CommonName != "system:kube-apiserver" || !slices.Equal(subject.Organization, []string{"kube-master"}) {
+		t.Errorf("kubelets would know kube-apiserver as %s", subject)
+	}
+}
+
+// The serving certificate names the address that Service kubernetes gets.
+func TestServiceAddress(t *testing.T) {
+	_, network, err := net.ParseCIDR(serviceRange)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := slices.Clone(network.IP)
+	first[len(first)-1]++
+	if !slices.ContainsFunc(leaves[0].ips, first.Equal) {
+		t.Errorf("got %s, want %s among them", leaves[0].ips, first)
+	}
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package openshift
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Users that write to the protected Secrets.
+const (
+	ServiceCA             = "system:serviceaccount:openshift-service-ca:service-ca"
+	KubeAPIServerOperator = "system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator"
+	StorageMigrator       = "system:serviceaccount:openshift-kube-storage-version-migrator:kube-storage-version-migrator-sa"
+)
+
+// ServingCert is Secret openshift-apiserver/serving-cert as service-ca writes
+// it for the Service of that UID (service-ca-operator
+// pkg/controller/servingcert/controller/secret_creating_controller.go). A
+// freshly built object: no resourceVersion, nothing of what stood there.
+func ServingCert(serviceUID types.UID, certificate, key []byte) *corev1.Secret {
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "openshift-apiserver", Name: "serving-cert",
+			Annotations: map[string]string{
+				"service.alpha.openshift.io/originating-service-name": "api",
+				"service.alpha.openshift.io/originating-service-uid":  string(serviceUID),
+				"service.alpha.openshift.io/expiry":                   "2028-11-21T12:00:00Z",
+				"service.beta.openshift.io/expiry":                    "2028-11-21T12:00:00Z",
+				"openshift.io/owning-component":                       "service-ca",
+			},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: "api", UID: serviceUID}},
+		},
+		Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: certificate, corev1.TLSPrivateKeyKey: key},
+	}
+}
+
+// KubeletClient is Secret openshift-kube-apiserver/kubelet-client as the
+// kube-apiserver operator writes it.
+func KubeletClient(certificate, key []byte) *corev1.Secret {
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "openshift-kube-apiserver", Name: "kubelet-client",
+			Labels: map[string]string{"auth.openshift.io/managed-certificate-type": "target"},
+		},
+		Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: certificate, corev1.TLSPrivateKeyKey: key},
+	}
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package openshift behaves like OpenShift towards the guard: it lays out host
+// trees as its releases do, writes certificates as its writers do, and makes
+// the Secrets that its controllers make. It is for tests and the demo.
+package openshift
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Layout is how a release lays out the files of its kube-apiserver.
+type Layout string
+
+// Layouts of control-plane nodes.
+const (
+	// Current is OpenShift 4.9 and later: the pair is in kube-apiserver-certs.
+	Current Layout = "OpenShift 4.9 and later"
+	// Legacy is OpenShift 4.6 to 4.8: the pair is in the revision's folder.
+	Legacy Layout = "OpenShift 4.6 to 4.8"
+	// Oldest is OpenShift 4.5 and before: as Legacy, with kubeletClientInfo.
+	Oldest Layout = "OpenShift 4.5 and before"
+	// Kubeadm is a node that kubeadm set up.
+	Kubeadm Layout = "kubeadm"
+)
+
+// Files is what goes into a tree.
+type Files struct {
+	// Certificate and Key are the kubelet client pair.
+	Certificate, Key []byte
+	// ClientCA is the kubelet's bundle of client CAs.
+	ClientCA []byte
+	// Revision of the static pod; 7 if it is not set.
+	Revision int
+}
+
+// Tree is the root of a host.
+type Tree struct {
+	Root   string
+	Layout Layout
+	// Revision of the static pod.
+	Revision int
+}
+
+// Write lays out a host below root.
+func Write(root string, layout Layout, files Files) (Tree, error) {
+	if files.Revision == 0 {
+		files.Revision = 7
+	}
+	tree := Tree{Root: root, Layout: layout, Revision: files.Revision}
+	all := map[string]File{
+		filepath.Join(tree.dir(), tree.certificateName()): {Data: files.Certificate, Mode: 0o600},
+		filepath.Join(tree.dir(), tree.keyName()):         {Data: files.Key, Mode: 0o600},
+		tree.clientCA(): {Data: files.ClientCA, Mode: 0o644},
+		tree.manifest(): {Data: tree.pod(), Mode: 0o600},
+	}
+	if layout != Kubeadm {
+		all[filepath.Join(tree.revision(), "configmaps/config/config.yaml")] = File{Data: tree.config(), Mode: 0o600}
+		all[filepath.Join(tree.revision(), "configmaps/kubelet-serving-ca/ca-bundle.crt")] = File{Data: files.ClientCA, Mode: 0o600}
+	}
+	for path, file := range all {
+		if err := put(filepath.Join(root, path), file); err != nil {
+			return Tree{}, fmt.Errorf("lay out a host like %s: %w", layout, err)
+		}
+	}
+	return tree, nil
+}
+
+// Directory is the folder of the pair on this machine.
+func (t Tree) Directory() string { return filepath.Join(t.Root, t.dir()) }
+
+// Certificate and Key are the pair's files on this machine, CertificateOnHost
+// the first one's path on the host that the tree shows.
+func (t Tree) Certificate() string       { return filepath.Join(t.Directory(), t.certificateName()) }
+func (t Tree) Key() string               { return filepath.Join(t.Directory(), t.keyName()) }
+func (t Tree) CertificateOnHost() string { return filepath.Join("/", t.dir(), t.certificateName()) }
+
+// Manifest and Config are files on this machine.
+func (t Tree) Manifest() string { return filepath.Join(t.Root, t.manifest()) }
+func (t Tree) Config() string {
+	return filepath.Join(t.Root, t.revision(), "configmaps/config/config.yaml")
+}
+
+// Staging is the folder in which the cert-syncer prepares a new directory.
+func (t Tree) Staging() string {
+	return filepath.Join(t.Root, resources, "kube-apiserver-certs/staging/cert-sync/secrets/kubelet-client")
+}
+
+const resources = "etc/kubernetes/static-pod-resources"
+
+func (t Tree) revision() string {
+	return filepath.Join(resources, fmt.Sprintf("kube-apiserver-pod-%d", t.Revision))
+}
+
+func (t Tree) dir() string {
+	switch t.Layout {
+	case Kubeadm:
+		return "etc/kubernetes/pki"
+	case Legacy, Oldest:
+		return filepath.Join(t.revision(), "secrets/kubelet-client")
+	case Current:
+	}
+	return filepath.Join(resources, "kube-apiserver-certs/secrets/kubelet-client")
+}
+
+func (t Tree) certificateName() string {
+	if t.Layout == Kubeadm {
+		return "apiserver-kubelet-client.crt"
+	}
+	return "tls.crt"
+}
+
+func (t Tree) keyName() string {
+	if t.Layout == Kubeadm {
+		return "apiserver-kubelet-client.key"
+	}
+	return "tls.key"
+}
+
+func (t Tree) clientCA() string {
+	if t.Layout == Kubeadm {
+		return "etc/kubernetes/pki/ca.crt"
+	}
+	return "etc/kubernetes/kubelet-ca.crt"
+}
+
+func (t Tree) manifest() string {
+	if t.Layout == Kubeadm {
+		return "etc/kubernetes/manifests/kube-apiserver.yaml"
+	}
+	return "etc/kubernetes/manifests/kube-apiserver-pod.yaml"
+}
+
+// inContainer is the folder of the pair as the kube-apiserver's configuration
+// names it.
+func (t Tree) inContainer() string {
+	if t.Layout == Current {
+		return "/etc/kubernetes/static-pod-certs/secrets/kubelet-client"
+	}
+	return "/etc/kubernetes/static-pod-resources/secrets/kubelet-client"
+}
+
+// config is the configuration as the operator writes it: compact JSON
+// (library-go pkg/operator/resource/resourcemerge/generic_config_merger.go).
+func (t Tree) config() []byte {
+	const kubeletCA = "/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"
+	config := map[string]any{
+		"apiVersion": "kubecontrolplane.config.openshift.io/v1", "kind": "KubeAPIServerConfig",
+		"servicesSubnet": "172.30.0.0/16",
+	}
+	certificate, key := t.inContainer()+"/tls.crt", t.inContainer()+"/tls.key"
+	if t.Layout == Oldest {
+		config["kubeletClientInfo"] = map[string]any{"ca": kubeletCA, "certFile": certificate, "keyFile": key, "port": 10250}
+		return encode(config)
+	}
+	arguments := map[string]any{
+		"kubelet-certificate-authority":   []string{kubeletCA},
+		"kubelet-client-certificate":      []string{certificate},
+		"kubelet-client-key":              []string{key},
+		"kubelet-preferred-address-types": []string{"InternalIP"},
+		"kubelet-read-only-port":          []string{"0"},
+	}
+	if t.Layout == Legacy {
+		arguments["kubelet-https"] = []string{"true"}
+	}
+	config["apiServerArguments"] = arguments
+	return encode(config)
+}
+
+// pod is the static pod manifest: OpenShift's in one line of JSON, as its
+// installer writes it (library-go resourceread.WritePodV1OrDie), kubeadm's as
+// YAML.
+func (t Tree) pod() []byte {
+	if t.Layout == Kubeadm {
+		return []byte(`apiVersion: v1
+kind: Pod
+metadata:
+  name: kube-apiserver
+  namespace: kube-system
+spec:
+  containers:
+  - name: kube-apiserver
+    command:
+    - kube-apiserver
+    - --kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt
+    - --kubelet-client-key=/etc/kubernetes/pki/apiserver-kubelet-client.key
+    - --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname
+    volumeMounts:
+    - mountPath: /etc/kubernetes/pki
+      name: k8s-certs
+      readOnly: true
+  hostNetwork: true
+  volumes:
+  - hostPath:
+      path: /etc/kubernetes/pki
+      type: DirectoryOrCreate
+    name: k8s-certs
+`)
+	}
+	hostPath := func(name, path string) map[string]any {
+		return map[string]any{"name": name, "hostPath": map[string]any{"path": path}}
+	}
+	mounts := []map[string]any{
+		{"mountPath": "/etc/kubernetes/static-pod-resources", "name": "resource-dir"},
+		{"mountPath": "/etc/kubernetes/static-pod-certs", "name": "cert-dir"},
+	}
+	return encode(map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{
+			"name": "kube-apiserver", "namespace": "openshift-kube-apiserver",
+			"labels": map[string]string{"apiserver": "true", "app": "openshift-kube-apiserver", "revision": fmt.Sprint(t.Revision)},
+		},
+		"spec": map[string]any{
+			"containers": []map[string]any{
+				{
+					"name": "kube-apiserver", "command": []string{"/bin/bash", "-ec"},
+					"args": []string{"LOCK=/var/log/kube-apiserver/.lock\n" +
+						"exec watch-termination --termination-lock-file=\"${LOCK}\" -- hyperkube kube-apiserver " +
+						"--openshift-config=/etc/kubernetes/static-pod-resources/configmaps/config/config.yaml " +
+						"--advertise-address=${HOST_IP} -v=2 --permit-address-sharing\n"},
+					"volumeMounts": mounts,
+				},
+				{"name": "kube-apiserver-cert-syncer", "command": []string{"cluster-kube-apiserver-operator", "cert-syncer"}, "volumeMounts": mounts},
+			},
+			"hostNetwork": true,
+			"volumes": []map[string]any{
+				hostPath("resource-dir", "/"+t.revision()),
+				hostPath("cert-dir", "/"+resources+"/kube-apiserver-certs"),
+			},
+		},
+	})
+}
+
+func encode(value any) []byte {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic("openshift: " + err.Error()) // only strings, numbers and maps go in
+	}
+	return data
+}
+
+// File is a file to be written.
+type File struct {
+	Data []byte
+	Mode os.FileMode
+}
+
+func put(path string, file File) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, file.Data, file.Mode)
+}

@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rig sets the guard up on this machine: a real API server from
+// test/cluster, the webhook as the chart registers it, an agent over a host
+// tree. The demo and the end-to-end tests stand on it.
+package rig
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+)
+
+const (
+	// Node is the name of the only node.
+	Node = "master-0"
+	// guardNamespace is where the chart is installed.
+	guardNamespace = "kubelet-https-guard"
+	// webhookName is that of the webhook in its registration.
+	webhookName = "secrets.kubelet-https-guard.io"
+
+	// readyTime bounds waiting for the webhook to be registered and to answer.
+	readyTime = 60 * time.Second
+)
+
+//go:embed cluster.yaml
+var clusterYAML string
+
+// Options say how to set up.
+type Options struct {
+	// Repository is the root of the source tree.
+	Repository string
+	// Dir is where all files of this rig go; it is made anew.
+	Dir string
+	// Progress is told what takes long.
+	Progress io.Writer
+	// Detach: what is started stays when this process ends.
+	Detach bool
+}
+
+// Rig is a running control plane with the guard's registration.
+type Rig struct {
+	options   Options
+	processes *processes
+	cluster   io.Closer // ends the control plane; nil where it is detached
+
+	// Kubeconfig is that of a cluster administrator, Kubectl the program.
+	Kubeconfig, Kubectl string
+	// Webhook is the running webhook.
+	Webhook *Process
+
+	helm string
+	ca   *pkitest.CA
+	port int
+}
+
+// Start builds what is needed and starts the control plane. Stop must be
+// called, also after an error.
+func Start(ctx context.Context, options Options) (*Rig, error) {
+	r := &Rig{options: options, processes: newProcesses(options.Detach), ca: pkitest.NewCAAround("kubelet-https-guard rig", time.Now())}
+	if err := os.RemoveAll(options.Dir); err != nil {
+		return r, fmt.Errorf("clear %s: %w", options.Dir, err)
+	}
+	if err := os.MkdirAll(options.Dir, 0o700); err != nil {
+		return r, fmt.Errorf("make %s: %w", options.Dir, err)
+	}
+	if err := r.build(ctx); err != nil {
+		return r, err
+	}
+	if err := r.startCluster(ctx); err != nil {
+		return r, err
+	}
+	if result := r.KubectlInput(ctx, clusterYAML, "apply", "-f", "-"); result.Code != 0 {
+		return r, fmt.Errorf("make the cluster look like OpenShift: %s", result.Output)
+	}
+	return r, nil
+}
+
+// Stop ends all that was started, unless it is detached.
+func (r *Rig) Stop() {
+	if r.options.Detach {
+		return
+	}
+	r.processes.stopAll()
+	if r.cluster != nil {
+		_ = r.cluster.Close()
+	}
+}
+
+// EndDetached ends what an earlier rig left running in a directory, if
+// anything.
+func EndDetached(ctx context.Context, repository, dir string) error {
+	pids, err := filepath.Glob(filepath.Join(dir, "*.pid"))
+	if err != nil {
+		return err
+	}
+	for _, path := range pids {
+		if err := endDetached(path); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cluster")); err != nil {
+		return nil // there is no cluster
+	}
+	command := exec.CommandContext(ctx, filepath.Join(repository, "bin", "cluster"), "down", "--dir", filepath.Join(dir, "cluster"))
+	command.Dir = filepath.Join(repository, "test", "cluster")
+	if result := run(command); result.Code != 0 {
+		return fmt.Errorf("end the control plane in %s: %s", dir, result.Output)
+	}
+	return nil
+}
+
+// Path is a file of this rig.
+func (r *Rig) Path(elements ...string) string {
+	return filepath.Join(append([]string{r.options.Dir}, elements...)...)
+}
+
+// binary is a program that was built.
+func (r *Rig) binary(name string) string { return filepath.Join(r.options.Repository, "bin", name) }
+
+// build makes the programs, as they are shipped: static.
+func (r *Rig) build(ctx context.Context) error {
+	bin := filepath.Join(r.options.Repository, "bin") + string(filepath.Separator)
+	r.helm = filepath.Join(r.options.Repository, ".tools", "helm")
+	for _, b := range []struct{ what, folder, output, pkg string }{
+		{"webhook", ".", bin, "./webhook"},
+		{"nodeagent", ".", bin, "./nodeagent"},
+		{"cluster", "test/cluster", filepath.Join(bin, "cluster"), "."},
+		{"helm", "tools", r.helm, "helm.sh/helm/v4/cmd/helm"},
+	} {
+		started := time.Now()
+		done := r.slow(fmt.Sprintf("building %s (minutes, once)", b.what))
+		command := exec.CommandContext(ctx, "go", "build", "-o", b.output, b.pkg)
+		command.Dir = filepath.Join(r.options.Repository, b.folder)
+		command.Env = append(os.Environ(), "CGO_ENABLED=0")
+		output, err := command.CombinedOutput()
+		done()
+		if err != nil {
+			return fmt.Errorf("build %s: %w\n%s", b.what, err, output)
+		}
+		if took := time.Since(started); took > 2*time.Second {
+			_, _ = fmt.Fprintf(r.options.Progress, "built %s in %s\n", b.what, took.Round(time.Second))
+		}
+	}
+	return nil
+}
+
+// slow says what is being done, if it has not ended after a moment.
+func (r *Rig) slow(what string) (done func()) {
+	timer := time.AfterFunc(2*time.Second, func() { _, _ = fmt.Fprintln(r.options.Progress, what+" …") })
+	return func() { timer.Stop() }
+}
+
+// startCluster starts etcd and kube-apiserver, building them if need be.
+func (r *Rig) startCluster(ctx context.Context) error {
+	dir := r.Path("cluster")
+	verb := []string{"serve", "--until-stdin-closes", "--dir", dir}
+	if r.options.Detach {
+		verb = []string{"up", "--dir", dir}
+	}
+	command := exec.CommandContext(ctx, r.binary("cluster"), verb...)
+	command.Dir = filepath.Join(r.options.Repository, "test", "cluster")
+	command.Stderr = r.options.Progress
+	// Closing its input ends it, also when this process is killed.
+	command.Cancel = func() error { return nil }
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		return err
+	}
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := r.processes.start(command); err != nil {
+		return fmt.Errorf("start the control plane: %w", err)
+	}
+	// serve says one line and runs on; up says several and ends.
+	lines := bufio.NewScanner(stdout)
+	var output strings.Builder
+	for lines.Scan() {
+		line := lines.Text()
+		output.WriteString(line + "\n")
+		for _, field := range strings.Fields(line) {
+			if value, ok := strings.CutPrefix(field, "KUBECONFIG="); ok {
+				r.Kubeconfig = value
+			}
+			if value, ok := strings.CutPrefix(field, "KUBECTL="); ok {
+				r.Kubectl = value
+			}
+		}
+		if !r.options.Detach && r.Kubectl != "" {
+			break
+		}
+	}
+	if r.Kubeconfig == "" || r.Kubectl == "" {
+		return fmt.Errorf("start the control plane: %w\n%s", errors.Join(errors.New("it did not say that it is ready"), command.Wait()), output.String())
+	}
+	if r.options.Detach {
+		return command.Wait()
+	}
+	r.cluster = closer(func() error {
+		_ = stdin.Close()
+		return command.Wait()
+	})
+	return nil
+}
+
+type closer func() error
+
+func (c closer) Close() error { return c() }
+
+// Result is what a command answered.
+type Result struct {
+	Code   int
+	Output string // standard output and error
+}
+
+// KubectlCommand runs kubectl as the administrator.
+func (r *Rig) KubectlCommand(ctx context.Context, args ...string) Result {
+	return r.KubectlInput(ctx, "", args...)
+}
+
+// KubectlInput runs kubectl with an input.
+func (r *Rig) KubectlInput(ctx context.Context, input string, args ...string) Result {
+	command := exec.CommandContext(ctx, r.Kubectl, args...)
+	command.Dir = r.options.Dir
+	command.Env = append(os.Environ(), "KUBECONFIG="+r.Kubeconfig)
+	command.Stdin = strings.NewReader(input)
+	return run(command)
+}
+
+func run(command *exec.Cmd) Result {
+	var output bytes.Buffer
+	command.Stdout, command.Stderr = &output, &output
+	if err := command.Run(); err != nil && command.ProcessState == nil {
+		return Result{Code: -1, Output: err.Error()}
+	}
+	return Result{Code: command.ProcessState.ExitCode(), Output: strings.TrimSpace(output.String())}
+}
+
+// render renders templates of the chart with the webhook at this machine.
+func (r *Rig) render(ctx context.Context, templates ...string) (string, error) {
+	args := []string{
+		"template", "kubelet-https-guard", filepath.Join(r.options.Repository, "charts", "kubelet-https-guard"),
+		"--namespace", guardNamespace,
+		"--set", fmt.Sprintf("webhook.url=https://127.0.0.1:%d", r.port),
+		"--set", "webhook.caBundle=" + base64.StdEncoding.EncodeToString(r.ca.PEM()),
+	}
+	for _, template := range templates {
+		args = append(args, "--show-only", "templates/"+template)
+	}
+	result := run(exec.CommandContext(ctx, r.helm, args...))
+	if result.Code != 0 {
+		return "", fmt.Errorf("render the chart: %s", result.Output)
+	}
+	return result.Output, nil
+}
+
+// InstallGuard applies the chart's registration and rights, and starts the
+// webhook with them. It returns when the API server asks the webhook.
+func (r *Rig) InstallGuard(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("find a free port: %w", err)
+	}
+	r.port = listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		return err
+	}
+	rights, err := r.render(ctx, "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
+	if err != nil {
+		return err
+	}
+	if result := r.KubectlInput(ctx, rights, "apply", "-f", "-"); result.Code != 0 {
+		return fmt.Errorf("apply the chart's rights: %s", result.Output)
+	}
+	if err := r.StartWebhook(ctx); err != nil {
+		return err
+	}
+	registration, err := r.render(ctx, "webhook/validatingwebhookconfiguration.yaml")
+	if err != nil {
+		return err
+	}
+	if result := r.KubectlInput(ctx, registration, "apply", "-f", "-"); result.Code != 0 {
+		return fmt.Errorf("apply the chart's webhook configuration: %s", result.Output)
+	}
+	return r.awaitRegistration(ctx)
+}
+
+// StartWebhook starts the webhook's process with the chart's configuration
+// and the rights of its ServiceAccount.
+func (r *Rig) StartWebhook(ctx context.Context) error {
+	now := time.Now()
+	serving := r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
+	config, err := r.webhookConfig(ctx)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-webhook")
+	if err != nil {
+		return err
+	}
+	for path, data := range map[string][]byte{"tls/tls.crt": serving.Certificate, "tls/tls.key": serving.Key, "config.yaml": []byte(config)} {
+		if err := r.write(filepath.Join("webhook", path), data); err != nil {
+			return err
+		}
+	}
+	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"),
+		"--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0",
+		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--kubeconfig", kubeconfig)
+	return err
+}
+
+// webhookConfig is the configuration file that the chart renders.
+func (r *Rig) webhookConfig(ctx context.Context) (string, error) {
+	configMap, err := r.render(ctx, "webhook/configmap.yaml")
+	if err != nil {
+		return "", err
+	}
+	result := r.KubectlInput(ctx, configMap, "create", "--dry-run=client", "-f", "-", "-o", `jsonpath={.data.config\.yaml}`)
+	if result.Code != 0 {
+		return "", fmt.Errorf("read the rendered ConfigMap: %s", result.Output)
+	}
+	return result.Output, nil
+}
+
+// StartAgent starts an agent over a host tree, with the rights of its
+// ServiceAccount.
+func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) (*Process, error) {
+	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-nodeagent")
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig}, flags...)
+	return r.processes.launch(r.Path("nodeagent.log"), r.binary("nodeagent"), args...)
+}
+
+// AgentOnce runs the agent once.
+func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) Result {
+	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"--once", "--root", hostRoot}, flags...)...))
+}
+
+// kubeconfigOf writes a kubeconfig with a token of a ServiceAccount.
+func (r *Rig) kubeconfigOf(ctx context.Context, account string) (string, error) {
+	token := r.KubectlCommand(ctx, "create", "token", "--namespace", guardNamespace, "--duration", "24h", account)
+	if token.Code != 0 {
+		return "", fmt.Errorf("get a token of %s: %s", account, token.Output)
+	}
+	admin := r.KubectlCommand(ctx, "config", "view", "--raw", "--minify", "--flatten", "-o", "jsonpath={.clusters[0].cluster.server} {.clusters[0].cluster.certificate-authority-data}")
+	server, ca, ok := strings.Cut(admin.Output, " ")
+	if !ok {
+		return "", fmt.Errorf("read the kubeconfig: %s", admin.Output)
+	}
+	path := filepath.Join("kubeconfigs", account)
+	return r.Path(path), r.write(path, fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+clusters: [{name: rig, cluster: {server: %q, certificate-authority-data: %q}}]
+users: [{name: %[3]s, user: {token: %[4]q}}]
+contexts: [{name: rig, context: {cluster: rig, user: %[3]s}}]
+current-context: rig
+`, server, ca, account, token.Output))
+}
+
+func (r *Rig) write(path string, data []byte) error {
+	path = r.Path(path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o600)
+}
+
+// awaitRegistration waits until a bad write is refused by the webhook.
+func (r *Rig) awaitRegistration(ctx context.Context) error {
+	for {
+		result := r.KubectlCommand(ctx, "create", "--dry-run=server", "--namespace", "openshift-apiserver", "secret", "generic", "serving-cert")
+		if strings.Contains(result.Output, webhookName) && strings.Contains(result.Output, "denied the request") {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the API server does not ask the webhook after %s; the last answer was: %s", readyTime, result.Output)
+		case err := <-r.Webhook.ended:
+			return fmt.Errorf("the webhook ended: %w\n%s", err, r.Webhook.tail())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
