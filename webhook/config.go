@@ -127,17 +127,22 @@ func defaultConfig() fileConfig {
 
 // loadConfig reads the configuration file, or takes the default without one.
 func loadConfig(path string) ([]check.SecretExpectation, error) {
-	config := defaultConfig()
-	if path != "" {
-		data, err := readConfig(path)
-		if err != nil {
-			return nil, err
-		}
-		if config, err = parseConfig(data); err != nil {
-			return nil, fmt.Errorf("configuration %s: %w", path, err)
-		}
+	if path == "" {
+		return defaultConfig().expectations()
 	}
-	return config.expectations()
+	data, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	expectations, err := config.expectations()
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return expectations, nil
 }
 
 func readConfig(path string) ([]byte, error) {

@@ -239,7 +239,6 @@ func secretFixtures() map[string]fixture {
 	}
 }
 
-// keyMode, certificateMode and caMode are those of OpenShift's writers.
 func file(path string, data []byte) check.File {
 	return check.File{Path: path, Mode: 0o600, Size: int64(len(data)), Data: data}
 }

@@ -209,7 +209,7 @@ func (n Notice) words() (kind, reason, note string) {
 	case NotVerified:
 		return corev1.EventTypeWarning, "NotVerified", fmt.Sprintf("Control %s: %s, because of %s", finding.ControlsText, n.Verdict, reasonsOf(n.Standing))
 	case RequestDenied, RequestByBreakGlass:
-		return corev1.EventTypeWarning, string(f.Reason), fmt.Sprintf("%s of %s: %s", n.What, n.Request.User, n.Request.Message)
+		return corev1.EventTypeWarning, string(f.Reason), fmt.Sprintf("%s (%s by %s): %s", n.What, n.Request.Operation, n.Request.User, n.Request.Message)
 	}
 	return corev1.EventTypeWarning, "Unknown", string(n.What)
 }

@@ -326,6 +326,16 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 	return err
 }
 
+// RestartWebhook starts the webhook anew and waits until it is asked.
+func (r *Rig) RestartWebhook(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	if err := r.StartWebhook(ctx); err != nil {
+		return err
+	}
+	return r.awaitRegistration(ctx)
+}
+
 // webhookConfig is the configuration file that the chart renders.
 func (r *Rig) webhookConfig(ctx context.Context) (string, error) {
 	configMap, err := r.render(ctx, "webhook/configmap.yaml")

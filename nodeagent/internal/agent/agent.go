@@ -114,7 +114,7 @@ func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
 	for {
 		snapshot := a.Scan(a.Now())
 		_, again := ledger.observe(snapshot)
-		if again.IsZero() || snapshot.At.After(deadline) {
+		if again.IsZero() || !snapshot.At.Before(deadline) {
 			return snapshot
 		}
 		due, stop := a.timer(again)

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+)
+
+// host is a host whose only file is a text: of findings.
+type host struct {
+	mu       sync.Mutex
+	contents string
+	expires  time.Time
+	scans    int
+}
+
+func (h *host) write(contents string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.contents = contents
+}
+
+func (h *host) scan(now time.Time) scan.Snapshot {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.scans++
+	s := scan.Snapshot{At: now, Contents: sha256.Sum256([]byte(h.contents))}
+	switch {
+	case h.contents != "":
+		s.Findings = []finding.Finding{{Reason: finding.Reason(h.contents), Location: "file"}}
+	case !h.expires.IsZero() && !now.Before(h.expires):
+		s.Findings = []finding.Finding{{Reason: finding.CertificateExpired, Location: "file"}}
+	case !h.expires.IsZero():
+		s.NextChange = h.expires
+	}
+	return s
+}
+
+type wakes chan struct{}
+
+func (w wakes) Arm([]hostfs.Directory) bool { return false }
+func (w wakes) Wake() <-chan struct{}       { return w }
+
+// told gathers what is told, with the time since the start.
+type told struct {
+	start time.Time
+	lines []string
+}
+
+func (r *told) Tell(n report.Notice) {
+	r.lines = append(r.lines, fmt.Sprint(time.Since(r.start), " ", words(n)))
+}
+
+// pass lets time pass; in a bubble none is lost.
+func pass(d time.Duration) { <-time.After(d) }
+
+// TestRun plays an hour of an agent's life in a bubble of time.
+func TestRun(t *testing.T) {
+	cases := map[string]struct {
+		expires time.Duration
+		play    func(h *host, wake func())
+		want    []string
+	}{
+		"nothing happens": {
+			play: func(*host, func()) { pass(time.Hour) },
+			want: []string{"0s Verified"},
+		},
+		"an event wakes it, settle delays what it tells": {
+			play: func(h *host, wake func()) {
+				pass(5 * time.Second)
+				h.write("KeyMissing")
+				wake()
+				pass(10 * time.Second)
+				h.write("")
+				wake()
+				pass(time.Hour)
+			},
+			want: []string{"0s Verified", "6s raised KeyMissing", "6s Not verified", "15s cleared KeyMissing", "15s Verified"},
+		},
+		"without an event the tick finds it": {
+			play: func(h *host, _ func()) {
+				pass(5 * time.Second)
+				h.write("KeyMissing")
+				pass(time.Hour)
+			},
+			want: []string{"0s Verified", "31s raised KeyMissing", "31s Not verified"},
+		},
+		"an expiry needs neither event nor tick, nor does it settle": {
+			expires: 12*time.Second + 345*time.Millisecond,
+			play:    func(*host, func()) { pass(time.Hour) },
+			want:    []string{"0s Verified", "12.345s raised CertificateExpired", "12.345s Not verified"},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				h := &host{}
+				if c.expires != 0 {
+					h.expires = start.Add(c.expires)
+				}
+				wake := make(wakes, 1)
+				got := &told{start: start}
+				a := &Agent{
+					Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Watcher: wake, Teller: got,
+					Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: 30 * time.Second, Settle: time.Second,
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { ended <- a.Run(ctx) }()
+				synctest.Wait()
+				c.play(h, func() { wake <- struct{}{}; synctest.Wait() })
+				cancel()
+				if err := <-ended; err != nil {
+					t.Errorf("Run: %v", err)
+				}
+				if d := cmp.Diff(c.want, got.lines); d != "" {
+					t.Errorf("told (-want +got):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
+// TestSettled: --once does not report what is gone a moment later, and does
+// not wait where nothing is wrong.
+func TestSettled(t *testing.T) {
+	cases := map[string]struct {
+		change map[int]string // contents from that scan on
+		want   string
+		after  time.Duration
+	}{
+		"good at once":         {want: "[]", after: 0},
+		"half-written":         {change: map[int]string{1: "KeyMismatch", 2: ""}, want: "[]", after: time.Second},
+		"bad for good":         {change: map[int]string{1: "KeyMismatch"}, want: "[KeyMismatch]", after: time.Second},
+		"never twice the same": {change: map[int]string{1: "KeyMismatch", 2: "KeyMissing", 3: "KeyMismatch", 4: "KeyMissing", 5: "KeyMismatch"}, want: "[KeyMismatch]", after: 2 * time.Second},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				h := &host{}
+				a := &Agent{
+					Scan: func(now time.Time) scan.Snapshot {
+						if contents, changed := c.change[h.scans+1]; changed {
+							h.write(contents)
+						}
+						return h.scan(now)
+					},
+					Now: time.Now, Settle: time.Second,
+				}
+				var reasons []finding.Reason
+				for _, f := range a.Settled(t.Context()).Findings {
+					reasons = append(reasons, f.Reason)
+				}
+				if got := fmt.Sprint(reasons); got != c.want || time.Since(start) != c.after {
+					t.Errorf("Settled: got %s after %s, want %s after %s", got, time.Since(start), c.want, c.after)
+				}
+			})
+		})
+	}
+}

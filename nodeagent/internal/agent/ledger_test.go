@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+)
+
+// seen is one look: when, what was read, what was found.
+type seen struct {
+	at       time.Duration
+	contents string
+	findings string // reasons
+	leaf     string // name of the certificate; "" for none
+}
+
+func TestLedger(t *testing.T) {
+	const settle = time.Second
+	ms := time.Millisecond
+	cases := map[string]struct {
+		looks []seen
+		// want is what is told at each look, and when it wants to look again.
+		want []string
+	}{
+		"good from the start": {
+			looks: []seen{{0, "1", "", "a"}, {30 * time.Second, "1", "", "a"}},
+			want:  []string{"Verified", ""},
+		},
+		"bad from the start: nothing is said before it has settled": {
+			looks: []seen{{0, "1", "KeyMissing", ""}, {settle, "1", "KeyMissing", ""}},
+			want:  []string{"again at 1s", "raised KeyMissing, Not verified"},
+		},
+		"a half-written pair is never told": {
+			looks: []seen{{0, "1", "", "a"}, {10 * ms, "2", "KeyMismatch", "b"}, {20 * ms, "3", "", "b"}, {2 * settle, "3", "", "b"}},
+			want:  []string{"Verified", "again at 1.01s", "rotated to b", ""},
+		},
+		"a fault that lasts is told after settle": {
+			looks: []seen{{0, "1", "", "a"}, {10 * ms, "2", "KeyMismatch", "b"}, {10*ms + settle, "2", "KeyMismatch", "b"}},
+			want:  []string{"Verified", "again at 1.01s", "raised KeyMismatch, Not verified"},
+		},
+		"a fault that lasts through other changes is told too": {
+			looks: []seen{{0, "1", "", "a"}, {10 * ms, "2", "KeyMismatch", "b"}, {500 * ms, "3", "KeyMismatch", "c"}, {10*ms + settle, "4", "KeyMismatch", "d"}},
+			want:  []string{"Verified", "again at 1.01s", "again at 1.01s", "raised KeyMismatch, Not verified"},
+		},
+		"faults that take turns are each settled for themselves": {
+			looks: []seen{{0, "1", "", "a"}, {10 * ms, "2", "KeyMismatch", "b"}, {900 * ms, "3", "KeyMissing", "b"}, {1100 * ms, "4", "KeyMissing", "b"}},
+			want:  []string{"Verified", "again at 1.01s", "again at 1.9s", "again at 1.9s"},
+		},
+		"the clock alone is told at once": {
+			looks: []seen{{0, "1", "", "a"}, {time.Hour, "1", "CertificateExpired", "a"}},
+			want:  []string{"Verified", "raised CertificateExpired, Not verified"},
+		},
+		"one fault of the clock takes the place of another": {
+			looks: []seen{{0, "1", "", "a"}, {time.Hour, "1", "CertificateExpiringSoon", "a"}, {2 * time.Hour, "1", "CertificateExpired", "a"}},
+			want:  []string{"Verified", "raised CertificateExpiringSoon", "raised CertificateExpired, cleared CertificateExpiringSoon, Not verified"},
+		},
+		"recovery is told at once": {
+			looks: []seen{{0, "1", "KeyMissing", ""}, {settle, "1", "KeyMissing", ""}, {2 * settle, "2", "", "a"}},
+			want:  []string{"again at 1s", "raised KeyMissing, Not verified", "cleared KeyMissing, Verified"},
+		},
+		"no recovery is told while something else is settling": {
+			looks: []seen{
+				{0, "1", "KeyMissing", ""}, {settle, "1", "KeyMissing", ""},
+				{2 * settle, "2", "KeyUnparsable", "a"}, {2*settle + 10*ms, "3", "KeyMissing", "a"},
+			},
+			want: []string{"again at 1s", "raised KeyMissing, Not verified", "again at 3s", ""},
+		},
+		"one fault becomes another for good": {
+			looks: []seen{
+				{0, "1", "KeyMissing", ""}, {settle, "1", "KeyMissing", ""},
+				{2 * settle, "2", "KeyUnparsable", ""}, {3 * settle, "2", "KeyUnparsable", ""},
+			},
+			want: []string{"again at 1s", "raised KeyMissing, Not verified", "again at 3s", "raised KeyUnparsable, cleared KeyMissing"},
+		},
+		"a verdict that becomes unverified is told": {
+			looks: []seen{{0, "1", "", "a"}, {settle, "2", "Unreadable", ""}, {2 * settle, "2", "Unreadable", ""}},
+			want:  []string{"Verified", "again at 2s", "raised Unreadable, Not verified"},
+		},
+		"identical content is no rotation": {
+			looks: []seen{{0, "1", "", "a"}, {settle, "2", "", "a"}},
+			want:  []string{"Verified", ""},
+		},
+		"a rotation is told when the pair is sound": {
+			looks: []seen{{0, "1", "", "a"}, {settle, "2", "KeyMismatch", "b"}, {settle + 10*ms, "3", "", "b"}, {2 * settle, "4", "", "a"}},
+			want:  []string{"Verified", "again at 2s", "rotated to b", "rotated to a"},
+		},
+		"a repair with a new certificate": {
+			looks: []seen{{0, "1", "", "a"}, {settle, "2", "CertificateMissing", ""}, {2 * settle, "2", "CertificateMissing", ""}, {3 * settle, "3", "", "b"}},
+			want:  []string{"Verified", "again at 2s", "raised CertificateMissing, Not verified", "cleared CertificateMissing, rotated to b, Verified"},
+		},
+	}
+	ca := pkitest.NewCA("signer")
+	leaves := map[string]pkitest.Pair{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		leaves[name] = ca.Issue(pkitest.Request{CommonName: name})
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			ledger := newLedger(settle)
+			var got []string
+			for _, look := range c.looks {
+				s := scan.Snapshot{At: pkitest.Now().Add(look.at), Contents: sha256.Sum256([]byte(look.contents))}
+				for reason := range strings.FieldsSeq(look.findings) {
+					s.Findings = append(s.Findings, finding.Finding{Reason: finding.Reason(reason), Location: "tls.key"})
+				}
+				if look.leaf != "" {
+					s.Leaf = leaves[look.leaf].Leaf
+					s.Sound = len(finding.OfSeverity(s.Findings, finding.Violation)) == 0
+				}
+				notices, again := ledger.observe(s)
+				var told []string
+				for _, n := range notices {
+					told = append(told, words(n))
+				}
+				if !again.IsZero() {
+					told = append(told, fmt.Sprint("again at ", again.Sub(pkitest.Now())))
+				}
+				got = append(got, strings.Join(told, ", "))
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("told at each look (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func words(n report.Notice) string {
+	switch n.What {
+	case report.FindingRaised:
+		return "raised " + string(n.Finding.Reason)
+	case report.FindingCleared:
+		return "cleared " + string(n.Finding.Reason)
+	case report.CertificateRotated:
+		return "rotated to " + n.Certificate.Subject.CommonName
+	default:
+		return string(n.What)
+	}
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admit_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+)
+
+// notices gathers what is told.
+type notices []report.Notice
+
+func (n *notices) Tell(notice report.Notice) { *n = append(*n, notice) }
+
+func handler(told *notices) *admit.Handler {
+	return &admit.Handler{
+		Protected: []check.SecretExpectation{servingCert()}, Teller: told,
+		Now: func() time.Time { return pkitest.Now() },
+	}
+}
+
+func raw(t *testing.T, object any) runtime.RawExtension {
+	t.Helper()
+	data, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runtime.RawExtension{Raw: data}
+}
+
+func request(operation admissionv1.Operation) admission.Request {
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+		UID: "1", Operation: operation, Namespace: "openshift-apiserver",
+		Kind:     metav1.GroupVersionKind{Version: "v1", Kind: "Secret"},
+		Resource: metav1.GroupVersionResource{Version: "v1", Resource: "secrets"},
+		UserInfo: authenticationv1.UserInfo{Username: "mallory"},
+	}}
+}
+
+func TestHandle(t *testing.T) {
+	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
+	good := openshift.ServingCert("uid-1", pair.Certificate, pair.Key)
+	spoilt := openshift.ServingCert("uid-1", pair.Certificate, []byte("garbage"))
+	otherName, otherNamespace := spoilt.DeepCopy(), spoilt.DeepCopy()
+	otherName.Name, otherNamespace.Namespace = "other", "other"
+	generated := spoilt.DeepCopy()
+	generated.Name, generated.GenerateName = "", "serving-cert"
+	rubbish := openshift.ServingCert("uid-1", bytes.Repeat([]byte("x"), 1<<20), bytes.Repeat([]byte{0xff}, 1<<10))
+
+	type answer struct {
+		Allowed bool
+		Code    int32
+		Told    int
+		Text    string // of the message, a part
+	}
+	cases := map[string]struct {
+		build func(r *admission.Request)
+		op    admissionv1.Operation
+		want  answer
+	}{
+		"spoilt":                           {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, spoilt) }, want: answer{Code: 403, Told: 1, Text: "KeyUnparsable"}},
+		"spoilt, dry run":                  {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object, r.DryRun = raw(t, good), raw(t, spoilt), new(true) }, want: answer{Code: 403, Told: 1, Text: "KeyUnparsable"}},
+		"1 MiB of rubbish":                 {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, rubbish) }, want: answer{Code: 403, Told: 1, Text: "CertificateUnparsable"}},
+		"good":                             {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, good) }, want: answer{Allowed: true, Code: 200}},
+		"delete by name":                   {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "serving-cert" }, want: answer{Code: 403, Told: 1, Text: "SecretMissing"}},
+		"delete of a collection":           {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject = raw(t, good) }, want: answer{Code: 403, Told: 1, Text: "SecretMissing"}},
+		"a name in the request is no name": {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "other" }, want: answer{Code: 403, Told: 1, Text: "SecretMissing"}},
+		"create":                           {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Allowed: true, Code: 200}},
+		"create, with an old object":       {op: admissionv1.Create, build: func(r *admission.Request) { r.Object, r.OldObject = raw(t, spoilt), raw(t, spoilt) }, want: answer{Code: 403, Told: 1, Text: "KeyUnparsable"}},
+		"another name":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, otherName) }, want: answer{Allowed: true, Code: 200}},
+		"a generated name":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, generated) }, want: answer{Allowed: true, Code: 200}},
+		"another namespace":                {op: admissionv1.Create, build: func(r *admission.Request) { r.Namespace, r.Object = "other", raw(t, otherNamespace) }, want: answer{Allowed: true, Code: 200}},
+		"another kind":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `the request is about "ConfigMap" of "/v1", only Secrets of v1 are decided on here`}},
+		"a subresource": {op: admissionv1.Update, build: func(r *admission.Request) {
+			r.SubResource, r.OldObject, r.Object = "status", raw(t, good), raw(t, good)
+		}, want: answer{Code: 400, Text: `the request is about the subresource "status"`}},
+		"no object":                   {op: admissionv1.Create, want: answer{Code: 400, Text: "the request is a CREATE without its object"}},
+		"a null object":               {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte("null")} }, want: answer{Code: 400, Text: "the request is a CREATE without its object"}},
+		"an update of nothing":        {op: admissionv1.Update, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is an UPDATE without oldObject"}},
+		"a delete of nothing":         {op: admissionv1.Delete, want: answer{Code: 400, Text: "the request is a DELETE without its object"}},
+		"a connect":                   {op: admissionv1.Connect, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is a CONNECT"}},
+		"an unknown operation":        {op: "PATCH", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `the request has the unknown operation "PATCH"`}},
+		"no operation":                {op: "", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `the request has the unknown operation ""`}},
+		"an object that is no Secret": {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte(`{"data":"MARKER"}`)} }, want: answer{Code: 400, Text: "the request's object is no Secret that can be decoded"}},
+		"an old object that is cut off": {op: admissionv1.Delete, build: func(r *admission.Request) {
+			r.OldObject = runtime.RawExtension{Raw: []byte(`{"data":{"tls.key":"MARK`)}
+		}, want: answer{Code: 400, Text: "the request's oldObject is no Secret that can be decoded"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var told notices
+			r := request(c.op)
+			if c.build != nil {
+				c.build(&r)
+			}
+			response := handler(&told).Handle(t.Context(), r)
+			got := answer{Allowed: response.Allowed, Code: response.Result.Code, Told: len(told)}
+			if strings.Contains(response.Result.Message, c.want.Text) {
+				got.Text = c.want.Text
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("Handle (-want +got):\n%s\nmessage: %s", d, response.Result.Message)
+			}
+			if strings.Contains(response.Result.Message, "MARK") {
+				t.Errorf("the answer quotes the Secret: %s", response.Result.Message)
+			}
+		})
+	}
+}
+
+// TestAuditAnnotations: what the API server's audit log gets of a refusal.
+func TestAuditAnnotations(t *testing.T) {
+	var told notices
+	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
+	r := request(admissionv1.Update)
+	r.OldObject = raw(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
+	r.Object = raw(t, openshift.ServingCert("uid-1", nil, []byte("garbage")))
+	response := handler(&told).Handle(t.Context(), r)
+	want := map[string]string{
+		"decision": "deny", "reasons": "CertificateMissing,KeyUnparsable",
+		"controls": "cis-ocp-1.7:1.2.4,cis-ocp-1.9:1.2.2", "message": response.Result.Message,
+	}
+	if d := cmp.Diff(want, response.AuditAnnotations); d != "" {
+		t.Errorf("audit annotations (-want +got):\n%s", d)
+	}
+	notice := told[0]
+	if notice.What != report.RequestDenied || notice.Request.User != "mallory" || notice.Object.Name != "serving-cert" {
+		t.Errorf("told: %+v", notice)
+	}
+}
+
+// TestServeHTTP sends what no API server would: each is answered, and none
+// allowed.
+func TestServeHTTP(t *testing.T) {
+	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
+	review := func(r admission.Request) []byte {
+		data, err := json.Marshal(admissionv1.AdmissionReview{
+			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &r.AdmissionRequest,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	whole := request(admissionv1.Create)
+	whole.Object = raw(t, &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "serving-cert"}, Data: map[string][]byte{"tls.key": pair.Key}})
+
+	cases := map[string]struct {
+		body        io.Reader
+		contentType string
+	}{
+		"no body":              {contentType: "application/json"},
+		"an empty body":        {body: strings.NewReader(""), contentType: "application/json"},
+		"no JSON":              {body: strings.NewReader("MARKER"), contentType: "application/json"},
+		"cut off":              {body: bytes.NewReader(review(whole)[:200]), contentType: "application/json"},
+		"a review of nothing":  {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`), contentType: "application/json"},
+		"a null request":       {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`), contentType: "application/json"},
+		"an unknown version":   {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v7","kind":"AdmissionReview","request":{}}`), contentType: "application/json"},
+		"another kind":         {body: strings.NewReader(`{"apiVersion":"v1","kind":"Pod"}`), contentType: "application/json"},
+		"an array":             {body: strings.NewReader(`[]`), contentType: "application/json"},
+		"deeply nested":        {body: strings.NewReader(strings.Repeat(`{"request":`, 100_000)), contentType: "application/json"},
+		"another content type": {body: bytes.NewReader(review(whole)), contentType: "text/plain"},
+		"8 MiB":                {body: strings.NewReader(`{"apiVersion":"` + strings.Repeat("x", 8<<20) + `"}`), contentType: "application/json"},
+		"a bad request":        {body: bytes.NewReader(review(whole)), contentType: "application/json"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var told notices
+			hook := &admission.Webhook{Handler: handler(&told)}
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate-secrets", c.body)
+			r.Header.Set("Content-Type", c.contentType)
+			w := httptest.NewRecorder()
+			hook.ServeHTTP(w, r)
+			var review admissionv1.AdmissionReview
+			if err := json.Unmarshal(w.Body.Bytes(), &review); err != nil {
+				t.Fatalf("the answer is no AdmissionReview: %v\n%s", err, w.Body)
+			}
+			if review.Response == nil || review.Response.Allowed || review.Response.Result.Message == "" {
+				t.Errorf("not refused with a message: %s", w.Body)
+			}
+			if strings.Contains(w.Body.String(), "MARKER") {
+				t.Errorf("the answer quotes what was sent: %s", w.Body)
+			}
+		})
+	}
+}

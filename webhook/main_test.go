@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+)
+
+func noEnvironment(string) string { return "" }
+
+// TestUsage: what is wrong with a command line is said in one line that names
+// it, and the exit code is 64.
+func TestUsage(t *testing.T) {
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"no certificate": {nil, "--cert-dir is not set"},
+		"unknown flag":   {[]string{"--frobnicate"}, "flag provided but not defined: -frobnicate"},
+		"an argument":    {[]string{"--cert-dir", "d", "serve"}, `argument "serve": only flags are taken`},
+		"no port":        {[]string{"--cert-dir", "d", "--bind-address", "localhost"}, "--bind-address: address localhost: missing port in address"},
+		"port too large": {[]string{"--cert-dir", "d", "--bind-address", ":65536"}, `--bind-address: port "65536" is not between 1 and 65535`},
+		"port 0":         {[]string{"--cert-dir", "d", "--bind-address", ":0"}, `--bind-address: port "0" is not between 1 and 65535`},
+		"log format":     {[]string{"--cert-dir", "d", "--log-format", "xml"}, `--log-format: log format "xml" is neither json nor text`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := run(t.Context(), c.args, noEnvironment, &stdout, &stderr)
+			line, _, _ := strings.Cut(stderr.String(), "\n")
+			if code != exitUsage || line != "webhook: "+c.want {
+				t.Errorf("got exit code %d and %q, want %d and %q", code, line, exitUsage, "webhook: "+c.want)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"--version"}} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), args, noEnvironment, &stdout, &stderr); code != 0 || stdout.Len()+stderr.Len() == 0 {
+			t.Errorf("%v: exit code %d, said %q", args, code, stdout.String()+stderr.String())
+		}
+	}
+}
+
+func TestLoadConfig(t *testing.T) {
+	const head = "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\n"
+	const one = head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth}\n"
+	cases := map[string]struct {
+		file    string
+		want    int // protected Secrets
+		wantErr string
+	}{
+		"one Secret":         {file: one, want: 1},
+		"as JSON":            {file: `{"apiVersion":"kubelet-https-guard.io/v1alpha1","kind":"WebhookConfiguration","protectedSecrets":[{"namespace":"ns","name":"s","usage":"clientAuth"}]}`, want: 1},
+		"nothing":            {file: "", wantErr: `it is a "" of "", not a WebhookConfiguration of kubelet-https-guard.io/v1alpha1`},
+		"another kind":       {file: "apiVersion: v1\nkind: ConfigMap\n", wantErr: `it is a "ConfigMap" of "v1", not a WebhookConfiguration of kubelet-https-guard.io/v1alpha1`},
+		"no Secret":          {file: head, wantErr: "protectedSecrets is empty, so nothing would be protected"},
+		"a misspelt field":   {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, dnsName: x}\n", wantErr: `unknown field "dnsName"`},
+		"an unknown field":   {file: one + "protected: []\n", wantErr: `unknown field "protected"`},
+		"no name":            {file: head + "protectedSecrets:\n- {namespace: ns, usage: serverAuth}\n", wantErr: "protectedSecrets[0]: namespace and name must be set"},
+		"twice the same":     {file: one + "- {namespace: ns, name: s, usage: serverAuth}\n", wantErr: "protectedSecrets[1]: ns/s is there twice"},
+		"an unknown usage":   {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: server}\n", wantErr: `protectedSecrets[0] ns/s: usage "server" is neither serverAuth nor clientAuth`},
+		"no usage":           {file: head + "protectedSecrets:\n- {namespace: ns, name: s}\n", wantErr: `protectedSecrets[0] ns/s: usage "" is neither serverAuth nor clientAuth`},
+		"an unknown manager": {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, managedBy: me}\n", wantErr: `protectedSecrets[0] ns/s: managedBy "me" is not service-ca`},
+		"a useless service":  {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, service: api}\n", wantErr: "protectedSecrets[0] ns/s: service is of use only with managedBy: service-ca"},
+		"a fraction of 1":    {file: one + "expiringFraction: 1\n", wantErr: "expiringFraction 1 is not at least 0 and below 1"},
+		"too large":          {file: one + strings.Repeat("#", 1<<20), wantErr: "is larger than 1048576 bytes"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config.yaml")
+			if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			protected, err := loadConfig(path)
+			switch {
+			case c.wantErr == "" && err != nil, c.wantErr != "" && (err == nil || !strings.Contains(err.Error(), c.wantErr)):
+				t.Errorf("loadConfig: error %v, want one with %q", err, c.wantErr)
+			case len(protected) != c.want:
+				t.Errorf("loadConfig: %d Secrets, want %d", len(protected), c.want)
+			}
+			if err != nil && !strings.Contains(err.Error(), path) {
+				t.Errorf("the error does not name the file: %v", err)
+			}
+		})
+	}
+	if _, err := loadConfig("/does/not/exist"); err == nil || err.Error() != "read the configuration: open /does/not/exist: no such file or directory" {
+		t.Errorf("loadConfig of a file that is not there: %v", err)
+	}
+	if protected, err := loadConfig(""); err != nil || len(protected) != 2 {
+		t.Errorf("loadConfig without a file: %v, %v", protected, err)
+	}
+}
+
+// TestChartProtectsTheSame: what is protected by default stands in the code
+// and in the chart's values.
+func TestChartProtectsTheSame(t *testing.T) {
+	data, err := os.ReadFile("../charts/kubelet-https-guard/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values struct {
+		ExpiringFraction float64 `json:"expiringFraction"`
+		Webhook          struct {
+			ProtectedSecrets []protectedSecret `json:"protectedSecrets"`
+		} `json:"webhook"`
+	}
+	if err := yaml.Unmarshal(data, &values); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(defaultConfig().ProtectedSecrets, values.Webhook.ProtectedSecrets); d != "" {
+		t.Errorf("protected Secrets (-code +chart):\n%s", d)
+	}
+	if values.ExpiringFraction != check.DefaultExpiringFraction {
+		t.Errorf("expiring fraction: %v in the chart, %v in the code", values.ExpiringFraction, check.DefaultExpiringFraction)
+	}
+}
