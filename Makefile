@@ -30,7 +30,7 @@ build: ## Build both programs into bin/
 	go build -o $(BIN)/ ./webhook ./nodeagent
 
 .PHONY: test
-test: cluster-build $(TOOLS)/golangci-lint ## Run all tests: unit tests and those against a real API server
+test: cluster-build tools ## Run all tests: unit tests and those against a real API server
 	CGO_ENABLED=1 GOLANGCI_LINT=$(TOOLS)/golangci-lint go test -race -timeout $(TEST_TIMEOUT) ./...
 	cd test/cluster && CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
 
@@ -39,17 +39,19 @@ test-unit: ## Run the tests that need neither an API server nor a linter
 	CGO_ENABLED=1 go test -race ./pkg/... ./webhook/... ./nodeagent/... ./test/openshift/...
 
 .PHONY: lint
-lint: $(TOOLS)/golangci-lint $(TOOLS)/helm ## Lint the code, the import rules and the chart
+lint: tools ## Lint the code, the import rules and the chart
+	$(TOOLS)/golangci-lint config verify
 	$(TOOLS)/golangci-lint run ./...
-	cd test/cluster && $(TOOLS)/golangci-lint run -c ../../.golangci.yaml ./...
+	cd test/cluster && $(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/helm lint --strict $(CHART)
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd test/cluster && go mod tidy -diff
 
 .PHONY: fmt
-fmt: $(TOOLS)/golangci-lint ## Format the code
+fmt: tools ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
+	cd test/cluster && $(TOOLS)/golangci-lint fmt ./...
 
 .PHONY: cluster-build
 cluster-build: ## Build etcd, kube-apiserver and kubectl, once (8 to 15 minutes on 2 cores)
@@ -67,9 +69,7 @@ cluster-down: ## Stop it and remove what it stored
 clean: ## Remove what was built here; the cluster's binaries stay in the user's cache
 	rm -rf $(BIN) $(TOOLS) .demo
 
-# Tools are pinned in tools/go.mod; go decides whether they are up to date.
-.PHONY: $(TOOLS)/golangci-lint $(TOOLS)/helm
-$(TOOLS)/golangci-lint:
-	@go build -C tools -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-$(TOOLS)/helm:
-	@go build -C tools -o $@ helm.sh/helm/v4/cmd/helm
+# Tools are pinned in tools/go.mod; go build knows whether they are up to date.
+.PHONY: tools
+tools:
+	@go build -C tools -o ../.tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint helm.sh/helm/v4/cmd/helm

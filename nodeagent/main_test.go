@@ -151,7 +151,7 @@ func TestOnce(t *testing.T) {
 			if got != c.want {
 				t.Errorf("got %+v, want %+v\n%s%s", got, c.want, &stdout, &stderr)
 			}
-			for _, line := range strings.Split(string(c.pair.Key), "\n") {
+			for line := range strings.SplitSeq(string(c.pair.Key), "\n") {
 				if len(line) > 10 && strings.Contains(stdout.String()+stderr.String(), line) {
 					t.Error("the report holds a line of the private key")
 				}

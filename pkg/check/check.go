@@ -10,7 +10,7 @@
 // who asked.
 //
 // Each check stands in a file of its own with the source of its rule above it;
-// the lists in this file and in keypair.go, secret.go, files.go,
+// the lists in this file and in keypair.go, secret.go, service.go, files.go,
 // manifest.go and configuration.go are all there is, nothing registers itself.
 package check
 
@@ -42,6 +42,7 @@ func Reasons() []finding.Reason {
 	var reasons []finding.Reason
 	reasons = appendReasons(reasons, keyPairChecks())
 	reasons = appendReasons(reasons, secretChecks())
+	reasons = appendReasons(reasons, serviceChecks())
 	reasons = appendReasons(reasons, fileChecks())
 	reasons = appendReasons(reasons, filesChecks())
 	reasons = appendReasons(reasons, manifestChecks())

@@ -35,6 +35,8 @@ const (
 	WrongSecretType  Reason = "WrongSecretType"
 	DNSNameMissing   Reason = "DNSNameMissing"
 	RotationDetached Reason = "RotationDetached"
+	RotationFailing  Reason = "RotationFailing"
+	RotationStuck    Reason = "RotationStuck"
 )
 
 // The files of the kubelet client certificate on a node.
@@ -80,6 +82,8 @@ var severities = map[Reason]Severity{
 	WrongSecretType:  Violation,
 	DNSNameMissing:   Violation,
 	RotationDetached: Violation,
+	RotationFailing:  Warning,
+	RotationStuck:    Warning,
 
 	UnexpectedIdentity:  Warning,
 	KeyFileExposed:      Warning,

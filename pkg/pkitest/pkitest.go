@@ -171,7 +171,7 @@ func newKey(kind KeyKind) crypto.Signer {
 	case RSA:
 		return must(rsa.GenerateKey(rand.Reader, 2048))
 	case RSA1024:
-		return must(rsa.GenerateKey(rand.Reader, 1024)) //nolint:gosec // a weak key is what the test is about
+		return must(rsa.GenerateKey(rand.Reader, 1024)) // a weak key is what a test is about
 	case Ed25519:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return must(key, err)

@@ -63,7 +63,7 @@ func NewEvents(api EventAPI, log *slog.Logger, reporter, instance string) *Event
 }
 
 // Tell implements [Teller]. It never blocks.
-func (e *Events) Tell(n Notice) {
+func (e *Events) Tell(_ context.Context, n Notice) {
 	if n.Request != nil && n.Request.DryRun {
 		return
 	}

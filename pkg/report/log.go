@@ -34,7 +34,7 @@ type Log struct{ log *slog.Logger }
 func NewLog(log *slog.Logger) *Log { return &Log{log} }
 
 // Tell implements [Teller].
-func (l *Log) Tell(n Notice) {
+func (l *Log) Tell(ctx context.Context, n Notice) {
 	level := slog.LevelInfo
 	attributes := make([]slog.Attr, 0, 16)
 	switch n.What {
@@ -68,7 +68,7 @@ func (l *Log) Tell(n Notice) {
 	if r := n.Request; r != nil {
 		attributes = append(attributes, slog.String("user", r.User), slog.String("operation", r.Operation), slog.Bool("dryRun", r.DryRun))
 	}
-	l.log.LogAttrs(context.Background(), level, string(n.What), attributes...)
+	l.log.LogAttrs(ctx, level, string(n.What), attributes...) //nolint:sloglint // it is one of the constants of What
 }
 
 func findingAttributes(f finding.Finding) []slog.Attr {

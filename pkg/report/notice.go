@@ -6,6 +6,7 @@
 package report
 
 import (
+	"context"
 	"crypto/x509"
 	"time"
 
@@ -59,15 +60,15 @@ type Object struct{ APIVersion, Kind, Namespace, Name, UID string }
 // Teller is told notices. It must not block for long: an admission request
 // or a scan waits for it.
 type Teller interface {
-	Tell(notice Notice)
+	Tell(ctx context.Context, notice Notice)
 }
 
 // Tellers tells them all, in their order.
 type Tellers []Teller
 
 // Tell implements [Teller].
-func (t Tellers) Tell(notice Notice) {
+func (t Tellers) Tell(ctx context.Context, notice Notice) {
 	for _, teller := range t {
-		teller.Tell(notice)
+		teller.Tell(ctx, notice)
 	}
 }

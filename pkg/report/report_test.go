@@ -85,7 +85,7 @@ func TestLog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			report.NewLog(log).Tell(c.notice)
+			report.NewLog(log).Tell(t.Context(), c.notice)
 			var got map[string]any
 			if err := json.Unmarshal(buffer.Bytes(), &got); err != nil {
 				t.Fatalf("the log line is not one object: %v\n%s", err, buffer.Bytes())
@@ -181,8 +181,8 @@ func TestEventsDelivery(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- events.Run(ctx) }()
-				events.Tell(report.Notice{What: report.FindingRaised, At: time.Now(), Object: node(), Finding: keyMissing()})
-				events.Tell(report.Notice{What: report.FindingCleared, At: time.Now(), Object: node(), Finding: keyMissing()})
+				events.Tell(t.Context(), report.Notice{What: report.FindingRaised, At: time.Now(), Object: node(), Finding: keyMissing()})
+				events.Tell(t.Context(), report.Notice{What: report.FindingCleared, At: time.Now(), Object: node(), Finding: keyMissing()})
 				<-time.After(2 * time.Hour)
 				cancel()
 				if err := <-ended; err != nil {
@@ -211,7 +211,7 @@ func TestEventsOverflow(t *testing.T) {
 	for i := range report.MaxPending + 10 {
 		f := keyMissing()
 		f.Location = finding.Location(fmt.Sprint(i))
-		events.Tell(report.Notice{What: report.FindingRaised, Object: node(), Finding: f})
+		events.Tell(t.Context(), report.Notice{What: report.FindingRaised, Object: node(), Finding: f})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // what waits is delivered all the same
@@ -232,14 +232,14 @@ func TestEvent(t *testing.T) {
 	events := report.NewEvents(server, slog.New(slog.DiscardHandler), "kubelet-https-guard.io/nodeagent", "master-0")
 	long := keyMissing()
 	long.Message = strings.Repeat("ä", 2000)
-	events.Tell(report.Notice{What: report.FindingRaised, At: at, Object: node(), Finding: keyMissing()})
-	events.Tell(report.Notice{What: report.FindingRaised, At: at, Object: node(), Finding: long})
-	events.Tell(report.Notice{
+	events.Tell(t.Context(), report.Notice{What: report.FindingRaised, At: at, Object: node(), Finding: keyMissing()})
+	events.Tell(t.Context(), report.Notice{What: report.FindingRaised, At: at, Object: node(), Finding: long})
+	events.Tell(t.Context(), report.Notice{
 		What: report.RequestDenied, At: at, Finding: keyMissing(),
 		Object:  report.Object{APIVersion: "v1", Kind: "Secret", Namespace: "openshift-apiserver", Name: "serving-cert", UID: "secret-uid"},
 		Request: &report.Request{User: "mallory", Operation: "UPDATE", Message: "why"},
 	})
-	events.Tell(report.Notice{What: report.RequestDenied, At: at, Finding: keyMissing(), Object: node(), Request: &report.Request{DryRun: true}})
+	events.Tell(t.Context(), report.Notice{What: report.RequestDenied, At: at, Finding: keyMissing(), Object: node(), Request: &report.Request{DryRun: true}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := events.Run(ctx); err != nil {

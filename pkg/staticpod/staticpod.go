@@ -37,12 +37,13 @@ const (
 	// CISDirectory is the path in the text of CIS OpenShift 1.2.4.
 	CISDirectory = "/etc/kubernetes/static-pod-resources/secrets/kubelet-client"
 
-	// OpenShiftClientCA and KubeadmClientCA are the bundles by which the
-	// kubelet knows its clients (machine-config-operator
-	// templates/master/01-master-kubelet/_base/files/kubelet.yaml; kubeadm
-	// writes clientCAFile into /var/lib/kubelet/config.yaml).
+	// OpenShiftClientCA is the bundle by which the kubelet knows its clients
+	// on OpenShift (machine-config-operator
+	// templates/master/01-master-kubelet/_base/files/kubelet.yaml).
 	OpenShiftClientCA = "/etc/kubernetes/kubelet-ca.crt"
-	KubeadmClientCA   = "/etc/kubernetes/pki/ca.crt"
+	// KubeadmClientCA is the same on kubeadm nodes (clientCAFile in
+	// /var/lib/kubelet/config.yaml, which kubeadm writes).
+	KubeadmClientCA = "/etc/kubernetes/pki/ca.crt"
 
 	// MaxManifestBytes bounds a manifest; OpenShift's has about 20 KiB.
 	MaxManifestBytes = 1 << 20
@@ -219,14 +220,19 @@ func (l *Layout) fromManifest(host fs.FS, data []byte) error {
 
 	if file, _ := l.Config.Value(kubeapiserver.OpenShiftConfigFlag); file != "" {
 		l.ClientCA = OpenShiftClientCA
-		if l.ConfigErr = l.addConfig(host, mounts.translate(file)); l.ConfigErr != nil {
-			return nil
-		}
+		l.ConfigErr = l.addConfig(host, mounts.translate(file))
 	}
+	if l.ConfigErr == nil {
+		l.addFiles(mounts)
+	}
+	return nil
+}
+
+// addFiles takes the files that the configuration names.
+func (l *Layout) addFiles(mounts mounts) {
 	l.Certificate = mounts.argument(l.Config, kubeapiserver.KubeletClientCertificate)
 	l.Key = mounts.argument(l.Config, kubeapiserver.KubeletClientKey)
 	l.KubeletCA = mounts.argument(l.Config, kubeapiserver.KubeletCertificateAuthority)
-	return nil
 }
 
 // addConfig lays the configuration file over the flags, as OpenShift's
@@ -256,7 +262,7 @@ func (l *Layout) addConfig(host fs.FS, file File) error {
 func words(container *corev1.Container) []string {
 	var all []string
 	for _, element := range slices.Concat(container.Command, container.Args) {
-		for _, word := range strings.Fields(element) {
+		for word := range strings.FieldsSeq(element) {
 			all = append(all, strings.NewReplacer(`"`, "", `'`, "").Replace(word))
 		}
 	}

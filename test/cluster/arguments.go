@@ -2,7 +2,11 @@
 
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+	"strconv"
+)
 
 const (
 	loopback     = "127.0.0.1"
@@ -22,13 +26,16 @@ rules:
 - level: Metadata
 `
 
+// address is a port of this machine's loopback.
+func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+
 // etcdArguments: plain HTTP, on loopback only. Whoever has an account on this
 // machine can read and change what a test cluster stores.
 func etcdArguments(f folder, port int) []string {
-	client := fmt.Sprintf("http://%s:%d", loopback, port)
+	client := "http://" + address(port)
 	// A single member talks to no peer, yet etcd insists on a peer listener;
 	// port 0 cannot collide.
-	peer := fmt.Sprintf("http://%s:0", loopback)
+	peer := "http://" + address(0)
 	return []string{
 		"--data-dir=" + f.etcdData(),
 		"--listen-client-urls=" + client,

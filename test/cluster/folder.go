@@ -154,7 +154,7 @@ func (f folder) status() (status, error) {
 	// earlier one, whose process is dead.
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid <= 1 || !alive(pid) {
-		return s, nil
+		return s, nil //nolint:nilerr // see above
 	}
 	s.pid = pid
 	data, err = os.ReadFile(f.ready())

@@ -178,7 +178,9 @@ func TestUntilClosed(t *testing.T) {
 	if err := ctx.Err(); err != nil {
 		t.Fatalf("ended while the stream is open: %v", err)
 	}
-	w.Close()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	<-ctx.Done()
 	if got, want := context.Cause(ctx).Error(), "stdin was closed"; got != want {
 		t.Errorf("got cause %q, want %q", got, want)

@@ -50,8 +50,8 @@ func start(name, binary string, arguments []string, log string, attributes *sysc
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() // the child has a copy
-	cmd := exec.Command(binary, arguments...)
+	defer out.Close()                         // the child has a copy
+	cmd := exec.Command(binary, arguments...) //nolint:noctx // it is stopped by stop, apiserver before etcd
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = attributes
 	if err := cmd.Start(); err != nil {
@@ -211,7 +211,7 @@ func (p *process) hasEnded() bool {
 }
 
 func freePort() (int, error) {
-	listener, err := net.Listen("tcp", loopback+":0")
+	listener, err := net.Listen("tcp", address(0)) //nolint:noctx // it does not wait
 	if err != nil {
 		return 0, err
 	}

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -99,7 +98,7 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 	etcd, etcdPort, err := startOnFreePort(ctx, "etcd", b.etcd, f.etcdLog(), etcdStartTimeout,
 		func(port int) []string { return etcdArguments(f, port) },
 		func(port int) []probe {
-			return []probe{{client: client, url: fmt.Sprintf("http://%s:%d/health", loopback, port)}}
+			return []probe{{client: client, url: "http://" + address(port) + "/health"}}
 		})
 	if err != nil {
 		return nil, nil, err
@@ -126,7 +125,7 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 	return nil, nil, errors.Join(err, etcd.stop(etcdStopGrace))
 }
 
-func serverURL(port int) string { return fmt.Sprintf("https://%s:%d", loopback, port) }
+func serverURL(port int) string { return "https://" + address(port) }
 
 // newClient trusts the cluster's authority only, and uses no proxy.
 func newClient(authority []byte) *http.Client {

@@ -157,13 +157,13 @@ func (n *node) tells(ctx context.Context, message, reason string) error {
 	if err != nil {
 		return err
 	}
-	text := message
+	words := []string{message}
 	for _, key := range []string{"reason", "severity", "location", "certificate", "message", "notAfter"} {
 		if value := line.Text(key); value != "" {
-			text += " " + key + "=" + value
+			words = append(words, key+"="+value)
 		}
 	}
-	n.printf("  log   %s (after %.1f s)\n", text, time.Since(started).Seconds())
+	n.printf("  log   %s (after %.1f s)\n", strings.Join(words, " "), time.Since(started).Seconds())
 	if reason == "" {
 		return nil
 	}

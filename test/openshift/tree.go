@@ -72,14 +72,19 @@ func Write(root string, layout Layout, files Files) (Tree, error) {
 // Directory is the folder of the pair on this machine.
 func (t Tree) Directory() string { return filepath.Join(t.Root, t.dir()) }
 
-// Certificate and Key are the pair's files on this machine, CertificateOnHost
-// the first one's path on the host that the tree shows.
-func (t Tree) Certificate() string       { return filepath.Join(t.Directory(), t.certificateName()) }
-func (t Tree) Key() string               { return filepath.Join(t.Directory(), t.keyName()) }
+// Certificate is the certificate's file on this machine.
+func (t Tree) Certificate() string { return filepath.Join(t.Directory(), t.certificateName()) }
+
+// CertificateOnHost is its path on the host that the tree shows.
 func (t Tree) CertificateOnHost() string { return filepath.Join("/", t.dir(), t.certificateName()) }
 
-// Manifest and Config are files on this machine.
+// Key is the key's file on this machine.
+func (t Tree) Key() string { return filepath.Join(t.Directory(), t.keyName()) }
+
+// Manifest is the static pod manifest's file on this machine.
 func (t Tree) Manifest() string { return filepath.Join(t.Root, t.manifest()) }
+
+// Config is the configuration's file on this machine; kubeadm has none.
 func (t Tree) Config() string {
 	return filepath.Join(t.Root, t.revision(), "configmaps/config/config.yaml")
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -126,8 +127,8 @@ func endDetached(pidFile string) error {
 func (p *processes) stopAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := len(p.all) - 1; i >= 0; i-- {
-		_ = p.all[i].Stop()
+	for _, process := range slices.Backward(p.all) {
+		_ = process.Stop()
 	}
 	p.all = nil
 }
@@ -141,8 +142,7 @@ func (p *Process) Stop() error {
 		return err
 	case <-time.After(stopTime):
 		_ = p.command.Process.Kill()
-		<-p.ended
-		return fmt.Errorf("%s did not end within %s", p.name, stopTime)
+		return errors.Join(fmt.Errorf("%s did not end within %s", p.name, stopTime), <-p.ended)
 	}
 }
 

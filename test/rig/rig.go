@@ -112,8 +112,8 @@ func EndDetached(ctx context.Context, repository, dir string) error {
 			return err
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cluster")); err != nil {
-		return nil // there is no cluster
+	if _, err := os.Stat(filepath.Join(dir, "cluster")); errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
 	command := exec.CommandContext(ctx, filepath.Join(repository, "bin", "cluster"), "down", "--dir", filepath.Join(dir, "cluster"))
 	command.Dir = filepath.Join(repository, "test", "cluster")
@@ -193,7 +193,7 @@ func (r *Rig) startCluster(ctx context.Context) error {
 	for lines.Scan() {
 		line := lines.Text()
 		output.WriteString(line + "\n")
-		for _, field := range strings.Fields(line) {
+		for field := range strings.FieldsSeq(line) {
 			if value, ok := strings.CutPrefix(field, "KUBECONFIG="); ok {
 				r.Kubeconfig = value
 			}
@@ -278,7 +278,8 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find a free port: %w", err)
 	}
-	r.port = listener.Addr().(*net.TCPAddr).Port
+	address, _ := listener.Addr().(*net.TCPAddr) // a TCP listener has no other
+	r.port = address.Port
 	if err := listener.Close(); err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		notices, again := ledger.observe(snapshot)
 		for _, notice := range notices {
 			notice.Object = a.Object
-			a.Teller.Tell(notice)
+			a.Teller.Tell(ctx, notice)
 		}
 		if next := snapshot.NextChange; !next.IsZero() {
 			again = earliest(again, next)

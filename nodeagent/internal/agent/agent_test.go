@@ -61,7 +61,7 @@ type told struct {
 	lines []string
 }
 
-func (r *told) Tell(n report.Notice) {
+func (r *told) Tell(_ context.Context, n report.Notice) {
 	r.lines = append(r.lines, fmt.Sprint(time.Since(r.start), " ", words(n)))
 }
 

@@ -133,11 +133,11 @@ func (w *Watcher) Arm(directories []hostfs.Directory) (changed bool) {
 	return changed
 }
 
-// tellOnce says that a directory is not watched. That it is gone again is no
-// news; that the limit is used up is, once.
+// tellOnce says that a directory is not watched. That it is gone again, or that
+// the agent is ending, is no news; that the limit is used up is, once.
 func (w *Watcher) tellOnce(path string, err error) {
 	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fsnotify.ErrClosed):
 	case errors.Is(err, syscall.ENOSPC):
 		if !w.limited {
 			w.log.Warn("The kernel gives no more watches (fs.inotify.max_user_watches), scanning by the clock only", "path", path)

@@ -33,7 +33,7 @@ type Handler struct {
 
 // Handle decides on one request. It answers 400 to what is no request on a
 // Secret: the API server then does as the failurePolicy says.
-func (h *Handler) Handle(_ context.Context, request admission.Request) admission.Response {
+func (h *Handler) Handle(ctx context.Context, request admission.Request) admission.Response {
 	change, object, err := changeOf(request)
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
@@ -44,7 +44,7 @@ func (h *Handler) Handle(_ context.Context, request admission.Request) admission
 	}
 	now := h.Now()
 	decision := Decide(*want, change, now)
-	h.tell(request, object, decision, now)
+	h.tell(ctx, request, object, decision, now)
 	return respond(decision)
 }
 
@@ -164,7 +164,7 @@ func (d Decision) word() string {
 }
 
 // tell reports what somebody may want to know later.
-func (h *Handler) tell(request admission.Request, object *corev1.Secret, d Decision, now time.Time) {
+func (h *Handler) tell(ctx context.Context, request admission.Request, object *corev1.Secret, d Decision, now time.Time) {
 	notice := report.Notice{
 		What: report.RequestDenied, At: now,
 		Object: report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: object.Name, UID: string(object.UID)},
@@ -182,5 +182,5 @@ func (h *Handler) tell(request admission.Request, object *corev1.Secret, d Decis
 	if len(d.Introduced) > 0 {
 		notice.Finding = d.Introduced[0]
 	}
-	h.Teller.Tell(notice)
+	h.Teller.Tell(ctx, notice)
 }

@@ -4,6 +4,7 @@ package admit_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -30,7 +31,7 @@ import (
 // notices gathers what is told.
 type notices []report.Notice
 
-func (n *notices) Tell(notice report.Notice) { *n = append(*n, notice) }
+func (n *notices) Tell(_ context.Context, notice report.Notice) { *n = append(*n, notice) }
 
 func handler(told *notices) *admit.Handler {
 	return &admit.Handler{

@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostfs_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
+)
+
+const (
+	maxBytes = 1 << 20
+	// patience is more than anything here takes on a busy machine.
+	patience = 20 * time.Second
+)
+
+// tree lays out a file system: a name that ends in "/" is a directory, a text
+// that begins with "-> " a symlink, all else a file with that text.
+func tree(t *testing.T, root string, entries ...[2]string) {
+	t.Helper()
+	for _, entry := range entries {
+		at, text := filepath.Join(root, entry[0]), entry[1]
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if target, link := strings.CutPrefix(text, "-> "); link {
+			err = os.Symlink(target, at)
+		} else if strings.HasSuffix(entry[0], "/") {
+			err = os.MkdirAll(at, 0o755)
+		} else {
+			err = os.WriteFile(at, []byte(text), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func newFS(t *testing.T, root string, maxBytes int64) *hostfs.FS {
+	t.Helper()
+	host, err := hostfs.New(root, maxBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
+
+// inTime fails the test if something does not end.
+func inTime(t *testing.T, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s does not end", what)
+	}
+}
+
+func TestNew(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"file", "text"})
+	cases := map[string]struct{ root, want string }{
+		"directory": {root: root},
+		"file":      {root: root + "/file", want: "the host's root " + root + "/file is not a directory"},
+		"not there": {root: root + "/none", want: "look at the host's root: stat " + root + "/none: no such file or directory"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			host, err := hostfs.New(c.root, maxBytes)
+			if (err == nil) != (c.want == "") || (err != nil && err.Error() != c.want) {
+				t.Errorf("New: got error %v, want %q", err, c.want)
+			}
+			if (host == nil) != (err != nil) {
+				t.Errorf("New: got %v beside error %v", host, err)
+			}
+		})
+	}
+}
+
+// TestReadFile: what is read, over links of all kinds, and what not.
+func TestReadFile(t *testing.T) {
+	const outside = "outside of the root"
+	base := t.TempDir()
+	root := base + "/a/root"
+	tree(t, base,
+		[2]string{"secret", outside}, [2]string{"a/secret", outside}, [2]string{"a/root/inside", "inside"},
+		[2]string{"a/root/etc/real/tls.crt", "real"}, [2]string{"a/root/etc/empty", ""}, [2]string{"a/root/etc/real/deep/", ""},
+		[2]string{"a/root/etc/relative", "-> real/tls.crt"}, [2]string{"a/root/etc/absolute", "-> /etc/real/tls.crt"},
+		[2]string{"a/root/etc/linked", "-> /etc/real"}, [2]string{"a/root/etc/twice", "-> linked/tls.crt"},
+		[2]string{"a/root/etc/up", "-> ../inside"}, [2]string{"a/root/etc/far-up", "-> ../../../../../../inside"},
+		[2]string{"a/root/etc/behind-link", "-> to-deep/../tls.crt"}, [2]string{"a/root/etc/to-deep", "-> /etc/real/deep"},
+		[2]string{"a/root/etc/out", "-> ../../secret"}, [2]string{"a/root/etc/out-absolute", "-> " + base + "/secret"},
+		[2]string{"a/root/etc/out-directory", "-> ../.."}, [2]string{"a/root/etc/dangling", "-> none"},
+		[2]string{"a/root/etc/loop", "-> loop"}, [2]string{"a/root/etc/ping", "-> pong"}, [2]string{"a/root/etc/pong", "-> ping"},
+		[2]string{"a/root/..data/tls.crt", "dots"}, [2]string{"a/root/ten", "0123456789"}, [2]string{"a/root/eleven", "0123456789+"},
+	)
+	// A link out of the root by the kernel's own means.
+	tree(t, root, [2]string{"magic", "-> /proc/self/root" + base + "/secret"})
+	if err := os.Truncate(root+"/eleven", 1<<40); err != nil { // takes no space
+		t.Fatal(err)
+	}
+
+	cases := map[string]struct {
+		name    string
+		want    string
+		wantErr string
+		is      error
+	}{
+		"file":                    {name: "etc/real/tls.crt", want: "real"},
+		"empty file":              {name: "etc/empty", want: ""},
+		"dots in a name":          {name: "..data/tls.crt", want: "dots"},
+		"relative link":           {name: "etc/relative", want: "real"},
+		"absolute link":           {name: "etc/absolute", want: "real"},
+		"linked directory":        {name: "etc/linked/tls.crt", want: "real"},
+		"link over a link":        {name: "etc/twice", want: "real"},
+		"link upwards":            {name: "etc/up", want: "inside"},
+		"above the root is it":    {name: "etc/far-up", want: "inside"},
+		"upwards behind a link":   {name: "etc/behind-link", want: "real"},
+		"just as large as may be": {name: "ten", want: "0123456789"},
+		"too large":               {name: "eleven", wantErr: "read /eleven: larger than 10 bytes"},
+		"link out":                {name: "etc/out", wantErr: "open /etc/out: no such file or directory", is: fs.ErrNotExist},
+		"absolute link out":       {name: "etc/out-absolute", wantErr: "open /etc/out-absolute: no such file or directory", is: fs.ErrNotExist},
+		"directory link out":      {name: "etc/out-directory/secret", wantErr: "open /etc/out-directory/secret: no such file or directory", is: fs.ErrNotExist},
+		"link out by /proc":       {name: "magic", wantErr: "open /magic: no such file or directory", is: fs.ErrNotExist},
+		"not there":               {name: "etc/none", wantErr: "open /etc/none: no such file or directory", is: fs.ErrNotExist},
+		"in nothing":              {name: "none/none/none", wantErr: "open /none/none/none: no such file or directory", is: fs.ErrNotExist},
+		"dangling link":           {name: "etc/dangling", wantErr: "open /etc/dangling: no such file or directory", is: fs.ErrNotExist},
+		"through a file":          {name: "inside/tls.crt", wantErr: "open /inside/tls.crt: file does not exist (not a directory)", is: fs.ErrNotExist},
+		"through a linked file":   {name: "etc/up/tls.crt", wantErr: "open /etc/up/tls.crt: file does not exist (not a directory)", is: fs.ErrNotExist},
+		"loop":                    {name: "etc/loop", wantErr: "open /etc/loop: too many levels of symbolic links", is: syscall.ELOOP},
+		"loop of two":             {name: "etc/ping", wantErr: "open /etc/ping: too many levels of symbolic links", is: syscall.ELOOP},
+		"through a loop":          {name: "etc/loop/tls.crt", wantErr: "open /etc/loop/tls.crt: too many levels of symbolic links", is: syscall.ELOOP},
+		"directory":               {name: "etc/real", wantErr: "read /etc/real: not a regular file"},
+		"the root":                {name: ".", wantErr: "read /.: not a regular file"},
+		"a name too long":         {name: strings.Repeat("x", 300), wantErr: "open /" + strings.Repeat("x", 300) + ": file name too long", is: syscall.ENAMETOOLONG},
+	}
+	host := newFS(t, root, 10)
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			data, err := host.ReadFile(c.name)
+			if got := text(err); string(data) != c.want || got != c.wantErr {
+				t.Errorf("ReadFile: got %q and error %q, want %q and %q", data, got, c.want, c.wantErr)
+			}
+			if c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("ReadFile: error %v is not %v", err, c.is)
+			}
+			if !errors.Is(c.is, fs.ErrNotExist) && errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("ReadFile: error %v says that there is no file", err)
+			}
+			if pathErr := new(fs.PathError); err != nil && !errors.As(err, &pathErr) {
+				t.Errorf("ReadFile: error %v is no *fs.PathError", err)
+			}
+			// What cannot be found cannot be looked at either.
+			_, statErr := host.Stat(c.name)
+			_, openErr := host.Open(c.name)
+			if found := c.is == nil; (statErr == nil) != found || (openErr == nil) != found {
+				t.Errorf("got error %v of Stat, %v of Open, %v of ReadFile", statErr, openErr, err)
+			}
+		})
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// TestNames: [fs.ValidPath] says which names there are.
+func TestNames(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"file", "text"})
+	host := newFS(t, root, maxBytes)
+	for _, name := range []string{"", "/", "/file", "./file", "../file", "a/../file", "file/", "a//file"} {
+		_, openErr := host.Open(name)
+		_, readErr := host.ReadFile(name)
+		_, statErr := host.Stat(name)
+		for of, err := range map[string]error{"Open": openErr, "ReadFile": readErr, "Stat": statErr} {
+			if !errors.Is(err, fs.ErrInvalid) {
+				t.Errorf("%s(%q): got error %v, want fs.ErrInvalid", of, name, err)
+			}
+		}
+	}
+}
+
+// TestOpen: a file that is open can be read and looked at.
+func TestOpen(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"etc/file", "text"}, [2]string{"link", "-> /etc/file"})
+	host := newFS(t, root, 2) // the limit is for ReadFile
+	file, err := host.Open("link")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil || info.Mode() != 0o600 || info.Size() != 4 {
+		t.Errorf("Stat: got %v with error %v", info, err)
+	}
+	if data, err := io.ReadAll(file); string(data) != "text" || err != nil {
+		t.Errorf("got %q with error %v", data, err)
+	}
+	if data, err := fs.ReadFile(onlyOpen{host}, "link"); string(data) != "text" || err != nil {
+		t.Errorf("fs.ReadFile by Open alone: got %q with error %v", data, err)
+	}
+}
+
+// onlyOpen hides all methods but Open.
+type onlyOpen struct{ fs fs.FS }
+
+func (o onlyOpen) Open(name string) (fs.File, error) { return o.fs.Open(name) }
+
+// TestNotRegular: what would block or never end can be looked at, and is not
+// read. A device is at hand in /dev.
+func TestNotRegular(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"directory/file", "text"}, [2]string{"link", "-> fifo"})
+	for name, kind := range map[string]uint32{"fifo": unix.S_IFIFO, "socket": unix.S_IFSOCK} {
+		if err := unix.Mknod(filepath.Join(root, name), kind|0o600, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cases := map[string]struct {
+		root, name string
+		want       fs.FileMode
+	}{
+		"directory":      {root, "directory", fs.ModeDir},
+		"FIFO":           {root, "fifo", fs.ModeNamedPipe},
+		"link to a FIFO": {root, "link", fs.ModeNamedPipe},
+		"socket":         {root, "socket", fs.ModeSocket},
+		"device":         {"/dev", "null", fs.ModeDevice | fs.ModeCharDevice},
+		"endless device": {"/dev", "zero", fs.ModeDevice | fs.ModeCharDevice},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			host := newFS(t, c.root, maxBytes)
+			inTime(t, "looking at it", func() {
+				file, err := host.Open(c.name)
+				if err != nil {
+					t.Errorf("Open: %v", err)
+					return
+				}
+				defer func() { _ = file.Close() }()
+				info, err := file.Stat()
+				if err != nil || info.Mode().Type() != c.want {
+					t.Errorf("Open, Stat: got %v with error %v, want %v", info, err, c.want)
+				}
+				if n, err := file.Read(make([]byte, 1)); err == nil {
+					t.Errorf("Open, Read: got %d bytes", n)
+				}
+				if info, err := host.Stat(c.name); err != nil || info.Mode().Type() != c.want {
+					t.Errorf("Stat: got %v with error %v, want %v", info, err, c.want)
+				}
+				data, err := host.ReadFile(c.name)
+				if want := "read /" + c.name + ": not a regular file"; text(err) != want || data != nil {
+					t.Errorf("ReadFile: got %q with error %v, want error %q", data, err, want)
+				}
+			})
+		})
+	}
+}
+
+// TestNoPermission: what may not be seen is not what is not there. The test
+// gives up all capabilities, so that it holds for root as for anyone.
+func TestNoPermission(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"etc/closed/deep/tls.crt", "text"}, [2]string{"etc/tls.key", "text"}, [2]string{"link", "-> /etc/closed/deep/tls.crt"})
+	host := newFS(t, root, maxBytes)
+	closed, key := root+"/etc/closed", root+"/etc/tls.key"
+	chmod(t, closed, 0)
+	chmod(t, key, 0)
+	t.Cleanup(func() {
+		chmod(t, closed, 0o755) // or it cannot be removed
+	})
+	withoutCapabilities(t)
+
+	for _, name := range []string{"etc/closed/deep/tls.crt", "etc/closed/none", "link"} {
+		_, openErr := host.Open(name)
+		_, readErr := host.ReadFile(name)
+		_, statErr := host.Stat(name)
+		for of, err := range map[string]error{"Open": openErr, "ReadFile": readErr, "Stat": statErr} {
+			if want := "open /" + name + ": permission denied"; text(err) != want || !errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s(%s): got error %v, want %s", of, name, err, want)
+			}
+		}
+	}
+	if _, err := host.ReadFile("etc/tls.key"); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("ReadFile of a file of mode 0: got error %v", err)
+	}
+	if info, err := host.Stat("etc/tls.key"); err != nil || info.Mode() != 0 {
+		t.Errorf("Stat of a file of mode 0: got %v with error %v", info, err)
+	}
+	// The closed directory itself can be seen.
+	if d := cmp.Diff([]string{"/", "/etc", "/etc/closed"}, paths(t, root, host.Chain("/etc/closed/deep/tls.crt"))); d != "" {
+		t.Errorf("chain (-want +got):\n%s", d)
+	}
+}
+
+func chmod(t *testing.T, name string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.Chmod(name, mode); err != nil {
+		t.Error(err)
+	}
+}
+
+// withoutCapabilities takes from this test's thread all that lets root see what
+// it may not. The thread ends with the test.
+func withoutCapabilities(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // for good
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData // the version's two halves
+	if err := unix.Capset(&header, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOwned: files of the root's owner and of others.
+func TestOwned(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"file", "text"})
+	host := newFS(t, root, maxBytes)
+	own, err := host.Stat("file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, ok := own.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatalf("Sys is a %T", own.Sys())
+	}
+	cases := map[string]struct {
+		info fs.FileInfo
+		want bool
+	}{
+		"own":             {own, true},
+		"somebody's":      {infoWith{own, &syscall.Stat_t{Uid: stat.Uid + 1}}, false},
+		"who knows whose": {infoWith{own, nil}, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := host.Owned(c.info); got != c.want {
+				t.Errorf("Owned: got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// infoWith is a file's info with something else in Sys.
+type infoWith struct {
+	fs.FileInfo
+	sys any
+}
+
+func (i infoWith) Sys() any { return i.sys }
+
+// paths are those of a chain without the root; each is checked to be the
+// directory that it is said to be.
+func paths(t *testing.T, root string, chain []hostfs.Directory) []string {
+	t.Helper()
+	var all []string
+	for _, d := range chain {
+		info, err := os.Lstat(d.Path)
+		if err != nil {
+			t.Errorf("%s: %v", d.Path, err)
+			continue
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || !info.IsDir() || stat.Ino != d.Inode || uint64(stat.Dev) != d.Device { //nolint:unconvert // narrower on some architectures
+			t.Errorf("%+v is not the directory there", d)
+		}
+		rest, below := strings.CutPrefix(d.Path, root)
+		if !below {
+			t.Errorf("%s is not below the root", d.Path)
+		}
+		all = append(all, "/"+strings.TrimPrefix(rest, "/"))
+	}
+	return all
+}
+
+func TestChain(t *testing.T) {
+	base := t.TempDir()
+	root := base + "/root"
+	tree(t, base, [2]string{"outside/deep/file", "text"})
+	tree(t, root,
+		[2]string{"etc/pki/tls.crt", "text"}, [2]string{"var/lib/real/tls.crt", "text"},
+		[2]string{"etc/linked", "-> ../var/lib/real"}, [2]string{"etc/absolute", "-> /var/lib/real"},
+		[2]string{"etc/file", "-> /var/lib/real/tls.crt"}, [2]string{"etc/twice", "-> linked"},
+		[2]string{"etc/loop", "-> loop"}, [2]string{"etc/ping", "-> /etc/pong"}, [2]string{"etc/pong", "-> ping"},
+		[2]string{"etc/dangling", "-> /var/none/deep"}, [2]string{"etc/out", "-> ../../../outside/deep"},
+		[2]string{"etc/out-absolute", "-> " + base + "/outside/deep"}, [2]string{"etc/behind-link", "-> absolute/../up"}, [2]string{"var/lib/up/", ""},
+		[2]string{"secret/..data", "-> ..2026_11_22"}, [2]string{"secret/..2026_11_22/tls.crt", "text"}, [2]string{"secret/tls.crt", "-> ..data/tls.crt"},
+	)
+	cases := map[string]struct {
+		path string
+		want []string
+	}{
+		"root":                          {"/", []string{"/"}},
+		"file":                          {"/etc/pki/tls.crt", []string{"/", "/etc", "/etc/pki"}},
+		"directory":                     {"/etc/pki", []string{"/", "/etc", "/etc/pki"}},
+		"slashes":                       {"//etc//pki//", []string{"/", "/etc", "/etc/pki"}},
+		"not there":                     {"/etc/pki/none", []string{"/", "/etc", "/etc/pki"}},
+		"far from there":                {"/etc/none/none/none", []string{"/", "/etc"}},
+		"through a file":                {"/etc/pki/tls.crt/none", []string{"/", "/etc", "/etc/pki"}},
+		"linked directory":              {"/etc/linked/tls.crt", []string{"/", "/etc", "/var", "/var/lib", "/var/lib/real"}},
+		"absolute link":                 {"/etc/absolute/tls.crt", []string{"/", "/etc", "/var", "/var/lib", "/var/lib/real"}},
+		"link to a file":                {"/etc/file", []string{"/", "/etc", "/var", "/var/lib", "/var/lib/real"}},
+		"link over a link":              {"/etc/twice/tls.crt", []string{"/", "/etc", "/var", "/var/lib", "/var/lib/real"}},
+		"..data":                        {"/secret/tls.crt", []string{"/", "/secret", "/secret/..2026_11_22"}},
+		"dangling link":                 {"/etc/dangling/tls.crt", []string{"/", "/etc", "/var"}},
+		"upwards behind a link":         {"/etc/behind-link", []string{"/", "/etc", "/var", "/var/lib", "/var/lib/real", "/var/lib/up"}},
+		"loop":                          {"/etc/loop/tls.crt", []string{"/", "/etc"}},
+		"loop of two":                   {"/etc/ping/tls.crt", []string{"/", "/etc"}},
+		"link out of the root":          {"/etc/out/file", []string{"/", "/etc"}},
+		"absolute link out of the root": {"/etc/out-absolute/file", []string{"/", "/etc"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			// A directory that is passed twice may be named twice.
+			if d := cmp.Diff(c.want, unique(paths(t, root, newFS(t, root, maxBytes).Chain(c.path)))); d != "" {
+				t.Errorf("chain of %s (-want +got):\n%s", c.path, d)
+			}
+		})
+	}
+
+	t.Run("root is a symlink", func(t *testing.T) {
+		link := base + "/link"
+		if err := os.Symlink(root, link); err != nil {
+			t.Fatal(err)
+		}
+		host := newFS(t, link, maxBytes)
+		if data, err := host.ReadFile("etc/pki/tls.crt"); string(data) != "text" || err != nil {
+			t.Errorf("ReadFile: got %q with error %v", data, err)
+		}
+		if got := len(host.Chain("/etc/pki/tls.crt")); got != 3 {
+			t.Errorf("the chain has %d directories, want 3", got)
+		}
+	})
+
+	t.Run("root is gone", func(t *testing.T) {
+		gone := base + "/gone"
+		tree(t, gone, [2]string{"etc/file", "text"})
+		host := newFS(t, gone, maxBytes)
+		if err := os.RemoveAll(gone); err != nil {
+			t.Fatal(err)
+		}
+		if chain := host.Chain("/etc/file"); chain != nil {
+			t.Errorf("chain: got %v", chain)
+		}
+	})
+
+	t.Run("bounded", func(t *testing.T) {
+		const deep = 300
+		long := strings.Repeat("/d", deep)
+		tree(t, base+"/deep", [2]string{long + "/file", "text"})
+		if got := len(newFS(t, base+"/deep", maxBytes).Chain(long)); got != 256 {
+			t.Errorf("the chain of %d directories has %d, want 256", deep, got)
+		}
+	})
+
+	t.Run("many links", func(t *testing.T) {
+		// Each leads to the next one; the kernel follows 40.
+		last := base + "/many"
+		tree(t, last, [2]string{"target/file", "text"}, [2]string{"link1", "-> target"})
+		for i := 2; i <= 50; i++ {
+			tree(t, last, [2]string{fmt.Sprintf("link%d", i), fmt.Sprintf("-> link%d", i-1)})
+		}
+		host := newFS(t, last, maxBytes)
+		for links, want := range map[int][]string{40: {"/", "/target"}, 41: {"/"}} {
+			if d := cmp.Diff(want, paths(t, last, host.Chain(fmt.Sprintf("/link%d/file", links)))); d != "" {
+				t.Errorf("chain over %d links (-want +got):\n%s", links, d)
+			}
+			if _, err := host.Stat(fmt.Sprintf("link%d/file", links)); (err == nil) != (links <= 40) {
+				t.Errorf("Stat over %d links: %v", links, err)
+			}
+		}
+	})
+}
+
+func unique(all []string) []string {
+	seen := map[string]bool{}
+	var some []string
+	for _, one := range all {
+		if !seen[one] {
+			some = append(some, one)
+		}
+		seen[one] = true
+	}
+	return some
+}
+
+// TestChainTellsDirectoriesApart: another directory at the same path is another
+// link of the chain.
+func TestChainTellsDirectoriesApart(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, [2]string{"etc/live/tls.crt", "old"}, [2]string{"etc/staging/tls.crt", "new"})
+	host := newFS(t, root, maxBytes)
+	before := host.Chain("/etc/live/tls.crt")
+	if err := unix.Renameat2(unix.AT_FDCWD, root+"/etc/staging", unix.AT_FDCWD, root+"/etc/live", unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	after := host.Chain("/etc/live/tls.crt")
+	if d := cmp.Diff(paths(t, root, after), []string{"/", "/etc", "/etc/live"}); d != "" {
+		t.Errorf("chain (-got +want):\n%s", d)
+	}
+	if len(before) != 3 || len(after) != 3 || before[0] != after[0] || before[1] != after[1] || before[2] == after[2] {
+		t.Errorf("got %v before and %v after: only the last must differ", before, after)
+	}
+}

@@ -1,0 +1,610 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watch_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/watch"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+const (
+	// patience is more than a wake-up takes on a busy machine.
+	patience = 20 * time.Second
+	// silence is how long nothing happens when nothing more is to come.
+	silence = 5 * watch.Window
+)
+
+// rig is a watcher of the way to one file of a host, with a real inotify.
+type rig struct {
+	t    *testing.T
+	root string
+	at   string // path on the host
+	host *hostfs.FS
+	*watch.Watcher
+	log *log
+}
+
+func newRig(t *testing.T, root, at string) *rig {
+	t.Helper()
+	host, err := hostfs.New(root, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, root: root, at: at, host: host, log: &log{}}
+	if r.Watcher, err = watch.New(slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// run runs the watcher until the test ends, or stop is called.
+func (r *rig) run() (stop func()) {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				r.t.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			r.t.Error("Run does not end with its context")
+		}
+	})
+	r.t.Cleanup(stop)
+	return stop
+}
+
+// arm watches what is on the way now, until nothing new turns up.
+func (r *rig) arm() (changed bool) {
+	r.t.Helper()
+	for range 10 {
+		if !r.Arm(r.host.Chain(r.at)) {
+			return changed
+		}
+		changed = true
+	}
+	r.t.Error("Arm finds something new each time")
+	return changed
+}
+
+func (r *rig) wait(what string) {
+	r.t.Helper()
+	select {
+	case <-r.Wake():
+	case <-time.After(patience):
+		r.t.Fatalf("no wake-up: %s", what)
+	}
+}
+
+// settle re-arms until nothing has happened for a while.
+func (r *rig) settle() {
+	r.t.Helper()
+	deadline := time.After(patience)
+	for {
+		r.arm()
+		select {
+		case <-r.Wake():
+		case <-time.After(silence):
+			return
+		case <-deadline:
+			r.t.Fatal("it does not come to rest")
+		}
+	}
+}
+
+// log is what was logged.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(data []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(data)
+}
+
+func (l *log) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.FieldsFunc(l.text.String(), func(r rune) bool { return r == '\n' })
+}
+
+// silent fails the test if anything was logged.
+func (l *log) silent(t *testing.T) {
+	t.Helper()
+	if lines := l.lines(); len(lines) > 0 {
+		t.Errorf("logged: %q", lines)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, at, text string) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(at), 0o755))
+	must(t, os.WriteFile(at, []byte(text), 0o600))
+}
+
+// exchange swaps two paths.
+func exchange(t *testing.T, a, b string) {
+	t.Helper()
+	must(t, unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE))
+}
+
+// link replaces a symlink at once, as the kubelet's atomic writer does.
+func link(t *testing.T, target, at string) {
+	t.Helper()
+	must(t, os.Symlink(target, at+"_tmp"))
+	must(t, os.Rename(at+"_tmp", at))
+}
+
+// TestWakes: whatever way a new content comes to the file, there is a wake-up
+// after which it can be read; three times in a row, re-armed in between.
+func TestWakes(t *testing.T) {
+	const (
+		at   = "/certs/secrets/kubelet-client/tls.crt"
+		live = "/certs/secrets/kubelet-client"
+	)
+	one := func(text string) map[string][]byte { return map[string][]byte{"tls.crt": []byte(text)} }
+	plain := func(t *testing.T, root string) { put(t, root+at, "text 0") }
+
+	cases := map[string]struct {
+		before func(t *testing.T, root string)
+		change func(t *testing.T, root, text string)
+	}{
+		"write in place": {plain, func(t *testing.T, root, text string) {
+			must(t, openshift.WriteInPlace(root+live, one(text)))
+		}},
+		"temporary file and rename": {plain, func(t *testing.T, root, text string) {
+			must(t, openshift.WriteAtomically(root+live, one(text)))
+		}},
+		"exchange of the directory": {plain, func(t *testing.T, root, text string) {
+			must(t, openshift.SwapDirectory(root+live, root+"/certs/staging/cert-sync/secrets/kubelet-client", one(text)))
+		}},
+		"exchange of a directory above": {plain, func(t *testing.T, root, text string) {
+			put(t, root+"/unwatched/certs/secrets/kubelet-client/tls.crt", text)
+			exchange(t, root+"/certs", root+"/unwatched/certs")
+		}},
+		"directory removed and made anew": {plain, func(t *testing.T, root, text string) {
+			must(t, openshift.Recreate(root+live, one(text)))
+		}},
+		"directory above removed and made anew": {plain, func(t *testing.T, root, text string) {
+			must(t, os.RemoveAll(root+"/certs"))
+			put(t, root+at, text)
+		}},
+		"directory moved away and a new one in": {plain, func(t *testing.T, root, text string) {
+			put(t, root+"/unwatched/new/tls.crt", text)
+			must(t, os.RemoveAll(root+"/unwatched/old"))
+			must(t, os.Rename(root+live, root+"/unwatched/old"))
+			must(t, os.Rename(root+"/unwatched/new", root+live))
+		}},
+		"..data": {
+			func(t *testing.T, root string) {
+				put(t, root+live+"/..text 0/tls.crt", "text 0")
+				link(t, "..text 0", root+live+"/..data")
+				link(t, "..data/tls.crt", root+at)
+			},
+			func(t *testing.T, root, text string) {
+				put(t, root+live+"/.."+text+"/tls.crt", text)
+				link(t, ".."+text, root+live+"/..data")
+			},
+		},
+		"a symlink's target replaced": {
+			func(t *testing.T, root string) {
+				put(t, root+"/elsewhere/deep/the.crt", "text 0")
+				must(t, os.MkdirAll(root+live, 0o755))
+				link(t, "/elsewhere/deep/the.crt", root+at)
+			},
+			func(t *testing.T, root, text string) {
+				must(t, openshift.WriteAtomically(root+"/elsewhere/deep", map[string][]byte{"the.crt": []byte(text)}))
+			},
+		},
+		"a directory behind a symlink exchanged": {
+			func(t *testing.T, root string) {
+				put(t, root+"/elsewhere/deep/tls.crt", "text 0")
+				must(t, os.MkdirAll(root+"/certs/secrets", 0o755))
+				link(t, "../../elsewhere/deep", root+live)
+			},
+			func(t *testing.T, root, text string) {
+				must(t, openshift.SwapDirectory(root+"/elsewhere/deep", root+"/unwatched/staging", one(text)))
+			},
+		},
+		"a symlink pointed elsewhere": {
+			func(t *testing.T, root string) {
+				put(t, root+"/elsewhere/text 0/tls.crt", "text 0")
+				must(t, os.MkdirAll(root+"/certs/secrets", 0o755))
+				link(t, "/elsewhere/text 0", root+live)
+			},
+			func(t *testing.T, root, text string) {
+				put(t, root+"/elsewhere/"+text+"/tls.crt", text)
+				link(t, "/elsewhere/"+text, root+live)
+			},
+		},
+		"turns up late": {
+			func(t *testing.T, root string) { put(t, root+"/certs/other", "text") },
+			func(t *testing.T, root, text string) { put(t, root+at, text) },
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			c.before(t, root)
+			r := newRig(t, root, at)
+			r.run()
+			r.settle()
+			for i := 1; i <= 3; i++ {
+				text := fmt.Sprintf("text %d", i)
+				c.change(t, root, text)
+				for {
+					r.wait(fmt.Sprintf("change %d", i))
+					r.arm()
+					if data, err := r.host.ReadFile(strings.TrimPrefix(at, "/")); err == nil && string(data) == text {
+						break
+					}
+				}
+				r.settle()
+			}
+			r.log.silent(t)
+		})
+	}
+}
+
+// TestWakesOnAHostAsLaidOut: a directory is swapped twice on hosts as the
+// releases lay them out.
+func TestWakesOnAHostAsLaidOut(t *testing.T) {
+	for _, layout := range []openshift.Layout{openshift.Current, openshift.Legacy, openshift.Oldest, openshift.Kubeadm} {
+		t.Run(string(layout), func(t *testing.T) {
+			tree, err := openshift.Write(t.TempDir(), layout, openshift.Files{Certificate: []byte("text 0"), Key: []byte("key")})
+			must(t, err)
+			r := newRig(t, tree.Root, tree.CertificateOnHost())
+			r.run()
+			r.settle()
+			name := filepath.Base(tree.Certificate())
+			for i := 1; i <= 2; i++ {
+				text := fmt.Sprintf("text %d", i)
+				must(t, openshift.SwapDirectory(tree.Directory(), tree.Staging(), map[string][]byte{name: []byte(text)}))
+				r.wait(text)
+				r.settle()
+				data, err := r.host.ReadFile(strings.TrimPrefix(tree.CertificateOnHost(), "/"))
+				if string(data) != text || err != nil {
+					t.Errorf("got %q with error %v, want %q", data, err, text)
+				}
+			}
+			r.log.silent(t)
+		})
+	}
+}
+
+// TestWakeIsKept: a wake-up that nobody waits for is there later; a second one
+// would say no more.
+func TestWakeIsKept(t *testing.T) {
+	root := t.TempDir()
+	put(t, root+"/etc/tls.crt", "text")
+	r := newRig(t, root, "/etc/tls.crt")
+	r.run()
+	r.settle()
+	put(t, root+"/etc/tls.crt", "more")
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for len(r.Wake()) == 0 {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it is not kept")
+		}
+	}
+	if got := cap(r.Wake()); got != 1 {
+		t.Errorf("%d wake-ups can be kept, want 1", got)
+	}
+}
+
+// TestSteadyStream: events that never stop neither starve the wake-ups nor
+// bring more of them than one in each window.
+func TestSteadyStream(t *testing.T) {
+	const wakeUps = 20
+	root := t.TempDir()
+	put(t, root+"/etc/tls.crt", "text")
+	r := newRig(t, root, "/etc/tls.crt")
+	r.run()
+	r.settle()
+
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(watch.Window / 30)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			// In turn, since the kernel keeps one of several events that are
+			// the same.
+			if err := os.WriteFile(fmt.Sprintf("%s/etc/file%d", root, i%2), []byte("text"), 0o600); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
+
+	r.wait("the first of a steady stream")
+	begin := time.Now()
+	for i := range wakeUps {
+		r.wait(fmt.Sprintf("number %d of a steady stream", i+2))
+	}
+	// The first of them may have waited already.
+	if took, least := time.Since(begin), (wakeUps-2)*watch.Window; took < least {
+		t.Errorf("%d wake-ups came in %s, less than %s", wakeUps, took, least)
+	}
+	r.log.silent(t)
+}
+
+// TestArm: it says that something changed if and only if a directory is
+// watched that was not.
+func TestArm(t *testing.T) {
+	root := t.TempDir()
+	put(t, root+"/a/b/file", "text")
+	put(t, root+"/c/file", "text")
+	r := newRig(t, root, "/a/b/file")
+	host := r.host
+	gone := hostfs.Directory{Path: root + "/none"}
+	file := hostfs.Directory{Path: root + "/a/b/file/none"}
+	abc := append(host.Chain("/a/b"), host.Chain("/c")...)
+
+	steps := []struct {
+		what string
+		arm  []hostfs.Directory
+		want bool
+	}{
+		{"nothing", nil, false},
+		{"first time", host.Chain("/a/b"), true},
+		{"again", host.Chain("/a/b"), false},
+		{"each twice", append(host.Chain("/a/b"), host.Chain("/a/b")...), false},
+		{"less", host.Chain("/a"), false},
+		{"what was left out", host.Chain("/a/b"), true},
+		{"one more", abc, true},
+		{"one that is not there beside", append([]hostfs.Directory{gone, file}, abc...), false},
+		{"nothing any more", nil, false},
+		{"all anew", abc, true},
+	}
+	for _, step := range steps {
+		if got := r.Arm(step.arm); got != step.want {
+			t.Errorf("%s: got %v, want %v", step.what, got, step.want)
+		}
+	}
+	r.log.silent(t)
+	r.run()
+}
+
+// TestArmLetsGo: what is not wanted any more wakes nobody.
+func TestArmLetsGo(t *testing.T) {
+	root := t.TempDir()
+	put(t, root+"/a/file", "text")
+	put(t, root+"/b/file", "text")
+	r := newRig(t, root, "/b/file")
+	r.Arm(append(r.host.Chain("/a"), r.host.Chain("/b")...))
+	r.run()
+	r.settle() // with /b alone
+	put(t, root+"/a/file", "more")
+	select {
+	case <-r.Wake():
+		t.Error("woken by a directory that was let go")
+	case <-time.After(silence):
+	}
+	put(t, root+"/b/file", "more")
+	r.wait("in the directory that was kept")
+}
+
+// TestArmAfterExchange: the path is the same and fsnotify believes that it is
+// watched, but the directory is another one. Nothing runs yet, so that no event
+// has been seen when it is re-armed.
+func TestArmAfterExchange(t *testing.T) {
+	root := t.TempDir()
+	put(t, root+"/etc/live/tls.crt", "old")
+	put(t, root+"/etc/staging/tls.crt", "new")
+	r := newRig(t, root, "/etc/live/tls.crt")
+	if !r.arm() {
+		t.Fatal("nothing is watched")
+	}
+	exchange(t, root+"/etc/live", root+"/etc/staging")
+	if !r.Arm(r.host.Chain(r.at)) {
+		t.Error("the directory that was swapped in is not watched")
+	}
+	r.run()
+	r.settle()
+	put(t, root+"/etc/live/tls.crt", "newer")
+	r.wait("in the directory that was swapped in")
+	r.settle()
+	exchange(t, root+"/etc/live", root+"/etc/staging") // back to the first one
+	r.wait("the first directory is back")
+	r.settle()
+	put(t, root+"/etc/live/tls.crt", "newest")
+	r.wait("in the directory that came back")
+	r.log.silent(t)
+}
+
+// backlog makes a directory be swapped and its old one be removed while events
+// before that wait to be taken. So fsnotify learns of the swap when the old
+// directory is gone, and stumbles over the watch that went with it.
+func backlog(t *testing.T, root string) {
+	t.Helper()
+	put(t, root+"/etc/first", "event")
+	must(t, openshift.SwapDirectory(root+"/etc/live", root+"/staging", map[string][]byte{"tls.crt": []byte("new")}))
+}
+
+// TestInvalidArgumentIsNotLogged: fsnotify's complaint about each swapped
+// directory is the ordinary case.
+func TestInvalidArgumentIsNotLogged(t *testing.T) {
+	t.Run("fsnotify complains", func(t *testing.T) {
+		root := t.TempDir()
+		put(t, root+"/etc/live/tls.crt", "old")
+		notify, err := fsnotify.NewWatcher()
+		must(t, err)
+		defer func() { _ = notify.Close() }()
+		must(t, notify.Add(root+"/etc"))
+		must(t, notify.Add(root+"/etc/live"))
+		backlog(t, root)
+		deadline := time.After(patience)
+		for complained := false; !complained; {
+			select {
+			case <-notify.Events:
+			case err := <-notify.Errors:
+				complained = errors.Is(err, syscall.EINVAL)
+			case <-deadline:
+				t.Fatal("no EINVAL: what the next test proves is void")
+			}
+		}
+	})
+
+	t.Run("watch does not tell", func(t *testing.T) {
+		root := t.TempDir()
+		put(t, root+"/etc/live/tls.crt", "old")
+		r := newRig(t, root, "/etc/live/tls.crt")
+		r.arm()
+		backlog(t, root)
+		r.run()
+		r.wait("the swap")
+		r.settle()
+		r.log.silent(t)
+		put(t, root+"/etc/live/tls.crt", "newer")
+		r.wait("after the swap")
+	})
+}
+
+// TestOverflow: where the kernel has dropped events it is told, and woken.
+func TestOverflow(t *testing.T) {
+	data, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	must(t, err)
+	most, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	must(t, err)
+	root := t.TempDir()
+	put(t, root+"/etc/tls.crt", "text")
+	r := newRig(t, root, "/etc/tls.crt")
+	r.arm()
+	var files [2]*os.File
+	for i := range files {
+		files[i], err = os.Create(fmt.Sprintf("%s/etc/file%d", root, i))
+		must(t, err)
+		defer func() { _ = files[i].Close() }()
+	}
+	for i := range 2*most + 10_000 { // fsnotify takes some at once
+		if _, err := files[i%2].WriteAt([]byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.run()
+	r.wait("the queue has overflowed")
+	r.settle()
+	lines := r.log.lines()
+	if len(lines) != 1 || !strings.Contains(lines[0], `level=WARN msg="Watching had trouble, scanning instead" err="fsnotify: queue or buffer overflow"`) {
+		t.Errorf("logged: %q", lines)
+	}
+	put(t, root+"/etc/tls.crt", "more")
+	r.wait("after the overflow")
+}
+
+// TestNotWatchable: that a directory cannot be watched is told once, not again
+// with each scan.
+func TestNotWatchable(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.Symlink("loop", root+"/loop"))
+	put(t, root+"/etc/tls.crt", "text")
+	r := newRig(t, root, "/etc/tls.crt")
+	directories := append(r.host.Chain(r.at), hostfs.Directory{Path: root + "/loop"})
+	if !r.Arm(directories) {
+		t.Error("the others are not watched")
+	}
+	for range 3 {
+		if r.Arm(directories) {
+			t.Error("something is new")
+		}
+	}
+	want := []string{`level=WARN msg="Directory cannot be watched, scanning it by the clock only" path=` + root + `/loop err="too many levels of symbolic links"`}
+	var got []string
+	for _, line := range r.log.lines() {
+		_, line, _ = strings.Cut(line, " ") // without the time
+		got = append(got, line)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("logged (-want +got):\n%s", d)
+	}
+	r.run()
+	put(t, root+"/etc/tls.crt", "more")
+	r.wait("in one of the others")
+}
+
+// TestRunEnds: with the context, leaving no goroutine behind; afterwards
+// nothing is watched, and nothing is said of it.
+func TestRunEnds(t *testing.T) {
+	root := t.TempDir()
+	put(t, root+"/etc/tls.crt", "text")
+	r := newRig(t, root, "/etc/tls.crt")
+	stop := r.run()
+	r.settle()
+	if !strings.Contains(stacks(), "fsnotify") {
+		t.Error("fsnotify has no goroutine while it runs: what follows proves nothing")
+	}
+	put(t, root+"/etc/tls.crt", "an event on the way")
+	stop()
+
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for left := stacks(); strings.Contains(left, "fsnotify") || strings.Contains(left, "watch.(*Watcher)"); left = stacks() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("a goroutine is left:\n%s", left)
+		}
+	}
+	if err := r.Run(t.Context()); err == nil {
+		t.Error("Run: no error of a watcher that has ended")
+	}
+	if r.Arm(r.host.Chain("/")) {
+		t.Error("Arm: something is watched after the end")
+	}
+	r.log.silent(t)
+}
+
+// stacks are those of all goroutines but this one.
+func stacks() string {
+	buffer := make([]byte, 1<<20)
+	all := string(buffer[:runtime.Stack(buffer, true)])
+	_, others, _ := strings.Cut(all, "\n\n")
+	return others
+}

@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubeapiserver_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+)
+
+// values are the arguments that the control is about and that are set, each
+// with the value that counts.
+type values map[string]string
+
+func valuesOf(config kubeapiserver.Config) values {
+	set := values{}
+	for _, name := range []string{
+		kubeapiserver.KubeletClientCertificate, kubeapiserver.KubeletClientKey,
+		kubeapiserver.KubeletCertificateAuthority, kubeapiserver.KubeletHTTPS, kubeapiserver.KubeletReadOnlyPort,
+	} {
+		if value, ok := config.Value(name); ok {
+			set[name] = value
+		}
+	}
+	return set
+}
+
+// What the platform configures: resources is the folder of OpenShift up to
+// 4.8, certs that of 4.9 on.
+const (
+	resources = "/etc/kubernetes/static-pod-resources/secrets/kubelet-client"
+	certs     = "/etc/kubernetes/static-pod-certs/secrets/kubelet-client"
+	hosted    = "/etc/kubernetes/certs"
+	kubeletCA = "/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"
+)
+
+func pair(folder, ca string, more values) values {
+	all := values{
+		kubeapiserver.KubeletClientCertificate: folder + "/tls.crt", kubeapiserver.KubeletClientKey: folder + "/tls.key",
+		kubeapiserver.KubeletCertificateAuthority: ca,
+	}
+	maps.Copy(all, more)
+	return all
+}
+
+// argument is a configuration with kubelet-https and nothing else.
+func argument(value string) string {
+	return "kind: KubeAPIServerConfig\napiServerArguments:\n  kubelet-https: " + value + "\n"
+}
+
+func https(value string) values { return values{kubeapiserver.KubeletHTTPS: value} }
+
+func TestParseConfig(t *testing.T) {
+	cases := map[string]struct {
+		data string
+		want values
+	}{
+		"OpenShift 4.5": {
+			data: `{"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig","kubeletClientInfo":{"ca":"` + kubeletCA +
+				`","certFile":"` + resources + `/tls.crt","keyFile":"` + resources + `/tls.key","port":10250},"servicesSubnet":"172.30.0.0/16"}`,
+			want: pair(resources, kubeletCA, nil),
+		},
+		"OpenShift 4.6 to 4.8": {
+			data: `{"apiServerArguments":{"kubelet-certificate-authority":["` + kubeletCA + `"],"kubelet-client-certificate":["` + resources +
+				`/tls.crt"],"kubelet-client-key":["` + resources + `/tls.key"],"kubelet-https":["true"],"kubelet-preferred-address-types":["InternalIP"],` +
+				`"kubelet-read-only-port":["0"]},"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`,
+			want: pair(resources, kubeletCA, values{kubeapiserver.KubeletHTTPS: "true", kubeapiserver.KubeletReadOnlyPort: "0"}),
+		},
+		"OpenShift 4.9 and later": {
+			data: `{"admission":{"pluginConfig":{"PodSecurity":{"configuration":{"kind":"PodSecurityConfiguration"}}}},"apiServerArguments":{` +
+				`"kubelet-certificate-authority":["` + kubeletCA + `"],"kubelet-client-certificate":["` + certs + `/tls.crt"],"kubelet-client-key":["` + certs +
+				`/tls.key"],"kubelet-read-only-port":["0"]},"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`,
+			want: pair(certs, kubeletCA, values{kubeapiserver.KubeletReadOnlyPort: "0"}),
+		},
+		"hosted control plane, indented config.json": {
+			data: "{\n    \"kind\": \"KubeAPIServerConfig\",\n    \"apiServerArguments\": {\n" +
+				"        \"kubelet-certificate-authority\": [\n            \"" + hosted + "/kubelet-ca/ca.crt\"\n        ],\n" +
+				"        \"kubelet-client-certificate\": [\n            \"" + hosted + "/kubelet/tls.crt\"\n        ],\n" +
+				"        \"kubelet-client-key\": [\n            \"" + hosted + "/kubelet/tls.key\"\n        ]\n    }\n}\n",
+			want: pair(hosted+"/kubelet", hosted+"/kubelet-ca/ca.crt", nil),
+		},
+		"YAML as in the operator's defaults": {
+			data: "apiVersion: kubecontrolplane.config.openshift.io/v1\nkind: KubeAPIServerConfig\napiServerArguments:\n" +
+				"  # comments do no harm\n  kubelet-certificate-authority:\n    - " + kubeletCA + "\n" +
+				"  kubelet-client-certificate:\n    - " + certs + "/tls.crt\n  kubelet-client-key:\n    - \"" + certs + "/tls.key\"\n",
+			want: pair(certs, kubeletCA, nil),
+		},
+		"both shapes: arguments win one by one": {
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-client-key":["/new.key"]},` +
+				`"kubeletClientInfo":{"ca":"/old.ca","certFile":"/old.crt","keyFile":"/old.key"}}`,
+			want: values{
+				kubeapiserver.KubeletCertificateAuthority: "/old.ca", kubeapiserver.KubeletClientCertificate: "/old.crt",
+				kubeapiserver.KubeletClientKey: "/new.key",
+			},
+		},
+		"kubeletClientInfo empty":    {data: `{"kind":"KubeAPIServerConfig","kubeletClientInfo":{"ca":"","certFile":"","keyFile":""}}`, want: values{}},
+		"kubeletClientInfo null":     {data: `{"kind":"KubeAPIServerConfig","kubeletClientInfo":null}`, want: values{}},
+		"no kind":                    {data: `{"apiServerArguments":{"kubelet-https":["true"]}}`, want: https("true")},
+		"nothing of what is wanted":  {data: `{"kind":"KubeAPIServerConfig"}`, want: values{}},
+		"no arguments":               {data: `{"kind":"KubeAPIServerConfig","apiServerArguments":null}`, want: values{}},
+		"comment only":               {data: "# nothing here\n", want: values{}},
+		"scalar":                     {data: argument(`"false"`), want: https("false")},
+		"scalar without quotes":      {data: argument(`maybe`), want: https("maybe")},
+		"truth value":                {data: argument(`false`), want: https("false")},
+		"truth value of YAML 1.1":    {data: argument(`off`), want: https("false")},
+		"truth value in a list":      {data: argument(`[true]`), want: https("true")},
+		"number":                     {data: argument(`0`), want: https("0")},
+		"number in a list":           {data: argument(`[10255]`), want: https("10255")},
+		"large number":               {data: argument(`[1000000000]`), want: https("1000000000")},
+		"fraction":                   {data: argument(`[-0.5]`), want: https("-0.5")},
+		"several values: last":       {data: argument(`["true", "false"]`), want: https("false")},
+		"several kinds: last":        {data: argument(`["x", 1, true]`), want: https("true")},
+		"empty list":                 {data: argument(`[]`), want: values{}},
+		"null":                       {data: argument(`null`), want: values{}},
+		"nothing after the colon":    {data: argument(``), want: values{}},
+		"null in a list is no value": {data: argument(`["true", null]`), want: https("true")},
+		"nulls only":                 {data: argument(`[null, ~]`), want: values{}},
+		"empty value":                {data: argument(`""`), want: https("")},
+		"empty value comes last":     {data: argument(`["true", ""]`), want: https("")},
+		"two documents: the first":   {data: argument(`["true"]`) + "---\n" + argument(`["false"]`), want: https("true")},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			config, err := kubeapiserver.ParseConfig([]byte(c.data))
+			if err != nil {
+				t.Fatalf("ParseConfig: %v", err)
+			}
+			if d := cmp.Diff(c.want, valuesOf(config)); d != "" {
+				t.Errorf("arguments (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestParseConfigAsTheServerReadsIt: what kube-apiserver makes of unusual
+// configurations (openshift/kubernetes openshift-kube-apiserver/enablement,
+// GetOpenshiftConfig, and openshiftkubeapiserver, ConfigToFlags). Its decoder
+// takes a field by its exact name only. Each value becomes a flag, in the order
+// of the arguments' names, so that an empty list sets nothing, and in flags
+// "_" is "-".
+func TestParseConfigAsTheServerReadsIt(t *testing.T) {
+	cases := map[string]struct {
+		data string
+		want values
+	}{
+		"another spelling is not taken": {
+			data: `{"kind":"KubeAPIServerConfig","apiserverarguments":{"kubelet-https":["true"]}}`, want: values{},
+		},
+		"another spelling after it": {
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-https":["false"]},"apiserverarguments":{"kubelet-https":["true"]}}`,
+			want: https("false"),
+		},
+		"another spelling in kubeletClientInfo": {
+			data: `{"kind":"KubeAPIServerConfig","kubeletClientInfo":{"certFile":"","certfile":"/tls.crt"}}`, want: values{},
+		},
+		"underscores": {
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet_https":["false"]}}`, want: https("false"),
+		},
+		"underscores come after dashes": {
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet_https":["false"],"kubelet-https":["true"]}}`, want: https("false"),
+		},
+		"an empty list leaves kubeletClientInfo as it is": {
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-client-key":[]},"kubeletClientInfo":{"keyFile":"/old.key"}}`,
+			want: values{kubeapiserver.KubeletClientKey: "/old.key"},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			config, err := kubeapiserver.ParseConfig([]byte(c.data))
+			if err != nil {
+				t.Fatalf("ParseConfig: %v", err)
+			}
+			if d := cmp.Diff(c.want, valuesOf(config)); d != "" {
+				t.Errorf("arguments (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestParseConfigErrors: a text that ends in "…" goes on in the words of a
+// library.
+func TestParseConfigErrors(t *testing.T) {
+	cases := map[string]struct{ data, want string }{
+		"nothing":                      {"", "it is empty"},
+		"white space":                  {" \n\t\n", "it is empty"},
+		"too large":                    {strings.Repeat(" ", kubeapiserver.MaxConfigBytes+1), "it has 1048577 bytes, more than 1048576"},
+		"rubbish":                      {"rubbish", "parse as KubeAPIServerConfig: …"},
+		"bytes":                        {"\x00\x01\x02", "parse as KubeAPIServerConfig: …"},
+		"cut off":                      {`{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-https":["tr`, "parse as KubeAPIServerConfig: …"},
+		"a list":                       {`["kubelet-https"]`, "parse as KubeAPIServerConfig: …"},
+		"tabs in YAML":                 {"kind:\tKubeAPIServerConfig\n\tapiServerArguments: {}\n", "parse as KubeAPIServerConfig: …"},
+		"another kind":                 {`{"kind":"OpenShiftAPIServerConfig"}`, `it is a "OpenShiftAPIServerConfig", not a KubeAPIServerConfig`},
+		"another spelling of the kind": {`{"kind":"kubeapiserverconfig"}`, `it is a "kubeapiserverconfig", not a KubeAPIServerConfig`},
+		"arguments are a list":         {`{"apiServerArguments":["--kubelet-https=true"]}`, "parse as KubeAPIServerConfig: …"},
+		"arguments are a text":         {`{"apiServerArguments":"--kubelet-https=true"}`, "parse as KubeAPIServerConfig: …"},
+		"kubeletClientInfo is a list":  {`{"kubeletClientInfo":["/tls.crt"]}`, "parse as KubeAPIServerConfig: …"},
+		"certFile is a list":           {`{"kubeletClientInfo":{"certFile":["/tls.crt"]}}`, "parse as KubeAPIServerConfig: …"},
+		"a list in a list":             {argument(`[["true"]]`), "apiServerArguments.kubelet-https: a list in a list"},
+		"an empty list in a list":      {argument(`["true", []]`), "apiServerArguments.kubelet-https: a list in a list"},
+		"a map":                        {argument(`{value: "true"}`), "apiServerArguments.kubelet-https: neither a value nor a list of values, but map[string]interface {}"},
+		"a map in a list":              {argument(`[{value: "true"}]`), "apiServerArguments.kubelet-https: neither a value nor a list of values, but map[string]interface {}"},
+		"no number":                    {argument(`.nan`), "parse as KubeAPIServerConfig: …"},
+		"an alias without its anchor":  {argument(`*x`), "parse as KubeAPIServerConfig: …"},
+		"an anchor that holds itself":  {"x: &x [*x]\n", "parse as KubeAPIServerConfig: …"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			config, err := kubeapiserver.ParseConfig([]byte(c.data))
+			if err == nil {
+				t.Fatalf("ParseConfig: got %v, want error %q", valuesOf(config), c.want)
+			}
+			if prefix, goesOn := strings.CutSuffix(c.want, "…"); err.Error() != c.want && (!goesOn || !strings.HasPrefix(err.Error(), prefix)) {
+				t.Errorf("ParseConfig: got error %q, want %q", err, c.want)
+			}
+			if strings.ContainsAny(err.Error(), "\n\r") {
+				t.Errorf("ParseConfig: the error has more than one line: %q", err)
+			}
+			if d := cmp.Diff(values{}, valuesOf(config)); d != "" {
+				t.Errorf("arguments beside an error (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestParseConfigErrorIsTheSameEachTime: of several faults always the same one
+// is told, or a finding's text, and what sums it up, would change by itself.
+func TestParseConfigErrorIsTheSameEachTime(t *testing.T) {
+	data := []byte(`{"apiServerArguments":{"b":{},"c":[[]],"a":{},"d":{}}}`)
+	const want = "apiServerArguments.a: neither a value nor a list of values, but map[string]interface {}"
+	for range 100 {
+		if _, err := kubeapiserver.ParseConfig(data); err == nil || err.Error() != want {
+			t.Fatalf("ParseConfig: got error %v, want %s", err, want)
+		}
+	}
+}
+
+// TestParseConfigIsBounded: no configuration of the permitted size takes long.
+func TestParseConfigIsBounded(t *testing.T) {
+	const limit = 20 * time.Second // a bomb that goes off takes hours
+	full := func(text string) string { return strings.Repeat(text, kubeapiserver.MaxConfigBytes/len(text)) }
+	cases := map[string]string{
+		"billion laughs":       billionLaughs(),
+		"lists in lists":       full("["),
+		"maps in maps":         full("{a: "),
+		"lists in block style": full("- "),
+		"keys of keys":         full("? "),
+		"comments":             full("#\n"),
+		"one long word":        full("x"),
+		"one long text":        `{"kind":"` + strings.Repeat("x", kubeapiserver.MaxConfigBytes-11) + `"}`,
+		"deeper and deeper": func() string {
+			var b strings.Builder
+			for depth := range 1400 {
+				fmt.Fprintf(&b, "%*sa:\n", depth, "")
+			}
+			return b.String()
+		}(),
+		"many arguments": func() string {
+			var b strings.Builder
+			b.WriteString(`{"apiServerArguments":{`)
+			for i := 0; b.Len() < kubeapiserver.MaxConfigBytes-100; i++ {
+				fmt.Fprintf(&b, `"a%d":[],`, i)
+			}
+			b.WriteString(`"kubelet-https":["true"]}}`)
+			return b.String()
+		}(),
+	}
+	for name, data := range cases {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, _ = kubeapiserver.ParseConfig([]byte(data))
+			}()
+			select {
+			case <-done:
+			case <-time.After(limit):
+				t.Fatalf("ParseConfig of %d bytes takes more than %s", len(data), limit)
+			}
+		})
+	}
+}
+
+// billionLaughs is a list of nine times the list before, 25 times over.
+func billionLaughs() string {
+	text := "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n"
+	for name := 'b'; name <= 'z'; name++ {
+		text += fmt.Sprintf("%c: &%c [%s]\n", name, name, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", name-1), 9), ","))
+	}
+	return text
+}
+
+// TestParseConfigMemoryIsBounded: a long text that is repeated by aliases must
+// not be written out. At the permitted size that would be tens of GB.
+func TestParseConfigMemoryIsBounded(t *testing.T) {
+	const most = 8 << 20
+	data := []byte("text: &text " + strings.Repeat("x", 16<<10) + "\nlist: [" + strings.Repeat("*text,", 500) + "]\n")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := kubeapiserver.ParseConfig(data)
+	runtime.ReadMemStats(&after)
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > most {
+		t.Errorf("ParseConfig of %d bytes allocates %d bytes, more than %d (error %v)", len(data), allocated, most, err)
+	}
+}
+
+func TestParseFlags(t *testing.T) {
+	cases := map[string]struct {
+		words []string
+		want  values
+	}{
+		"no words":                      {words: nil, want: values{}},
+		"name=value":                    {words: []string{"kube-apiserver", "--kubelet-client-key=/tls.key"}, want: values{kubeapiserver.KubeletClientKey: "/tls.key"}},
+		"name value":                    {words: []string{"--kubelet-client-key", "/tls.key", "--v=2"}, want: values{kubeapiserver.KubeletClientKey: "/tls.key"}},
+		"underscores":                   {words: []string{"--kubelet_client_certificate=/a_b.crt", "--kubelet_client-key", "/a_b.key"}, want: values{kubeapiserver.KubeletClientCertificate: "/a_b.crt", kubeapiserver.KubeletClientKey: "/a_b.key"}},
+		"value with =":                  {words: []string{"--kubelet-client-key=/a=b"}, want: values{kubeapiserver.KubeletClientKey: "/a=b"}},
+		"empty value":                   {words: []string{"--kubelet-client-key="}, want: values{kubeapiserver.KubeletClientKey: ""}},
+		"no value before a flag":        {words: []string{"--kubelet-client-key", "--kubelet-https=false"}, want: values{kubeapiserver.KubeletClientKey: "", kubeapiserver.KubeletHTTPS: "false"}},
+		"no value at the end":           {words: []string{"--kubelet-client-key"}, want: values{kubeapiserver.KubeletClientKey: ""}},
+		"repeated: last":                {words: []string{"--kubelet-https=true", "--kubelet-https=false"}, want: https("false")},
+		"repeated in another way: last": {words: []string{"--kubelet-read-only-port=0", "--kubelet_read_only_port", "10255"}, want: values{kubeapiserver.KubeletReadOnlyPort: "10255"}},
+		"kubelet-https alone":           {words: []string{"--kubelet-https"}, want: https("true")},
+		"kubelet-https takes no word":   {words: []string{"--kubelet-https", "false"}, want: https("true")},
+		"kubelet_https alone":           {words: []string{"--kubelet_https", "false"}, want: https("true")},
+		"anywhere in a script":          {words: []string{"exec", "watch-termination", "--", "hyperkube", "kube-apiserver", "--kubelet-https=false", "-v=2"}, want: https("false")},
+		"one dash is no flag of these":  {words: []string{"-kubelet-https=false"}, want: values{}},
+		"no dash":                       {words: []string{"kubelet-https=false"}, want: values{}},
+		"another case":                  {words: []string{"--Kubelet-HTTPS=false"}, want: values{}},
+		"a name that goes on":           {words: []string{"--kubelet-https-x=false"}, want: values{}},
+		"quotes are the caller's":       {words: []string{`--kubelet-client-key="/tls.key"`}, want: values{kubeapiserver.KubeletClientKey: `"/tls.key"`}},
+		"dashes only":                   {words: []string{"--", "---", "--=", "-", ""}, want: values{}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if d := cmp.Diff(c.want, valuesOf(kubeapiserver.ParseFlags(c.words))); d != "" {
+				t.Errorf("ParseFlags(%q) (-want +got):\n%s", c.words, d)
+			}
+		})
+	}
+	if got, _ := kubeapiserver.ParseFlags([]string{"--openshift-config", "/config.yaml"}).Value(kubeapiserver.OpenShiftConfigFlag); got != "/config.yaml" {
+		t.Errorf("%s: got %q", kubeapiserver.OpenShiftConfigFlag, got)
+	}
+}
+
+func TestUnder(t *testing.T) {
+	parse := func(data string) kubeapiserver.Config {
+		config, err := kubeapiserver.ParseConfig([]byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	flags := kubeapiserver.ParseFlags([]string{"--kubelet-https=false", "--kubelet-client-key=/flag.key"})
+	file := parse(`{"apiServerArguments":{"kubelet-https":["true"],"kubelet-client-certificate":["/file.crt"]}}`)
+
+	cases := map[string]struct {
+		base, over kubeapiserver.Config
+		want       values
+	}{
+		"what the other sets, counts": {base: flags, over: file, want: values{
+			kubeapiserver.KubeletHTTPS: "true", kubeapiserver.KubeletClientKey: "/flag.key", kubeapiserver.KubeletClientCertificate: "/file.crt",
+		}},
+		"the other way round": {base: file, over: flags, want: values{
+			kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key", kubeapiserver.KubeletClientCertificate: "/file.crt",
+		}},
+		"zero under":                    {base: kubeapiserver.Config{}, over: flags, want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
+		"zero over":                     {base: flags, over: kubeapiserver.Config{}, want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
+		"zero and zero":                 {want: values{}},
+		"an empty value is set":         {base: flags, over: parse(argument(`[""]`)), want: values{kubeapiserver.KubeletHTTPS: "", kubeapiserver.KubeletClientKey: "/flag.key"}},
+		"an empty list sets nothing":    {base: flags, over: parse(argument(`[]`)), want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
+		"null sets nothing":             {base: flags, over: parse(argument(`null`)), want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
+		"an empty list under is no bar": {base: parse(argument(`[]`)), over: file, want: values{kubeapiserver.KubeletHTTPS: "true", kubeapiserver.KubeletClientCertificate: "/file.crt"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			base, over := valuesOf(c.base), valuesOf(c.over)
+			if d := cmp.Diff(c.want, valuesOf(c.base.Under(c.over))); d != "" {
+				t.Errorf("Under (-want +got):\n%s", d)
+			}
+			if d := cmp.Diff([]values{base, over}, []values{valuesOf(c.base), valuesOf(c.over)}); d != "" {
+				t.Errorf("Under changed what it was given (-before +after):\n%s", d)
+			}
+		})
+	}
+}
+
+// FuzzParse: no input makes a parser panic. Beside an error there is nothing;
+// without one there are lists of texts only: written as such and read again,
+// they are the same.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"", " ", "rubbish", "null", "[]", "{}", "\x00", billionLaughs(),
+		`{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-https":["true"],"kubelet-read-only-port":["0"]}}`,
+		`{"kind":"KubeAPIServerConfig","kubeletClientInfo":{"ca":"/ca","certFile":"/crt","keyFile":"/key","port":10250}}`,
+		`{"kind":"Pod"}`, `{"kind":5}`, `{"kind":["KubeAPIServerConfig"]}`,
+		`{"apiServerArguments":["--kubelet-https"]}`, `{"kubeletClientInfo":[]}`, `{"kubeletClientInfo":null}`,
+		argument(`"a"`), argument(`true`), argument(`off`), argument(`0`), argument(`1e300`), argument(`-0.5`), argument(`.nan`), argument(`.inf`),
+		argument(`null`), argument(`[]`), argument(`[""]`), argument(`[null]`), argument(`["a", 1, false]`), argument(`[[]]`), argument(`{}`), argument(`[{}]`),
+		argument(`2026-11-22`), argument(`!!binary aGk=`), argument(`!!str 5`), argument(`&a [*a]`), argument(`*a`),
+		"a: &a [x]\n" + argument(`*a`), "<<: {kind: Pod}\n" + argument(`1`), "1: a\n\"1\": b\n", "~: x\n", "? [a]\n: b\n",
+		"--kubelet-https --kubelet_client_key /a --kubelet-client-certificate=/b --kubelet-read-only-port", "-- --= --- -",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		config, err := kubeapiserver.ParseConfig(data)
+		got := valuesOf(config)
+		if err != nil && len(got) > 0 {
+			t.Errorf("ParseConfig: %v beside error %v", got, err)
+		}
+		if err == nil && len(data) > kubeapiserver.MaxConfigBytes {
+			t.Errorf("ParseConfig: no error for %d bytes", len(data))
+		}
+		lists := map[string][]string{}
+		for name, value := range got {
+			lists[name] = []string{value}
+		}
+		written, err := json.Marshal(map[string]any{"kind": "KubeAPIServerConfig", "apiServerArguments": lists})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(written) <= kubeapiserver.MaxConfigBytes {
+			again, err := kubeapiserver.ParseConfig(written)
+			if err != nil {
+				t.Errorf("ParseConfig of %s: %v", written, err)
+			}
+			if d := cmp.Diff(got, valuesOf(again)); d != "" {
+				t.Errorf("read, written and read again (-first +second):\n%s", d)
+			}
+		}
+
+		flags := kubeapiserver.ParseFlags(strings.Fields(string(data)))
+		var words []string
+		for name, value := range valuesOf(flags) {
+			words = append(words, "--"+name+"="+value)
+		}
+		if d := cmp.Diff(valuesOf(flags), valuesOf(kubeapiserver.ParseFlags(words))); d != "" {
+			t.Errorf("flags read, written and read again (-first +second):\n%s", d)
+		}
+		if d := cmp.Diff(got, valuesOf(kubeapiserver.Config{}.Under(config))); d != "" {
+			t.Errorf("laid over nothing (-want +got):\n%s", d)
+		}
+	})
+}
