@@ -65,6 +65,12 @@ func NewKeyPair(certificate, key Source, want Expectation) KeyPair {
 // Leaf is the certificate itself, nil where none could be read.
 func (p KeyPair) Leaf() *x509.Certificate { return p.chain.Leaf }
 
+// Loads reports whether a TLS program can load the pair: both halves are there
+// and belong together.
+func (p KeyPair) Loads() bool {
+	return p.chainErr == nil && p.publicErr == nil && pki.SameKey(p.chain.Leaf.PublicKey, p.public)
+}
+
 // Findings runs the checks on the pair.
 func (p KeyPair) Findings(now time.Time) []finding.Finding {
 	return runAll(keyPairChecks(), p, now)

@@ -5,6 +5,7 @@ package check
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -38,7 +39,8 @@ func valid(p KeyPair, now time.Time) []finding.Finding {
 
 // NextChange is the next moment after now from which [KeyPair.Findings] may
 // differ although nothing was written: the certificate becomes valid, begins
-// to expire soon, expires. ok is false where there is none.
+// to expire soon, expires, or a CA does within its life. ok is false where
+// there is none.
 func (p KeyPair) NextChange(now time.Time) (next time.Time, ok bool) {
 	leaf := p.chain.Leaf
 	if leaf == nil {
@@ -46,16 +48,24 @@ func (p KeyPair) NextChange(now time.Time) (next time.Time, ok bool) {
 	}
 	// The last two are included in the time before them.
 	const after = time.Nanosecond
-	for _, moment := range []time.Time{
+	moments := []time.Time{
 		leaf.NotBefore,
 		expiringFrom(leaf, p.want.ExpiringFraction).Add(after),
 		leaf.NotAfter.Add(after),
-	} {
-		if moment.After(now) {
-			return moment, true
+	}
+	for _, ca := range slices.Concat(p.want.Roots, p.chain.Rest) {
+		for _, moment := range []time.Time{ca.NotBefore, ca.NotAfter.Add(after)} {
+			if moment.After(leaf.NotBefore) && moment.Before(leaf.NotAfter) {
+				moments = append(moments, moment)
+			}
 		}
 	}
-	return time.Time{}, false
+	for _, moment := range moments {
+		if moment.After(now) && (!ok || moment.Before(next)) {
+			next, ok = moment, true
+		}
+	}
+	return next, ok
 }
 
 // expiringFrom is the last moment at which enough of the lifetime is left.

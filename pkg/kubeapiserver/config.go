@@ -12,10 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
-	"sigs.k8s.io/yaml"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/plainyaml"
 )
 
 // The arguments that this control is about, as kube-apiserver names them.
@@ -85,7 +86,7 @@ func ParseConfig(data []byte) (Config, error) {
 			KeyFile  string `json:"keyFile"`
 		} `json:"kubeletClientInfo"`
 	}
-	if err := yaml.Unmarshal(data, &file); err != nil {
+	if err := plainyaml.Unmarshal(data, &file); err != nil {
 		return Config{}, fmt.Errorf("parse as %s: %w", configKind, err)
 	}
 	if file.Kind != "" && file.Kind != configKind {
@@ -98,15 +99,24 @@ func ParseConfig(data []byte) (Config, error) {
 		config.set(KubeletClientCertificate, info.CertFile)
 		config.set(KubeletClientKey, info.KeyFile)
 	}
-	for name, value := range file.APIServerArguments {
-		values, err := listOf(value)
+	// OpenShift's kube-apiserver makes a flag of each value, argument by
+	// argument in the order of their names (openshift/kubernetes
+	// openshift-kube-apiserver/openshiftkubeapiserver, ConfigToFlags).
+	for _, name := range slices.Sorted(maps.Keys(file.APIServerArguments)) {
+		values, err := listOf(file.APIServerArguments[name])
 		if err != nil {
 			return Config{}, fmt.Errorf("apiServerArguments.%s: %w", name, err)
 		}
-		config.arguments[name] = values
+		if len(values) > 0 {
+			config.arguments[flagName(name)] = values
+		}
 	}
 	return config, nil
 }
+
+// flagName is the name as flags have it: kube-apiserver takes "_" for "-"
+// (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
+func flagName(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
 // set sets an argument unless it is empty.
 func (c Config) set(name, value string) {
@@ -125,6 +135,8 @@ func listOf(value any) ([]string, error) {
 		return []string{v}, nil
 	case bool:
 		return []string{strconv.FormatBool(v)}, nil
+	case int64:
+		return []string{strconv.FormatInt(v, 10)}, nil
 	case float64:
 		return []string{strconv.FormatFloat(v, 'f', -1, 64)}, nil
 	case []any:
@@ -147,8 +159,7 @@ func listOf(value any) ([]string, error) {
 // ParseFlags reads the words of a command line: "--name=value" and
 // "--name value". Words may stand anywhere, since
 // OpenShift starts kube-apiserver in a shell script; whatever is no flag is
-// passed over. As kube-apiserver does, it takes "_" for "-" in names
-// (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
+// passed over.
 func ParseFlags(words []string) Config {
 	config := Config{arguments: map[string][]string{}}
 	for i, word := range words {
@@ -157,7 +168,7 @@ func ParseFlags(words []string) Config {
 			continue
 		}
 		name, value, hasValue := strings.Cut(flag, "=")
-		name = strings.ReplaceAll(name, "_", "-")
+		name = flagName(name)
 		switch {
 		case hasValue:
 		case name == KubeletHTTPS: // a truth value, which takes no second word

@@ -36,6 +36,13 @@ const (
 	// MaxBundle bounds the certificates of one CA bundle. A kubelet's has
 	// about ten; every signer that has not expired yet adds one.
 	MaxBundle = 1000
+	// MaxRSABits bounds RSA keys: crypto/tls refuses larger ones of its peer
+	// (handshake_client.go, maxRSAKeySize), and the time to work with one
+	// grows with the square of its size.
+	MaxRSABits = 8192
+	// maxKeyBytes bounds the DER of a private key: one of RSA 8192 has less
+	// than 5 KiB.
+	maxKeyBytes = 8 << 10
 )
 
 // Errors that callers tell apart. All others mean that there is something,
@@ -70,16 +77,18 @@ func ParseChain(data []byte) (Chain, error) {
 	if err != nil {
 		return Chain{}, fmt.Errorf("holds a CERTIFICATE block that is no X.509 certificate: %w", err)
 	}
-	switch leaf.PublicKey.(type) {
-	case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
-	default:
-		return Chain{}, fmt.Errorf("holds a certificate with a public key of a kind that TLS cannot use (%s)", leaf.PublicKeyAlgorithm)
+	if err := usable(leaf); err != nil {
+		return Chain{}, fmt.Errorf("holds a certificate %w", err)
 	}
 	chain := Chain{Leaf: leaf}
 	for i, der := range blocks[1:] {
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
 			chain.RestErr = fmt.Errorf("certificate %d of the chain is no X.509 certificate: %w", i+2, err)
+			continue
+		}
+		if err := usable(certificate); err != nil {
+			chain.RestErr = fmt.Errorf("certificate %d of the chain is one %w", i+2, err)
 			continue
 		}
 		chain.Rest = append(chain.Rest, certificate)
@@ -100,6 +109,9 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 	for i, der := range blocks {
 		if bundle[i], err = x509.ParseCertificate(der); err != nil {
 			return nil, fmt.Errorf("certificate %d of the bundle is no X.509 certificate: %w", i+1, err)
+		}
+		if err := usable(bundle[i]); err != nil {
+			return nil, fmt.Errorf("certificate %d of the bundle is one %w", i+1, err)
 		}
 	}
 	return bundle, nil
@@ -134,6 +146,20 @@ func certificateBlocks(data []byte, most int) (blocks [][]byte, scanErr, err err
 	return blocks, scanErr, nil
 }
 
+// usable says why TLS cannot use the certificate's key, if so.
+func usable(certificate *x509.Certificate) error {
+	switch key := certificate.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits > MaxRSABits {
+			return fmt.Errorf("with an RSA key of %d bits, more than the %d that TLS takes", bits, MaxRSABits)
+		}
+		return nil
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+		return nil
+	}
+	return fmt.Errorf("with a public key of a kind that TLS cannot use (%s)", certificate.PublicKeyAlgorithm)
+}
+
 // PublicKeyOf returns the public half of the first private key in data (PEM;
 // PKCS #1, PKCS #8 or SEC 1; RSA, ECDSA or Ed25519, unencrypted). The private
 // half is dropped at once. Its errors never wrap those of the parsers, which
@@ -153,6 +179,9 @@ func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 		}
 		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
 			return nil, errors.New("holds an encrypted private key, which no server here can open")
+		}
+		if len(block.Bytes) > maxKeyBytes {
+			return nil, fmt.Errorf("holds a block %q of %d bytes, more than any private key has that TLS takes", block.Type, len(block.Bytes))
 		}
 		key, ok := parsePrivateKey(block.Bytes)
 		if !ok {

@@ -4,7 +4,9 @@ package pki_test
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -50,6 +52,12 @@ func TestParseChain(t *testing.T) {
 		}},
 		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), result{
 			Certificates: pki.MaxChain, Rest: "holds more than 32 certificates; the others were not read",
+		}},
+		"an RSA key that is too large": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), result{
+			Err: "holds a certificate with an RSA key of 9001 bits, more than the 8192 that TLS takes",
+		}},
+		"an RSA key that is too large behind the leaf": {string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))), result{
+			Certificates: 1, Rest: "certificate 2 of the chain is one with an RSA key of 9001 bits, more than the 8192 that TLS takes",
 		}},
 		"far too many": {strings.Repeat(garbageBlock, 10_000), result{
 			Err: "holds a CERTIFICATE block that is no X.509 certificate: x509: malformed certificate",
@@ -121,6 +129,10 @@ func TestPublicKeyOf(t *testing.T) {
 		"no key":                       {data: ca.PEM(), wantText: "holds no PEM block of a private key"},
 		"encrypted, PKCS #8":           {data: encrypted, wantText: "holds an encrypted private key, which no server here can open"},
 		"encrypted, legacy":            {data: encryptedLegacy, wantText: "holds an encrypted private key, which no server here can open"},
+		"a block that is too large": {
+			data:     []byte("-----BEGIN EC PRIVATE KEY-----\n" + strings.Repeat("AAAA", 4<<10) + "\n-----END EC PRIVATE KEY-----\n"),
+			wantText: `holds a block "EC PRIVATE KEY" of 12288 bytes, more than any private key has that TLS takes`,
+		},
 		"garbage in the block": {
 			data:     []byte("-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\n"),
 			wantText: `holds a block "EC PRIVATE KEY" that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses`,

@@ -138,6 +138,13 @@ func (ca *CA) Issue(r Request) Pair {
 	}
 }
 
+// IssueFor makes a certificate (PEM) for a public key of which there may be no
+// private one.
+func (ca *CA) IssueFor(public crypto.PublicKey) []byte {
+	template := &x509.Certificate{SerialNumber: serial(), NotBefore: Now().Add(-time.Hour), NotAfter: Now().AddDate(1, 0, 0)}
+	return certificatePEM(sign(template, ca.Certificate, public, ca.key).Raw)
+}
+
 // ChainWith is the certificate followed by others (PEM).
 func (p Pair) ChainWith(others ...[]byte) []byte {
 	return bytes.Join(append([][]byte{p.Certificate}, others...), nil)

@@ -23,9 +23,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/plainyaml"
 )
 
 const (
@@ -91,16 +91,18 @@ type Layout struct {
 	// ClientCA is the host path of the bundle by which the kubelet knows its
 	// clients; empty where that is not known.
 	ClientCA string
+
+	// read are the host paths whose contents decided on the layout, sought
+	// those that were looked for in vain.
+	read, sought []string
 }
 
 // Paths are all the host paths that the layout rests on, whether they exist or
 // not: when something happens to one of them, it is time to look again.
 func (l Layout) Paths() []string {
 	var paths []string
-	if l.Manifest != "" {
-		paths = append(paths, OpenShiftManifest, KubeadmManifest)
-	}
-	for _, p := range []string{l.ConfigAt, l.Certificate.Host, l.Key.Host, l.KubeletCA.Host, l.ClientCA} {
+	files := []string{l.Certificate.Host, l.Key.Host, l.KubeletCA.Host, l.ClientCA}
+	for _, p := range slices.Concat(l.read, files, l.sought) {
 		if p != "" && !slices.Contains(paths, p) {
 			paths = append(paths, p)
 		}
@@ -118,7 +120,7 @@ func Discover(host fs.FS, directory string) Layout {
 		return layout
 	}
 	manifest, data, err := readManifest(host)
-	layout := Layout{Manifest: manifest, ManifestReadErr: err}
+	layout := Layout{Manifest: manifest, ManifestReadErr: err, read: []string{OpenShiftManifest, KubeadmManifest}}
 	if err == nil {
 		if layout.ManifestParseErr = layout.fromManifest(host, data); layout.ManifestParseErr == nil {
 			return layout
@@ -126,10 +128,12 @@ func Discover(host fs.FS, directory string) Layout {
 	}
 	if _, err := fs.Stat(host, name(CISDirectory)); err == nil {
 		found := inDirectory(host, CISDirectory)
+		layout.sought = found.sought
 		layout.Certificate, layout.Key, layout.ClientCA = found.Certificate, found.Key, found.ClientCA
 		layout.How = "directory of the CIS text, for want of a usable manifest"
 		return layout
 	}
+	layout.sought = []string{CISDirectory}
 	layout.How = "no usable manifest, no directory " + CISDirectory
 	return layout
 }
@@ -148,9 +152,10 @@ func inDirectory(host fs.FS, directory string) Layout {
 	for _, ca := range []string{OpenShiftClientCA, KubeadmClientCA} {
 		if _, err := fs.Stat(host, name(ca)); err == nil {
 			layout.ClientCA = ca
-			break
+			return layout
 		}
 	}
+	layout.sought = []string{OpenShiftClientCA, KubeadmClientCA}
 	return layout
 }
 
@@ -173,7 +178,7 @@ func parsePod(data []byte) (*corev1.Pod, error) {
 		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxManifestBytes)
 	}
 	var pod corev1.Pod
-	if err := yaml.Unmarshal(data, &pod); err != nil {
+	if err := plainyaml.Unmarshal(data, &pod); err != nil {
 		return nil, fmt.Errorf("parse as a Pod: %w", err)
 	}
 	if pod.Kind != "Pod" {
@@ -243,6 +248,7 @@ func (l *Layout) addConfig(host fs.FS, file File) error {
 		return file.Err
 	}
 	l.ConfigAt = file.Host
+	l.read = append(l.read, file.Host)
 	l.How += ", configuration " + file.Host
 	data, err := fs.ReadFile(host, name(file.Host))
 	if err != nil {

@@ -67,10 +67,12 @@ var permitted = map[string]fixture{
 	"check, errors of the file system":            {file: "pkg/check/notexist.go", uses: "io/fs.ErrNotExist"},
 	"kubeapiserver, std":                          {file: "pkg/kubeapiserver/std.go", imports: "encoding/json"},
 	"kubeapiserver, findings":                     {file: "pkg/kubeapiserver/finding.go", imports: "./pkg/finding"},
-	"kubeapiserver, YAML":                         {file: "pkg/kubeapiserver/yaml.go", imports: "sigs.k8s.io/yaml"},
+	"kubeapiserver, YAML":                         {file: "pkg/kubeapiserver/yaml.go", imports: "./pkg/plainyaml"},
+	"plainyaml, YAML":                             {file: "pkg/plainyaml/yaml.go", imports: "sigs.k8s.io/yaml"},
+	"plainyaml, JSON":                             {file: "pkg/plainyaml/json.go", imports: "sigs.k8s.io/json"},
 	"staticpod, findings":                         {file: "pkg/staticpod/finding.go", imports: "./pkg/finding"},
 	"staticpod, kubeapiserver":                    {file: "pkg/staticpod/kubeapiserver.go", imports: "./pkg/kubeapiserver"},
-	"staticpod, YAML":                             {file: "pkg/staticpod/yaml.go", imports: "sigs.k8s.io/yaml"},
+	"staticpod, YAML":                             {file: "pkg/staticpod/yaml.go", imports: "./pkg/plainyaml"},
 	"staticpod, Kubernetes API":                   {file: "pkg/staticpod/api.go", source: "import corev1 \"k8s.io/api/core/v1\"\n\nvar _ = corev1.Stub"},
 	"staticpod, Kubernetes machinery":             {file: "pkg/staticpod/types.go", imports: "k8s.io/apimachinery/pkg/types"},
 	"report, client-go":                           {file: "pkg/report/client.go", imports: "k8s.io/client-go/rest"},
@@ -169,7 +171,10 @@ var forbidden = map[string]fixture{
 		want: []string{"depguard: controller-runtime-in-webhook-only", "depguard: pkg-is-pure"},
 	},
 
-	// The five packages that have a list.
+	// The packages that have a list.
+	"plainyaml without Kubernetes":           {file: "pkg/plainyaml/types.go", imports: "k8s.io/apimachinery/pkg/types", want: []string{"depguard: plainyaml"}},
+	"kubeapiserver without aliases":          {file: "pkg/kubeapiserver/alias.go", imports: "sigs.k8s.io/yaml", want: []string{"depguard: kubeapiserver"}},
+	"staticpod without aliases":              {file: "pkg/staticpod/alias.go", imports: "sigs.k8s.io/yaml", want: []string{"depguard: staticpod"}},
 	"finding without Kubernetes":             {file: "pkg/finding/types.go", imports: "k8s.io/apimachinery/pkg/types", want: []string{"depguard: finding"}},
 	"finding without this module":            {file: "pkg/finding/version.go", imports: "./pkg/version", want: []string{"depguard: finding"}},
 	"pki without the rest of x":              {file: "pkg/pki/net.go", imports: "golang.org/x/net/idna", want: []string{"depguard: pki"}},

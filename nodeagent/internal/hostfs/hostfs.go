@@ -108,6 +108,9 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 
 // Stat looks at a file without opening it.
 func (f *FS) Stat(name string) (fs.FileInfo, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrInvalid}
+	}
 	handle, err := pathrs.OpenInRoot(f.root, name)
 	if err != nil {
 		return nil, pathError(name, err)
@@ -150,7 +153,12 @@ type Directory struct {
 func (f *FS) Chain(hostPath string) []Directory {
 	var chain []Directory
 	add := func(at string) bool {
-		info, err := os.Lstat(path.Join(f.root, at))
+		// The root alone may be a symlink; the others were found to be none.
+		look := os.Lstat
+		if at == "/" {
+			look = os.Stat
+		}
+		info, err := look(path.Join(f.root, at))
 		if err != nil || !info.IsDir() || len(chain) == maxDirectories {
 			return false
 		}

@@ -80,7 +80,7 @@ func Scan(host Host, options Options, now time.Time) Snapshot {
 
 	pair := files.Pair()
 	snapshot.Leaf = pair.Leaf()
-	snapshot.Sound = snapshot.Leaf != nil && len(finding.OfSeverity(fileFindings, finding.Violation)) == 0
+	snapshot.Sound = pair.Loads() && len(finding.OfSeverity(fileFindings, finding.Violation)) == 0
 	snapshot.NextChange, _ = pair.NextChange(now)
 	return snapshot
 }

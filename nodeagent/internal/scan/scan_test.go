@@ -194,7 +194,7 @@ func TestScan(t *testing.T) {
 		"FIFO as certificate":      {change: instead(certificateAt, fifo), want: []string{"NotRegularFile " + certificate + ": it is a FIFO, not a regular file"}},
 		"FIFO as key":              {change: instead(keyAt, fifo), want: []string{"NotRegularFile " + key + ": it is a FIFO, not a regular file"}},
 		"socket as key":            {change: instead(keyAt, socket), want: []string{"NotRegularFile " + key + ": it is a socket, not a regular file"}},
-		"device as key":            {change: instead(keyAt, func(at string) error { return os.Symlink("/none", at) }), want: []string{"KeyMissing " + key + keyMissing}},
+		"dangling link as key":     {change: instead(keyAt, func(at string) error { return os.Symlink("/none", at) }), want: []string{"KeyMissing " + key + keyMissing}},
 		"2 MiB of certificate":     {change: write(certificateAt, large), want: []string{"FileTooLarge " + certificate + tooLarge}},
 		"2 MiB of key":             {change: write(keyAt, large), want: []string{"FileTooLarge " + key + tooLarge}},
 		"link to itself":           {change: instead(certificateAt, loop), want: []string{"Unreadable " + certificate + ": it cannot be read: open " + certificate + ": too many levels of symbolic links"}},

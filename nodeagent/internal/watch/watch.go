@@ -34,7 +34,9 @@ type Watcher struct {
 	armed  map[string]hostfs.Directory
 	wake   chan struct{}
 	log    *slog.Logger
-	// limited: the kernel's limit on watches was told of once already.
+	// refused are the directories that cannot be watched, of which was told;
+	// limited that the kernel's limit on watches was told of.
+	refused map[string]bool
 	limited bool
 }
 
@@ -46,7 +48,7 @@ func New(log *slog.Logger) (*Watcher, error) {
 		return nil, fmt.Errorf("start inotify: %w", err)
 	}
 	return &Watcher{
-		notify: notify, armed: map[string]hostfs.Directory{}, log: log,
+		notify: notify, armed: map[string]hostfs.Directory{}, refused: map[string]bool{}, log: log,
 		// One place is enough: a wake-up during a scan is kept for after it.
 		wake: make(chan struct{}, 1),
 	}, nil
@@ -119,6 +121,11 @@ func (w *Watcher) Arm(directories []hostfs.Directory) (changed bool) {
 		_ = w.notify.Remove(path)
 		delete(w.armed, path)
 	}
+	for path := range w.refused {
+		if _, still := wanted[path]; !still {
+			delete(w.refused, path)
+		}
+	}
 	for path, d := range wanted {
 		if _, ok := w.armed[path]; ok {
 			continue
@@ -143,7 +150,8 @@ func (w *Watcher) tellOnce(path string, err error) {
 			w.log.Warn("The kernel gives no more watches (fs.inotify.max_user_watches), scanning by the clock only", "path", path)
 		}
 		w.limited = true
-	default:
+	case !w.refused[path]:
+		w.refused[path] = true
 		w.log.Warn("Directory cannot be watched, scanning it by the clock only", "path", path, "err", err)
 	}
 }
