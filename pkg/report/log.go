@@ -48,7 +48,8 @@ func (l *Log) Tell(ctx context.Context, n Notice) {
 		attributes = append(attributes, findingAttributes(n.Finding)...)
 	case NotVerified:
 		level = slog.LevelError
-		attributes = append(attributes, slog.Any("controls", finding.Controls()), slog.String("verdict", n.Verdict.String()))
+		attributes = append(attributes, slog.Any("controls", finding.Controls()), slog.String("verdict", n.Verdict.String()),
+			slog.String("message", "because of "+reasonsOf(n.Standing)))
 	case Verified:
 		attributes = append(attributes, slog.Any("controls", finding.Controls()), slog.String("verdict", n.Verdict.String()))
 	case CertificateRotated:

@@ -65,7 +65,7 @@ func TestLog(t *testing.T) {
 		},
 		"not verified": {
 			report.Notice{What: report.NotVerified, Object: node(), Verdict: finding.NotCompliant, Standing: []finding.Finding{keyMissing()}},
-			map[string]any{"level": "ERROR", "msg": "Not verified", "controls": controls, "verdict": "not compliant", "node": "master-0"},
+			map[string]any{"level": "ERROR", "msg": "Not verified", "controls": controls, "verdict": "not compliant", "message": "because of KeyMissing (/c/tls.key)", "node": "master-0"},
 		},
 		"denied": {
 			report.Notice{

@@ -223,6 +223,17 @@ func TestScan(t *testing.T) {
 		"HTTPS turned off": {layout: openshift.Legacy, change: func(t *testing.T, n node) {
 			replace(t, n.Config(), `"kubelet-https":["true"]`, `"kubelet-https":["false"]`)
 		}, want: []string{`KubeletHTTPSDisabled ` + config + ` kubelet-https: kubelet-https is "false", so kubelets are spoken to without TLS`}},
+		"several things, the worst first": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
+			must(t, os.Chmod(n.Key(), 0o644))
+			must(t, os.Remove(n.Root+"/etc/kubernetes/pki/ca.crt"))
+			replace(t, n.Manifest(), "--kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt", "--kubelet-https=false")
+		}, want: []string{
+			"ClientCertificateNotConfigured " + staticpod.KubeadmManifest + " kubelet-client-certificate: kubelet-client-certificate is not set",
+			`KubeletHTTPSDisabled ` + staticpod.KubeadmManifest + ` kubelet-https: kubelet-https is "false", so kubelets are spoken to without TLS`,
+			strings.ReplaceAll(noCA, clientCA, "/etc/kubernetes/pki/ca.crt") + "it cannot be read: open /etc/kubernetes/pki/ca.crt: no such file or directory",
+			"KeyFileExposed /etc/kubernetes/pki/apiserver-kubelet-client.key: the private key's file has mode 0644",
+			noKubelet,
+		}},
 		"certificate under no mount": {change: func(t *testing.T, n node) {
 			replace(t, n.Config(), "/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt", "/srv/tls.crt")
 		}, want: []string{"Unreadable /srv/tls.crt: it cannot be read: the path is under no mount of the kube-apiserver's container"}},
@@ -333,6 +344,7 @@ func TestScanAlteredFiles(t *testing.T) {
 		"it grew":               {good.Certificate, func(f fs.File) fs.File { return growing{f} }, nil},
 		"it grew over the edge": {bytes.Repeat([]byte("x"), 2<<20), func(f fs.File) fs.File { return growing{f} }, []string{"FileTooLarge " + certificate + ": it has 1048577 bytes, more than the 1048576 that a Secret can hold"}},
 		"it cannot be read":     {good.Certificate, func(f fs.File) fs.File { return broken{f} }, []string{"Unreadable " + certificate + ": it cannot be read: boom"}},
+		"large, is not read":    {bytes.Repeat([]byte("x"), 2<<20), func(f fs.File) fs.File { return broken{f} }, []string{"FileTooLarge " + certificate + ": it has 2097152 bytes, more than the 1048576 that a Secret can hold"}},
 		"it cannot be seen":     {good.Certificate, func(f fs.File) fs.File { return opaque{f} }, []string{"Unreadable " + certificate + ": it cannot be read: boom"}},
 	}
 	for name, c := range cases {
