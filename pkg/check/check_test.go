@@ -98,6 +98,8 @@ func pairFixtures() map[string]fixture {
 	anyUse.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	longIssuer := pkitest.NewCA("openshift-kube-apiserver-operator_kube-apiserver-to-kubelet-signer@1795000000")
 	newCA := pkitest.NewCA("signer")
+	expiredCA := pkitest.NewCAAround("old", now.AddDate(-6, 0, 0))
+	ofExpiredCA := expiredCA.Issue(pkitest.KubeletClient())
 	encrypted, _ := pkitest.EncryptedKeys()
 
 	want := check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: []*x509.Certificate{ca.Certificate}, ExpiringFraction: check.DefaultExpiringFraction}
@@ -155,6 +157,10 @@ func pairFixtures() map[string]fixture {
 				"CertificateExpired crt: the certificate expired at 2026-11-21T12:00:00Z",
 				`UntrustedIssuer crt: the certificate, issued by "foreign", does not lead to a CA that is trusted for it`,
 			},
+		},
+		"the CA has expired": {
+			findings: at(pkitest.Now(), check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: []*x509.Certificate{expiredCA.Certificate}}, ofExpiredCA.Certificate, ofExpiredCA.Key),
+			want:     []string{`UntrustedIssuer crt: the certificate, issued by "old", does not lead to a CA that is trusted for it: a CA on the way has expired, or is not valid yet`},
 		},
 		"RSA 1024":       {findings: issued(ca, weakRequest), want: []string{"WeakKey crt: the certificate's key is only RSA 1024"}},
 		"SHA-1":          {findings: issued(ca, sha1Request), want: []string{"WeakSignature crt: the certificate is signed with ECDSA-SHA1, which TLS peers here refuse"}},

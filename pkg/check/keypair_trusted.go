@@ -45,7 +45,9 @@ func trusted(p KeyPair, now time.Time) []finding.Finding {
 		return nil
 	}
 	message := "the certificate, issued by " + quoteName(leaf.Issuer.CommonName) + ", does not lead to a CA that is trusted for it"
-	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		message += ": a CA on the way has expired, or is not valid yet" // without the moment of the look
+	} else if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
 		message += ": " + oneLine(err)
 	}
 	return one(finding.UntrustedIssuer, p.certificate.At, message, "issue it by the cluster's own CA, or bring the CA bundle up to date")

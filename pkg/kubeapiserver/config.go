@@ -66,6 +66,20 @@ func (c Config) Under(over Config) Config {
 	return Config{arguments}
 }
 
+// configFile is the little of a KubeAPIServerConfig that is looked at.
+type configFile struct {
+	Kind               string         `json:"kind"`
+	APIServerArguments map[string]any `json:"apiServerArguments"`
+	KubeletClientInfo  *clientInfo    `json:"kubeletClientInfo"`
+}
+
+// clientInfo is what had the files until OpenShift 4.5.
+type clientInfo struct {
+	CA       string `json:"ca"`
+	CertFile string `json:"certFile"`
+	KeyFile  string `json:"keyFile"`
+}
+
 // ParseConfig reads a KubeAPIServerConfig, JSON or YAML. Unknown fields are
 // left alone, since a configuration holds far more than is looked at here.
 // Errors: too large, no JSON or YAML, another kind of object, an argument that
@@ -77,20 +91,12 @@ func ParseConfig(data []byte) (Config, error) {
 	if strings.TrimSpace(string(data)) == "" {
 		return Config{}, errors.New("it is empty")
 	}
-	var file struct {
-		Kind               string         `json:"kind"`
-		APIServerArguments map[string]any `json:"apiServerArguments"`
-		KubeletClientInfo  *struct {
-			CA       string `json:"ca"`
-			CertFile string `json:"certFile"`
-			KeyFile  string `json:"keyFile"`
-		} `json:"kubeletClientInfo"`
-	}
+	var file configFile
 	if err := plainyaml.Unmarshal(data, &file); err != nil {
 		return Config{}, fmt.Errorf("parse as %s: %w", configKind, err)
 	}
 	if file.Kind != "" && file.Kind != configKind {
-		return Config{}, fmt.Errorf("it is a %q, not a %s", file.Kind, configKind)
+		return Config{}, fmt.Errorf("it is a %.64q, not a %s", file.Kind, configKind)
 	}
 
 	config := Config{arguments: map[string][]string{}}

@@ -182,7 +182,7 @@ func parsePod(data []byte) (*corev1.Pod, error) {
 		return nil, fmt.Errorf("parse as a Pod: %w", err)
 	}
 	if pod.Kind != "Pod" {
-		return nil, fmt.Errorf("it is a %q, not a Pod", pod.Kind)
+		return nil, fmt.Errorf("it is a %.64q, not a Pod", pod.Kind)
 	}
 	return &pod, nil
 }

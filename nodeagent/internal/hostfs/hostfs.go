@@ -174,6 +174,10 @@ func (f *FS) Chain(hostPath string) []Directory {
 	for len(rest) > 0 {
 		next := path.Join(at, rest[0])
 		rest = rest[1:]
+		if next == "/" { // never a link here, even if the root's own path is one
+			at = next
+			continue
+		}
 		target, err := os.Readlink(path.Join(f.root, next))
 		if err == nil {
 			if links++; links > maxSymlinks {

@@ -382,6 +382,9 @@ func paths(t *testing.T, root string, chain []hostfs.Directory) []string {
 	var all []string
 	for _, d := range chain {
 		info, err := os.Lstat(d.Path)
+		if d.Path == root { // which may be a symlink
+			info, err = os.Stat(d.Path)
+		}
 		if err != nil {
 			t.Errorf("%s: %v", d.Path, err)
 			continue
@@ -435,28 +438,20 @@ func TestChain(t *testing.T) {
 		"link out of the root":          {"/etc/out/file", []string{"/", "/etc"}},
 		"absolute link out of the root": {"/etc/out-absolute/file", []string{"/", "/etc"}},
 	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			// A directory that is passed twice may be named twice.
-			if d := cmp.Diff(c.want, unique(paths(t, root, newFS(t, root, maxBytes).Chain(c.path)))); d != "" {
-				t.Errorf("chain of %s (-want +got):\n%s", c.path, d)
-			}
-		})
+	link := base + "/link"
+	if err := os.Symlink(root, link); err != nil {
+		t.Fatal(err)
 	}
-
-	t.Run("root is a symlink", func(t *testing.T) {
-		link := base + "/link"
-		if err := os.Symlink(root, link); err != nil {
-			t.Fatal(err)
+	for name, c := range cases {
+		for way, root := range map[string]string{"": root, ", root is a symlink": link} {
+			t.Run(name+way, func(t *testing.T) {
+				// A directory that is passed twice may be named twice.
+				if d := cmp.Diff(c.want, unique(paths(t, root, newFS(t, root, maxBytes).Chain(c.path)))); d != "" {
+					t.Errorf("chain of %s (-want +got):\n%s", c.path, d)
+				}
+			})
 		}
-		host := newFS(t, link, maxBytes)
-		if data, err := host.ReadFile("etc/pki/tls.crt"); string(data) != "text" || err != nil {
-			t.Errorf("ReadFile: got %q with error %v", data, err)
-		}
-		if got := len(host.Chain("/etc/pki/tls.crt")); got != 3 {
-			t.Errorf("the chain has %d directories, want 3", got)
-		}
-	})
+	}
 
 	t.Run("root is gone", func(t *testing.T) {
 		gone := base + "/gone"
