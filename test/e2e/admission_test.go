@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
@@ -320,6 +321,39 @@ func TestNeverInTheWay(t *testing.T) {
 	}
 }
 
+// TestRenewingWriters: whoever renews one Secret is left out for that one
+// alone, and not when deleting it.
+func TestRenewingWriters(t *testing.T) {
+	good := issue(pkitest.ServingCert())
+	store(t, serving(good))
+	client := openshift.KubeletClient([]byte("garbage"), []byte("garbage"))
+	_, err := as(t, openshift.ServiceCA).CoreV1().Secrets(client.Namespace).Update(t.Context(), client, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = as(t, openshift.ServiceCA).CoreV1().Secrets(client.Namespace).Create(t.Context(), client, metav1.CreateOptions{})
+	}
+	mustBeRefused(t, err, "CertificateUnparsable (tls.crt)")
+
+	mighty := rest.CopyConfig(shared.config)
+	mighty.Impersonate = rest.ImpersonationConfig{UserName: openshift.ServiceCA, Groups: []string{"system:masters"}}
+	asMightyServiceCA, err := kubernetes.NewForConfig(mighty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustBeRefused(t, asMightyServiceCA.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}), "SecretMissing")
+}
+
+// TestRegistration: what the API server does without us is what was meant.
+func TestRegistration(t *testing.T) {
+	registered, err := as(t, "").AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "kubelet-https-guard", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook := registered.Webhooks[0]
+	if len(registered.Webhooks) != 1 || *hook.FailurePolicy != "Fail" || *hook.TimeoutSeconds != 3 || *hook.MatchPolicy != "Equivalent" || *hook.SideEffects != "NoneOnDryRun" {
+		t.Errorf("registered: %+v", registered.Webhooks)
+	}
+}
+
 // TestOutage: with the webhook gone, who renews and who migrates go on, other
 // writes to the protected Secret fail, nothing else is touched.
 func TestOutage(t *testing.T) {
@@ -351,6 +385,10 @@ func TestOutage(t *testing.T) {
 	}
 	if err := as(t, "").CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err == nil {
 		t.Error("the protected Secret can be deleted")
+	}
+	finalizer := []byte(`{"metadata":{"finalizers":["example.com/mine"]}}`)
+	if _, err := as(t, "").CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, finalizer, metav1.PatchOptions{}); err == nil {
+		t.Error("a finalizer is not asked about")
 	}
 	elsewhere := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "other-"}}
 	if _, err := as(t, "").CoreV1().Secrets(namespace).Create(t.Context(), elsewhere, metav1.CreateOptions{}); err != nil {
