@@ -66,7 +66,7 @@ cluster-down: ## Stop it and remove what it stored
 	@go run -C test/cluster . down
 
 .PHONY: clean
-clean: ## Remove what was built here; the cluster's binaries stay in the user's cache
+clean: demo-down ## Remove what was built here; the cluster's binaries stay in the user's cache
 	rm -rf $(BIN) $(TOOLS) .demo
 
 # Tools are pinned in tools/go.mod; go build knows whether they are up to date.

@@ -119,7 +119,11 @@ func defaultConfig() fileConfig {
 			},
 			{
 				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: "clientAuth",
-				RenewedBy: []string{"system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator"},
+				RenewedBy: []string{
+					"system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator",
+					// The static pod's own controller, after an outage.
+					"system:serviceaccount:openshift-kube-apiserver:localhost-recovery-client",
+				},
 			},
 		},
 	}

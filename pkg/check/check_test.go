@@ -235,12 +235,12 @@ func secretFixtures() map[string]fixture {
 		"name stripped":                       {findings: secret(func(s *check.Secret) { delete(s.Annotations, "service.alpha.openshift.io/originating-service-name") }), want: []string{detached}},
 		"UID changed":                         {findings: secret(func(s *check.Secret) { s.Annotations["service.alpha.openshift.io/originating-service-uid"] = "uid-9" }), want: []string{detached}},
 		"beta name wins over alpha":           {findings: secret(func(s *check.Secret) { s.Annotations["service.beta.openshift.io/originating-service-name"] = "other" }), want: []string{detached}},
-		"for another Service of known UID":    {findings: with(good, knownUID), want: []string{detached}},
+		"for another Service of known UID":    {findings: with(good, knownUID), want: []string{detached, "RotationDetached " + at + `metadata.ownerReferences Service "api" "uid-1": Service "api" as an owner lets the garbage collector take the Secret`}},
 		"foreign owner beside": {
 			findings: secret(func(s *check.Secret) {
 				s.Owners = append(s.Owners, check.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "absent", UID: "x"})
 			}),
-			want: []string{"RotationDetached " + at + `metadata.ownerReferences ConfigMap "absent": ConfigMap "absent" as an owner lets the garbage collector take the Secret`},
+			want: []string{"RotationDetached " + at + `metadata.ownerReferences ConfigMap "absent" "x": ConfigMap "absent" as an owner lets the garbage collector take the Secret`},
 		},
 	}
 }
@@ -369,9 +369,13 @@ func configFixtures() map[string]fixture {
 			findings: check.ConfigurationFindings(check.Configuration{At: at, Missing: true}, pkitest.Now()),
 			want:     []string{"ConfigMissing config.yaml: the kube-apiserver's configuration is not there"},
 		},
+		"not readable": {
+			findings: check.ConfigurationFindings(check.Configuration{At: at, ReadErr: fs.ErrPermission}, pkitest.Now()),
+			want:     []string{"Unreadable config.yaml: the kube-apiserver's configuration cannot be read: permission denied"},
+		},
 		"not parsable": {
 			findings: check.ConfigurationFindings(check.Configuration{At: at, Err: errors.New("it is\nempty")}, pkitest.Now()),
-			want:     []string{"ConfigUnparsable config.yaml: the kube-apiserver's configuration cannot be read: it is empty"},
+			want:     []string{"ConfigUnparsable config.yaml: the kube-apiserver's configuration cannot be parsed: it is empty"},
 		},
 	}
 }

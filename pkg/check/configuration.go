@@ -15,6 +15,8 @@ type Configuration struct {
 	At finding.Location
 	// Missing: there is none.
 	Missing bool
+	// ReadErr says why what is there could not be read.
+	ReadErr error
 	// Err says why what is there could not be parsed.
 	Err error
 	// Config holds where neither of the above does.
@@ -23,7 +25,7 @@ type Configuration struct {
 
 // ConfigurationFindings checks a configuration.
 func ConfigurationFindings(c Configuration, now time.Time) []finding.Finding {
-	if c.Missing || c.Err != nil {
+	if c.Missing || c.ReadErr != nil || c.Err != nil {
 		// Nothing more can be said of it.
 		return runAll(configurationChecks()[:1], c, now)
 	}
@@ -32,7 +34,7 @@ func ConfigurationFindings(c Configuration, now time.Time) []finding.Finding {
 
 func configurationChecks() []check[Configuration] {
 	return []check[Configuration]{
-		{[]finding.Reason{finding.ConfigMissing, finding.ConfigUnparsable}, configReadable},
+		{[]finding.Reason{finding.ConfigMissing, finding.ConfigUnparsable, finding.Unreadable}, configReadable},
 		{[]finding.Reason{finding.ClientCertificateNotConfigured, finding.ClientKeyNotConfigured}, configClientPair},
 		{[]finding.Reason{finding.KubeletHTTPSDisabled}, configHTTPS},
 		{[]finding.Reason{finding.KubeletCANotConfigured}, configKubeletCA},

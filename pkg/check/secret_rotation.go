@@ -50,12 +50,12 @@ func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
 		})
 	}
 	for _, owner := range s.stored.Owners {
-		if isService(owner) {
+		if s.mayOwn(owner) {
 			continue
 		}
 		name := owner.Kind + " " + quoteName(owner.Name)
 		findings = append(findings, finding.Finding{
-			Reason: finding.RotationDetached, Location: s.want.at("metadata.ownerReferences " + name),
+			Reason: finding.RotationDetached, Location: s.want.at("metadata.ownerReferences " + name + " " + quoteName(owner.UID)),
 			Message: name + " as an owner lets the garbage collector take the Secret",
 			Remedy:  "leave the Service as its only owner",
 		})
@@ -73,6 +73,15 @@ func (s protectedSecret) renews(owner Owner) bool {
 	}
 	return isService(owner) && owner.Name == name && owner.UID != "" &&
 		(owner.UID == annotations[originUIDBeta] || owner.UID == annotations[originUIDAlpha]) &&
+		(s.want.Service == "" || s.want.Service == owner.Name) &&
+		(s.want.ServiceUID == "" || s.want.ServiceUID == owner.UID)
+}
+
+// mayOwn reports whether the owner is no foreign one: the Service, as far as it
+// is known which. Another Service beside it could take its place in a second
+// step.
+func (s protectedSecret) mayOwn(owner Owner) bool {
+	return isService(owner) &&
 		(s.want.Service == "" || s.want.Service == owner.Name) &&
 		(s.want.ServiceUID == "" || s.want.ServiceUID == owner.UID)
 }

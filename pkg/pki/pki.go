@@ -45,6 +45,10 @@ const (
 	maxKeyBytes = 8 << 10
 )
 
+// parserWords is how much of the X.509 parser's own words is passed on: it
+// quotes what it read, which may be long.
+const parserWords = "%.200s"
+
 // Errors that callers tell apart. All others mean that there is something,
 // but not what was expected.
 var (
@@ -75,7 +79,7 @@ func ParseChain(data []byte) (Chain, error) {
 	}
 	leaf, err := x509.ParseCertificate(blocks[0])
 	if err != nil {
-		return Chain{}, fmt.Errorf("holds a CERTIFICATE block that is no X.509 certificate: %w", err)
+		return Chain{}, fmt.Errorf("holds a CERTIFICATE block that is no X.509 certificate: "+parserWords, err)
 	}
 	if err := usable(leaf); err != nil {
 		return Chain{}, fmt.Errorf("holds a certificate %w", err)
@@ -84,7 +88,7 @@ func ParseChain(data []byte) (Chain, error) {
 	for i, der := range blocks[1:] {
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
-			chain.RestErr = fmt.Errorf("certificate %d of the chain is no X.509 certificate: %w", i+2, err)
+			chain.RestErr = fmt.Errorf("certificate %d of the chain is no X.509 certificate: "+parserWords, i+2, err)
 			continue
 		}
 		if err := usable(certificate); err != nil {
@@ -108,7 +112,7 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 	bundle := make([]*x509.Certificate, len(blocks))
 	for i, der := range blocks {
 		if bundle[i], err = x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("certificate %d of the bundle is no X.509 certificate: %w", i+1, err)
+			return nil, fmt.Errorf("certificate %d of the bundle is no X.509 certificate: "+parserWords, i+1, err)
 		}
 		if err := usable(bundle[i]); err != nil {
 			return nil, fmt.Errorf("certificate %d of the bundle is one %w", i+1, err)
@@ -181,11 +185,11 @@ func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 			return nil, errors.New("holds an encrypted private key, which no server here can open")
 		}
 		if len(block.Bytes) > maxKeyBytes {
-			return nil, fmt.Errorf("holds a block %q of %d bytes, more than any private key has that TLS takes", block.Type, len(block.Bytes))
+			return nil, fmt.Errorf("holds a block %.32q of %d bytes, more than any private key has that TLS takes", block.Type, len(block.Bytes))
 		}
 		key, ok := parsePrivateKey(block.Bytes)
 		if !ok {
-			return nil, fmt.Errorf("holds a block %q that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses", block.Type)
+			return nil, fmt.Errorf("holds a block %.32q that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses", block.Type)
 		}
 		return key.Public(), nil
 	}

@@ -84,6 +84,9 @@ type Layout struct {
 	Config    kubeapiserver.Config
 	ConfigAt  string
 	ConfigErr error
+	// ConfigUnread: ConfigErr says why the file could not be read, not why
+	// what was read is no configuration.
+	ConfigUnread bool
 
 	// Certificate and Key are the kubelet client pair, KubeletCA the bundle
 	// by which the kube-apiserver knows kubelets.
@@ -244,6 +247,7 @@ func (l *Layout) addFiles(mounts mounts) {
 // kube-apiserver does.
 func (l *Layout) addConfig(host fs.FS, file File) error {
 	l.ConfigAt = file.Configured
+	l.ConfigUnread = true
 	if file.Err != nil {
 		return file.Err
 	}
@@ -254,6 +258,7 @@ func (l *Layout) addConfig(host fs.FS, file File) error {
 	if err != nil {
 		return err
 	}
+	l.ConfigUnread = false
 	config, err := kubeapiserver.ParseConfig(data)
 	if err != nil {
 		return err

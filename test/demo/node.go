@@ -151,11 +151,18 @@ func (n *node) tells(ctx context.Context, message, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	started := time.Now()
+	var alarm string // raised, and not what this scene is about
 	line, err := n.agent.Await(ctx, message+" "+reason, func(line rig.Line) bool {
+		if line.Text("msg") == "Finding raised" && line.Text("reason") != reason && line.Text("reason") != string(finding.CertificateExpiringSoon) {
+			alarm = line.Text("reason")
+		}
 		return line.Text("msg") == message && (line.Text("reason") == "" || line.Text("reason") == reason)
 	})
 	if err != nil {
 		return err
+	}
+	if alarm != "" {
+		return fmt.Errorf("the agent raised %s, which is a false alarm", alarm)
 	}
 	words := []string{message}
 	for _, key := range []string{"reason", "severity", "location", "certificate", "message", "notAfter"} {

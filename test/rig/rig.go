@@ -70,7 +70,14 @@ type Rig struct {
 // Start builds what is needed and starts the control plane. Stop must be
 // called, also after an error.
 func Start(ctx context.Context, options Options) (*Rig, error) {
+	// Absolute, since programs are built in several folders: a relative path
+	// would be another one in each.
+	repository, absErr := filepath.Abs(options.Repository)
+	options.Repository = repository
 	r := &Rig{options: options, processes: newProcesses(options.Detach), ca: pkitest.NewCAAround("kubelet-https-guard rig", time.Now())}
+	if absErr != nil {
+		return r, absErr
+	}
 	if err := os.RemoveAll(options.Dir); err != nil {
 		return r, fmt.Errorf("clear %s: %w", options.Dir, err)
 	}
@@ -115,7 +122,7 @@ func EndDetached(ctx context.Context, repository, dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "cluster")); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	command := exec.CommandContext(ctx, filepath.Join(repository, "bin", "cluster"), "down", "--dir", filepath.Join(dir, "cluster"))
+	command := exec.CommandContext(ctx, "go", "run", ".", "down", "--dir", filepath.Join(dir, "cluster"))
 	command.Dir = filepath.Join(repository, "test", "cluster")
 	if result := run(command); result.Code != 0 {
 		return fmt.Errorf("end the control plane in %s: %s", dir, result.Output)

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -87,10 +88,24 @@ func Scan(host Host, options Options, now time.Time) Snapshot {
 
 func configuration(layout staticpod.Layout) check.Configuration {
 	c := check.Configuration{At: finding.Location(layout.ConfigAt), Config: layout.Config}
-	if c.Missing = errors.Is(layout.ConfigErr, fs.ErrNotExist); !c.Missing {
+	switch {
+	case errors.Is(layout.ConfigErr, fs.ErrNotExist):
+		c.Missing = true
+	case layout.ConfigUnread && !isNoFile(layout.ConfigErr):
+		c.ReadErr = layout.ConfigErr
+	default:
 		c.Err = layout.ConfigErr
 	}
 	return c
+}
+
+// isNoFile: what is there is no file that anybody could read as a
+// configuration (a FIFO, a directory, far too large), which is no trouble of
+// ours as a refusal of the system or a path under no mount is.
+func isNoFile(err error) bool {
+	_, ofPath := errors.AsType[*fs.PathError](err)
+	_, ofSystem := errors.AsType[syscall.Errno](err)
+	return ofPath && !ofSystem
 }
 
 // configured reads a file that a configuration names.

@@ -207,13 +207,13 @@ func TestScan(t *testing.T) {
 		"configuration gone": {change: remove(configAt), want: []string{"ConfigMissing " + config + ": the kube-apiserver's configuration is not there"}},
 		"its revision gone":  {change: remove(func(n node) string { return filepath.Dir(filepath.Dir(filepath.Dir(n.Config()))) }), want: []string{"ConfigMissing " + config + ": the kube-apiserver's configuration is not there"}},
 		"configuration empty": {change: write(configAt, nil), want: []string{
-			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be read: it is empty",
+			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be parsed: it is empty",
 		}},
 		"configuration a FIFO": {change: instead(configAt, fifo), want: []string{
-			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be read: read " + config + ": not a regular file",
+			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be parsed: read " + config + ": not a regular file",
 		}},
 		"configuration of 2 MiB": {change: write(configAt, large), want: []string{
-			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be read: read " + config + ": larger than 1048576 bytes",
+			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be parsed: read " + config + ": larger than 1048576 bytes",
 		}},
 		"nothing configured": {change: write(configAt, []byte(`{"kind":"KubeAPIServerConfig"}`)), want: []string{
 			"ClientCertificateNotConfigured " + config + " kubelet-client-certificate: kubelet-client-certificate is not set",

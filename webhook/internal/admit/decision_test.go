@@ -106,11 +106,17 @@ func TestDecide(t *testing.T) {
 		"a client's certificate":                      {old: secret(first), new: secret(client), want: "refuse [DNSNameMissing WrongKeyUsage]"},
 		"make it immutable":                           {old: secret(first), new: secret(first, immutable), want: "refuse [RotationDetached]"},
 		"detach it":                                   {old: secret(first), new: secret(first, bare), want: "refuse [RotationDetached]"},
-		"move it to another Service of the same name": {old: secret(first), new: secret(second, attachedTo("uid-2")), want: "refuse [RotationDetached]"},
+		"move it to another Service of the same name": {old: secret(first), new: secret(second, attachedTo("uid-2")), want: "refuse [RotationDetached RotationDetached]"},
 		"attach it to the Service that is there now":  {old: secret(first, attachedTo("uid-1"), bare), new: secret(second, attachedTo("uid-2")), want: "allow []"},
 		"a foreign owner": {
 			old: secret(first), new: secret(first, func(s *check.Secret) {
 				s.Owners = append(s.Owners, check.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "absent", UID: "x"})
+			}), want: "refuse [RotationDetached]",
+		},
+		"another Service beside, to take its place later": {
+			old: secret(first), new: secret(first, func(s *check.Secret) {
+				s.Owners = append([]check.Owner{{APIVersion: "v1", Kind: "Service", Name: "api", UID: "uid-2"}}, s.Owners...)
+				s.Annotations["service.beta.openshift.io/originating-service-uid"] = "uid-2"
 			}), want: "refuse [RotationDetached]",
 		},
 		"create it as Opaque":                        {new: secret(first, opaque), want: "refuse [WrongSecretType]"},
