@@ -11,8 +11,12 @@ import (
 	"path"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 )
+
+// errNoNode: Events are about a Node.
+var errNoNode = errors.New("there is an API server to send Events to, but no node to send them about: set --node-name or NODE_NAME")
 
 // errHelp: help was asked for and given.
 var errHelp = flag.ErrHelp
@@ -21,6 +25,7 @@ var errHelp = flag.ErrHelp
 type config struct {
 	root, directory, clientCA string
 	nodeName, kubeconfig      string
+	kubelet                   *probe.Prober // nil: none is asked
 	resync, settle            time.Duration
 	expiringFraction          float64
 	logFormat                 string
@@ -31,6 +36,7 @@ type config struct {
 // parseConfig reads the flags. Its error is one line for people.
 func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
 	var c config
+	var kubeletAddress string
 	flags := flag.NewFlagSet("nodeagent", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the error, once
 	flags.StringVar(&c.root, "root", "/", "`directory` where the host's root is mounted")
@@ -38,6 +44,7 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	flags.StringVar(&c.clientCA, "kubelet-ca", "", "host `file` with the CAs of the kubelet's clients (default: by layout)")
 	flags.StringVar(&c.nodeName, "node-name", getenv("NODE_NAME"), "`name` of this node (default: $NODE_NAME)")
 	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
+	flags.StringVar(&kubeletAddress, "kubelet-address", "", "`address` of this node's kubelet, port 10250 unless it has one; empty: no handshake with it")
 	flags.DurationVar(&c.resync, "resync", 30*time.Second, "look in any case after this `time`")
 	flags.DurationVar(&c.settle, "settle", time.Second, "tell a finding from files when it has lasted this `time`")
 	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction, "`part` of its lifetime, between 0 and 1, under which a certificate expires soon")
@@ -57,11 +64,19 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	case flags.NArg() > 0:
 		return config{}, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
 	}
+	if kubeletAddress != "" {
+		var err error
+		if c.kubelet, err = probe.New(kubeletAddress); err != nil {
+			return c, fmt.Errorf("--kubelet-address: %w", err)
+		}
+	}
 	return c, c.validate()
 }
 
 func (c config) validate() error {
 	switch {
+	case c.kubeconfig != "" && c.nodeName == "":
+		return errNoNode
 	case c.root == "":
 		return errors.New("--root is empty")
 	case c.directory != "" && !path.IsAbs(c.directory):

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/watch"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -72,33 +73,58 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		Directory: config.directory, ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
 	}
 	guard := &agent.Agent{
-		Scan:   func(now time.Time) scan.Snapshot { return scan.Scan(host, options, now) },
 		Chain:  host.Chain,
 		Object: report.Object{APIVersion: "v1", Kind: "Node", Name: config.nodeName},
 		Now:    time.Now, Log: log, Resync: config.resync, Settle: config.settle,
 	}
 	if config.once {
+		guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host, askedNow(ctx, config.kubelet), options, now) }
 		snapshot := guard.Settled(ctx)
 		if err := writeTable(stdout, snapshot); err != nil {
 			log.Error("Report not written", "err", err)
 			return exitFailed
 		}
-		return exitCode(finding.VerdictOf(snapshot.Findings))
+		return exitCode(finding.VerdictOf(snapshot.All()))
 	}
-	if err := serve(ctx, guard, config, log); err != nil {
+	var kubelet scan.Kubelet
+	if config.kubelet != nil {
+		kubelet, guard.Kubelet = config.kubelet, config.kubelet
+	}
+	guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host, kubelet, options, now) }
+	err = serve(ctx, guard, config, log)
+	switch {
+	case errors.Is(err, errNoNode):
+		_, _ = fmt.Fprintf(stderr, "nodeagent: %v\n", err)
+		return exitUsage
+	case err != nil:
 		log.Error("Stopped", "err", err)
 		return exitFailed
 	}
 	return exitCompliant
 }
 
+// askedNow asks the kubelet for each look, which then waits for the answer.
+func askedNow(ctx context.Context, kubelet *probe.Prober) scan.Kubelet {
+	if kubelet == nil {
+		return nil
+	}
+	answer := kubelet.Look(ctx)
+	return answered{&answer}
+}
+
+type answered struct{ answer *check.KubeletAnswer }
+
+func (a answered) Answer() *check.KubeletAnswer { return a.answer }
+
 // serve runs the agent until the context ends or a part of it fails, which
 // ends all of it: an agent that is half alive would look like one that has
-// nothing to say.
+// nothing to say. What the agent has told by then is still delivered.
 func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Logger) error {
 	tellers := report.Tellers{report.NewLog(log)}
-	group, ctx := errgroup.WithContext(ctx)
 
+	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
+	defer delivered()
+	var deliverer errgroup.Group
 	client, err := report.Connect(config.kubeconfig, "kubelet-https-guard-nodeagent/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
@@ -106,23 +132,31 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	case err != nil:
 		return err
 	case config.nodeName == "":
-		return errors.New("there is an API server to send Events to, but no node to send them about: set --node-name or NODE_NAME")
+		return errNoNode
 	default:
 		events := report.NewEvents(client, log, reporterName, config.nodeName)
 		tellers = append(tellers, events)
-		group.Go(func() error { return events.Run(ctx) })
+		deliverer.Go(func() error { return events.Run(delivery) })
 	}
 
-	watcher, err := watch.New(log)
-	if err != nil {
-		return err
-	}
-	guard.Watcher, guard.Teller = watcher, tellers
+	watcher := watch.New(log)
+	guard.Watcher, guard.Teller, guard.Meter = watcher, tellers, unmetered{}
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return watcher.Run(ctx) })
+	if config.kubelet != nil {
+		group.Go(func() error { return config.kubelet.Run(ctx) })
+	}
 	group.Go(func() error { return guard.Run(ctx) })
 	log.Info("Started", "version", version.String(), "node", config.nodeName, "root", config.root)
-	return group.Wait()
+	err = group.Wait()
+	delivered()
+	return errors.Join(err, deliverer.Wait())
 }
+
+// unmetered counts no looks.
+type unmetered struct{}
+
+func (unmetered) Looked(agent.Trigger, time.Duration, scan.Snapshot) {}
 
 func exitCode(verdict finding.Verdict) int {
 	switch verdict {

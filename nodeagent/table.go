@@ -22,7 +22,7 @@ func writeTable(w io.Writer, s scan.Snapshot) error {
 	row := func(key, format string, args ...any) {
 		_, _ = fmt.Fprintf(table, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("Verdict", "%s", finding.VerdictOf(s.Findings))
+	row("Verdict", "%s", finding.VerdictOf(s.All()))
 	row("Control", "%s, \"Use https for kubelet connections\"", finding.ControlsText)
 	row("Found by", "%s", s.Layout.How)
 	if s.Layout.Revision != "" {
@@ -42,7 +42,7 @@ func writeTable(w io.Writer, s scan.Snapshot) error {
 	}
 	// A buffer takes everything.
 	_ = table.Flush()
-	for _, f := range s.Findings {
+	for _, f := range s.All() {
 		_, _ = fmt.Fprintf(&text, "\n%s %s\n  at     %s\n  seen   %s\n  to do  %s\n", f.Severity(), f.Reason, f.Location, f.Message, f.Remedy)
 	}
 	_, err := text.WriteTo(w)

@@ -11,7 +11,7 @@
 //
 // Each check stands in a file of its own with the source of its rule above it;
 // the lists in this file and in keypair.go, secret.go, service.go, files.go,
-// manifest.go and configuration.go are all there is, nothing registers itself.
+// manifest.go, configuration.go and kubelet.go are all there is, nothing registers itself.
 package check
 
 import (
@@ -39,16 +39,23 @@ func runAll[F any](checks []check[F], facts F, now time.Time) []finding.Finding 
 
 // Reasons are all reasons that the catalogue can give, in its order.
 func Reasons() []finding.Reason {
+	reasons := append(NodeReasons(), KubeletReasons()...)
+	reasons = appendReasons(reasons, secretChecks())
+	return appendReasons(reasons, serviceChecks())
+}
+
+// NodeReasons are those that a look at a node can give without its kubelet.
+func NodeReasons() []finding.Reason {
 	var reasons []finding.Reason
 	reasons = appendReasons(reasons, keyPairChecks())
-	reasons = appendReasons(reasons, secretChecks())
-	reasons = appendReasons(reasons, serviceChecks())
 	reasons = appendReasons(reasons, fileChecks())
 	reasons = appendReasons(reasons, filesChecks())
 	reasons = appendReasons(reasons, manifestChecks())
-	reasons = appendReasons(reasons, configurationChecks())
-	return reasons
+	return appendReasons(reasons, configurationChecks())
 }
+
+// KubeletReasons are those that a handshake with the kubelet adds.
+func KubeletReasons() []finding.Reason { return appendReasons(nil, kubeletChecks()) }
 
 func appendReasons[F any](reasons []finding.Reason, checks []check[F]) []finding.Reason {
 	for _, c := range checks {

@@ -4,11 +4,14 @@ package check_test
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +37,7 @@ func TestCatalogue(t *testing.T) {
 	found := map[finding.Reason]bool{}
 	for kind, fixtures := range map[string]map[string]fixture{
 		"pair": pairFixtures(), "secret": secretFixtures(), "file": fileFixtures(),
-		"service": serviceFixtures(), "manifest": manifestFixtures(), "config": configFixtures(),
+		"service": serviceFixtures(), "manifest": manifestFixtures(), "config": configFixtures(), "kubelet": kubeletFixtures(),
 	} {
 		passing := false
 		for name, f := range fixtures {
@@ -310,6 +313,16 @@ func fileFixtures() map[string]fixture {
 			}),
 			want: []string{"Unreadable /c/tls.crt: it cannot be read: permission denied"},
 		},
+		"in a directory that the host replaced": {
+			findings: changed(func(certificate, key, _ *check.File) {
+				stale := &fs.PathError{Op: "open", Path: "/c", Err: syscall.ESTALE}
+				*certificate, *key = check.File{Path: "/c/tls.crt", Err: stale}, check.File{Path: "/c/tls.key", Err: stale}
+			}),
+			want: []string{
+				"StaleMount /c/tls.crt: it cannot be looked at: the directory was replaced on the host, and what is mounted here is the deleted one",
+				"StaleMount /c/tls.key: it cannot be looked at: the directory was replaced on the host, and what is mounted here is the deleted one",
+			},
+		},
 		"a directory":                 {findings: kind(fs.ModeDir | 0o755), want: []string{"NotRegularFile /c/tls.crt: it is a directory, not a regular file"}},
 		"a FIFO":                      {findings: kind(fs.ModeNamedPipe), want: []string{"NotRegularFile /c/tls.crt: it is a FIFO, not a regular file"}},
 		"a socket":                    {findings: kind(fs.ModeSocket), want: []string{"NotRegularFile /c/tls.crt: it is a socket, not a regular file"}},
@@ -339,6 +352,136 @@ func manifestFixtures() map[string]fixture {
 		"not there":   {findings: manifest(check.Manifest{ReadErr: fs.ErrNotExist}), want: []string{"ManifestMissing " + at + ": there is no static pod manifest of a kube-apiserver, so it is not known which files are used"}},
 		"forbidden":   {findings: manifest(check.Manifest{ReadErr: fs.ErrPermission}), want: []string{"Unreadable " + at + ": the kube-apiserver's manifest cannot be read: permission denied"}},
 		"another pod": {findings: manifest(check.Manifest{ParseErr: errors.New("it has no container named kube-apiserver")}), want: []string{"ManifestUnparsable " + at + ": the kube-apiserver's manifest cannot be used: it has no container named kube-apiserver"}},
+	}
+}
+
+func kubeletFixtures() map[string]fixture {
+	const kubelet, readOnly = "kubelet 192.0.2.7:10250", "kubelet 192.0.2.7:10255"
+	now := pkitest.Now()
+	servingCA, clientCA, foreign := pkitest.NewCA("csr-signer"), pkitest.NewCA("signer"), pkitest.NewCA("foreign")
+	serving := pkitest.Request{
+		CommonName: "system:node:master-0", Organization: "system:nodes",
+		IPs: []net.IP{net.ParseIP("192.0.2.7")}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	own := servingCA.Issue(serving)
+	client := clientCA.Issue(pkitest.KubeletClient())
+	bridged := pkitest.NewCA("new signer")
+	ofBridged := bridged.Issue(pkitest.KubeletClient())
+	ofBridged.Certificate = ofBridged.ChainWith(clientCA.CrossSign(bridged))
+
+	type facts struct {
+		answer check.KubeletAnswer
+		client pkitest.Pair
+		ca     check.File
+		now    time.Time
+	}
+	asked := func(change func(f *facts)) []finding.Finding {
+		f := facts{
+			answer: check.KubeletAnswer{
+				At: kubelet, Host: "192.0.2.7", Certificates: []*x509.Certificate{own.Leaf},
+				AsksClients: true, AcceptedCAs: [][]byte{foreign.Certificate.RawSubject, clientCA.Certificate.RawSubject},
+				ReadOnlyAt: readOnly,
+			},
+			client: client, ca: file("/ca.crt", servingCA.PEM()), now: now,
+		}
+		change(&f)
+		pair := check.NewKeyPair(check.Source{Data: f.client.Certificate}, check.Source{Data: f.client.Key}, check.Expectation{})
+		return check.NewKubelet(f.answer, pair, f.ca).Findings(f.now)
+	}
+	shows := func(p pkitest.Pair) []finding.Finding {
+		return asked(func(f *facts) { f.answer.Certificates = []*x509.Certificate{p.Leaf} })
+	}
+	otherAddress, ofClient := serving, serving
+	otherAddress.IPs = []net.IP{net.ParseIP("192.0.2.8")}
+	ofClient.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	const distrust = "KubeletCertificateUntrusted " + kubelet + ": the kube-apiserver does not trust the kubelet's certificate: "
+
+	return map[string]fixture{
+		"good":                        {findings: asked(func(*facts) {})},
+		"good, takes any client's CA": {findings: asked(func(f *facts) { f.answer.AcceptedCAs = nil })},
+		"good, takes the bridge's CA": {findings: asked(func(f *facts) { f.client = ofBridged })},
+		"no CA configured, any server": {findings: asked(func(f *facts) {
+			f.ca, f.answer.Certificates = check.File{}, []*x509.Certificate{foreign.Issue(serving).Leaf}
+		})},
+		"no client certificate": {findings: asked(func(f *facts) { f.client = pkitest.Pair{} })},
+		"no TLS": {
+			findings: asked(func(f *facts) {
+				f.answer = check.KubeletAnswer{At: kubelet, NotTLS: true, Err: errors.New("no TLS record")}
+			}),
+			want: []string{"KubeletNotTLS " + kubelet + ": what answers there does not speak TLS"},
+		},
+		"nothing answers": {
+			findings: asked(func(f *facts) {
+				f.answer = check.KubeletAnswer{At: kubelet, Err: errors.New("connection refused"), ReadOnlyAt: readOnly, ReadOnlyOpen: true}
+			}),
+			want: []string{
+				"KubeletUnreachable " + kubelet + ": no TLS handshake with the kubelet came about: connection refused",
+				"ReadOnlyPortOpen " + readOnly + ": the port takes connections: it is that of the kubelet's read-only server, which knows neither TLS nor authentication",
+			},
+		},
+		"certificate of a foreign CA": {findings: shows(foreign.Issue(serving)), want: []string{distrust + `it was issued by "foreign", which leads to no CA of /ca.crt`}},
+		"certificate expired": {
+			findings: shows(servingCA.Issue(serving.Valid(now.Add(-2*time.Hour), now.Add(-time.Hour)))),
+			want: []string{fmt.Sprintf("%sit, or a CA on the way, has expired or is not valid yet (it is valid from %s to %s)", distrust,
+				now.Add(-2*time.Hour).Format(time.RFC3339), now.Add(-time.Hour).Format(time.RFC3339))},
+		},
+		"certificate of another node":  {findings: shows(servingCA.Issue(otherAddress)), want: []string{distrust + "x509: certificate is valid for 192.0.2.8, not 192.0.2.7"}},
+		"certificate not for a server": {findings: shows(servingCA.Issue(ofClient)), want: []string{distrust + "x509: certificate specifies an incompatible key usage"}},
+		"over an intermediate": {findings: asked(func(f *facts) {
+			intermediate := pkitest.NewCA("intermediate")
+			block, _ := pem.Decode(servingCA.CrossSign(intermediate))
+			bridge, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				panic(err)
+			}
+			f.answer.Certificates = []*x509.Certificate{intermediate.Issue(serving).Leaf, bridge}
+		})},
+		"CA bundle gone": {
+			findings: asked(func(f *facts) { f.ca = check.File{Path: "/ca.crt", Err: fs.ErrNotExist} }),
+			want:     []string{"KubeletCertificateUntrusted " + kubelet + ": the kube-apiserver can trust no kubelet: its CA bundle for them, /ca.crt, is missing or holds no certificate"},
+		},
+		"CA bundle garbage": {
+			findings: asked(func(f *facts) { f.ca = file("/ca.crt", []byte("garbage")) }),
+			want:     []string{"KubeletCertificateUntrusted " + kubelet + ": the kube-apiserver can trust no kubelet: its CA bundle for them, /ca.crt, is missing or holds no certificate"},
+		},
+		"CA bundle forbidden": {
+			findings: asked(func(f *facts) { f.ca = check.File{Path: "/ca.crt", Err: fs.ErrPermission} }),
+			want:     []string{"Unreadable /ca.crt: the CA bundle by which the kube-apiserver knows kubelets cannot be read: permission denied"},
+		},
+		"asks no client": {
+			findings: asked(func(f *facts) { f.answer.AsksClients = false }),
+			want:     []string{"ClientCertificateNotAccepted " + kubelet + ": the kubelet asks its clients for no certificate, so the kube-apiserver's does not count"},
+		},
+		"knows another client CA": {
+			findings: asked(func(f *facts) { f.answer.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }),
+			want:     []string{"ClientCertificateNotAccepted " + kubelet + `: the kubelet does not accept certificates of "signer", which issued the kube-apiserver's`},
+		},
+	}
+}
+
+// TestKubeletNextChange: the moments at which the verdict on a kubelet's
+// certificate changes by the clock.
+func TestKubeletNextChange(t *testing.T) {
+	now := pkitest.Now()
+	leaf := pkitest.NewCA("csr-signer").Issue(pkitest.ServingCert().Valid(now, now.Add(time.Hour))).Leaf
+	answer := check.KubeletAnswer{Certificates: []*x509.Certificate{leaf}}
+	cases := map[string]struct {
+		ca   check.File
+		now  time.Time
+		want time.Time // zero: none
+	}{
+		"before it is valid":    {file("/ca.crt", nil), now.Add(-time.Hour), leaf.NotBefore},
+		"while it is valid":     {file("/ca.crt", nil), now, leaf.NotAfter.Add(1)},
+		"after it has expired":  {file("/ca.crt", nil), now.Add(2 * time.Hour), time.Time{}},
+		"nobody looks at dates": {check.File{}, now, time.Time{}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, ok := check.NewKubelet(answer, check.KeyPair{}, c.ca).NextChange(c.now)
+			if !got.Equal(c.want) || ok == c.want.IsZero() {
+				t.Errorf("NextChange(%s): got %s, %t, want %s", c.now, got, ok, c.want)
+			}
+		})
 	}
 }
 

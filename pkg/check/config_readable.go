@@ -18,9 +18,7 @@ func configReadable(c Configuration, _ time.Time) []finding.Finding {
 			"the kube-apiserver's configuration is not there",
 			"see why the kube-apiserver operator did not write it")
 	case c.ReadErr != nil:
-		return one(finding.Unreadable, c.At,
-			"the kube-apiserver's configuration cannot be read: "+oneLine(c.ReadErr),
-			"let the agent read it (it must run as root, on OpenShift with the SELinux type spc_t), or mend the file system")
+		return unreadable(c.At, "the kube-apiserver's configuration", c.ReadErr)
 	case c.Err != nil:
 		return one(finding.ConfigUnparsable, c.At,
 			"the kube-apiserver's configuration cannot be parsed: "+oneLine(c.Err),

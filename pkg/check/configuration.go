@@ -34,7 +34,7 @@ func ConfigurationFindings(c Configuration, now time.Time) []finding.Finding {
 
 func configurationChecks() []check[Configuration] {
 	return []check[Configuration]{
-		{[]finding.Reason{finding.ConfigMissing, finding.ConfigUnparsable, finding.Unreadable}, configReadable},
+		{[]finding.Reason{finding.ConfigMissing, finding.ConfigUnparsable, finding.Unreadable, finding.StaleMount}, configReadable},
 		{[]finding.Reason{finding.ClientCertificateNotConfigured, finding.ClientKeyNotConfigured}, configClientPair},
 		{[]finding.Reason{finding.KubeletHTTPSDisabled}, configHTTPS},
 		{[]finding.Reason{finding.KubeletCANotConfigured}, configKubeletCA},

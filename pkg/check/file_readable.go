@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -19,12 +20,10 @@ import (
 func fileReadable(f File, _ time.Time) []finding.Finding {
 	location := finding.Location(f.Path)
 	switch {
-	case f.Path == "" || errors.Is(f.Err, fs.ErrNotExist):
+	case f.Path == "" || f.missing():
 		return nil
 	case f.Err != nil:
-		return one(finding.Unreadable, location,
-			"it cannot be read: "+oneLine(f.Err),
-			"let the agent read it (it must run as root, on OpenShift with the SELinux type spc_t), or mend the file system")
+		return unreadable(location, "it", f.Err)
 	case !f.Mode.IsRegular():
 		return one(finding.NotRegularFile, location,
 			"it is "+kindOfFile(f.Mode)+", not a regular file",
@@ -35,6 +34,22 @@ func fileReadable(f File, _ time.Time) []finding.Finding {
 			"replace it by the PEM text that belongs there")
 	}
 	return nil
+}
+
+// unreadable is what is said of a file that could not be looked at.
+//
+// ESTALE stands for a directory that the host has replaced: a mount of it goes
+// on showing the old one, empty, for ever. Nothing in it says anything of the
+// host, least of all that a file is missing.
+func unreadable(location finding.Location, what string, err error) []finding.Finding {
+	if errors.Is(err, syscall.ESTALE) {
+		return one(finding.StaleMount, location,
+			what+" cannot be looked at: the directory was replaced on the host, and what is mounted here is the deleted one",
+			"mount a directory above it (/etc/kubernetes) and not the directory itself, and restart the Pod")
+	}
+	return one(finding.Unreadable, location,
+		what+" cannot be read: "+oneLine(err),
+		"let the agent read it (it must run as root, on OpenShift with the SELinux type spc_t), or mend the file system")
 }
 
 func kindOfFile(mode fs.FileMode) string {

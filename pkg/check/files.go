@@ -4,7 +4,6 @@ package check
 
 import (
 	"crypto/x509"
-	"errors"
 	"io/fs"
 	"time"
 
@@ -43,7 +42,7 @@ func (f File) readable() bool {
 func (f File) source() Source {
 	return Source{
 		At: finding.Location(f.Path), Data: f.Data,
-		Hidden: !f.readable() && !errors.Is(f.Err, fs.ErrNotExist),
+		Hidden: !f.readable() && !f.missing(),
 	}
 }
 
@@ -85,7 +84,7 @@ func (c ClientFiles) Findings(now time.Time) []finding.Finding {
 // fileChecks look at one file of the pair.
 func fileChecks() []check[File] {
 	return []check[File]{
-		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge, finding.Unreadable}, fileReadable},
+		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge, finding.Unreadable, finding.StaleMount}, fileReadable},
 	}
 }
 

@@ -28,7 +28,7 @@ func ManifestFindings(m Manifest, now time.Time) []finding.Finding {
 
 func manifestChecks() []check[Manifest] {
 	return []check[Manifest]{
-		{[]finding.Reason{finding.ManifestMissing, finding.ManifestUnparsable, finding.Unreadable}, manifestReadable},
+		{[]finding.Reason{finding.ManifestMissing, finding.ManifestUnparsable, finding.Unreadable, finding.StaleMount}, manifestReadable},
 	}
 }
 
@@ -43,9 +43,7 @@ func manifestReadable(m Manifest, _ time.Time) []finding.Finding {
 			"there is no static pod manifest of a kube-apiserver, so it is not known which files are used",
 			"run the agent on control-plane nodes only, or name the files with --kubelet-client-dir")
 	case m.ReadErr != nil:
-		return one(finding.Unreadable, m.At,
-			"the kube-apiserver's manifest cannot be read: "+oneLine(m.ReadErr),
-			"let the agent read it (it must run as root, on OpenShift with the SELinux type spc_t), or mend the file system")
+		return unreadable(m.At, "the kube-apiserver's manifest", m.ReadErr)
 	case m.ParseErr != nil:
 		return one(finding.ManifestUnparsable, m.At,
 			"the kube-apiserver's manifest cannot be used: "+oneLine(m.ParseErr),

@@ -46,6 +46,7 @@ const (
 	NotRegularFile      Reason = "NotRegularFile"
 	FileTooLarge        Reason = "FileTooLarge"
 	Unreadable          Reason = "Unreadable"
+	StaleMount          Reason = "StaleMount"
 	ClientCAUnavailable Reason = "ClientCAUnavailable"
 )
 
@@ -60,6 +61,15 @@ const (
 	ReadOnlyPortConfigured         Reason = "ReadOnlyPortConfigured"
 	ManifestMissing                Reason = "ManifestMissing"
 	ManifestUnparsable             Reason = "ManifestUnparsable"
+)
+
+// The kubelet itself, as a TLS handshake shows it.
+const (
+	KubeletNotTLS                Reason = "KubeletNotTLS"
+	KubeletUnreachable           Reason = "KubeletUnreachable"
+	KubeletCertificateUntrusted  Reason = "KubeletCertificateUntrusted"
+	ClientCertificateNotAccepted Reason = "ClientCertificateNotAccepted"
+	ReadOnlyPortOpen             Reason = "ReadOnlyPortOpen"
 )
 
 // severities is the one table of reasons.
@@ -90,6 +100,7 @@ var severities = map[Reason]Severity{
 	NotRegularFile:      Violation,
 	FileTooLarge:        Violation,
 	Unreadable:          Unverified,
+	StaleMount:          Unverified,
 	ClientCAUnavailable: Unverified,
 
 	ConfigMissing:                  Violation,
@@ -101,6 +112,12 @@ var severities = map[Reason]Severity{
 	ReadOnlyPortConfigured:         Warning,
 	ManifestMissing:                Unverified,
 	ManifestUnparsable:             Unverified,
+
+	KubeletNotTLS:                Violation,
+	KubeletUnreachable:           Unverified,
+	KubeletCertificateUntrusted:  Violation,
+	ClientCertificateNotAccepted: Violation,
+	ReadOnlyPortOpen:             Warning,
 }
 
 // Severity of the reason; [Unverified] for one that the table does not know.

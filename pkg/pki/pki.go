@@ -14,6 +14,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -40,6 +41,10 @@ const (
 	// (handshake_client.go, maxRSAKeySize), and the time to work with one
 	// grows with the square of its size.
 	MaxRSABits = 8192
+	// minRSABits is what crypto/rsa signs with at the least (its package
+	// documentation, "Minimum key size"), so that a smaller key loads and can
+	// then do no handshake.
+	minRSABits = 1024
 	// maxKeyBytes bounds the DER of a private key: one of RSA 8192 has less
 	// than 5 KiB.
 	maxKeyBytes = 8 << 10
@@ -81,7 +86,7 @@ func ParseChain(data []byte) (Chain, error) {
 	if err != nil {
 		return Chain{}, fmt.Errorf("holds a CERTIFICATE block that is no X.509 certificate: "+parserWords, err)
 	}
-	if err := usable(leaf); err != nil {
+	if err := errors.Join(bearable(leaf), usable(leaf)); err != nil {
 		return Chain{}, fmt.Errorf("holds a certificate %w", err)
 	}
 	chain := Chain{Leaf: leaf}
@@ -91,7 +96,7 @@ func ParseChain(data []byte) (Chain, error) {
 			chain.RestErr = fmt.Errorf("certificate %d of the chain is no X.509 certificate: "+parserWords, i+2, err)
 			continue
 		}
-		if err := usable(certificate); err != nil {
+		if err := bearable(certificate); err != nil {
 			chain.RestErr = fmt.Errorf("certificate %d of the chain is one %w", i+2, err)
 			continue
 		}
@@ -114,7 +119,7 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 		if bundle[i], err = x509.ParseCertificate(der); err != nil {
 			return nil, fmt.Errorf("certificate %d of the bundle is no X.509 certificate: "+parserWords, i+1, err)
 		}
-		if err := usable(bundle[i]); err != nil {
+		if err := bearable(bundle[i]); err != nil {
 			return nil, fmt.Errorf("certificate %d of the bundle is one %w", i+1, err)
 		}
 	}
@@ -150,8 +155,9 @@ func certificateBlocks(data []byte, most int) (blocks [][]byte, scanErr, err err
 	return blocks, scanErr, nil
 }
 
-// usable says why TLS cannot use the certificate's key, if so.
-func usable(certificate *x509.Certificate) error {
+// bearable says why nothing should be verified with the certificate's key, if
+// so: it is of a kind that is not known here, or costs too much.
+func bearable(certificate *x509.Certificate) error {
 	switch key := certificate.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits > MaxRSABits {
@@ -162,6 +168,25 @@ func usable(certificate *x509.Certificate) error {
 		return nil
 	}
 	return fmt.Errorf("with a public key of a kind that TLS cannot use (%s)", certificate.PublicKeyAlgorithm)
+}
+
+// usable says why the owner of the certificate can do no TLS handshake with
+// its key, if so, although crypto/tls.X509KeyPair loads it. A CA is asked for
+// no handshake.
+func usable(certificate *x509.Certificate) error {
+	switch key := certificate.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < minRSABits {
+			return fmt.Errorf("with an RSA key of %d bits, with which TLS cannot sign", bits)
+		}
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521(): // RFC 8446 4.2.3
+		default:
+			return fmt.Errorf("with an ECDSA key on curve %s, which TLS does not use", key.Params().Name)
+		}
+	}
+	return nil
 }
 
 // PublicKeyOf returns the public half of the first private key in data (PEM;
@@ -181,14 +206,14 @@ func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 		if block.Type != "PRIVATE KEY" && !strings.HasSuffix(block.Type, " PRIVATE KEY") {
 			continue
 		}
-		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
-			return nil, errors.New("holds an encrypted private key, which no server here can open")
-		}
 		if len(block.Bytes) > maxKeyBytes {
 			return nil, fmt.Errorf("holds a block %.32q of %d bytes, more than any private key has that TLS takes", block.Type, len(block.Bytes))
 		}
 		key, ok := parsePrivateKey(block.Bytes)
 		if !ok {
+			if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
+				return nil, errors.New("holds an encrypted private key, which no server here can open")
+			}
 			return nil, fmt.Errorf("holds a block %.32q that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses", block.Type)
 		}
 		return key.Public(), nil

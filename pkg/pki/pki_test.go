@@ -4,6 +4,9 @@ package pki_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"math/big"
@@ -20,6 +23,11 @@ func TestParseChain(t *testing.T) {
 	ca := pkitest.NewCA("signer")
 	pair := ca.Issue(pkitest.KubeletClient())
 	garbageBlock := "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
+	p224Key, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p224 := p224Key.Public()
 	damagedBlock := strings.Replace(string(ca.PEM()), "\nM", "\n!", 1)
 
 	type result struct {
@@ -56,6 +64,13 @@ func TestParseChain(t *testing.T) {
 		"an RSA key that is too large": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), result{
 			Err: "holds a certificate with an RSA key of 9001 bits, more than the 8192 that TLS takes",
 		}},
+		"an RSA key that is too small": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(1)), E: 65537})), result{
+			Err: "holds a certificate with an RSA key of 1023 bits, with which TLS cannot sign",
+		}},
+		"a curve that TLS does not use": {string(ca.IssueFor(p224)), result{
+			Err: "holds a certificate with an ECDSA key on curve P-224, which TLS does not use",
+		}},
+		"a curve that TLS does not use behind the leaf": {string(pair.ChainWith(ca.IssueFor(p224))), result{Certificates: 2}},
 		"an RSA key that is too large behind the leaf": {string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))), result{
 			Certificates: 1, Rest: "certificate 2 of the chain is one with an RSA key of 9001 bits, more than the 8192 that TLS takes",
 		}},
@@ -91,6 +106,7 @@ func TestParseBundle(t *testing.T) {
 		"two CAs":         {data: string(one.PEM()) + string(other.PEM()), want: 2},
 		"nothing":         {wantErr: "is empty"},
 		"one of two bad":  {data: string(one.PEM()) + damaged, wantErr: "holds 2 PEM blocks of which 1 are damaged"},
+		"a small key":     {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: big.NewInt(1<<62 - 57), E: 65537})), want: 2},
 		"garbage in one":  {data: string(one.PEM()) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: "certificate 2 of the bundle is no X.509 certificate: x509: malformed certificate"},
 		"no certificates": {data: "rubbish", wantErr: "holds no PEM block of type CERTIFICATE"},
 	}
@@ -129,6 +145,10 @@ func TestPublicKeyOf(t *testing.T) {
 		"no key":                       {data: ca.PEM(), wantText: "holds no PEM block of a private key"},
 		"encrypted, PKCS #8":           {data: encrypted, wantText: "holds an encrypted private key, which no server here can open"},
 		"encrypted, legacy":            {data: encryptedLegacy, wantText: "holds an encrypted private key, which no server here can open"},
+		"said to be encrypted and is not": {
+			data: bytes.ReplaceAll(pairs[pkitest.ECDSA].Key, []byte(" PRIVATE KEY"), []byte(" ENCRYPTED PRIVATE KEY")),
+			of:   pkitest.ECDSA, wantText: "ECDSA P-256",
+		},
 		"a block that is too large": {
 			data:     []byte("-----BEGIN EC PRIVATE KEY-----\n" + strings.Repeat("AAAA", 4<<10) + "\n-----END EC PRIVATE KEY-----\n"),
 			wantText: `holds a block "EC PRIVATE KEY" of 12288 bytes, more than any private key has that TLS takes`,

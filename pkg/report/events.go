@@ -180,7 +180,7 @@ func (n Notice) action() string {
 		return "Deny"
 	case RequestByBreakGlass:
 		return "Allow"
-	case FindingRaised, FindingCleared, CertificateRotated, Verified, NotVerified:
+	case FindingRaised, FindingCleared, FindingStands, CertificateRotated, Verified, NotVerified:
 		return "Check"
 	}
 	return "Check"
@@ -190,12 +190,16 @@ func (n Notice) action() string {
 func (n Notice) words() (kind, reason, note string) {
 	f := n.Finding
 	switch n.What {
-	case FindingRaised:
+	case FindingRaised, FindingStands:
 		kind = corev1.EventTypeWarning
 		if f.Severity() == finding.Info {
 			kind = corev1.EventTypeNormal
 		}
-		return kind, string(f.Reason), fmt.Sprintf("%s: %s. To do: %s. Control: %s", f.Location, f.Message, f.Remedy, finding.ControlsText)
+		still := ""
+		if n.What == FindingStands {
+			still = "Still: "
+		}
+		return kind, string(f.Reason), fmt.Sprintf("%s%s: %s. To do: %s. Control: %s", still, f.Location, f.Message, f.Remedy, finding.ControlsText)
 	case FindingCleared:
 		return corev1.EventTypeNormal, string(f.Reason), fmt.Sprintf("Cleared: %s no longer stands at %s. It was: %s. Control: %s", f.Reason, f.Location, f.Message, finding.ControlsText)
 	case CertificateRotated:

@@ -25,7 +25,7 @@ func NewLogger(w io.Writer, format string, level slog.Level) (*slog.Logger, erro
 	return nil, fmt.Errorf("log format %q is neither json nor text", format)
 }
 
-// Log writes a line for each notice. The keys are a contract: reason severity
+// Log writes a line for each notice but [FindingStands]. The keys are a contract: reason severity
 // controls location message remedy node notBefore notAfter serial sha256 user
 // operation verdict.
 type Log struct{ log *slog.Logger }
@@ -38,6 +38,8 @@ func (l *Log) Tell(ctx context.Context, n Notice) {
 	level := slog.LevelInfo
 	attributes := make([]slog.Attr, 0, 16)
 	switch n.What {
+	case FindingStands:
+		return // the log tells edges only
 	case FindingRaised:
 		level = levelOf(n.Finding)
 		attributes = append(attributes, findingAttributes(n.Finding)...)

@@ -18,8 +18,11 @@ type What string
 
 // All that is told.
 const (
-	FindingRaised       What = "Finding raised"
-	FindingCleared      What = "Finding cleared"
+	FindingRaised  What = "Finding raised"
+	FindingCleared What = "Finding cleared"
+	// FindingStands is told each hour of a finding that was raised and not
+	// cleared, since Events expire.
+	FindingStands       What = "Finding stands"
 	CertificateRotated  What = "Certificate rotated"
 	Verified            What = "Verified"
 	NotVerified         What = "Not verified"

@@ -6,6 +6,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"time"
 
@@ -18,11 +19,44 @@ import (
 // while it was under way; the next wake-up or tick goes on.
 const maxArms = 3
 
+// kubeletPatience is how long a finding from the kubelet's answer must last to
+// be told: a kubelet that restarts is back within seconds, one that is given
+// new CAs takes a moment to load them.
+const kubeletPatience = 10 * time.Second
+
 // Watcher is what wakes the agent; see package watch.
 type Watcher interface {
 	Arm(directories []hostfs.Directory) (changed bool)
 	Wake() <-chan struct{}
 }
+
+// Kubelet is asked in the background; see package probe.
+type Kubelet interface {
+	Ask()
+	Answered() <-chan struct{}
+}
+
+// Meter is told of every look.
+type Meter interface {
+	// Looked: what made the agent look (one of the constants of Trigger), how
+	// long it took, what it saw.
+	Looked(trigger Trigger, took time.Duration, seen scan.Snapshot)
+}
+
+// Trigger is what made the agent look.
+type Trigger string
+
+// All triggers.
+const (
+	Start       Trigger = "start"   // of the agent
+	FileEvent   Trigger = "event"   // of inotify
+	Tick        Trigger = "tick"    // of the clock, each Resync
+	Moment      Trigger = "moment"  // at which something has settled, or a verdict may change
+	KubeletSaid Trigger = "kubelet" // an answer
+)
+
+// Triggers returns all of them.
+func Triggers() []Trigger { return []Trigger{Start, FileEvent, Tick, Moment, KubeletSaid} }
 
 // Agent looks at a host for as long as it runs.
 type Agent struct {
@@ -31,34 +65,48 @@ type Agent struct {
 	// Chain lists the directories on the way to a path of the host.
 	Chain   func(hostPath string) []hostfs.Directory
 	Watcher Watcher
+	// Kubelet is nil where none is asked.
+	Kubelet Kubelet
 	// Teller is told of every edge.
 	Teller report.Teller
+	Meter  Meter
 	// Object that the notices are about.
 	Object report.Object
 	Now    func() time.Time
 	Log    *slog.Logger
 	// Resync is the time after which it looks in any case, Settle how long a
-	// finding must last to be told.
+	// finding from files must last to be told.
 	Resync, Settle time.Duration
 }
 
 // Run looks until the context ends.
 func (a *Agent) Run(ctx context.Context) error {
-	ledger := newLedger(a.Settle)
+	ledger := newLedger(a.Settle, kubeletPatience)
 	tick := time.NewTicker(a.Resync)
 	defer tick.Stop()
-	how := ""
+	var answered <-chan struct{}
+	if a.Kubelet != nil {
+		answered = a.Kubelet.Answered()
+	}
+	how, contents, trigger := "", [sha256.Size]byte{}, Start
 	for {
+		begin := a.Now()
 		snapshot := a.look()
-		if snapshot.Layout.How != how {
+		a.Meter.Looked(trigger, a.Now().Sub(begin), snapshot)
+		notices, again := ledger.observe(snapshot)
+		// What is found while a file is being replaced is not worth a word.
+		if snapshot.Layout.How != how && !ledger.filesSettling {
 			how = snapshot.Layout.How
 			a.tellFound(snapshot)
 		}
-		notices, again := ledger.observe(snapshot)
 		for _, notice := range notices {
 			notice.Object = a.Object
 			a.Teller.Tell(ctx, notice)
 		}
+		if a.Kubelet != nil && (trigger == Start || trigger == Tick || snapshot.Contents != contents || ledger.kubeletSettling) {
+			a.Kubelet.Ask()
+		}
+		contents = snapshot.Contents
 		if next := snapshot.NextChange; !next.IsZero() {
 			again = earliest(again, next)
 		}
@@ -68,8 +116,13 @@ func (a *Agent) Run(ctx context.Context) error {
 			stop()
 			return nil
 		case <-a.Watcher.Wake():
+			trigger = FileEvent
+		case <-answered:
+			trigger = KubeletSaid
 		case <-tick.C:
+			trigger = Tick
 		case <-due:
+			trigger = Moment
 		}
 		stop()
 	}
@@ -103,13 +156,14 @@ func (a *Agent) look() scan.Snapshot {
 
 func (a *Agent) tellFound(s scan.Snapshot) {
 	a.Log.Info("Looking at", "how", s.Layout.How, "revision", s.Layout.Revision,
-		"certificate", s.Layout.Certificate.Host, "key", s.Layout.Key.Host, "clientCA", s.Layout.ClientCA)
+		"certificate", s.Layout.Certificate.Host, "key", s.Layout.Key.Host,
+		"clientCA", s.Layout.ClientCA, "kubeletCA", s.Layout.KubeletCA.Host)
 }
 
 // Settled looks until nothing is settling any more, at most twice the settle
 // time, and returns the last look: for who wants to know once.
 func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
-	ledger := newLedger(a.Settle)
+	ledger := newLedger(a.Settle, a.Settle)
 	deadline := a.Now().Add(2 * a.Settle)
 	for {
 		snapshot := a.Scan(a.Now())

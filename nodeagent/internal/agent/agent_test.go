@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,13 @@ func (h *host) scan(now time.Time) scan.Snapshot {
 		s.NextChange = h.expires
 	}
 	return s
+}
+
+// meter gathers what made the agent look.
+type meter struct{ triggers []Trigger }
+
+func (m *meter) Looked(trigger Trigger, _ time.Duration, _ scan.Snapshot) {
+	m.triggers = append(m.triggers, trigger)
 }
 
 type wakes chan struct{}
@@ -116,7 +124,7 @@ func TestRun(t *testing.T) {
 				wake := make(wakes, 1)
 				got := &told{start: start}
 				a := &Agent{
-					Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Watcher: wake, Teller: got,
+					Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Watcher: wake, Teller: got, Meter: &meter{},
 					Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: 30 * time.Second, Settle: time.Second,
 				}
 				ctx, cancel := context.WithCancel(t.Context())
@@ -134,6 +142,116 @@ func TestRun(t *testing.T) {
 			})
 		})
 	}
+}
+
+// late is a watcher that finds a directory to be new once, in which meanwhile
+// something has happened that nobody was woken by.
+type late struct {
+	wakes
+	happens func()
+}
+
+func (l *late) Arm([]hostfs.Directory) bool {
+	if l.happens == nil {
+		return false
+	}
+	l.happens()
+	l.happens = nil
+	return true
+}
+
+// TestLooksAgainAfterArming: what happened between the look and the moment
+// from which a directory was watched is seen, without an event or a tick.
+func TestLooksAgainAfterArming(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, got := &host{}, &told{start: time.Now()}
+		a := &Agent{
+			Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Teller: got, Meter: &meter{},
+			Watcher: &late{happens: func() { h.write("KeyMissing") }},
+			Now:     time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Hour, Settle: time.Second,
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := a.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if d := cmp.Diff([]string{"1s raised KeyMissing", "1s Not verified"}, got.lines); d != "" {
+			t.Errorf("told (-want +got):\n%s", d)
+		}
+	})
+}
+
+// kubelet counts how often it is asked, and answers when it is told to.
+type kubelet struct {
+	asked    atomic.Int64
+	answered chan struct{}
+}
+
+func (k *kubelet) Ask()                      { k.asked.Add(1) }
+func (k *kubelet) Answered() <-chan struct{} { return k.answered }
+
+// TestAsksTheKubelet: at the start, at each tick, when something has changed and
+// while what it said has not lasted long enough, but not on each event.
+func TestAsksTheKubelet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, got, counted := &host{}, &told{start: time.Now()}, &meter{}
+		k, wake := &kubelet{answered: make(chan struct{})}, make(wakes)
+		says := ""
+		a := &Agent{
+			Scan: func(now time.Time) scan.Snapshot {
+				s := h.scan(now)
+				if says != "" {
+					s.Kubelet = []finding.Finding{{Reason: finding.Reason(says), Location: "kubelet"}}
+					s.Contents[0]++
+				}
+				return s
+			},
+			Chain: func(string) []hostfs.Directory { return nil }, Teller: got, Meter: counted, Watcher: wake, Kubelet: k,
+			Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute, Settle: time.Second,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- a.Run(ctx) }()
+		synctest.Wait()
+		asked := func(what string, want int64) {
+			t.Helper()
+			synctest.Wait()
+			if got := k.asked.Load(); got != want {
+				t.Errorf("%s: asked %d times so far, want %d", what, got, want)
+			}
+		}
+		asked("start", 1)
+		for range 5 {
+			wake <- struct{}{}
+		}
+		asked("events that change nothing", 1)
+		h.write("KeyMissing")
+		wake <- struct{}{}
+		asked("a change", 2)
+		pass(30 * time.Second)
+		asked("settled", 2)
+		pass(31 * time.Second)
+		asked("tick", 3)
+		says = "KubeletNotTLS"
+		k.answered <- struct{}{}
+		asked("an answer that is not told yet", 4)
+		k.answered <- struct{}{}
+		asked("the same answer, not told yet", 5)
+		pass(20 * time.Second)
+		asked("told", 5)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		want := []string{"0s Verified", "1s raised KeyMissing", "1s Not verified", "1m11s raised KubeletNotTLS"}
+		if d := cmp.Diff(want, got.lines); d != "" {
+			t.Errorf("told (-want +got):\n%s", d)
+		}
+		triggers := []Trigger{Start, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, Moment, Tick, KubeletSaid, KubeletSaid, Moment}
+		if d := cmp.Diff(triggers, counted.triggers); d != "" {
+			t.Errorf("looks (-want +got):\n%s", d)
+		}
+	})
 }
 
 // TestSettled: --once does not report what is gone a moment later, and does

@@ -11,32 +11,49 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
+// remindAfter is how long a finding stands before it is told of once more: an
+// API server keeps an Event for an hour unless it is told otherwise
+// (kube-apiserver --event-ttl).
+const remindAfter = time.Hour
+
 // ledger knows what was told and turns snapshots into notices.
 //
 // A finding that comes from files is told once it has lasted for settle:
 // writers replace certificate and key one after the other, and what is seen in
-// between is no fault. One that comes from the clock, so that nothing read was
-// different from the look before, is told at once. The same holds for findings
-// that went away while others are settling.
+// between is no fault. One that comes from the kubelet's answer has longer,
+// patience, since kubelets restart. One that comes from the clock, so that
+// nothing read or answered was different from the look before, is told at once.
+// The same holds for findings that went away while others are settling.
+//
+// A finding that went away in the same look in which something Unverified came
+// up is veiled by that: nobody knows whether it is gone. It stands until the
+// veil is lifted.
 type ledger struct {
-	settle time.Duration
+	settle, patience time.Duration
 
 	looked   bool
 	contents [32]byte
-	// since is when each finding that stands was first seen, gone since when
-	// each one that was told is not seen any more.
-	since, gone map[finding.ID]time.Time
-	told        map[finding.ID]finding.Finding
+	// due is when each finding that stands has lasted long enough, gone since
+	// when each one that was told is not seen any more, veils what hides one.
+	due, gone map[finding.ID]time.Time
+	veils     map[finding.ID]finding.ID
+	told      map[finding.ID]finding.Finding
+	toldAt    map[finding.ID]time.Time
+
 	certificate *x509.Certificate // the last sound one
 	verdict     finding.Verdict
 	verdictTold bool
+
+	// filesSettling: at the last look something from files had not lasted long
+	// enough; kubeletSettling: something that the kubelet answered.
+	filesSettling, kubeletSettling bool
 }
 
-func newLedger(settle time.Duration) *ledger {
+func newLedger(settle, patience time.Duration) *ledger {
 	return &ledger{
-		settle: settle,
-		since:  map[finding.ID]time.Time{}, gone: map[finding.ID]time.Time{},
-		told: map[finding.ID]finding.Finding{},
+		settle: settle, patience: patience,
+		due: map[finding.ID]time.Time{}, gone: map[finding.ID]time.Time{}, veils: map[finding.ID]finding.ID{},
+		told: map[finding.ID]finding.Finding{}, toldAt: map[finding.ID]time.Time{},
 	}
 }
 
@@ -46,51 +63,73 @@ func (l *ledger) observe(s scan.Snapshot) (notices []report.Notice, again time.T
 	byClock := l.looked && s.Contents == l.contents
 	l.looked, l.contents = true, s.Contents
 
-	standing := make(map[finding.ID]finding.Finding, len(s.Findings))
-	for _, f := range s.Findings {
-		standing[f.ID()] = f
-		if _, known := l.since[f.ID()]; !known {
-			l.since[f.ID()] = s.At
-			if byClock {
-				l.since[f.ID()] = s.At.Add(-l.settle)
+	standing := make(map[finding.ID]finding.Finding)
+	var veils []finding.ID // Unverified since this look
+	stand := func(findings []finding.Finding, patience time.Duration) (settling bool) {
+		for _, f := range findings {
+			id := f.ID()
+			standing[id] = f
+			delete(l.gone, id)
+			delete(l.veils, id)
+			if _, known := l.due[id]; !known {
+				if f.Severity() == finding.Unverified {
+					veils = append(veils, id)
+				}
+				l.due[id] = s.At
+				if !byClock {
+					l.due[id] = s.At.Add(patience)
+				}
+			}
+			if _, told := l.told[id]; !told && l.due[id].After(s.At) {
+				settling = true
+				again = earliest(again, l.due[id])
 			}
 		}
-		delete(l.gone, f.ID())
+		return settling
 	}
-	for id := range l.since {
+	l.filesSettling = stand(s.Findings, l.settle)
+	l.kubeletSettling = stand(s.Kubelet, l.patience)
+	settling := l.filesSettling || l.kubeletSettling
+	for id := range l.due {
 		if _, stands := standing[id]; !stands {
-			delete(l.since, id)
+			delete(l.due, id)
 		}
 	}
-	for id := range l.told {
+	for id, f := range l.told {
 		if _, stands := standing[id]; stands {
 			continue
 		}
-		if _, known := l.gone[id]; !known {
-			l.gone[id] = s.At
+		if _, veiled := standing[l.veils[id]]; veiled {
+			continue
 		}
+		delete(l.veils, id)
+		if _, known := l.gone[id]; known {
+			continue
+		}
+		if len(veils) > 0 && f.Severity() != finding.Unverified {
+			l.veils[id] = veils[0]
+			continue
+		}
+		l.gone[id] = s.At
 	}
 
-	// What the told findings become: those that were told and stand, and those
-	// that have lasted.
+	// What the told findings become: those that were told and stand or are
+	// veiled, and those that have lasted.
 	var before, after []finding.Finding
-	settling := false
 	for id, f := range l.told {
 		before = append(before, f)
-		if _, gone := l.gone[id]; !gone {
-			after = append(after, standing[id])
-		}
-	}
-	for id, f := range standing {
-		if _, known := l.told[id]; known {
+		if _, gone := l.gone[id]; gone {
 			continue
 		}
-		if due := l.since[id].Add(l.settle); due.After(s.At) {
-			settling = true
-			again = earliest(again, due)
-			continue
+		if now, stands := standing[id]; stands {
+			f = now
 		}
 		after = append(after, f)
+	}
+	for id, f := range standing {
+		if _, known := l.told[id]; !known && !l.due[id].After(s.At) {
+			after = append(after, f)
+		}
 	}
 	if settling {
 		for id, since := range l.gone {
@@ -104,14 +143,20 @@ func (l *ledger) observe(s scan.Snapshot) (notices []report.Notice, again time.T
 	raised, cleared := finding.Diff(before, after)
 	for _, f := range raised {
 		notices = append(notices, report.Notice{What: report.FindingRaised, At: s.At, Finding: f})
+		l.toldAt[f.ID()] = s.At
 	}
 	for _, f := range cleared {
 		notices = append(notices, report.Notice{What: report.FindingCleared, At: s.At, Finding: f})
 		delete(l.gone, f.ID())
+		delete(l.toldAt, f.ID())
 	}
 	l.told = make(map[finding.ID]finding.Finding, len(after))
-	for _, f := range after {
+	for _, f := range finding.Sort(after) {
 		l.told[f.ID()] = f
+		if s.At.Sub(l.toldAt[f.ID()]) >= remindAfter {
+			notices = append(notices, report.Notice{What: report.FindingStands, At: s.At, Finding: f})
+			l.toldAt[f.ID()] = s.At
+		}
 	}
 
 	if s.Sound && !s.Leaf.Equal(l.certificate) {
@@ -120,9 +165,10 @@ func (l *ledger) observe(s scan.Snapshot) (notices []report.Notice, again time.T
 		}
 		l.certificate = s.Leaf
 	}
-	// The first verdict waits until everything has settled, so that it is true.
+	// The first verdict waits until it is true: a Violation that stands is
+	// enough for that, otherwise everything must have settled.
 	if verdict := finding.VerdictOf(after); verdict != l.verdict || !l.verdictTold {
-		if l.verdictTold || !settling {
+		if l.verdictTold || verdict == finding.NotCompliant || (!settling && !s.Waiting) {
 			notices = append(notices, summary(s, verdict, after))
 			l.verdict, l.verdictTold = verdict, true
 		}

@@ -54,7 +54,9 @@ func (f *FS) Owned(info fs.FileInfo) bool {
 }
 
 // Open opens a file for reading. What is not a regular file can only be asked
-// for its Stat.
+// for its Stat. The error of a file that is not there wraps [fs.ErrNotExist];
+// where that says nothing of the host, since the directory in which it should
+// be is a mount of one that the host has deleted, it wraps ESTALE instead.
 func (f *FS) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
@@ -62,12 +64,12 @@ func (f *FS) Open(name string) (fs.File, error) {
 	// The handle is one of O_PATH, which nothing on the other side notices.
 	handle, err := pathrs.OpenInRoot(f.root, name)
 	if err != nil {
-		return nil, pathError(name, err)
+		return nil, f.pathError(name, err)
 	}
 	info, err := handle.Stat()
 	if err != nil {
 		_ = handle.Close()
-		return nil, pathError(name, err)
+		return nil, f.pathError(name, err)
 	}
 	if !info.Mode().IsRegular() {
 		return handle, nil
@@ -75,7 +77,7 @@ func (f *FS) Open(name string) (fs.File, error) {
 	file, err := pathrs.Reopen(handle, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC)
 	_ = handle.Close()
 	if err != nil {
-		return nil, pathError(name, err)
+		return nil, f.pathError(name, err)
 	}
 	return file, nil
 }
@@ -90,7 +92,7 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, pathError(name, err)
+		return nil, f.pathError(name, err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: "/" + name, Err: errors.New("not a regular file")}
@@ -98,7 +100,7 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	// One byte more than allowed tells that there is more.
 	data, err := io.ReadAll(io.LimitReader(file, f.maxBytes+1))
 	if err != nil {
-		return nil, pathError(name, err)
+		return nil, f.pathError(name, err)
 	}
 	if int64(len(data)) > f.maxBytes {
 		return nil, &fs.PathError{Op: "read", Path: "/" + name, Err: fmt.Errorf("larger than %d bytes", f.maxBytes)}
@@ -113,7 +115,7 @@ func (f *FS) Stat(name string) (fs.FileInfo, error) {
 	}
 	handle, err := pathrs.OpenInRoot(f.root, name)
 	if err != nil {
-		return nil, pathError(name, err)
+		return nil, f.pathError(name, err)
 	}
 	defer func() { _ = handle.Close() }()
 	return handle.Stat()
@@ -121,81 +123,96 @@ func (f *FS) Stat(name string) (fs.FileInfo, error) {
 
 // pathError says which path of the host it was, once. A path through a file
 // that is no directory does not exist, like any other that is not there.
-func pathError(name string, err error) error {
+func (f *FS) pathError(name string, err error) error {
 	if cause, ok := errors.AsType[syscall.Errno](err); ok {
 		err = cause
 	}
 	if errors.Is(err, syscall.ENOTDIR) {
 		err = fmt.Errorf("%w (%w)", fs.ErrNotExist, err)
 	}
+	if errors.Is(err, fs.ErrNotExist) && f.inDeleted(name) {
+		err = syscall.ESTALE
+	}
 	return &fs.PathError{Op: "open", Path: "/" + name, Err: err}
+}
+
+// inDeleted: the way to a path ends in a directory without a name. Such a one
+// can be come by only where it is mounted: the platform replaces directories by
+// new ones (library-go pkg/operator/staticpod/internal/atomicdir), and a mount
+// goes on showing the old one.
+func (f *FS) inDeleted(name string) bool {
+	chain := f.Chain(name)
+	return len(chain) > 0 && chain[len(chain)-1].Deleted
 }
 
 const (
 	// maxSymlinks is the kernel's own limit on the way to one file.
 	maxSymlinks = 40
-	// maxDirectories bounds the directories on the way to one file.
-	maxDirectories = 256
+	// maxLookups bounds the names that are looked up on the way to one file.
+	maxLookups = 256
 )
 
-// Directory is a directory as it is now.
+// Directory is a directory as it is now, and a name that is looked up in it.
 type Directory struct {
 	// Path is where it can be opened, root included, free of symlinks.
 	Path string
 	// Device and Inode tell it from another one at the same path.
 	Device, Inode uint64
+	// Name is empty where the way ends here.
+	Name string
+	// Deleted: it has no name on its file system any more.
+	Deleted bool
 }
 
-// Chain returns every existing directory that is passed on the way to a path
-// of the host, from the root down, over symlinks and what they point to: those
-// in which something must happen for the path to lead elsewhere. Where the
-// path does not exist the chain ends with its nearest existing ancestor.
+// Chain returns every lookup of a name in an existing directory on the way to
+// a path of the host, from the root down, over symlinks and what they point
+// to: something must happen to one of these names for the path to lead
+// elsewhere. Where the path does not exist the chain ends with the name that is
+// missing in its nearest existing ancestor, where it is a directory, with that.
 func (f *FS) Chain(hostPath string) []Directory {
 	var chain []Directory
-	add := func(at string) bool {
+	add := func(at, name string) bool {
 		// The root alone may be a symlink; the others were found to be none.
 		look := os.Lstat
 		if at == "/" {
 			look = os.Stat
 		}
 		info, err := look(path.Join(f.root, at))
-		if err != nil || !info.IsDir() || len(chain) == maxDirectories {
+		if err != nil || !info.IsDir() || len(chain) == maxLookups {
 			return false
 		}
 		stat, _ := info.Sys().(*syscall.Stat_t)
 		// Dev is narrower on some architectures.
-		chain = append(chain, Directory{path.Join(f.root, at), uint64(stat.Dev), stat.Ino}) //nolint:unconvert // see above
+		device := uint64(stat.Dev) //nolint:unconvert // see above
+		chain = append(chain, Directory{path.Join(f.root, at), device, stat.Ino, name, stat.Nlink == 0})
 		return true
 	}
 	at, rest, links := "/", elements(hostPath), 0
-	if !add(at) {
-		return nil
-	}
 	for len(rest) > 0 {
-		next := path.Join(at, rest[0])
+		name := rest[0]
+		next := path.Join(at, name)
 		rest = rest[1:]
 		if next == "/" { // never a link here, even if the root's own path is one
 			at = next
 			continue
 		}
-		target, err := os.Readlink(path.Join(f.root, next))
-		if err == nil {
-			if links++; links > maxSymlinks {
-				return chain
-			}
-			if path.IsAbs(target) {
-				next = "/"
-			} else {
-				next = at
-			}
-			at, rest = next, append(elements(target), rest...)
-			continue
-		}
-		at = next
-		if !add(at) {
+		if !add(at, name) {
 			return chain
 		}
+		target, err := os.Readlink(path.Join(f.root, next))
+		if err != nil {
+			at = next
+			continue
+		}
+		if links++; links > maxSymlinks {
+			return chain
+		}
+		if path.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(elements(target), rest...)
 	}
+	add(at, "")
 	return chain
 }
 

@@ -3,11 +3,14 @@
 package hostfs_test
 
 import (
+	"bytes"
+	stdcmp "cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -483,7 +486,7 @@ func TestChain(t *testing.T) {
 		}
 		host := newFS(t, last, maxBytes)
 		for links, want := range map[int][]string{40: {"/", "/target"}, 41: {"/"}} {
-			if d := cmp.Diff(want, paths(t, last, host.Chain(fmt.Sprintf("/link%d/file", links)))); d != "" {
+			if d := cmp.Diff(want, unique(paths(t, last, host.Chain(fmt.Sprintf("/link%d/file", links))))); d != "" {
 				t.Errorf("chain over %d links (-want +got):\n%s", links, d)
 			}
 			if _, err := host.Stat(fmt.Sprintf("link%d/file", links)); (err == nil) != (links <= 40) {
@@ -491,6 +494,87 @@ func TestChain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestChainNames: what is looked up in each directory.
+func TestChainNames(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root,
+		[2]string{"secret/..data", "-> ..2026_11_22"}, [2]string{"secret/..2026_11_22/tls.crt", "text"},
+		[2]string{"secret/tls.crt", "-> ..data/tls.crt"}, [2]string{"etc/absolute", "-> /secret"})
+	cases := map[string][]string{
+		"/secret/tls.crt":    {"/ secret", "/secret tls.crt", "/secret ..data", "/secret ..2026_11_22", "/secret/..2026_11_22 tls.crt"},
+		"/etc/absolute/none": {"/ etc", "/etc absolute", "/ secret", "/secret none"},
+		"/etc/none/none":     {"/ etc", "/etc none"},
+		"/etc":               {"/ etc", "/etc "},
+	}
+	for path, want := range cases {
+		t.Run(path, func(t *testing.T) {
+			var got []string
+			for _, d := range newFS(t, root, maxBytes).Chain(path) {
+				got = append(got, stdcmp.Or(strings.TrimPrefix(d.Path, root), "/")+" "+d.Name)
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("chain of %s (-want +got):\n%s", path, d)
+			}
+		})
+	}
+}
+
+// TestStaleMount: what is missing in a mounted directory that the host has
+// deleted is not missing on the host. Mounting needs a namespace of our own, so
+// the test runs once more in one.
+func TestStaleMount(t *testing.T) {
+	const inside = "HOSTFS_TEST_IN_NAMESPACE"
+	if os.Getenv(inside) == "" {
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStaleMount$", "-test.v")
+		again.Env = append(os.Environ(), inside+"=1")
+		again.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := again.CombinedOutput()
+		if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran && os.Getenv("CI") == "" {
+			t.Skipf("no namespaces to be had here: %v", err)
+		}
+		if err != nil || !bytes.Contains(out, []byte("--- PASS: TestStaleMount")) {
+			t.Errorf("in a namespace: %v\n%s", err, out)
+		}
+		return
+	}
+
+	base := t.TempDir()
+	root, leaf, staging := base+"/host", base+"/real/secrets/kubelet-client", base+"/real/staging"
+	mounted := root + "/etc/secrets/kubelet-client"
+	tree(t, base, [2]string{"real/secrets/kubelet-client/tls.crt", "old"}, [2]string{"host/etc/secrets/kubelet-client/", ""}, [2]string{"real/staging/tls.crt", "new"})
+	if err := unix.Mount(leaf, mounted, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mounted, unix.MNT_DETACH) })
+	host := newFS(t, root, maxBytes)
+	look := func(when, name string, want error) {
+		t.Helper()
+		_, err := host.ReadFile(name)
+		_, statErr := host.Stat(name)
+		for _, err := range []error{err, statErr} {
+			if !errors.Is(err, want) || (want != nil && errors.Is(err, syscall.ESTALE) != errors.Is(want, syscall.ESTALE)) {
+				t.Errorf("%s, %s: got %v, want %v", when, name, err, want)
+			}
+		}
+	}
+	look("before", "etc/secrets/kubelet-client/tls.crt", nil)
+	look("before", "etc/secrets/kubelet-client/tls.key", fs.ErrNotExist)
+	if err := unix.Renameat2(unix.AT_FDCWD, staging, unix.AT_FDCWD, leaf, unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(staging); err != nil {
+		t.Fatal(err)
+	}
+	look("swapped", "etc/secrets/kubelet-client/tls.crt", syscall.ESTALE)
+	look("swapped", "etc/secrets/kubelet-client/deep/down", syscall.ESTALE)
+	look("swapped", "etc/secrets/other", fs.ErrNotExist)
+	look("swapped", "etc/none/kubelet-client/tls.crt", fs.ErrNotExist)
 }
 
 func unique(all []string) []string {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package scan takes one look at a host: which files its kube-apiserver uses,
-// what is in them, what is wrong. It keeps nothing between two looks.
+// what is in them, what its kubelet answered, what is wrong. It keeps nothing
+// between two looks.
 package scan
 
 import (
@@ -12,6 +13,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,33 +43,55 @@ type Options struct {
 
 // Snapshot is what one look saw. It is not changed afterwards.
 type Snapshot struct {
-	At       time.Time
-	Layout   staticpod.Layout
+	At     time.Time
+	Layout staticpod.Layout
+	// Findings are those that come from files.
 	Findings []finding.Finding
+	// Kubelet are those that come from the kubelet's answer, Waiting that it
+	// has been asked and has not answered yet.
+	Kubelet []finding.Finding
+	Waiting bool
+	// Serving is the kubelet's own certificate; nil where none was seen.
+	// ServingAt says which kubelet; empty where none has answered.
+	Serving   *x509.Certificate
+	ServingAt finding.Location
 	// Leaf is the certificate; nil where none could be read.
 	Leaf *x509.Certificate
 	// Sound: the pair is there and no Violation stands against it.
 	Sound bool
 	// Contents is the same in two snapshots if and only if all that was read
-	// was: what differs between their findings then comes from the clock.
+	// and answered was: what differs between their findings then comes from
+	// the clock.
 	Contents [sha256.Size]byte
 	// NextChange is the next moment at which the findings may change by the
 	// clock alone; zero where there is none.
 	NextChange time.Time
 }
 
-// Scan looks at the host. It has no error: what cannot be looked at is a
-// finding.
-func Scan(host Host, options Options, now time.Time) Snapshot {
+// All are the findings of both kinds.
+func (s Snapshot) All() []finding.Finding {
+	return finding.Sort(slices.Concat(s.Findings, s.Kubelet))
+}
+
+// Kubelet gives what the kubelet answered last.
+type Kubelet interface {
+	// Answer is nil before there is one.
+	Answer() *check.KubeletAnswer
+}
+
+// Scan looks at the host and at what its kubelet answered; kubelet is nil where
+// none is asked. It has no error: what cannot be looked at is a finding.
+func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	layout := staticpod.Discover(host, options.Directory)
 	if options.ClientCA != "" {
 		layout.ClientCA = options.ClientCA
 	}
-	certificate, key, clientCA := configured(host, layout.Certificate), configured(host, layout.Key), read(host, layout.ClientCA)
+	certificate, key := configured(host, layout.Certificate), configured(host, layout.Key)
+	clientCA, kubeletCA := read(host, layout.ClientCA), configured(host, layout.KubeletCA)
 	files := check.NewClientFiles(certificate, key, clientCA, options.ExpiringFraction)
 	fileFindings := files.Findings(now)
 
-	snapshot := Snapshot{At: now, Layout: layout, Contents: contents(layout, certificate, key, clientCA)}
+	snapshot := Snapshot{At: now, Layout: layout}
 	snapshot.Findings = append(snapshot.Findings, fileFindings...)
 	if layout.Manifest != "" {
 		snapshot.Findings = append(snapshot.Findings, check.ManifestFindings(check.Manifest{
@@ -83,6 +107,24 @@ func Scan(host Host, options Options, now time.Time) Snapshot {
 	snapshot.Leaf = pair.Leaf()
 	snapshot.Sound = pair.Loads() && len(finding.OfSeverity(fileFindings, finding.Violation)) == 0
 	snapshot.NextChange, _ = pair.NextChange(now)
+
+	var answer *check.KubeletAnswer
+	if kubelet != nil {
+		answer = kubelet.Answer()
+		snapshot.Waiting = answer == nil
+	}
+	if answer != nil {
+		seen := check.NewKubelet(*answer, pair, kubeletCA)
+		snapshot.Kubelet = seen.Findings(now)
+		if next, ok := seen.NextChange(now); ok && (snapshot.NextChange.IsZero() || next.Before(snapshot.NextChange)) {
+			snapshot.NextChange = next
+		}
+		snapshot.ServingAt = answer.At
+		if len(answer.Certificates) > 0 {
+			snapshot.Serving = answer.Certificates[0]
+		}
+	}
+	snapshot.Contents = contents(layout, answer, certificate, key, clientCA, kubeletCA)
 	return snapshot
 }
 
@@ -145,13 +187,20 @@ func read(host Host, hostPath string) check.File {
 	return facts
 }
 
-// contents sums up all that was read.
-func contents(layout staticpod.Layout, files ...check.File) (sum [sha256.Size]byte) {
+// contents sums up all that was read and answered.
+func contents(layout staticpod.Layout, answer *check.KubeletAnswer, files ...check.File) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	field(h, fmt.Sprintf("%+v", layout))
 	for _, file := range files {
 		field(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
 		field(h, string(file.Data))
+	}
+	if answer != nil {
+		// Without the error's text, of which nothing hangs.
+		field(h, fmt.Sprintf("%t %t %t %t %x", answer.Err != nil, answer.NotTLS, answer.AsksClients, answer.ReadOnlyOpen, answer.AcceptedCAs))
+		for _, certificate := range answer.Certificates {
+			field(h, string(certificate.Raw))
+		}
 	}
 	h.Sum(sum[:0])
 	return sum

@@ -4,8 +4,10 @@ package scan_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -54,7 +56,7 @@ func look(t *testing.T, host scan.Host, options scan.Options, now time.Time) sca
 	t.Helper()
 	options.ExpiringFraction = check.DefaultExpiringFraction
 	result := make(chan scan.Snapshot, 1)
-	go func() { result <- scan.Scan(host, options, now) }()
+	go func() { result <- scan.Scan(host, nil, options, now) }()
 	select {
 	case snapshot := <-result:
 		return snapshot
@@ -199,6 +201,22 @@ func TestScan(t *testing.T) {
 		"2 MiB of key":             {change: write(keyAt, large), want: []string{"FileTooLarge " + key + tooLarge}},
 		"link to itself":           {change: instead(certificateAt, loop), want: []string{"Unreadable " + certificate + ": it cannot be read: open " + certificate + ": too many levels of symbolic links"}},
 
+		"10,000 blocks before the certificate": {change: func(t *testing.T, n node) {
+			put(t, n.Certificate(), append(bytes.Repeat([]byte("-----BEGIN X-----\nAAAA\n-----END X-----\n"), 10_000), good.Certificate...))
+		}},
+		"10,000 certificates": {change: func(t *testing.T, n node) {
+			put(t, n.Certificate(), append(bytes.Clone(good.Certificate), bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 10_000)...))
+		}, want: []string{"ChainUnparsable " + certificate + ": certificate 32 of the chain is no X.509 certificate: x509: malformed certificate holds more than 32 certificates; the others were not read"}},
+		"a chain of 50": {change: write(certificateAt, bytes.Repeat(good.Certificate, 50)), want: []string{
+			"ChainUnparsable " + certificate + ": holds more than 32 certificates; the others were not read",
+		}},
+		"link out of the root": {change: func(t *testing.T, n node) {
+			outside := t.TempDir() + "/tls.key"
+			put(t, outside, good.Key)
+			must(t, os.Remove(n.Key()))
+			must(t, os.Symlink(strings.Repeat("../", 30)+outside, n.Key()))
+		}, want: []string{"KeyMissing " + key + keyMissing}},
+
 		"client CA gone":     {change: remove(clientCAAt), want: []string{noCA + "it cannot be read: open " + clientCA + ": no such file or directory"}},
 		"client CA garbage":  {change: write(clientCAAt, []byte("garbage")), want: []string{noCA + "it holds no PEM block of type CERTIFICATE"}},
 		"client CA a FIFO":   {change: instead(clientCAAt, fifo), want: []string{noCA + "it is a FIFO"}},
@@ -242,6 +260,14 @@ func TestScan(t *testing.T) {
 		"manifest gone, kubeadm": {layout: openshift.Kubeadm, change: remove(manifestAt), want: []string{noManifest}},
 		"manifest of another pod": {change: write(manifestAt, []byte(`{"kind":"Pod"}`)), want: []string{
 			"ManifestUnparsable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be used: it has no container named kube-apiserver",
+		}},
+		"manifest of two": {change: func(t *testing.T, n node) {
+			replace(t, n.Manifest(), `"name":"kube-apiserver-cert-syncer"`, `"name":"kube-apiserver"`)
+		}, want: []string{
+			"ManifestUnparsable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be used: it has two containers named kube-apiserver",
+		}},
+		"manifest that multiplies itself": {change: write(manifestAt, []byte("a: &a [x, x]\nb: &b [*a, *a]\nkind: Pod\n")), want: []string{
+			"ManifestUnparsable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be used: parse as a Pod: it uses YAML aliases, which are not followed here",
 		}},
 		"manifest a FIFO": {change: instead(manifestAt, fifo), want: []string{
 			"Unreadable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be read: read " + staticpod.OpenShiftManifest + ": not a regular file",
@@ -292,6 +318,87 @@ func TestScan(t *testing.T) {
 				t.Errorf("findings in the same tree differ (-first +second):\n%s", d)
 			}
 		})
+	}
+}
+
+// TestScanDevice: a device as a file is never read, or this would not end.
+func TestScanDevice(t *testing.T) {
+	host, err := hostfs.New("/", check.MaxFileBytes)
+	must(t, err)
+	directory := t.TempDir()
+	must(t, os.Symlink("/dev/zero", directory+"/tls.crt"))
+	must(t, os.Symlink("/dev/tty", directory+"/tls.key"))
+	want := []string{
+		"NotRegularFile " + directory + "/tls.crt: it is a device, not a regular file",
+		"NotRegularFile " + directory + "/tls.key: it is a device, not a regular file",
+	}
+	got := lines(look(t, host, scan.Options{Directory: directory, ClientCA: "/dev/zero"}, pkitest.Now()).Findings)
+	if d := cmp.Diff(append(want, "ClientCAUnavailable /dev/zero: the kubelet's client CA is not to be had, so who issued the certificate was not checked: it is a device"), got); d != "" {
+		t.Errorf("findings (-want +got):\n%s", d)
+	}
+}
+
+type answers struct{ answer *check.KubeletAnswer }
+
+func (a answers) Answer() *check.KubeletAnswer { return a.answer }
+
+// TestScanKubelet: what the kubelet answered is measured by the files of the
+// node, and is part of the contents.
+func TestScanKubelet(t *testing.T) {
+	ca, foreign := pkitest.NewCA("kube-apiserver-to-kubelet-signer"), pkitest.NewCA("foreign")
+	n := newNode(t, openshift.Current, ca, ca.Issue(pkitest.KubeletClient()))
+	request := pkitest.ServingCert().Valid(pkitest.Now().Add(-time.Hour), pkitest.Now().Add(time.Hour))
+	serving, strange := ca.Issue(request), foreign.Issue(request)
+	answer := func(change func(a *check.KubeletAnswer)) *check.KubeletAnswer {
+		a := check.KubeletAnswer{
+			At: "kubelet", Host: "api.openshift-apiserver.svc", Certificates: []*x509.Certificate{serving.Leaf},
+			AsksClients: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
+		}
+		change(&a)
+		return &a
+	}
+	scanned := func(kubelet scan.Kubelet) scan.Snapshot {
+		return scan.Scan(n.host, kubelet, scan.Options{}, pkitest.Now())
+	}
+	cases := map[string]struct {
+		answer *check.KubeletAnswer
+		want   []string
+	}{
+		"good":               {answer: answer(func(*check.KubeletAnswer) {})},
+		"of a foreign CA":    {answer(func(a *check.KubeletAnswer) { a.Certificates[0] = strange.Leaf }), []string{`KubeletCertificateUntrusted kubelet: the kube-apiserver does not trust the kubelet's certificate: it was issued by "foreign", which leads to no CA of /etc/kubernetes/static-pod-resources/kube-apiserver-pod-7/configmaps/kubelet-serving-ca/ca-bundle.crt`}},
+		"accepts another CA": {answer(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), []string{`ClientCertificateNotAccepted kubelet: the kubelet does not accept certificates of "kube-apiserver-to-kubelet-signer", which issued the kube-apiserver's`}},
+		"asks nobody":        {answer(func(a *check.KubeletAnswer) { a.AsksClients = false }), []string{"ClientCertificateNotAccepted kubelet: the kubelet asks its clients for no certificate, so the kube-apiserver's does not count"}},
+		"away":               {&check.KubeletAnswer{At: "kubelet", Err: errBoom}, []string{"KubeletUnreachable kubelet: no TLS handshake with the kubelet came about: boom"}},
+		"no TLS":             {&check.KubeletAnswer{At: "kubelet", Err: errBoom, NotTLS: true}, []string{"KubeletNotTLS kubelet: what answers there does not speak TLS"}},
+		"read-only port":     {answer(func(a *check.KubeletAnswer) { a.ReadOnlyOpen, a.ReadOnlyAt = true, "port" }), []string{"ReadOnlyPortOpen port: the port takes connections: it is that of the kubelet's read-only server, which knows neither TLS nor authentication"}},
+	}
+	contents := map[[32]byte]string{scanned(nil).Contents: "none asked"}
+	for name, c := range cases {
+		s := scanned(answers{c.answer})
+		if d := cmp.Diff(c.want, lines(s.Kubelet)); d != "" {
+			t.Errorf("%s: findings (-want +got):\n%s", name, d)
+		}
+		if len(s.Findings) != 0 || s.Waiting || len(s.All()) != len(c.want) {
+			t.Errorf("%s: findings of files: %v, waiting: %t, all: %v", name, s.Findings, s.Waiting, s.All())
+		}
+		if other, same := contents[s.Contents]; same {
+			t.Errorf("%s: Contents are the same as of %q", name, other)
+		}
+		contents[s.Contents] = name
+	}
+
+	if s := scanned(answers{}); !s.Waiting || s.Kubelet != nil || s.Serving != nil {
+		t.Errorf("no answer yet: waiting %t, findings %v", s.Waiting, s.Kubelet)
+	}
+	if s := scanned(nil); s.Waiting {
+		t.Error("none asked: waiting")
+	}
+	if s := scanned(answers{answer(func(*check.KubeletAnswer) {})}); s.Serving != serving.Leaf || s.ServingAt != "kubelet" || !s.NextChange.Equal(serving.Leaf.NotAfter.Add(1)) {
+		t.Errorf("serving certificate: %v at %q, next change %s", s.Serving, s.ServingAt, s.NextChange)
+	}
+	a, b := scanned(answers{&check.KubeletAnswer{Err: errBoom}}), scanned(answers{&check.KubeletAnswer{Err: io.EOF}})
+	if a.Contents != b.Contents {
+		t.Error("another text of the error is another content: the agent would ask on and on")
 	}
 }
 

@@ -2,19 +2,24 @@
 
 // Package watch wakes the agent when something happens in directories.
 //
-// An event is a wake-up and never a fact: nothing of an event is looked at but
-// that there was one. What is watched are directories, found anew each time by
-// whoever scans, and told apart by device and inode, since OpenShift's
-// cert-syncer swaps whole directories under their names (library-go
-// pkg/operator/staticpod/internal/atomicdir), after which inotify is silent
-// about the old name for ever.
+// An event is a wake-up and never a fact: of an event nothing is looked at but
+// whether it concerns a name on the way to a file that matters. What is watched
+// are directories, found anew each time by whoever scans, and told apart by
+// device and inode, since OpenShift's cert-syncer swaps whole directories under
+// their names (library-go pkg/operator/staticpod/internal/atomicdir), after
+// which inotify is silent about the old name for ever.
+//
+// Where the kernel gives no inotify instance, or not enough watches, the agent
+// goes by its tick; the watcher says so once and goes on trying.
 package watch
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"path"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,50 +35,75 @@ const Window = 30 * time.Millisecond
 
 // Watcher watches a set of directories. [New] makes one.
 type Watcher struct {
+	log  *slog.Logger
+	wake chan struct{}
+	// notify is nil as long as the kernel gives no instance; opened hands it
+	// to Run.
 	notify *fsnotify.Watcher
-	armed  map[string]hostfs.Directory
-	wake   chan struct{}
-	log    *slog.Logger
+	opened chan *fsnotify.Watcher
+	armed  map[string]inode
+	errors atomic.Uint64
 	// refused are the directories that cannot be watched, of which was told;
-	// limited that the kernel's limit on watches was told of.
+	// limited that one of the kernel's limits was told of.
 	refused map[string]bool
 	limited bool
+
+	mu sync.Mutex
+	// names are the paths that matter: directories, and what is looked up in
+	// them. Only what happens to one of them wakes.
+	names map[string]bool
 }
 
-// New returns a watcher of nothing. It fails where the kernel gives no more
-// inotify instances.
-func New(log *slog.Logger) (*Watcher, error) {
-	notify, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, fmt.Errorf("start inotify: %w", err)
-	}
+// inode tells a directory from another one at the same path.
+type inode struct{ device, inode uint64 }
+
+// New returns a watcher of nothing.
+func New(log *slog.Logger) *Watcher {
 	return &Watcher{
-		notify: notify, armed: map[string]hostfs.Directory{}, refused: map[string]bool{}, log: log,
+		log: log, armed: map[string]inode{}, names: map[string]bool{}, refused: map[string]bool{},
+		opened: make(chan *fsnotify.Watcher, 1),
 		// One place is enough: a wake-up during a scan is kept for after it.
 		wake: make(chan struct{}, 1),
-	}, nil
+	}
 }
 
-// Wake gives a value after something happened in a watched directory.
+// Wake gives a value after something happened to a name that matters.
 func (w *Watcher) Wake() <-chan struct{} { return w.wake }
 
+// Errors is how often something could not be watched, or events were lost.
+func (w *Watcher) Errors() uint64 { return w.errors.Load() }
+
 // Run turns events into wake-ups until the context ends or inotify dies, which
-// is an error. It closes the watcher.
+// is an error.
 func (w *Watcher) Run(ctx context.Context) error {
-	defer func() { _ = w.notify.Close() }()
+	var notify *fsnotify.Watcher
+	select {
+	case notify = <-w.opened:
+	case <-ctx.Done():
+		select {
+		case notify = <-w.opened: // it must be closed
+		default:
+			return nil
+		}
+	}
+	defer func() { _ = notify.Close() }()
+	return w.listen(ctx, notify.Events, notify.Errors)
+}
+
+func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, troubles <-chan error) error {
 	var due <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, ok := <-w.notify.Events:
+		case event, ok := <-events:
 			if !ok {
 				return errors.New("inotify stopped giving events")
 			}
-			if due == nil {
+			if due == nil && w.matters(event.Name) {
 				due = time.After(Window)
 			}
-		case err, ok := <-w.notify.Errors:
+		case err, ok := <-troubles:
 			if !ok {
 				return errors.New("inotify stopped giving errors")
 			}
@@ -81,6 +111,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			// fsnotify also says "invalid argument" when a watched directory
 			// was swapped away, which is the ordinary case here.
 			if !errors.Is(err, syscall.EINVAL) {
+				w.errors.Add(1)
 				w.log.Warn("Watching had trouble, scanning instead", "err", err)
 			}
 			if due == nil {
@@ -93,6 +124,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
+func (w *Watcher) matters(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.names[name]
+}
+
 func (w *Watcher) trigger() {
 	select {
 	case w.wake <- struct{}{}:
@@ -100,58 +137,105 @@ func (w *Watcher) trigger() {
 	}
 }
 
-// Arm makes the watched directories those given. It reports whether any was
-// not watched before, in which case something may have happened there unseen.
-// A directory that cannot be watched is left to the tick.
+// Arm makes the watched directories, and the names that matter in them, those
+// given. It reports whether any directory or name is new, in which case
+// something may have happened there unseen. What cannot be watched is left to
+// the tick.
 func (w *Watcher) Arm(directories []hostfs.Directory) (changed bool) {
-	wanted := make(map[string]hostfs.Directory, len(directories))
-	for _, d := range directories {
-		wanted[d.Path] = d
+	if !w.open() {
+		return false
 	}
+	wanted, names := make(map[string]inode, len(directories)), make(map[string]bool, 2*len(directories))
+	for _, d := range directories {
+		wanted[d.Path] = inode{d.Device, d.Inode}
+		// What happens to the directory itself concerns all that is in it.
+		names[d.Path], names[path.Join(d.Path, d.Name)] = true, true
+	}
+	w.mu.Lock()
+	before := w.names
+	w.names = names
+	w.mu.Unlock()
+
 	// fsnotify forgets directories that were moved or deleted.
 	alive := make(map[string]bool, len(w.armed))
-	for _, path := range w.notify.WatchList() {
-		alive[path] = true
+	for _, at := range w.notify.WatchList() {
+		alive[at] = true
 	}
-	for path, d := range w.armed {
-		if wanted[path] == d && alive[path] {
+	for at, id := range w.armed {
+		if wanted[at] == id && alive[at] {
 			continue
 		}
 		// It may be gone already, which is as good.
-		_ = w.notify.Remove(path)
-		delete(w.armed, path)
+		_ = w.notify.Remove(at)
+		delete(w.armed, at)
 	}
-	for path := range w.refused {
-		if _, still := wanted[path]; !still {
-			delete(w.refused, path)
+	for at := range w.refused {
+		if _, still := wanted[at]; !still {
+			delete(w.refused, at)
 		}
 	}
-	for path, d := range wanted {
-		if _, ok := w.armed[path]; ok {
+	all := true
+	for at, id := range wanted {
+		if _, ok := w.armed[at]; ok {
 			continue
 		}
-		if err := w.notify.Add(path); err != nil {
-			w.tellOnce(path, err)
+		if err := w.notify.Add(at); err != nil {
+			all = all && !w.failed(at, err)
 			continue
 		}
-		w.armed[path] = d
+		w.armed[at] = id
 		changed = true
+	}
+	for _, d := range directories {
+		if _, ok := w.armed[d.Path]; ok && !before[path.Join(d.Path, d.Name)] {
+			changed = true
+		}
+	}
+	if all && w.limited {
+		w.limited = false
+		w.log.Info("The kernel gives watches again, no longer going by the clock only")
 	}
 	return changed
 }
 
-// tellOnce says that a directory is not watched. That it is gone again, or that
-// the agent is ending, is no news; that the limit is used up is, once.
-func (w *Watcher) tellOnce(path string, err error) {
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fsnotify.ErrClosed):
-	case errors.Is(err, syscall.ENOSPC):
+// open asks the kernel for an inotify instance, if there is none yet.
+func (w *Watcher) open() bool {
+	if w.notify != nil {
+		return true
+	}
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		w.errors.Add(1)
 		if !w.limited {
-			w.log.Warn("The kernel gives no more watches (fs.inotify.max_user_watches), scanning by the clock only", "path", path)
+			w.log.Warn("The kernel gives no inotify instance (fs.inotify.max_user_instances), going by the clock only", "err", err)
 		}
 		w.limited = true
-	case !w.refused[path]:
-		w.refused[path] = true
-		w.log.Warn("Directory cannot be watched, scanning it by the clock only", "path", path, "err", err)
+		return false
 	}
+	w.notify = notify
+	w.opened <- notify
+	return true
+}
+
+// failed says, once, that a directory is not watched, and reports whether that
+// is for want of watches. That it is gone again, or that the agent is ending,
+// is no news.
+func (w *Watcher) failed(at string, err error) (limit bool) {
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fsnotify.ErrClosed):
+		return false
+	case errors.Is(err, syscall.ENOSPC):
+		w.errors.Add(1)
+		if !w.limited {
+			w.log.Warn("The kernel gives no more watches (fs.inotify.max_user_watches), going by the clock only", "path", at)
+		}
+		w.limited = true
+		return true
+	}
+	w.errors.Add(1)
+	if !w.refused[at] {
+		w.refused[at] = true
+		w.log.Warn("Directory cannot be watched, going by the clock only for what is in it", "path", at, "err", err)
+	}
+	return false
 }

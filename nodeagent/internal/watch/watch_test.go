@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -51,9 +52,7 @@ func newRig(t *testing.T, root, at string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, root: root, at: at, host: host, log: &log{}}
-	if r.Watcher, err = watch.New(slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
-		t.Fatal(err)
-	}
+	r.Watcher = watch.New(slog.New(slog.NewTextHandler(r.log, nil)))
 	return r
 }
 
@@ -356,7 +355,7 @@ func TestSteadyStream(t *testing.T) {
 			}
 			// In turn, since the kernel keeps one of several events that are
 			// the same.
-			if err := os.WriteFile(fmt.Sprintf("%s/etc/file%d", root, i%2), []byte("text"), 0o600); err != nil {
+			if err := os.WriteFile(root+[]string{"/etc/tls.crt", "/etc/other"}[i%2], []byte("text"), 0o600); err != nil {
 				t.Error(err)
 				return
 			}
@@ -380,7 +379,7 @@ func TestSteadyStream(t *testing.T) {
 }
 
 // TestArm: it says that something changed if and only if a directory is
-// watched that was not.
+// watched that was not, or a name in it matters that did not.
 func TestArm(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/a/b/file", "text")
@@ -403,6 +402,8 @@ func TestArm(t *testing.T) {
 		{"less", host.Chain("/a"), false},
 		{"what was left out", host.Chain("/a/b"), true},
 		{"one more", abc, true},
+		{"another name in one that is watched", append(host.Chain("/a/b/none"), abc...), true},
+		{"without that name", abc, false},
 		{"one that is not there beside", append([]hostfs.Directory{gone, file}, abc...), false},
 		{"nothing any more", nil, false},
 		{"all anew", abc, true},
@@ -581,7 +582,7 @@ func TestNotWatchable(t *testing.T) {
 			t.Error("something is new")
 		}
 	}
-	want := []string{`level=WARN msg="Directory cannot be watched, scanning it by the clock only" path=` + root + `/loop err="too many levels of symbolic links"`}
+	want := []string{`level=WARN msg="Directory cannot be watched, going by the clock only for what is in it" path=` + root + `/loop err="too many levels of symbolic links"`}
 	var got []string
 	for _, line := range r.log.lines() {
 		_, line, _ = strings.Cut(line, " ") // without the time
@@ -593,6 +594,84 @@ func TestNotWatchable(t *testing.T) {
 	r.run()
 	put(t, root+"/etc/tls.crt", "more")
 	r.wait("in one of the others")
+}
+
+// TestUnrelatedNames: what happens to names that nobody looks up wakes nobody,
+// however much of it there is.
+func TestUnrelatedNames(t *testing.T) {
+	root := t.TempDir()
+	put(t, root+"/etc/live/tls.crt", "text")
+	r := newRig(t, root, "/etc/live/tls.crt")
+	r.run()
+	r.settle()
+	for i := range 100 {
+		put(t, fmt.Sprintf("%s/etc/live/other%d", root, i), "text")
+		put(t, fmt.Sprintf("%s/etc/tls.crt", root), "text")
+		must(t, os.RemoveAll(root+"/live"))
+		put(t, root+"/live", "text")
+	}
+	select {
+	case <-r.Wake():
+		t.Error("woken by names that do not matter")
+	case <-time.After(silence):
+	}
+	put(t, root+"/etc/live/tls.crt", "more")
+	r.wait("the name that matters")
+}
+
+// TestLimits: where the kernel has nothing more to give that is said once, and
+// the watcher goes on trying. The limits are those of a user namespace, so the
+// test runs once more in one of its own.
+func TestLimits(t *testing.T) {
+	const inside = "WATCH_TEST_IN_NAMESPACE"
+	if os.Getenv(inside) == "" {
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLimits$", "-test.v")
+		again.Env = append(os.Environ(), inside+"=1")
+		again.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := again.CombinedOutput()
+		if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran && os.Getenv("CI") == "" {
+			t.Skipf("no user namespaces to be had here: %v", err)
+		}
+		if err != nil || !bytes.Contains(out, []byte("--- PASS: TestLimits")) {
+			t.Errorf("in a namespace: %v\n%s", err, out)
+		}
+		return
+	}
+	for limit, says := range map[string]string{
+		"max_inotify_watches":   "The kernel gives no more watches (fs.inotify.max_user_watches), going by the clock only",
+		"max_inotify_instances": "The kernel gives no inotify instance (fs.inotify.max_user_instances), going by the clock only",
+	} {
+		t.Run(limit, func(t *testing.T) {
+			set := func(most string) { must(t, os.WriteFile("/proc/sys/user/"+limit, []byte(most), 0)) }
+			root := t.TempDir()
+			put(t, root+"/etc/live/tls.crt", "text")
+			r := newRig(t, root, "/etc/live/tls.crt")
+			r.run()
+			set("0")
+			for range 3 {
+				if r.Arm(r.host.Chain(r.at)) {
+					t.Error("Arm: something is watched, or worth another look")
+				}
+			}
+			if errors := r.Errors(); errors < 3 {
+				t.Errorf("%d errors counted", errors)
+			}
+			set("1000")
+			if !r.arm() {
+				t.Error("Arm: nothing is watched after the limit was raised")
+			}
+			put(t, root+"/etc/live/tls.crt", "more")
+			r.wait("after the limit was raised")
+			lines := r.log.lines()
+			if len(lines) != 2 || !strings.Contains(lines[0], says) || !strings.Contains(lines[1], "no longer going by the clock only") {
+				t.Errorf("logged: %q", lines)
+			}
+		})
+	}
 }
 
 // TestRunEnds: with the context, leaving no goroutine behind; afterwards
@@ -618,9 +697,6 @@ func TestRunEnds(t *testing.T) {
 		case <-deadline:
 			t.Fatalf("a goroutine is left:\n%s", left)
 		}
-	}
-	if err := r.Run(t.Context()); err == nil {
-		t.Error("Run: no error of a watcher that has ended")
 	}
 	if r.Arm(r.host.Chain("/")) {
 		t.Error("Arm: something is watched after the end")

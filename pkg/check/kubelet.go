@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// KubeletAnswer is what a kubelet showed in a TLS handshake.
+type KubeletAnswer struct {
+	// At says which kubelet was asked, for people: "kubelet 192.0.2.7:10250".
+	At finding.Location
+	// Host is the address or name it was asked at, which its certificate must
+	// hold.
+	Host string
+	// Err says why no handshake came about. NotTLS: because what answers does
+	// not speak TLS.
+	Err    error
+	NotTLS bool
+	// Certificates of the kubelet, its own first. Without an error there is
+	// at least one.
+	Certificates []*x509.Certificate
+	// AsksClients: it asked for a client certificate. AcceptedCAs are the
+	// names of the CAs (DER) whose certificates it takes; none means any
+	// (RFC 8446 4.2.4, RFC 5246 7.4.4).
+	AsksClients bool
+	AcceptedCAs [][]byte
+	// ReadOnlyAt is where its read-only port would be, ReadOnlyOpen that it
+	// takes connections.
+	ReadOnlyAt   finding.Location
+	ReadOnlyOpen bool
+}
+
+// Kubelet is an answer and what it is measured by: the facts of the checks on
+// the kubelet. [NewKubelet] makes them.
+type Kubelet struct {
+	answer KubeletAnswer
+	client KeyPair
+	ca     File
+	roots  *x509.CertPool // nil where ca holds no certificate
+}
+
+// NewKubelet measures an answer by the files of its node: client is the pair
+// that the kube-apiserver shows, ca the bundle by which it knows kubelets; with
+// an empty path it is not configured, and the kubelet's certificate is not
+// looked at, as the kube-apiserver does not either.
+func NewKubelet(answer KubeletAnswer, client KeyPair, ca File) Kubelet {
+	kubelet := Kubelet{answer: answer, client: client, ca: ca}
+	// The very function by which kube-apiserver loads the file (Kubernetes
+	// client-go transport/transport.go, rootCertPool): what does not parse is
+	// passed over, no certificate at all is an error.
+	if roots := x509.NewCertPool(); ca.readable() && roots.AppendCertsFromPEM(ca.Data) {
+		kubelet.roots = roots
+	}
+	return kubelet
+}
+
+// Findings runs the checks on the kubelet.
+func (k Kubelet) Findings(now time.Time) []finding.Finding {
+	return runAll(kubeletChecks(), k, now)
+}
+
+// NextChange is the next moment after now from which [Kubelet.Findings] may
+// differ although the answer is the same: a certificate that the kubelet sent
+// becomes valid or expires. ok is false where there is none.
+func (k Kubelet) NextChange(now time.Time) (next time.Time, ok bool) {
+	if k.ca.Path == "" {
+		return time.Time{}, false
+	}
+	var moments []time.Time
+	for _, certificate := range k.answer.Certificates {
+		moments = append(moments, certificate.NotBefore, certificate.NotAfter.Add(time.Nanosecond))
+	}
+	moments = slices.DeleteFunc(moments, func(moment time.Time) bool { return !moment.After(now) })
+	if len(moments) == 0 {
+		return time.Time{}, false
+	}
+	return slices.MinFunc(moments, time.Time.Compare), true
+}
+
+func kubeletChecks() []check[Kubelet] {
+	return []check[Kubelet]{
+		{[]finding.Reason{finding.KubeletNotTLS, finding.KubeletUnreachable}, kubeletSpeaksTLS},
+		{[]finding.Reason{finding.KubeletCertificateUntrusted, finding.Unreadable, finding.StaleMount}, kubeletTrusted},
+		{[]finding.Reason{finding.ClientCertificateNotAccepted}, kubeletAcceptsClient},
+		{[]finding.Reason{finding.ReadOnlyPortOpen}, kubeletReadOnlyPort},
+	}
+}
+
+// answered: the handshake came about.
+func (k Kubelet) answered() bool { return k.answer.Err == nil && len(k.answer.Certificates) > 0 }
+
+// missing: there is no such file, as opposed to one that cannot be looked at.
+func (f File) missing() bool { return errors.Is(f.Err, fs.ErrNotExist) }
