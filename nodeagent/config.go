@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 )
 
 // errNoNode: Events are about a Node.
@@ -26,16 +27,18 @@ type config struct {
 	root, directory, clientCA string
 	nodeName, kubeconfig      string
 	kubelet                   *probe.Prober // nil: none is asked
+	metricsAddress            string
 	resync, settle            time.Duration
 	expiringFraction          float64
 	logFormat                 string
 	logLevel                  slog.Level
 	once, version             bool
+	output                    evidence.Format
 }
 
 // parseConfig reads the flags. Its error is one line for people.
 func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
-	var c config
+	c := config{output: evidence.Table}
 	var kubeletAddress string
 	flags := flag.NewFlagSet("nodeagent", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the error, once
@@ -45,12 +48,14 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	flags.StringVar(&c.nodeName, "node-name", getenv("NODE_NAME"), "`name` of this node (default: $NODE_NAME)")
 	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
 	flags.StringVar(&kubeletAddress, "kubelet-address", "", "`address` of this node's kubelet, port 10250 unless it has one; empty: no handshake with it")
+	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "`address` on which metrics and health are served over plain HTTP; 0: none")
 	flags.DurationVar(&c.resync, "resync", 30*time.Second, "look in any case after this `time`")
 	flags.DurationVar(&c.settle, "settle", time.Second, "tell a finding from files when it has lasted this `time`")
 	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction, "`part` of its lifetime, between 0 and 1, under which a certificate expires soon")
 	flags.StringVar(&c.logFormat, "log-format", "json", "`format` of the log: json or text")
 	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
 	flags.BoolVar(&c.once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify)")
+	flags.TextVar(&c.output, "o", evidence.Table, "`format` of what --once prints: table, json, junit or sarif")
 	flags.BoolVar(&c.version, "version", false, "print the version")
 
 	switch err := flags.Parse(args); {

@@ -10,11 +10,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
@@ -23,6 +26,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/watch"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
@@ -80,7 +84,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if config.once {
 		guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host, askedNow(ctx, config.kubelet), options, now) }
 		snapshot := guard.Settled(ctx)
-		if err := writeTable(stdout, snapshot); err != nil {
+		if err := evidence.Write(stdout, config.output, document(snapshot, config)); err != nil {
 			log.Error("Report not written", "err", err)
 			return exitFailed
 		}
@@ -120,7 +124,11 @@ func (a answered) Answer() *check.KubeletAnswer { return a.answer }
 // ends all of it: an agent that is half alive would look like one that has
 // nothing to say. What the agent has told by then is still delivered.
 func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Logger) error {
-	tellers := report.Tellers{report.NewLog(log)}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := report.NewMetrics(registry)
+	// Metrics first: who reads a line of the log finds them set.
+	tellers := report.Tellers{metrics, report.NewLog(log)}
 
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
 	defer delivered()
@@ -128,23 +136,34 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	client, err := report.Connect(config.kubeconfig, "kubelet-https-guard-nodeagent/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
-		log.Info("No API server known, telling in the log only")
+		log.Info("No API server known, telling in the log and in metrics only")
 	case err != nil:
 		return err
 	case config.nodeName == "":
 		return errNoNode
 	default:
 		events := report.NewEvents(client, log, reporterName, config.nodeName)
+		registry.MustRegister(events)
 		tellers = append(tellers, events)
 		deliverer.Go(func() error { return events.Run(delivery) })
 	}
 
 	watcher := watch.New(log)
-	guard.Watcher, guard.Teller, guard.Meter = watcher, tellers, unmetered{}
+	meter := newMeter(registry, metrics, watcher.Errors, time.Now, config.resync)
+	guard.Watcher, guard.Teller, guard.Meter = watcher, tellers, meter
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return watcher.Run(ctx) })
 	if config.kubelet != nil {
 		group.Go(func() error { return config.kubelet.Run(ctx) })
+	}
+	if config.metricsAddress != "0" {
+		var listen net.ListenConfig
+		listener, err := listen.Listen(ctx, "tcp", config.metricsAddress)
+		if err != nil {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		log.Info("Serving metrics and health", "address", listener.Addr().String())
+		group.Go(func() error { return report.Serve(ctx, listener, registry, meter.ready, meter.healthy) })
 	}
 	group.Go(func() error { return guard.Run(ctx) })
 	log.Info("Started", "version", version.String(), "node", config.nodeName, "root", config.root)
@@ -152,11 +171,6 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	delivered()
 	return errors.Join(err, deliverer.Wait())
 }
-
-// unmetered counts no looks.
-type unmetered struct{}
-
-func (unmetered) Looked(agent.Trigger, time.Duration, scan.Snapshot) {}
 
 func exitCode(verdict finding.Verdict) int {
 	switch verdict {

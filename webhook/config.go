@@ -48,7 +48,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with tls.crt and tls.key of this server")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
 	flags.StringVar(&address, "bind-address", ":9443", "`address` to serve admission on")
-	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz and /readyz; 0 for none")
+	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics; 0 for none")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	flags.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
 	flags.BoolVar(&o.version, "version", false, "print the version")

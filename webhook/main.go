@@ -12,13 +12,14 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	crwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -37,8 +38,6 @@ const (
 	// handlerPath is where the API server sends AdmissionReviews.
 	handlerPath  = "/validate-secrets"
 	reporterName = "kubelet-https-guard.io/webhook"
-	// healthTimeout bounds reading a request for health.
-	healthTimeout = 5 * time.Second
 )
 
 func main() {
@@ -83,8 +82,13 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	tellers := report.Tellers{report.NewLog(log)}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	tellers := report.Tellers{report.NewMetrics(registry), report.NewLog(log)}
+	// What the last requests told is delivered after the server has ended.
+	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
+	defer delivered()
+	var deliverer errgroup.Group
 	client, err := report.Connect(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
@@ -94,44 +98,31 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	default:
 		events := report.NewEvents(client, log, reporterName, instance(options.instance))
 		tellers = append(tellers, events)
-		group.Go(func() error { return events.Run(ctx) })
+		registry.MustRegister(events)
+		deliverer.Go(func() error { return events.Run(delivery) })
 	}
 
 	server := crwebhook.NewServer(crwebhook.Options{Host: options.host, Port: options.port, CertDir: options.certDir})
 	server.Register(handlerPath, &admission.Webhook{
 		Handler: &admit.Handler{Protected: protected, Teller: tellers, Now: time.Now},
 	})
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Start(ctx) })
 	if options.healthAddress != "0" {
-		group.Go(func() error { return serveHealth(ctx, options.healthAddress, server.StartedChecker()) })
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", options.healthAddress)
+		if err != nil {
+			return fmt.Errorf("serve health: %w", err)
+		}
+		ready := func() error { return server.StartedChecker()(nil) }
+		group.Go(func() error { return report.Serve(ctx, listener, registry, ready, func() error { return nil }) })
 	}
 	for _, p := range protected {
 		log.Info("Protecting", "namespace", p.Namespace, "name", p.Name)
 	}
 	log.Info("Started", "version", version.String())
-	return group.Wait()
-}
-
-// serveHealth answers /healthz, and /readyz with whether admission is served.
-func serveHealth(ctx context.Context, address string, ready func(*http.Request) error) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := ready(r); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		}
-	})
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve health: %w", err)
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: healthTimeout, ReadTimeout: healthTimeout, IdleTimeout: time.Minute}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health: %w", err)
-	}
-	return nil
+	err = group.Wait()
+	delivered()
+	return errors.Join(err, deliverer.Wait())
 }
 
 // instance names this process in Events.

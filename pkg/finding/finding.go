@@ -14,9 +14,11 @@ import (
 	"slices"
 )
 
-// Controls are the numbers of the one control that every finding here is
-// about, "Use https for kubelet connections": 1.2.4 in the CIS OpenShift
-// benchmark up to v1.7, 1.2.2 from v1.9, where 1.2.4 became another control.
+// ControlTitle names the one control that every finding here is about.
+const ControlTitle = "Use https for kubelet connections"
+
+// Controls are its numbers: 1.2.4 in the CIS OpenShift benchmark up to v1.7,
+// 1.2.2 from v1.9, where 1.2.4 became another control.
 func Controls() []string {
 	return []string{"cis-ocp-1.7:1.2.4", "cis-ocp-1.9:1.2.2"}
 }

@@ -18,8 +18,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// callTime bounds one call of the API server.
-const callTime = 10 * time.Second
+const (
+	// callTime bounds one call of the API server.
+	callTime = 10 * time.Second
+	// callsPerSecond and burst bound how fast Events are sent; client-go's own
+	// 5 per second would hold up those of a minute's trouble.
+	callsPerSecond, burst = 20, 40
+)
 
 // ErrNoAPIServer: there is neither a kubeconfig nor a Pod's own credentials.
 var ErrNoAPIServer = rest.ErrNotInCluster
@@ -52,6 +57,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.GroupVersion = &schema.GroupVersion{Version: "v1"}
 	config.APIPath = "/api"
+	config.QPS, config.Burst = callsPerSecond, burst
 	config.ContentType = runtime.ContentTypeJSON
 	config.AcceptContentTypes = runtime.ContentTypeJSON
 	client, err := rest.RESTClientFor(config)

@@ -5,12 +5,18 @@ package report
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,11 +32,19 @@ const (
 	// MaxPending bounds the Events that wait for the API server. When it is
 	// reached the oldest one is given up, and that is logged.
 	MaxPending = 1000
-	// maxNote is the API server's bound on a note (Kubernetes
-	// pkg/apis/core/validation/events.go, NoteLengthLimit).
-	maxNote = 1024
+	// refusalTime is how long an Event is tried that the API server refuses:
+	// the rights may come after the Pod.
+	refusalTime = time.Minute
 	// drainTime is how long delivery goes on after the end was asked for.
 	drainTime = 3 * time.Second
+	// firstRetry and lastRetry bound the time between two attempts.
+	firstRetry, lastRetry = 250 * time.Millisecond, 30 * time.Second
+
+	// The API server's bounds on a note, on reportingInstance (Kubernetes
+	// pkg/apis/core/validation/events.go, NoteLengthLimit and
+	// ReportingInstanceLengthLimit) and on a name (apimachinery
+	// pkg/util/validation, DNS1123SubdomainMaxLength), in bytes.
+	maxNote, maxInstance, maxName = 1024, 128, 253
 )
 
 // EventAPI is what Events need of the API server.
@@ -44,21 +58,40 @@ type EventAPI interface {
 // Events delivers notices as Events of events.k8s.io/v1: in order, at least
 // once while the process lives, through an API server that is away. [NewEvents]
 // makes one; [Events.Run] must run.
+//
+// Refusals of requests that are alike and still wait become one Event with a
+// count. Findings never do: their order is the state.
 type Events struct {
 	api      EventAPI
 	log      *slog.Logger
 	reporter string // reportingController
 	instance string // reportingInstance
-	pending  chan eventsv1.Event
 	sequence atomic.Int64
+
+	mu      sync.Mutex
+	pending []*pendingEvent // the first one is being delivered
+	more    chan struct{}   // a value after something was added
+
+	delivered, givenUp atomic.Uint64
+	// Of Run alone: failing, that was told; refused, an Event was given up
+	// after it was refused, and none was taken since.
+	failing, refused bool
+}
+
+// pendingEvent is an Event that waits.
+type pendingEvent struct {
+	eventsv1.Event
+	// alike is the same for notices that may be counted together; empty for
+	// those that never are. It is emptied when delivery begins.
+	alike string
 }
 
 // NewEvents returns a teller of Events. reporter is a qualified name such as
 // "kubelet-https-guard.io/nodeagent", instance the Pod or node it runs on.
 func NewEvents(api EventAPI, log *slog.Logger, reporter, instance string) *Events {
 	return &Events{
-		api: api, log: log, reporter: reporter, instance: instance,
-		pending: make(chan eventsv1.Event, MaxPending),
+		api: api, log: log, reporter: reporter, instance: cut(instance, maxInstance),
+		more: make(chan struct{}, 1),
 	}
 }
 
@@ -67,66 +100,191 @@ func (e *Events) Tell(_ context.Context, n Notice) {
 	if n.Request != nil && n.Request.DryRun {
 		return
 	}
-	event := e.event(n)
-	for {
-		select {
-		case e.pending <- event:
-			return
-		default:
-		}
-		select {
-		case oldest := <-e.pending:
-			e.log.Error("Event given up, too many wait for the API server", "reason", oldest.Reason, "message", oldest.Note)
-		default: // it was delivered in the meantime
+	added := &pendingEvent{Event: e.event(n)}
+	if n.Request != nil {
+		added.alike = fmt.Sprintf("%s\n%+v\n%s\n%s", n.What, n.Object, added.Reason, added.Note)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if added.alike != "" {
+		for _, waiting := range e.pending {
+			if waiting.alike == added.alike {
+				waiting.count(n.At)
+				return
+			}
 		}
 	}
+	if len(e.pending) >= MaxPending {
+		// Not the first one, which may be on its way.
+		oldest := e.pending[1]
+		e.pending = slices.Delete(e.pending, 1, 2)
+		e.giveUp(oldest, errors.New("too many wait for the API server"))
+	}
+	e.pending = append(e.pending, added)
+	select {
+	case e.more <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// count adds one more occurrence.
+func (p *pendingEvent) count(at time.Time) {
+	if p.Series == nil {
+		p.Series = &eventsv1.EventSeries{Count: 1}
+	}
+	p.Series.Count++
+	p.Series.LastObservedTime = metav1.NewMicroTime(at)
+}
+
+// first is the Event to be delivered now; nil where there is none.
+func (e *Events) first() *pendingEvent {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.pending) == 0 {
+		return nil
+	}
+	e.pending[0].alike = ""
+	return e.pending[0]
+}
+
+func (e *Events) removeFirst() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pending = slices.Delete(e.pending, 0, 1)
 }
 
 // Run delivers until the context ends, and then for [drainTime] more what
 // still waits.
 func (e *Events) Run(ctx context.Context) error {
 	for {
-		select {
-		case event := <-e.pending:
-			e.deliver(ctx, event)
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-			defer cancel()
-			for len(e.pending) > 0 && last.Err() == nil {
-				e.deliver(last, <-e.pending)
+		if event := e.first(); event != nil {
+			if e.deliver(ctx, event) {
+				e.removeFirst()
+				continue
 			}
-			return nil
+		} else {
+			select {
+			case <-e.more:
+				continue
+			case <-ctx.Done():
+			}
+		}
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		e.refused = true // no time to wait for rights
+		for event := e.first(); event != nil && e.deliver(last, event); event = e.first() {
+			e.removeFirst()
+		}
+		if left := e.waiting(); left > 0 {
+			e.log.Error("Ended with Events not delivered", "count", left)
+		}
+		return nil
+	}
+}
+
+func (e *Events) waiting() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.pending)
+}
+
+func (e *Events) giveUp(event *pendingEvent, why error) {
+	e.givenUp.Add(1)
+	e.log.Error("Event given up", "reason", event.Reason, "message", event.Note, "err", why)
+}
+
+// deliver tries until the Event is stored or given up; false where the context
+// ended before. The first failure is logged, and the success after it.
+func (e *Events) deliver(ctx context.Context, event *pendingEvent) (done bool) {
+	backoff := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.2, Steps: 1 << 30, Cap: lastRetry}
+	var refusedSince time.Time
+	for {
+		err := e.attempt(ctx, &event.Event)
+		if err == nil {
+			if e.failing {
+				e.log.Info("Events are delivered again")
+			}
+			e.failing, e.refused = false, false
+			e.delivered.Add(1)
+			return true
+		}
+		switch verdictOf(err) {
+		case never:
+			e.giveUp(event, err)
+			return true
+		case refusal:
+			if refusedSince.IsZero() {
+				refusedSince = time.Now()
+			}
+			if e.refused || time.Since(refusedSince) >= refusalTime {
+				e.refused = true
+				e.giveUp(event, err)
+				return true
+			}
+		case away:
+			if ctx.Err() != nil {
+				return false // which may be why it failed
+			}
+		}
+		if !e.failing {
+			e.log.Warn("Event not delivered, trying again", "reason", event.Reason, "err", err)
+		}
+		e.failing = true
+		pause := backoff.Step()
+		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+			pause = min(max(pause, time.Duration(seconds)*time.Second), lastRetry)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
 		}
 	}
 }
 
-// deliver tries until the Event is stored, the API server will never take it,
-// or the context ends. The first failure is logged, and the success after it.
-func (e *Events) deliver(ctx context.Context, event eventsv1.Event) {
-	backoff := wait.Backoff{Duration: 250 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 1 << 30, Cap: 30 * time.Second}
-	failed := false
-	for {
-		err := e.attempt(ctx, &event)
-		if err == nil {
-			if failed {
-				e.log.Info("Event delivered after all", "reason", event.Reason)
-			}
-			return
-		}
-		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
-			e.log.Error("Event given up, the API server will never take it", "reason", event.Reason, "message", event.Note, "err", err)
-			return
-		}
-		if !failed {
-			e.log.Warn("Event not delivered, trying again", "reason", event.Reason, "err", err)
-		}
-		failed = true
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(backoff.Step()):
-		}
+// failure is what an API server's error means for an Event.
+type failure int
+
+const (
+	// away: the server is not there, overloaded or broken; it will be back.
+	away failure = iota
+	// refusal: it will not have it now; somebody may mend that.
+	refusal
+	// never: it will not have this Event, ever.
+	never
+)
+
+func verdictOf(err error) failure {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return away
 	}
+	switch code := status.Status().Code; code {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+		return never
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return away
+	default:
+		if code >= 400 && code < 500 {
+			return refusal
+		}
+		return away
+	}
+}
+
+// Describe implements [prometheus.Collector].
+func (e *Events) Describe(descriptions chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(e, descriptions)
+}
+
+// Collect implements [prometheus.Collector].
+func (e *Events) Collect(metrics chan<- prometheus.Metric) {
+	show := func(name, help string, kind prometheus.ValueType, value float64) {
+		metrics <- prometheus.MustNewConstMetric(prometheus.NewDesc("kubelet_https_guard_events_"+name, help, nil, nil), kind, value)
+	}
+	show("delivered_total", "Events that the API server has stored.", prometheus.CounterValue, float64(e.delivered.Load()))
+	show("given_up_total", "Events that were given up: refused, or too many.", prometheus.CounterValue, float64(e.givenUp.Load()))
+	show("pending", "Events that wait for the API server.", prometheus.GaugeValue, float64(e.waiting()))
 }
 
 func (e *Events) attempt(ctx context.Context, event *eventsv1.Event) error {
@@ -157,7 +315,7 @@ func (e *Events) event(n Notice) eventsv1.Event {
 			Namespace: namespace,
 			// Unique among all that this process tells, and the same in every
 			// attempt to deliver it.
-			Name: fmt.Sprintf("%s.%x.%x", n.Object.Name, n.At.UnixNano(), e.sequence.Add(1)),
+			Name: eventName(n.Object.Name, fmt.Sprintf(".%x.%x", n.At.UnixNano(), e.sequence.Add(1))),
 		},
 		EventTime:           metav1.NewMicroTime(n.At),
 		ReportingController: e.reporter,
@@ -171,6 +329,15 @@ func (e *Events) event(n Notice) eventsv1.Event {
 			Namespace: n.Object.Namespace, Name: n.Object.Name, UID: types.UID(n.Object.UID),
 		},
 	}
+}
+
+// eventName is the object's name with a suffix, within the API server's bound.
+// A name that is cut must not end in what is no letter or digit there.
+func eventName(object, suffix string) string {
+	if most := maxName - len(suffix); len(object) > most {
+		object = strings.TrimRight(object[:most], ".-")
+	}
+	return object + suffix
 }
 
 // action is what the guard did: the Events API wants one word.

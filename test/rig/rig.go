@@ -364,7 +364,7 @@ func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) 
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig}, flags...)
+	args := append([]string{"--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0"}, flags...)
 	return r.processes.launch(r.Path("nodeagent.log"), r.binary("nodeagent"), args...)
 }
 

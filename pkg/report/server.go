@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	// requestTime bounds reading a request and writing its answer, idleTime
+	// how long a connection waits for the next one.
+	requestTime = 10 * time.Second
+	idleTime    = 2 * time.Minute
+	// maxHeader bounds a request's header, in bytes; bodies are not read.
+	maxHeader = 16 << 10
+	// maxScrapes bounds the requests for metrics at one time.
+	maxScrapes = 4
+)
+
+// Serve serves metrics (/metrics) and health (/readyz, /healthz) over plain HTTP
+// until the context ends. ready and healthy say why not. The error is the
+// listener's.
+func Serve(ctx context.Context, listener net.Listener, metrics prometheus.Gatherer, ready, healthy func() error) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
+		MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
+	}))
+	mux.Handle("GET /readyz", answer(ready))
+	mux.Handle("GET /healthz", answer(healthy))
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader,
+	}
+	// Nobody waits for a scrape that is under way when the program ends.
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics and health: %w", err)
+	}
+	return nil
+}
+
+// answer says "ok", or 503 and why not.
+func answer(check func() error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		text := "ok"
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			text = err.Error()
+		}
+		// Whoever asked may be gone.
+		_, _ = fmt.Fprintln(w, text)
+	})
+}
