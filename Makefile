@@ -38,6 +38,14 @@ test: cluster-build tools ## Run all tests: unit tests and those against a real 
 test-unit: ## Run the tests that need neither an API server nor a linter
 	CGO_ENABLED=1 go test -race ./pkg/... ./webhook/... ./nodeagent/... ./test/openshift/...
 
+.PHONY: test-rotation
+test-rotation: ## Rotate certificates 2000 times in every way, with faults, under the agent's eyes (some minutes)
+	go test ./test/rotation -count=1 -v -timeout 60m -rotations 2000
+
+.PHONY: bench-agent
+bench-agent: ## Measure the agent: memory, idle CPU, how soon it tells
+	@go run ./test/bench/agent
+
 .PHONY: lint
 lint: tools ## Lint the code, the import rules and the chart
 	$(TOOLS)/golangci-lint config verify

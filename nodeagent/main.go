@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -42,7 +43,16 @@ const (
 	reporterName   = "kubelet-https-guard.io/nodeagent"
 )
 
+// gcPercent is the garbage collector's reserve, unless GOGC says otherwise. The
+// agent's heap is small and it looks at things rarely: half of the usual
+// reserve takes no measurable time and saves one to two of 20 MiB (test/bench/
+// agent).
+const gcPercent = 50
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	stop()

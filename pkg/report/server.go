@@ -32,6 +32,8 @@ func Serve(ctx context.Context, listener net.Listener, metrics prometheus.Gather
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
+		// A compressor takes more memory than all the metrics.
+		DisableCompression: true,
 	}))
 	mux.Handle("GET /readyz", answer(ready))
 	mux.Handle("GET /healthz", answer(healthy))

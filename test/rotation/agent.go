@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rotation rotates certificates in every way that OpenShift, Kubernetes
+// and people do, and reads from a running agent's log what it says about that.
+package rotation
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopTime is how long the agent may take to end when it is asked to.
+const stopTime = 10 * time.Second
+
+// maxLines bounds the lines that wait to be read.
+const maxLines = 100_000
+
+// Build builds the agent as it is shipped into a directory.
+func Build(ctx context.Context, repository, directory string) (binary string, err error) {
+	binary = filepath.Join(directory, "nodeagent")
+	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "./nodeagent")
+	command.Dir, command.Env = repository, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the agent: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// Line is a line of the agent's log.
+type Line struct {
+	Time                                time.Time
+	Level, Msg, Reason, SHA256, Address string
+	// Text is all of it.
+	Text string `json:"-"`
+}
+
+// Agent is an agent that runs.
+type Agent struct {
+	// Lines are those of its log; closed after the last one.
+	Lines   <-chan Line
+	command *exec.Cmd
+	ended   chan error
+}
+
+// Start starts the command of an agent, which it completes, and reads its log.
+// The agent ends with the context at the latest.
+func Start(command *exec.Cmd) (*Agent, error) {
+	stderr, err := command.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, fmt.Errorf("start the agent: %w", err)
+	}
+	lines := make(chan Line, maxLines)
+	agent := &Agent{Lines: lines, command: command, ended: make(chan error, 1)}
+	go func() {
+		scanner := bufio.NewScanner(stderr)
+		for scanner.Scan() {
+			line := Line{Text: scanner.Text()}
+			if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
+				line.Level, line.Msg = "ERROR", "a line that is no JSON"
+			}
+			lines <- line
+		}
+		close(lines)
+		agent.ended <- errors.Join(scanner.Err(), command.Wait())
+	}()
+	return agent, nil
+}
+
+// Stop asks the agent to end, and makes it after a while. The error is the
+// agent's own.
+func (a *Agent) Stop() error {
+	_ = a.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-a.ended:
+		return err
+	case <-time.After(stopTime):
+		_ = a.command.Process.Kill()
+		return errors.Join(fmt.Errorf("the agent did not end within %s", stopTime), <-a.ended)
+	}
+}
+
+// CPU is the time that the agent has computed so far (the first number of
+// schedstat, proc_pid_schedstat(5), of all its threads).
+func (a *Agent) CPU() (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", a.command.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		first, _, _ := strings.Cut(string(data), " ")
+		nanoseconds, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: %w", file, err)
+		}
+		sum += time.Duration(nanoseconds)
+	}
+	return sum, nil
+}
+
+// Memory is the agent's resident memory now, and the most it has had, in bytes.
+func (a *Agent) Memory() (now, most int64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.command.Process.Pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(line, ":")
+		kilobytes, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		switch key {
+		case "VmRSS":
+			now = kilobytes << 10
+		case "VmHWM":
+			most = kilobytes << 10
+		}
+	}
+	return now, most, nil
+}

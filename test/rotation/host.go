@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rotation
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+// Host is a control-plane node's tree of files.
+type Host struct {
+	Tree openshift.Tree
+	CA   *pkitest.CA
+	// Random decides on orders.
+	Random *rand.Rand
+	// Pause is called between two steps of a writer.
+	Pause func()
+
+	// pair is what was written last.
+	pair pkitest.Pair
+	made int // names
+	// fleeting are the fingerprints of pairs that were there for a moment, of
+	// which the agent may tell.
+	fleeting map[string]bool
+}
+
+// NewHost lays out a host of OpenShift 4.9 or later with a sound pair.
+func NewHost(root string, random *rand.Rand, pause func()) (*Host, error) {
+	h := &Host{CA: pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", time.Now()), Random: random, Pause: pause, fleeting: map[string]bool{}}
+	h.pair = h.Pair()
+	tree, err := openshift.Write(root, openshift.Current, h.files())
+	h.Tree = tree
+	return h, err
+}
+
+// Pair makes a sound pair.
+func (h *Host) Pair() pkitest.Pair {
+	now := time.Now()
+	return h.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
+}
+
+// Issue makes a pair of the node's CA.
+func (h *Host) Issue(r pkitest.Request) pkitest.Pair { return padded(h.CA.Issue(r)) }
+
+// fileBytes is the size of every file that is written, so that no change can
+// be told by the size.
+const fileBytes = 2 << 10
+
+func padded(p pkitest.Pair) pkitest.Pair {
+	p.Certificate, p.Key = pad(p.Certificate), pad(p.Key)
+	return p
+}
+
+func pad(text []byte) []byte {
+	return append(bytes.Clone(text), bytes.Repeat([]byte("\n"), max(0, fileBytes-len(text)))...)
+}
+
+func (h *Host) files() openshift.Files {
+	return openshift.Files{Certificate: h.pair.Certificate, Key: h.pair.Key, ClientCA: h.CA.PEM(), Revision: h.Tree.Revision}
+}
+
+// contents of the pair by the names of its files, one map for each file, in
+// any order.
+func (h *Host) contents(p pkitest.Pair) []map[string][]byte {
+	both := []map[string][]byte{
+		{filepath.Base(h.Tree.Certificate()): p.Certificate},
+		{filepath.Base(h.Tree.Key()): p.Key},
+	}
+	h.Random.Shuffle(len(both), func(i, j int) { both[i], both[j] = both[j], both[i] })
+	return both
+}
+
+func (h *Host) together(p pkitest.Pair) map[string][]byte {
+	return map[string][]byte{filepath.Base(h.Tree.Certificate()): p.Certificate, filepath.Base(h.Tree.Key()): p.Key}
+}
+
+// Writer is one way of writing a pair.
+type Writer struct {
+	Name  string
+	write func(h *Host, p pkitest.Pair) error
+}
+
+// Write writes a pair, which may take a few pauses.
+func (w Writer) Write(h *Host, p pkitest.Pair) error {
+	if err := os.MkdirAll(h.Tree.Directory(), 0o755); err != nil {
+		return err
+	}
+	if err := w.write(h, p); err != nil {
+		return fmt.Errorf("%s: %w", w.Name, err)
+	}
+	h.pair = p
+	return nil
+}
+
+// Writers are all the ways.
+func Writers() []Writer {
+	return []Writer{
+		{"in place", func(h *Host, p pkitest.Pair) error { return h.each(p, openshift.WriteInPlace) }},
+		{"file by file, by rename", func(h *Host, p pkitest.Pair) error { return h.each(p, openshift.WriteAtomically) }},
+		{"in place, same size and mtime", func(h *Host, p pkitest.Pair) error { return h.each(p, sameTime) }},
+		{"directory exchanged", (*Host).exchange},
+		{"directory exchanged twice", func(h *Host, p pkitest.Pair) error {
+			first := h.Pair()
+			h.fleeting[pki.Fingerprint(first.Leaf)] = true
+			return errors.Join(h.exchange(first), h.exchange(p))
+		}},
+		{"directory exchanged for the same, then for another", func(h *Host, p pkitest.Pair) error {
+			if err := h.exchange(h.pair); err != nil {
+				return err
+			}
+			h.Pause()
+			return h.exchange(p)
+		}},
+		{"directory removed and made anew", func(h *Host, p pkitest.Pair) error { return h.recreate(h.Tree.Directory(), p) }},
+		{"directory above removed and made anew", func(h *Host, p pkitest.Pair) error {
+			return h.recreate(filepath.Dir(h.Tree.Directory()), p)
+		}},
+		{"..data swapped", (*Host).swapData},
+		{"target of a link replaced", (*Host).replaceTarget},
+		{"new revision", (*Host).revise},
+	}
+}
+
+// each writes one file after the other.
+func (h *Host) each(p pkitest.Pair, write func(string, map[string][]byte) error) error {
+	for _, file := range h.contents(p) {
+		if err := write(h.Tree.Directory(), file); err != nil {
+			return err
+		}
+		h.Pause()
+	}
+	return nil
+}
+
+// sameTime overwrites files and hides it.
+func sameTime(directory string, files map[string][]byte) error {
+	for name, data := range files {
+		path := filepath.Join(directory, name)
+		before, err := os.Stat(path)
+		if err := errors.Join(ignore(err, fs.ErrNotExist), os.WriteFile(path, data, 0o600)); err != nil {
+			return err
+		}
+		if before != nil {
+			if err := os.Chtimes(path, before.ModTime(), before.ModTime()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func ignore(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
+
+func (h *Host) exchange(p pkitest.Pair) error {
+	return openshift.SwapDirectory(h.Tree.Directory(), h.Tree.Staging(), h.together(p))
+}
+
+func (h *Host) recreate(from string, p pkitest.Pair) error {
+	if err := os.RemoveAll(from); err != nil {
+		return err
+	}
+	h.Pause()
+	if err := os.MkdirAll(h.Tree.Directory(), 0o755); err != nil {
+		return err
+	}
+	return h.each(p, openshift.WriteInPlace)
+}
+
+// swapData writes as the kubelet does for volumes (kubernetes
+// pkg/volume/util/atomic_writer.go): the names are links through ..data, which
+// is itself a link that is replaced.
+func (h *Host) swapData(p pkitest.Pair) error {
+	directory := h.Tree.Directory()
+	data := filepath.Join(directory, "..data")
+	before, err := os.Readlink(data)
+	if ignore(err, fs.ErrNotExist) != nil {
+		return err
+	}
+	now := h.name("..2026")
+	if err := os.Mkdir(filepath.Join(directory, now), 0o755); err != nil {
+		return err
+	}
+	if err := openshift.WriteInPlace(filepath.Join(directory, now), h.together(p)); err != nil {
+		return err
+	}
+	h.Pause()
+	if err := h.link(now, data); err != nil {
+		return err
+	}
+	for name := range h.together(p) {
+		if err := h.link(filepath.Join("..data", name), filepath.Join(directory, name)); err != nil {
+			return err
+		}
+	}
+	if before == "" {
+		return nil
+	}
+	return os.RemoveAll(filepath.Join(directory, before))
+}
+
+// replaceTarget makes the names links to files elsewhere, which are then
+// replaced. The links are relative, or the other writers, to which this
+// machine's root is the root, would follow them out of the tree.
+func (h *Host) replaceTarget(p pkitest.Pair) error {
+	store := filepath.Join(h.Tree.Root, "var/lib/kubelet-client")
+	if err := os.MkdirAll(store, 0o755); err != nil {
+		return err
+	}
+	toStore, err := filepath.Rel(h.Tree.Directory(), store)
+	if err != nil {
+		return err
+	}
+	for _, file := range h.contents(p) {
+		if err := openshift.WriteAtomically(store, file); err != nil {
+			return err
+		}
+		for name := range file {
+			if err := h.link(filepath.Join(toStore, name), filepath.Join(h.Tree.Directory(), name)); err != nil {
+				return err
+			}
+		}
+		h.Pause()
+	}
+	return nil
+}
+
+// link puts a link in the place of what is there, unless it is there already.
+func (h *Host) link(target, path string) error {
+	if now, err := os.Readlink(path); err == nil && now == target {
+		return nil
+	}
+	temporary := filepath.Join(filepath.Dir(path), h.name("..link"))
+	if err := os.Symlink(target, temporary); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+func (h *Host) name(prefix string) string {
+	h.made++
+	return fmt.Sprintf("%s_%d", prefix, h.made)
+}
+
+// revise installs a new revision as OpenShift's installer and pruner do: its
+// folder, then the manifest, removed and made anew, then the old one goes. The
+// new one may be of a release that keeps the pair elsewhere.
+func (h *Host) revise(p pkitest.Pair) error {
+	before := h.Tree
+	scratch := filepath.Join(h.Tree.Root, "var/lib/installer")
+	files := openshift.Files{Certificate: p.Certificate, Key: p.Key, ClientCA: h.CA.PEM(), Revision: before.Revision + 1}
+	layout := openshift.Current
+	if h.Random.IntN(2) == 0 {
+		layout = openshift.Legacy
+	}
+	made, err := openshift.Write(scratch, layout, files)
+	if err != nil {
+		return err
+	}
+	folder := func(t openshift.Tree) string { return filepath.Dir(filepath.Dir(filepath.Dir(t.Config()))) }
+	after := made
+	after.Root = before.Root
+	if err := os.Rename(folder(made), folder(after)); err != nil {
+		return err
+	}
+	manifest, err := os.ReadFile(made.Manifest())
+	if err != nil {
+		return err
+	}
+	h.Tree = after
+	if layout == openshift.Current {
+		if err := h.exchange(p); err != nil {
+			return err
+		}
+	}
+	h.Pause()
+	if err := ignore(os.Remove(before.Manifest()), fs.ErrNotExist); err != nil {
+		return err
+	}
+	h.Pause()
+	if err := os.WriteFile(after.Manifest(), manifest, 0o600); err != nil {
+		return err
+	}
+	h.Pause()
+	return errors.Join(os.RemoveAll(folder(before)), os.RemoveAll(scratch))
+}
