@@ -396,7 +396,7 @@ func TestUnder(t *testing.T) {
 // they are the same.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		"", " ", "rubbish", "null", "[]", "{}", "\x00", billionLaughs(),
+		"", " ", "rubbish", "null", "[]", "{}", "\x00", billionLaughs(), strings.Repeat(" ", kubeapiserver.MaxConfigBytes+1),
 		`{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-https":["true"],"kubelet-read-only-port":["0"]}}`,
 		`{"kind":"KubeAPIServerConfig","kubeletClientInfo":{"ca":"/ca","certFile":"/crt","keyFile":"/key","port":10250}}`,
 		`{"kind":"Pod"}`, `{"kind":5}`, `{"kind":["KubeAPIServerConfig"]}`,

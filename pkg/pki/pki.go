@@ -167,7 +167,7 @@ func bearable(certificate *x509.Certificate) error {
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 		return nil
 	}
-	return fmt.Errorf("with a public key of a kind that TLS cannot use (%s)", certificate.PublicKeyAlgorithm)
+	return errors.New("with a public key of a kind that TLS cannot use")
 }
 
 // usable says why the owner of the certificate can do no TLS handshake with

@@ -4,10 +4,13 @@ package pki_test
 
 import (
 	"bytes"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"strings"
@@ -19,9 +22,19 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 )
 
-func TestParseChain(t *testing.T) {
-	ca := pkitest.NewCA("signer")
-	pair := ca.Issue(pkitest.KubeletClient())
+type chain struct {
+	Certificates int
+	Rest, Err    string
+}
+
+type chainCase struct {
+	data string
+	want chain
+}
+
+// chainCases are files with a certificate, those with one with that of pair.
+func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chainCase {
+	t.Helper()
 	garbageBlock := "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
 	p224Key, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
@@ -29,62 +42,66 @@ func TestParseChain(t *testing.T) {
 	}
 	p224 := p224Key.Public()
 	damagedBlock := strings.Replace(string(ca.PEM()), "\nM", "\n!", 1)
+	// The last byte of Ed25519's object identifier (RFC 8410 3) makes it X448.
+	ed25519 := ca.Issue(pkitest.Request{Key: pkitest.Ed25519}).Leaf.Raw
+	x448 := bytes.Replace(ed25519, []byte{0x06, 0x03, 0x2b, 0x65, 0x70}, []byte{0x06, 0x03, 0x2b, 0x65, 0x6f}, 1)
 
-	type result struct {
-		Certificates int
-		Rest, Err    string
-	}
-	cases := map[string]struct {
-		data string
-		want result
-	}{
-		"leaf alone":               {string(pair.Certificate), result{Certificates: 1}},
-		"leaf and CA":              {string(pair.ChainWith(ca.PEM())), result{Certificates: 2}},
-		"text before and after":    {"kubelet client\n" + string(pair.Certificate) + "\nthe end", result{Certificates: 1}},
-		"key in front is skipped":  {string(pair.Key) + string(pair.Certificate), result{Certificates: 1}},
-		"Windows line ends":        {strings.ReplaceAll(string(pair.Certificate), "\n", "\r\n"), result{Certificates: 1}},
-		"nothing":                  {"", result{Err: "is empty"}},
-		"white space":              {" \n\t\n", result{Err: "is empty"}},
-		"no PEM":                   {"rubbish", result{Err: "holds no PEM block of type CERTIFICATE"}},
-		"key only":                 {string(pair.Key), result{Err: "holds no PEM block of type CERTIFICATE"}},
-		"too large":                {strings.Repeat("x", pki.MaxBytes+1), result{Err: "is larger than 1048576 bytes"}},
-		"rubbish of the full size": {strings.Repeat("x", pki.MaxBytes), result{Err: "holds no PEM block of type CERTIFICATE"}},
-		"no certificate in the block": {garbageBlock, result{
+	return map[string]chainCase{
+		"leaf alone":               {string(pair.Certificate), chain{Certificates: 1}},
+		"leaf and CA":              {string(pair.ChainWith(ca.PEM())), chain{Certificates: 2}},
+		"text before and after":    {"kubelet client\n" + string(pair.Certificate) + "\nthe end", chain{Certificates: 1}},
+		"key in front is skipped":  {string(pair.Key) + string(pair.Certificate), chain{Certificates: 1}},
+		"Windows line ends":        {strings.ReplaceAll(string(pair.Certificate), "\n", "\r\n"), chain{Certificates: 1}},
+		"nothing":                  {"", chain{Err: "is empty"}},
+		"white space":              {" \n\t\n", chain{Err: "is empty"}},
+		"no PEM":                   {"rubbish", chain{Err: "holds no PEM block of type CERTIFICATE"}},
+		"key only":                 {string(pair.Key), chain{Err: "holds no PEM block of type CERTIFICATE"}},
+		"too large":                {strings.Repeat("x", pki.MaxBytes+1), chain{Err: "is larger than 1048576 bytes"}},
+		"rubbish of the full size": {strings.Repeat("x", pki.MaxBytes), chain{Err: "holds no PEM block of type CERTIFICATE"}},
+		"no certificate in the block": {garbageBlock, chain{
 			Err: "holds a CERTIFICATE block that is no X.509 certificate: x509: malformed certificate",
 		}},
-		"garbage behind the leaf": {string(pair.ChainWith([]byte(garbageBlock))), result{
+		"garbage behind the leaf": {string(pair.ChainWith([]byte(garbageBlock))), chain{
 			Certificates: 1, Rest: "certificate 2 of the chain is no X.509 certificate: x509: malformed certificate",
 		}},
-		"damaged block behind the leaf": {string(pair.ChainWith([]byte(damagedBlock))), result{
+		"damaged block behind the leaf": {string(pair.ChainWith([]byte(damagedBlock))), chain{
 			Certificates: 1, Rest: "holds 2 PEM blocks of which 1 are damaged",
 		}},
-		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), result{
+		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), chain{
 			Certificates: pki.MaxChain, Rest: "holds more than 32 certificates; the others were not read",
 		}},
-		"an RSA key that is too large": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), result{
+		"an RSA key that is too large": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), chain{
 			Err: "holds a certificate with an RSA key of 9001 bits, more than the 8192 that TLS takes",
 		}},
-		"an RSA key that is too small": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(1)), E: 65537})), result{
+		"an RSA key that is too small": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(1)), E: 65537})), chain{
 			Err: "holds a certificate with an RSA key of 1023 bits, with which TLS cannot sign",
 		}},
-		"a curve that TLS does not use": {string(ca.IssueFor(p224)), result{
+		"a curve that TLS does not use": {string(ca.IssueFor(p224)), chain{
 			Err: "holds a certificate with an ECDSA key on curve P-224, which TLS does not use",
 		}},
-		"a curve that TLS does not use behind the leaf": {string(pair.ChainWith(ca.IssueFor(p224))), result{Certificates: 2}},
-		"an RSA key that is too large behind the leaf": {string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))), result{
+		"a curve that TLS does not use behind the leaf": {string(pair.ChainWith(ca.IssueFor(p224))), chain{Certificates: 2}},
+		"an RSA key that is too large behind the leaf": {string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))), chain{
 			Certificates: 1, Rest: "certificate 2 of the chain is one with an RSA key of 9001 bits, more than the 8192 that TLS takes",
 		}},
-		"far too many": {strings.Repeat(garbageBlock, 10_000), result{
+		"a key of a kind that TLS does not use": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x448})), chain{
+			Err: "holds a certificate with a public key of a kind that TLS cannot use",
+		}},
+		"far too many": {strings.Repeat(garbageBlock, 10_000), chain{
 			Err: "holds a CERTIFICATE block that is no X.509 certificate: x509: malformed certificate",
 		}},
 	}
-	for name, c := range cases {
+}
+
+func TestParseChain(t *testing.T) {
+	ca := pkitest.NewCA("signer")
+	pair := ca.Issue(pkitest.KubeletClient())
+	for name, c := range chainCases(t, ca, pair) {
 		t.Run(name, func(t *testing.T) {
-			chain, err := pki.ParseChain([]byte(c.data))
-			got := result{Err: text(err), Rest: text(chain.RestErr)}
-			if chain.Leaf != nil {
-				got.Certificates = 1 + len(chain.Rest)
-				if !chain.Leaf.Equal(pair.Leaf) {
+			parsed, err := pki.ParseChain([]byte(c.data))
+			got := chain{Err: text(err), Rest: text(parsed.RestErr)}
+			if parsed.Leaf != nil {
+				got.Certificates = 1 + len(parsed.Rest)
+				if !parsed.Leaf.Equal(pair.Leaf) {
 					t.Error("the leaf is not the first certificate")
 				}
 			}
@@ -120,21 +137,38 @@ func TestParseBundle(t *testing.T) {
 	}
 }
 
-func TestPublicKeyOf(t *testing.T) {
-	ca := pkitest.NewCA("signer")
+// pairsOf is one pair of each kind.
+func pairsOf(ca *pkitest.CA) map[pkitest.KeyKind]pkitest.Pair {
 	request := pkitest.KubeletClient()
 	pairs := map[pkitest.KeyKind]pkitest.Pair{}
 	for _, kind := range []pkitest.KeyKind{pkitest.ECDSA, pkitest.RSA, pkitest.Ed25519} {
 		request.Key = kind
 		pairs[kind] = ca.Issue(request)
 	}
+	return pairs
+}
+
+type keyCase struct {
+	data     []byte
+	of       pkitest.KeyKind
+	wantText string
+}
+
+// keyCases are files with a key, those with one with that of one of pairs.
+func keyCases(t testing.TB, ca *pkitest.CA, pairs map[pkitest.KeyKind]pkitest.Pair) map[string]keyCase {
+	t.Helper()
+	agreement, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x25519, err := x509.MarshalPKCS8PrivateKey(agreement)
+	if err != nil {
+		t.Fatal(err)
+	}
 	encrypted, encryptedLegacy := pkitest.EncryptedKeys()
 
-	cases := map[string]struct {
-		data     []byte
-		of       pkitest.KeyKind
-		wantText string
-	}{
+	const refused = `that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses`
+	return map[string]keyCase{
 		"ECDSA, PKCS #8":               {data: pairs[pkitest.ECDSA].Key, of: pkitest.ECDSA, wantText: "ECDSA P-256"},
 		"ECDSA, SEC 1":                 {data: pairs[pkitest.ECDSA].LegacyKey(), of: pkitest.ECDSA, wantText: "ECDSA P-256"},
 		"RSA, PKCS #8":                 {data: pairs[pkitest.RSA].Key, of: pkitest.RSA, wantText: "RSA 2048"},
@@ -155,10 +189,20 @@ func TestPublicKeyOf(t *testing.T) {
 		},
 		"garbage in the block": {
 			data:     []byte("-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\n"),
-			wantText: `holds a block "EC PRIVATE KEY" that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses`,
+			wantText: `holds a block "EC PRIVATE KEY" ` + refused,
 		},
+		"a key that cannot sign": {
+			data:     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: x25519}),
+			wantText: `holds a block "PRIVATE KEY" ` + refused,
+		},
+		"too large": {data: bytes.Repeat([]byte("x"), pki.MaxBytes+1), wantText: "is larger than 1048576 bytes"},
 	}
-	for name, c := range cases {
+}
+
+func TestPublicKeyOf(t *testing.T) {
+	ca := pkitest.NewCA("signer")
+	pairs := pairsOf(ca)
+	for name, c := range keyCases(t, ca, pairs) {
 		t.Run(name, func(t *testing.T) {
 			key, err := pki.PublicKeyOf(c.data)
 			got := text(err)
@@ -198,13 +242,11 @@ func TestErrorsHoldNothingOfTheKey(t *testing.T) {
 // certificate or key.
 func FuzzParse(f *testing.F) {
 	ca := pkitest.NewCA("signer")
-	pair := ca.Issue(pkitest.KubeletClient())
-	encrypted, legacy := pkitest.EncryptedKeys()
-	for _, seed := range [][]byte{
-		nil, pair.Certificate, pair.Key, pair.LegacyKey(), pair.ChainWith(ca.PEM()), encrypted, legacy,
-		[]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
-	} {
-		f.Add(seed)
+	for _, c := range chainCases(f, ca, ca.Issue(pkitest.KubeletClient())) {
+		f.Add([]byte(c.data))
+	}
+	for _, c := range keyCases(f, ca, pairsOf(ca)) {
+		f.Add(c.data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if chain, err := pki.ParseChain(data); (err == nil) != (chain.Leaf != nil) {
@@ -215,6 +257,8 @@ func FuzzParse(f *testing.F) {
 		}
 		if key, err := pki.PublicKeyOf(data); (err == nil) != (key != nil) {
 			t.Errorf("PublicKeyOf: key %T with error %v", key, err)
+		} else if err == nil && !pki.SameKey(key, key) {
+			t.Errorf("PublicKeyOf: %s is not the same as itself", pki.Describe(key))
 		}
 		if len(data) > pki.MaxBytes {
 			if _, err := pki.ParseChain(data); !errors.Is(err, pki.ErrTooLarge) {

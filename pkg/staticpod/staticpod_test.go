@@ -720,6 +720,13 @@ func FuzzDiscover(f *testing.F) {
 			}
 			pod.Spec.Volumes[0].HostPath.Path = "../.."
 		}, configFlag+"/a/config.yaml", certificateFlag+"/b", keyFlag+"/c"),
+		manifest(f, func(pod *corev1.Pod) {
+			pod.Spec.Containers = append([]corev1.Container{{Name: "cert-syncer"}}, pod.Spec.Containers...)
+			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/a"}, {Name: "b", MountPath: "/b", SubPathExpr: "$(X)"}, {Name: "b", MountPath: "/"}}
+			pod.Spec.Volumes[1].HostPath.Path = "/"
+		}, certificateFlag+"/a/tls.crt", keyFlag+"/b/tls.key", caFlag+"/"),
+		manifest(f, nil, configFlag+"a/config.yaml"), manifest(f, nil, configFlag+"/none"),
+		strings.Repeat(" ", staticpod.MaxManifestBytes+1),
 	} {
 		f.Add(seed, config)
 		f.Add(seed, "")
@@ -728,6 +735,11 @@ func FuzzDiscover(f *testing.F) {
 		layout := staticpod.Discover(host(map[string]string{staticpod.OpenShiftManifest: data, "/host/a/config.yaml": config}), "")
 		if layout.How == "" || layout.Manifest != staticpod.OpenShiftManifest || layout.ManifestReadErr != nil {
 			t.Errorf("layout of a manifest that is there: %+v", see(layout))
+		}
+		for _, at := range layout.Paths() {
+			if !path.IsAbs(at) || path.Clean(at) != at {
+				t.Errorf("%q to be watched is not a clean absolute path", at)
+			}
 		}
 		for _, file := range []staticpod.File{layout.Certificate, layout.Key, layout.KubeletCA} {
 			if file.Host != "" && (!path.IsAbs(file.Host) || path.Clean(file.Host) != file.Host) {
