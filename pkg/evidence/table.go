@@ -33,9 +33,9 @@ func writeTable(w io.Writer, d Document) error {
 			_, _ = fmt.Fprintf(table, "%s:\t%s\n", key, printable(value))
 		}
 	}
-	row("At", d.At.UTC().Format(time.RFC3339))
-	row("Found by", d.FoundBy)
-	row("Revision", d.Revision)
+	row("at", d.At.UTC().Format(time.RFC3339))
+	row("found by", d.FoundBy)
+	row("revision", d.Revision)
 	for _, e := range d.Examined {
 		row(e.Role, string(e.Location))
 	}

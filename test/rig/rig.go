@@ -370,7 +370,7 @@ func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) 
 
 // AgentOnce runs the agent once.
 func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) Result {
-	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"--once", "--root", hostRoot}, flags...)...))
+	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"--once", "--root", hostRoot, "--node-name", Node}, flags...)...))
 }
 
 // kubeconfigOf writes a kubeconfig with a token of a ServiceAccount.
