@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -43,15 +44,21 @@ const (
 	reporterName   = "kubelet-https-guard.io/nodeagent"
 )
 
-// gcPercent is the garbage collector's reserve, unless GOGC says otherwise. The
-// agent's heap is small and it looks at things rarely: half of the usual
-// reserve takes no measurable time and saves one to two of 20 MiB (test/bench/
-// agent).
-const gcPercent = 50
+// The agent's heap is small and it does one thing at a time, rarely. So, unless
+// GOGC and GOMAXPROCS say otherwise, the garbage collector gets half of the usual
+// reserve and the scheduler one thread: no measurable time lost, a quarter less
+// of idle CPU and two to three of 20 MiB saved (test/bench/agent).
+const (
+	gcPercent = 50
+	threads   = 1
+)
 
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(threads)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)

@@ -115,21 +115,30 @@ func (a *Agent) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// Memory is the agent's resident memory now, and the most it has had, in bytes.
-func (a *Agent) Memory() (now, most int64, err error) {
+// Memory is an agent's resident memory, in bytes.
+type Memory struct {
+	// Now, of it Anonymous; the rest are pages of the program itself, which the
+	// kernel can take back. Most is the most there was.
+	Now, Anonymous, Most int64
+}
+
+// Memory asks the kernel (proc_pid_status(5)).
+func (a *Agent) Memory() (m Memory, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.command.Process.Pid))
 	if err != nil {
-		return 0, 0, err
+		return m, err
 	}
 	for line := range strings.Lines(string(data)) {
 		key, value, _ := strings.Cut(line, ":")
 		kilobytes, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
 		switch key {
 		case "VmRSS":
-			now = kilobytes << 10
+			m.Now = kilobytes << 10
+		case "RssAnon":
+			m.Anonymous = kilobytes << 10
 		case "VmHWM":
-			most = kilobytes << 10
+			m.Most = kilobytes << 10
 		}
 	}
-	return now, most, nil
+	return m, nil
 }

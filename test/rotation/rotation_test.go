@@ -132,12 +132,12 @@ func tell(t *testing.T, d *rotation.Driver, took time.Duration) {
 	if err != nil {
 		t.Error(err)
 	}
-	now, most, err := d.Agent.Memory()
+	memory, err := d.Agent.Memory()
 	if err != nil {
 		t.Error(err)
 	}
 	t.Logf("%d rotations and %d faults in %s; the agent took %.1f %% of a core and %.1f MiB, at most %.1f",
-		d.Rotations, d.Faults, took.Round(time.Second), 100*cpu.Seconds()/took.Seconds(), float64(now)/(1<<20), float64(most)/(1<<20))
+		d.Rotations, d.Faults, took.Round(time.Second), 100*cpu.Seconds()/took.Seconds(), float64(memory.Now)/(1<<20), float64(memory.Most)/(1<<20))
 	t.Logf("%-64s %6s %8s %8s %8s", "told after, ms (faults: settle is "+d.Settle.String()+")", "n", "p50", "p99", "max")
 	for _, label := range slices.Sorted(maps.Keys(d.Latencies)) {
 		all := d.Latencies[label]

@@ -162,11 +162,11 @@ func (b *bench) measureIdle(ctx context.Context) error {
 }
 
 func (b *bench) memory(d *rotation.Driver, what string) error {
-	now, most, err := d.Agent.Memory()
+	memory, err := d.Agent.Memory()
 	if err != nil {
 		return err
 	}
-	b.row(what, fmt.Sprintf("%s RSS, at most %s", megabytes(now), megabytes(most)), "20 MiB")
+	b.row(what, fmt.Sprintf("%s RSS (%s anonymous), at most %s", megabytes(memory.Now), megabytes(memory.Anonymous), megabytes(memory.Most)), "20 MiB")
 	return nil
 }
 
