@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -68,7 +69,7 @@ func (m *meter) Looked(trigger agent.Trigger, took time.Duration, seen scan.Snap
 }
 
 // ready: there has been a look.
-func (m *meter) ready() error {
+func (m *meter) ready(context.Context) error {
 	if m.last.Load() == nil {
 		return errors.New("the first look at the node is not done yet")
 	}
@@ -76,7 +77,7 @@ func (m *meter) ready() error {
 }
 
 // healthy: the looks go on. One may hang in a file system that does not answer.
-func (m *meter) healthy() error {
+func (m *meter) healthy(context.Context) error {
 	last := m.started
 	if looked := m.last.Load(); looked != nil {
 		last = *looked

@@ -21,10 +21,10 @@ func TestMeterHealth(t *testing.T) {
 	m := newMeter(registry, report.NewMetrics(registry), func() uint64 { return 0 }, func() time.Time { return now }, 30*time.Second)
 	states := func(when string, ready, healthy bool) {
 		t.Helper()
-		if err := m.ready(); (err == nil) != ready {
+		if err := m.ready(t.Context()); (err == nil) != ready {
 			t.Errorf("%s: ready: %v", when, err)
 		}
-		if err := m.healthy(); (err == nil) != healthy {
+		if err := m.healthy(t.Context()); (err == nil) != healthy {
 			t.Errorf("%s: healthy: %v", when, err)
 		}
 	}

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"flag"
@@ -11,11 +13,17 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
+	"strings"
+	"time"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
 const (
@@ -29,8 +37,8 @@ const (
 // options are what the command line says.
 type options struct {
 	config, certDir, kubeconfig string
-	host                        string
-	port                        int
+	address                     string
+	shutdownDelay               time.Duration
 	healthAddress               string
 	instance                    string
 	logFormat                   string
@@ -41,14 +49,14 @@ type options struct {
 // parseOptions reads the flags. Its error is one line for people.
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
 	o := options{instance: getenv("POD_NAME")}
-	var address string
 	flags := flag.NewFlagSet("webhook", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the error, once
 	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
 	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with tls.crt and tls.key of this server")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
-	flags.StringVar(&address, "bind-address", ":9443", "`address` to serve admission on")
+	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission on")
 	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics; 0 for none")
+	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second, "go on answering for this `time` when asked to end, while that gets around")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	flags.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
 	flags.BoolVar(&o.version, "version", false, "print the version")
@@ -68,40 +76,51 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case o.certDir == "":
 		return options{}, errors.New("--cert-dir is not set")
 	}
-	host, port, err := net.SplitHostPort(address)
+	_, port, err := net.SplitHostPort(o.address)
 	if err != nil {
 		return options{}, fmt.Errorf("--bind-address: %w", err)
 	}
-	o.host = host
-	if o.port, err = strconv.Atoi(port); err != nil || o.port < 1 || o.port > 65535 {
-		return options{}, fmt.Errorf("--bind-address: port %q is not between 1 and 65535", port)
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return options{}, fmt.Errorf("--bind-address: port %q is not between 0 and 65535", port)
+	}
+	if o.shutdownDelay < 0 || o.shutdownDelay > time.Minute {
+		return options{}, fmt.Errorf("--shutdown-delay %s is not between 0 and a minute", o.shutdownDelay)
 	}
 	return o, nil
 }
 
 // fileConfig is the configuration file.
 type fileConfig struct {
-	APIVersion       string            `json:"apiVersion"`
-	Kind             string            `json:"kind"`
-	ProtectedSecrets []protectedSecret `json:"protectedSecrets"`
+	APIVersion       string            `yaml:"apiVersion"`
+	Kind             string            `yaml:"kind"`
+	ProtectedSecrets []protectedSecret `yaml:"protectedSecrets"`
+	// OverridesAction is what is done about overrides of the kube-apiserver's
+	// configuration that weaken the control.
+	OverridesAction admit.Action `yaml:"overridesAction,omitempty"`
 	// ExpiringFraction as in [check.Expectation]; nil for the default.
-	ExpiringFraction *float64 `json:"expiringFraction,omitempty"`
+	ExpiringFraction *float64 `yaml:"expiringFraction,omitempty"`
 }
 
 // protectedSecret is one Secret that is protected, and what it should be.
 type protectedSecret struct {
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
+	Namespace string `yaml:"namespace"`
+	Name      string `yaml:"name"`
+	// Type is kubernetes.io/tls if it is not set.
+	Type string `yaml:"type,omitempty"`
 	// Usage is serverAuth or clientAuth.
-	Usage    string   `json:"usage"`
-	DNSNames []string `json:"dnsNames,omitempty"`
-	// ManagedBy is service-ca or empty.
-	ManagedBy string `json:"managedBy,omitempty"`
-	Service   string `json:"service,omitempty"`
+	Usage    string   `yaml:"usage"`
+	DNSNames []string `yaml:"dnsNames,omitempty"`
+	// CABundleFile has the CAs to one of which the certificate must lead.
+	CABundleFile string `yaml:"caBundleFile,omitempty"`
+	// ManagedBy is service-ca, cert-rotation or empty.
+	ManagedBy string `yaml:"managedBy,omitempty"`
+	Service   string `yaml:"service,omitempty"`
 	// RenewedBy are the users that renew it. They are left out where the
 	// webhook is registered, by matchConditions, so that neither an outage nor
 	// a bug here can stop a renewal; a DELETE of theirs still comes here.
-	RenewedBy []string `json:"renewedBy,omitempty"`
+	RenewedBy []string `yaml:"renewedBy,omitempty"`
+	// Action is what is done about a request that would break the control.
+	Action admit.Action `yaml:"action,omitempty"`
 }
 
 // defaultConfig protects what OpenShift has: the Secret that the control
@@ -119,6 +138,7 @@ func defaultConfig() fileConfig {
 			},
 			{
 				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: "clientAuth",
+				ManagedBy: check.ManagedByCertRotation,
 				RenewedBy: []string{
 					"system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator",
 					// The static pod's own controller, after an outage.
@@ -129,95 +149,163 @@ func defaultConfig() fileConfig {
 	}
 }
 
-// loadConfig reads the configuration file, or takes the default without one.
-func loadConfig(path string) ([]check.SecretExpectation, error) {
-	if path == "" {
-		return defaultConfig().expectations()
-	}
-	data, err := readConfig(path)
-	if err != nil {
-		return nil, err
-	}
-	config, err := parseConfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("configuration %s: %w", path, err)
-	}
-	expectations, err := config.expectations()
-	if err != nil {
-		return nil, fmt.Errorf("configuration %s: %w", path, err)
-	}
-	return expectations, nil
+// config is a configuration that was read and validated.
+type config struct {
+	protected       []admit.Protected
+	overridesAction admit.Action
+	// digest is of all that was read: another one means another configuration.
+	digest [sha256.Size]byte
 }
 
-func readConfig(path string) ([]byte, error) {
+// loadConfig reads the configuration file, or takes the default without one.
+func loadConfig(path string) (config, error) {
+	if path == "" {
+		return defaultConfig().validated()
+	}
+	data, err := readBounded(path)
+	if err != nil {
+		return config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	file, err := parseConfig(data)
+	if err != nil {
+		return config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	loaded, err := file.validated()
+	if err != nil {
+		return config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	loaded.digest = sha256.Sum256(fmt.Appendf(data, "%x", loaded.digest))
+	return loaded, nil
+}
+
+func readBounded(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	data, err := io.ReadAll(io.LimitReader(file, maxConfigBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, err
 	}
 	if len(data) > maxConfigBytes {
-		return nil, fmt.Errorf("configuration %s is larger than %d bytes", path, maxConfigBytes)
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxConfigBytes)
 	}
 	return data, nil
 }
 
 // parseConfig reads YAML or JSON strictly: a misspelt field would otherwise
-// leave something unprotected, unseen.
+// leave something unprotected, unseen. The error says in which line.
 func parseConfig(data []byte) (fileConfig, error) {
-	var config fileConfig
-	if err := yaml.UnmarshalStrict(data, &config); err != nil {
-		return fileConfig{}, err
+	var file fileConfig
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
+		return fileConfig{}, plainly(err)
 	}
-	if config.APIVersion != configAPIVersion || config.Kind != configKind {
-		return fileConfig{}, fmt.Errorf("it is a %q of %q, not a %s of %s", config.Kind, config.APIVersion, configKind, configAPIVersion)
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return fileConfig{}, errors.New("it has more than one YAML document")
 	}
-	return config, nil
+	if file.APIVersion != configAPIVersion || file.Kind != configKind {
+		return fileConfig{}, fmt.Errorf("it is a %q of %q, not a %s of %s", file.Kind, file.APIVersion, configKind, configAPIVersion)
+	}
+	return file, nil
 }
 
-// expectations validates the configuration and gives it to the checks.
-func (c fileConfig) expectations() ([]check.SecretExpectation, error) {
+// goTypes are what the decoder says of types of this package, which no reader
+// of its error knows.
+var goTypes = regexp.MustCompile(` (in|into) (type )?\S*main\.\w+`)
+
+// plainly is a decoder's error in one line, without the names of Go.
+func plainly(err error) error {
+	var wrong *yaml.TypeError
+	if !errors.As(err, &wrong) {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	return errors.New(goTypes.ReplaceAllString(strings.Join(wrong.Errors, "; "), ""))
+}
+
+// validated says what is wrong with the configuration, or gives what the
+// webhook goes by. The files that it names are read.
+func (c fileConfig) validated() (config, error) {
 	fraction := check.DefaultExpiringFraction
 	if c.ExpiringFraction != nil {
 		fraction = *c.ExpiringFraction
 	}
-	if fraction < 0 || fraction >= 1 {
-		return nil, fmt.Errorf("expiringFraction %v is not at least 0 and below 1", fraction)
+	if !(fraction >= 0 && fraction < 1) { // NaN too
+		return config{}, fmt.Errorf("expiringFraction %v is not at least 0 and below 1", fraction)
 	}
 	if len(c.ProtectedSecrets) == 0 {
-		return nil, errors.New("protectedSecrets is empty, so nothing would be protected")
+		return config{}, errors.New("protectedSecrets is empty, so nothing would be protected")
+	}
+	valid := config{overridesAction: c.OverridesAction}
+	if err := known(c.OverridesAction); err != nil {
+		return config{}, fmt.Errorf("overridesAction %w", err)
 	}
 	seen := map[string]bool{}
-	var expectations []check.SecretExpectation
 	for i, s := range c.ProtectedSecrets {
 		id := s.Namespace + "/" + s.Name
-		switch {
-		case s.Namespace == "" || s.Name == "":
-			return nil, fmt.Errorf("protectedSecrets[%d]: namespace and name must be set", i)
-		case seen[id]:
-			return nil, fmt.Errorf("protectedSecrets[%d]: %s is there twice", i, id)
-		case s.ManagedBy != "" && s.ManagedBy != check.ManagedByServiceCA:
-			return nil, fmt.Errorf("protectedSecrets[%d] %s: managedBy %q is not %s", i, id, s.ManagedBy, check.ManagedByServiceCA)
-		case s.Service != "" && s.ManagedBy == "":
-			return nil, fmt.Errorf("protectedSecrets[%d] %s: service is of use only with managedBy: %s", i, id, check.ManagedByServiceCA)
+		if seen[id] {
+			return config{}, fmt.Errorf("protectedSecrets[%d]: %s is there twice", i, id)
 		}
 		seen[id] = true
-		expectation := check.SecretExpectation{
-			Namespace: s.Namespace, Name: s.Name, DNSNames: s.DNSNames,
-			ManagedBy: s.ManagedBy, Service: s.Service, ExpiringFraction: fraction,
+		protected, err := s.validated()
+		if err != nil {
+			return config{}, fmt.Errorf("protectedSecrets[%d] %s: %w", i, id, err)
 		}
-		switch s.Usage {
-		case "serverAuth":
-			expectation.Usage = x509.ExtKeyUsageServerAuth
-		case "clientAuth":
-			expectation.Usage = x509.ExtKeyUsageClientAuth
-		default:
-			return nil, fmt.Errorf("protectedSecrets[%d] %s: usage %q is neither serverAuth nor clientAuth", i, id, s.Usage)
+		for _, root := range protected.Roots {
+			valid.digest = sha256.Sum256(append(valid.digest[:], root.Raw...))
 		}
-		expectations = append(expectations, expectation)
+		protected.ExpiringFraction = fraction
+		valid.protected = append(valid.protected, protected)
 	}
-	return expectations, nil
+	return valid, nil
+}
+
+func (s protectedSecret) validated() (admit.Protected, error) {
+	protected := admit.Protected{
+		SecretExpectation: check.SecretExpectation{
+			Namespace: s.Namespace, Name: s.Name, Type: s.Type, DNSNames: s.DNSNames, ManagedBy: s.ManagedBy, Service: s.Service,
+		},
+		Action: s.Action,
+	}
+	if len(validation.IsDNS1123Label(s.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(s.Name)) > 0 {
+		return protected, fmt.Errorf("namespace %q and name %q must be those of a Secret", s.Namespace, s.Name)
+	}
+	switch {
+	case s.ManagedBy != "" && s.ManagedBy != check.ManagedByServiceCA && s.ManagedBy != check.ManagedByCertRotation:
+		return protected, fmt.Errorf("managedBy %q is neither %s nor %s", s.ManagedBy, check.ManagedByServiceCA, check.ManagedByCertRotation)
+	case s.Service != "" && s.ManagedBy != check.ManagedByServiceCA:
+		return protected, fmt.Errorf("service is of use only with managedBy: %s", check.ManagedByServiceCA)
+	}
+	if err := known(s.Action); err != nil {
+		return protected, fmt.Errorf("action %w", err)
+	}
+	switch s.Usage {
+	case "serverAuth":
+		protected.Usage = x509.ExtKeyUsageServerAuth
+	case "clientAuth":
+		protected.Usage = x509.ExtKeyUsageClientAuth
+	default:
+		return protected, fmt.Errorf("usage %q is neither serverAuth nor clientAuth", s.Usage)
+	}
+	if s.CABundleFile == "" {
+		return protected, nil
+	}
+	bundle, err := readBounded(s.CABundleFile)
+	if err != nil {
+		return protected, fmt.Errorf("caBundleFile: %w", err)
+	}
+	if protected.Roots, err = pki.ParseBundle(bundle); err != nil {
+		return protected, fmt.Errorf("caBundleFile %s %w", s.CABundleFile, err)
+	}
+	return protected, nil
+}
+
+func known(action admit.Action) error {
+	switch action {
+	case "", admit.Deny, admit.Warn, admit.Audit:
+		return nil
+	}
+	return fmt.Errorf("%q is not %s, %s or %s", action, admit.Deny, admit.Warn, admit.Audit)
 }

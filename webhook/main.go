@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,12 +23,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
-	crwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
 const (
@@ -36,7 +37,7 @@ const (
 	exitUsage  = 64
 
 	// handlerPath is where the API server sends AdmissionReviews.
-	handlerPath  = "/validate-secrets"
+	handlerPath  = "/validate"
 	reporterName = "kubelet-https-guard.io/webhook"
 )
 
@@ -78,11 +79,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // serve answers until the context ends or a part fails, which ends all of it.
 func serve(ctx context.Context, options options, log *slog.Logger) error {
-	protected, err := loadConfig(options.config)
+	registry := prometheus.NewRegistry()
+	config, err := newReloader(options.config, registry, log)
 	if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	tellers := report.Tellers{report.NewMetrics(registry), report.NewLog(log)}
 	// What the last requests told is delivered after the server has ended.
@@ -102,28 +103,45 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		deliverer.Go(func() error { return events.Run(delivery) })
 	}
 
-	server := crwebhook.NewServer(crwebhook.Options{Host: options.host, Port: options.port, CertDir: options.certDir})
-	server.Register(handlerPath, &admission.Webhook{
-		Handler: &admit.Handler{Protected: protected, Teller: tellers, Now: time.Now},
-	})
+	mux := http.NewServeMux()
+	mux.Handle(handlerPath, &admission.Webhook{Handler: &admit.Handler{
+		Protected: config.Protected, OverridesAction: config.OverridesAction,
+		Teller: tellers, Meter: newMeter(registry), Log: log, Now: time.Now,
+	}})
+	server, err := tlsserver.New(options.certDir, mux, options.shutdownDelay, time.Now, log)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Start(ctx) })
+	var listen net.ListenConfig
+	listener, err := listen.Listen(ctx, "tcp", options.address)
+	if err != nil {
+		return fmt.Errorf("serve admission: %w", err)
+	}
+	log.Info("Serving admission", "address", listener.Addr().String())
+	// Health is served until admission has ended: not ready, but alive.
+	serving, served := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		defer served()
+		return server.Run(ctx, listener)
+	})
+	group.Go(func() error { return config.Run(ctx) })
 	if options.healthAddress != "0" {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", options.healthAddress)
+		health, err := listen.Listen(ctx, "tcp", options.healthAddress)
 		if err != nil {
+			served()
 			return fmt.Errorf("serve health: %w", err)
 		}
-		ready := func() error { return server.StartedChecker()(nil) }
-		group.Go(func() error { return report.Serve(ctx, listener, registry, ready, func() error { return nil }) })
-	}
-	for _, p := range protected {
-		log.Info("Protecting", "namespace", p.Namespace, "name", p.Name)
+		group.Go(func() error { return report.Serve(serving, health, registry, server.Ready, alive) })
 	}
 	log.Info("Started", "version", version.String())
 	err = group.Wait()
 	delivered()
 	return errors.Join(err, deliverer.Wait())
 }
+
+// alive: a part that dies ends the process, so one that answers is alive.
+func alive(context.Context) error { return nil }
 
 // instance names this process in Events.
 func instance(podName string) string {

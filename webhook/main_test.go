@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 )
@@ -28,8 +28,9 @@ func TestUsage(t *testing.T) {
 		"unknown flag":   {[]string{"--frobnicate"}, "flag provided but not defined: -frobnicate"},
 		"an argument":    {[]string{"--cert-dir", "d", "serve"}, `argument "serve": only flags are taken`},
 		"no port":        {[]string{"--cert-dir", "d", "--bind-address", "localhost"}, "--bind-address: address localhost: missing port in address"},
-		"port too large": {[]string{"--cert-dir", "d", "--bind-address", ":65536"}, `--bind-address: port "65536" is not between 1 and 65535`},
-		"port 0":         {[]string{"--cert-dir", "d", "--bind-address", ":0"}, `--bind-address: port "0" is not between 1 and 65535`},
+		"port too large": {[]string{"--cert-dir", "d", "--bind-address", ":65536"}, `--bind-address: port "65536" is not between 0 and 65535`},
+		"port no number": {[]string{"--cert-dir", "d", "--bind-address", ":https"}, `--bind-address: port "https" is not between 0 and 65535`},
+		"delay too long": {[]string{"--cert-dir", "d", "--shutdown-delay", "61s"}, "--shutdown-delay 1m1s is not between 0 and a minute"},
 		"log format":     {[]string{"--cert-dir", "d", "--log-format", "xml"}, `--log-format: log format "xml" is neither json nor text`},
 	}
 	for name, c := range cases {
@@ -66,15 +67,23 @@ func TestLoadConfig(t *testing.T) {
 		"nothing":            {file: "", wantErr: `it is a "" of "", not a WebhookConfiguration of kubelet-https-guard.io/v1alpha1`},
 		"another kind":       {file: "apiVersion: v1\nkind: ConfigMap\n", wantErr: `it is a "ConfigMap" of "v1", not a WebhookConfiguration of kubelet-https-guard.io/v1alpha1`},
 		"no Secret":          {file: head, wantErr: "protectedSecrets is empty, so nothing would be protected"},
-		"a misspelt field":   {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, dnsName: x}\n", wantErr: `unknown field "dnsName"`},
-		"an unknown field":   {file: one + "protected: []\n", wantErr: `unknown field "protected"`},
-		"no name":            {file: head + "protectedSecrets:\n- {namespace: ns, usage: serverAuth}\n", wantErr: "protectedSecrets[0]: namespace and name must be set"},
+		"a misspelt field":   {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, dnsName: x}\n", wantErr: "line 4: field dnsName not found"},
+		"an unknown field":   {file: one + "protected: []\n", wantErr: "line 5: field protected not found"},
+		"no name":            {file: head + "protectedSecrets:\n- {namespace: ns, usage: serverAuth}\n", wantErr: `protectedSecrets[0] ns/: namespace "ns" and name "" must be those of a Secret`},
 		"twice the same":     {file: one + "- {namespace: ns, name: s, usage: serverAuth}\n", wantErr: "protectedSecrets[1]: ns/s is there twice"},
 		"an unknown usage":   {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: server}\n", wantErr: `protectedSecrets[0] ns/s: usage "server" is neither serverAuth nor clientAuth`},
 		"no usage":           {file: head + "protectedSecrets:\n- {namespace: ns, name: s}\n", wantErr: `protectedSecrets[0] ns/s: usage "" is neither serverAuth nor clientAuth`},
-		"an unknown manager": {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, managedBy: me}\n", wantErr: `protectedSecrets[0] ns/s: managedBy "me" is not service-ca`},
+		"an unknown manager": {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, managedBy: me}\n", wantErr: `protectedSecrets[0] ns/s: managedBy "me" is neither service-ca nor cert-rotation`},
 		"a useless service":  {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, service: api}\n", wantErr: "protectedSecrets[0] ns/s: service is of use only with managedBy: service-ca"},
 		"a fraction of 1":    {file: one + "expiringFraction: 1\n", wantErr: "expiringFraction 1 is not at least 0 and below 1"},
+		"all there is":       {file: head + "overridesAction: Warn\nprotectedSecrets:\n- {namespace: ns, name: s, type: Opaque, usage: serverAuth, dnsNames: [a], managedBy: service-ca, service: api, renewedBy: [x], action: Audit}\n", want: 1},
+		"an unknown action":  {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, action: deny}\n", wantErr: `protectedSecrets[0] ns/s: action "deny" is not Deny, Warn or Audit`},
+		"unknown, overrides": {file: one + "overridesAction: Refuse\n", wantErr: `overridesAction "Refuse" is not Deny, Warn or Audit`},
+		"a CA not there":     {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, caBundleFile: /does/not/exist}\n", wantErr: "protectedSecrets[0] ns/s: caBundleFile: open /does/not/exist: no such file or directory"},
+		"a key twice":        {file: one + "kind: WebhookConfiguration\n", wantErr: `line 5: mapping key "kind" already defined at line 2`},
+		"two documents":      {file: one + "---\n" + one, wantErr: "it has more than one YAML document"},
+		"a list for a name":  {file: head + "protectedSecrets:\n- {namespace: ns, name: [], usage: serverAuth}\n", wantErr: "line 4: cannot unmarshal !!seq into string"},
+		"no YAML":            {file: "a: b: c", wantErr: "mapping values are not allowed in this context"},
 		"too large":          {file: one + strings.Repeat("#", 1<<20), wantErr: "is larger than 1048576 bytes"},
 	}
 	for name, c := range cases {
@@ -87,8 +96,8 @@ func TestLoadConfig(t *testing.T) {
 			switch {
 			case c.wantErr == "" && err != nil, c.wantErr != "" && (err == nil || !strings.Contains(err.Error(), c.wantErr)):
 				t.Errorf("loadConfig: error %v, want one with %q", err, c.wantErr)
-			case len(protected) != c.want:
-				t.Errorf("loadConfig: %d Secrets, want %d", len(protected), c.want)
+			case len(protected.protected) != c.want:
+				t.Errorf("loadConfig: %d Secrets, want %d", len(protected.protected), c.want)
 			}
 			if err != nil && !strings.Contains(err.Error(), path) {
 				t.Errorf("the error does not name the file: %v", err)
@@ -98,7 +107,7 @@ func TestLoadConfig(t *testing.T) {
 	if _, err := loadConfig("/does/not/exist"); err == nil || err.Error() != "read the configuration: open /does/not/exist: no such file or directory" {
 		t.Errorf("loadConfig of a file that is not there: %v", err)
 	}
-	if protected, err := loadConfig(""); err != nil || len(protected) != 2 {
+	if protected, err := loadConfig(""); err != nil || len(protected.protected) != 2 {
 		t.Errorf("loadConfig without a file: %v, %v", protected, err)
 	}
 }
@@ -111,10 +120,10 @@ func TestChartProtectsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	var values struct {
-		ExpiringFraction float64 `json:"expiringFraction"`
+		ExpiringFraction float64 `yaml:"expiringFraction"`
 		Webhook          struct {
-			ProtectedSecrets []protectedSecret `json:"protectedSecrets"`
-		} `json:"webhook"`
+			ProtectedSecrets []protectedSecret `yaml:"protectedSecrets"`
+		} `yaml:"webhook"`
 	}
 	if err := yaml.Unmarshal(data, &values); err != nil {
 		t.Fatal(err)

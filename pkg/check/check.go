@@ -10,8 +10,9 @@
 // who asked.
 //
 // Each check stands in a file of its own with the source of its rule above it;
-// the lists in this file and in keypair.go, secret.go, service.go, files.go,
-// manifest.go, configuration.go and kubelet.go are all there is, nothing registers itself.
+// the lists in this file and in keypair.go, secret.go, service.go, override.go,
+// files.go, manifest.go, configuration.go and kubelet.go are all there is,
+// nothing registers itself.
 package check
 
 import (
@@ -41,7 +42,8 @@ func runAll[F any](checks []check[F], facts F, now time.Time) []finding.Finding 
 func Reasons() []finding.Reason {
 	reasons := append(NodeReasons(), KubeletReasons()...)
 	reasons = appendReasons(reasons, secretChecks())
-	return appendReasons(reasons, serviceChecks())
+	reasons = appendReasons(reasons, serviceChecks())
+	return appendReasons(reasons, overrideChecks())
 }
 
 // NodeReasons are those that a look at a node can give without its kubelet.

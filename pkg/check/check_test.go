@@ -37,7 +37,7 @@ func TestCatalogue(t *testing.T) {
 	found := map[finding.Reason]bool{}
 	for kind, fixtures := range map[string]map[string]fixture{
 		"pair": pairFixtures(), "secret": secretFixtures(), "file": fileFixtures(),
-		"service": serviceFixtures(), "manifest": manifestFixtures(), "config": configFixtures(), "kubelet": kubeletFixtures(),
+		"service": serviceFixtures(), "override": overrideFixtures(), "manifest": manifestFixtures(), "config": configFixtures(), "kubelet": kubeletFixtures(),
 	} {
 		passing := false
 		for name, f := range fixtures {
@@ -215,6 +215,19 @@ func secretFixtures() map[string]fixture {
 	knownUID.ServiceUID = "uid-2"
 	unmanaged := servingCert()
 	unmanaged.ManagedBy = ""
+	client := ca.Issue(pkitest.KubeletClient())
+	rotated := func(change func(*check.Secret)) []finding.Finding {
+		stored := &check.Secret{Type: "kubernetes.io/tls", Certificate: client.Certificate, Key: client.Key, Annotations: map[string]string{
+			"auth.openshift.io/certificate-not-before": client.Leaf.NotBefore.Format(time.RFC3339),
+			"auth.openshift.io/certificate-not-after":  client.Leaf.NotAfter.Format(time.RFC3339),
+		}}
+		if change != nil {
+			change(stored)
+		}
+		return check.SecretFindings(check.SecretExpectation{
+			Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: x509.ExtKeyUsageClientAuth, ManagedBy: check.ManagedByCertRotation,
+		}, stored, pkitest.Now())
+	}
 
 	return map[string]fixture{
 		"as service-ca writes it": {findings: secret(nil)},
@@ -233,12 +246,41 @@ func secretFixtures() map[string]fixture {
 		"empty certificate":                   {findings: secret(func(s *check.Secret) { s.Certificate = nil }), want: []string{"CertificateMissing " + at + "tls.crt: there is no certificate, or it is empty"}},
 		"for another name":                    {findings: with(ca.Issue(elsewhere), servingCert()), want: []string{"DNSNameMissing " + at + "tls.crt: the certificate does not hold for api.openshift-apiserver.svc"}},
 		"immutable":                           {findings: secret(func(s *check.Secret) { s.Immutable = true }), want: []string{"RotationDetached " + at + "immutable: an immutable Secret cannot be renewed"}},
-		"no owner":                            {findings: secret(func(s *check.Secret) { s.Owners = nil }), want: []string{detached}},
-		"owner without the annotations":       {findings: secret(func(s *check.Secret) { s.Annotations = nil }), want: []string{detached}},
-		"name stripped":                       {findings: secret(func(s *check.Secret) { delete(s.Annotations, "service.alpha.openshift.io/originating-service-name") }), want: []string{detached}},
-		"UID changed":                         {findings: secret(func(s *check.Secret) { s.Annotations["service.alpha.openshift.io/originating-service-uid"] = "uid-9" }), want: []string{detached}},
-		"beta name wins over alpha":           {findings: secret(func(s *check.Secret) { s.Annotations["service.beta.openshift.io/originating-service-name"] = "other" }), want: []string{detached}},
-		"for another Service of known UID":    {findings: with(good, knownUID), want: []string{detached, "RotationDetached " + at + `metadata.ownerReferences Service "api" "uid-1": Service "api" as an owner lets the garbage collector take the Secret`}},
+		"expiry as in the certificate": {findings: secret(func(s *check.Secret) {
+			s.Annotations["service.alpha.openshift.io/expiry"] = good.Leaf.NotAfter.Format(time.RFC3339)
+		})},
+		"expiry put off": {findings: secret(func(s *check.Secret) { s.Annotations["service.beta.openshift.io/expiry"] = "2099-01-01T00:00:00+01:00" }), want: []string{
+			"RotationDetached " + at + "metadata.annotations service.beta.openshift.io/expiry: the annotation says 2098-12-31T23:00:00Z, the certificate 2026-12-22T11:00:00Z, so it would be renewed too late",
+		}},
+		"expiry that is no time": {findings: secret(func(s *check.Secret) { s.Annotations["service.alpha.openshift.io/expiry"] = "never" })},
+		"another manager's annotation": {findings: secret(func(s *check.Secret) {
+			s.Annotations["auth.openshift.io/certificate-not-after"] = "2099-01-01T00:00:00Z"
+		})},
+		"cert-rotation: as it writes it": {findings: rotated(nil)},
+		"cert-rotation: not after is put off": {findings: rotated(func(s *check.Secret) {
+			s.Annotations["auth.openshift.io/certificate-not-after"] = "2099-01-01T00:00:00Z"
+		}), want: []string{
+			"RotationDetached Secret openshift-kube-apiserver/kubelet-client metadata.annotations auth.openshift.io/certificate-not-after: the annotation says 2099-01-01T00:00:00Z, the certificate 2026-12-22T11:00:00Z, so it would be renewed too late",
+		}},
+		"cert-rotation: not before is put off": {findings: rotated(func(s *check.Secret) {
+			s.Annotations["auth.openshift.io/certificate-not-before"] = "2026-12-01T00:00:00Z"
+		}), want: []string{
+			"RotationDetached Secret openshift-kube-apiserver/kubelet-client metadata.annotations auth.openshift.io/certificate-not-before: the annotation says 2026-12-01T00:00:00Z, the certificate 2026-11-22T11:00:00Z, so it would be renewed too late",
+		}},
+		"cert-rotation: immutable": {findings: rotated(func(s *check.Secret) { s.Immutable = true }), want: []string{
+			"RotationDetached Secret openshift-kube-apiserver/kubelet-client immutable: an immutable Secret cannot be renewed",
+		}},
+		"cert-rotation: an owner": {findings: rotated(func(s *check.Secret) {
+			s.Owners = []check.Owner{{APIVersion: "v1", Kind: "Service", Name: "api", UID: "u"}}
+		}), want: []string{
+			`RotationDetached Secret openshift-kube-apiserver/kubelet-client metadata.ownerReferences Service "api" "u": Service "api" as an owner lets the garbage collector take the Secret`,
+		}},
+		"no owner":                         {findings: secret(func(s *check.Secret) { s.Owners = nil }), want: []string{detached}},
+		"owner without the annotations":    {findings: secret(func(s *check.Secret) { s.Annotations = nil }), want: []string{detached}},
+		"name stripped":                    {findings: secret(func(s *check.Secret) { delete(s.Annotations, "service.alpha.openshift.io/originating-service-name") }), want: []string{detached}},
+		"UID changed":                      {findings: secret(func(s *check.Secret) { s.Annotations["service.alpha.openshift.io/originating-service-uid"] = "uid-9" }), want: []string{detached}},
+		"beta name wins over alpha":        {findings: secret(func(s *check.Secret) { s.Annotations["service.beta.openshift.io/originating-service-name"] = "other" }), want: []string{detached}},
+		"for another Service of known UID": {findings: with(good, knownUID), want: []string{detached, "RotationDetached " + at + `metadata.ownerReferences Service "api" "uid-1": Service "api" as an owner lets the garbage collector take the Secret`}},
 		"foreign owner beside": {
 			findings: secret(func(s *check.Secret) {
 				s.Owners = append(s.Owners, check.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "absent", UID: "x"})
@@ -268,6 +310,58 @@ func serviceFixtures() map[string]fixture {
 		"counter at 10":        {findings: counter("10", "10"), want: stuck},
 		"counter of beta only": {findings: counter("", "10"), want: stuck},
 		"counter of rubbish":   {findings: counter("many", "-3")},
+	}
+}
+
+func overrideFixtures() map[string]fixture {
+	const at = "KubeAPIServer cluster spec.unsupportedConfigOverrides"
+	of := func(text string) []finding.Finding {
+		overrides, err := kubeapiserver.ParseOverrides([]byte(text))
+		return check.OverrideFindings(check.Override{At: at, Overrides: overrides, Err: err}, pkitest.Now())
+	}
+	argument := func(name, value string) []finding.Finding {
+		return of(`{"apiServerArguments":{"` + name + `":` + value + `}}`)
+	}
+	without := func(argument string) []string {
+		return []string{"OverrideWeakensKubeletTLS " + at + " " + argument + ": the override leaves " + argument + " without a value"}
+	}
+	foreign := func(argument, value, own string) []string {
+		return []string{fmt.Sprintf("OverrideWeakensKubeletTLS %s %s: the override sets %s to %q, which is not the platform's (%s)", at, argument, argument, value, own)}
+	}
+	const (
+		resources = "/etc/kubernetes/static-pod-resources"
+		certs     = "/etc/kubernetes/static-pod-certs"
+		keys      = resources + "/secrets/kubelet-client/tls.key or " + certs + "/secrets/kubelet-client/tls.key"
+		crts      = resources + "/secrets/kubelet-client/tls.crt or " + certs + "/secrets/kubelet-client/tls.crt"
+	)
+	return map[string]fixture{
+		"nothing":                       {findings: of("")},
+		"null":                          {findings: of("null")},
+		"an empty object":               {findings: of("{}")},
+		"other arguments":               {findings: argument("event-ttl", `["3h"]`)},
+		"the platform's, 4.9 and later": {findings: argument("kubelet-client-key", `["`+certs+`/secrets/kubelet-client/tls.key"]`)},
+		"the platform's, until 4.8":     {findings: argument("kubelet-client-key", `["`+resources+`/secrets/kubelet-client/tls.key"]`)},
+		"the platform's, 4.5": {findings: of(`{"kubeletClientInfo":{"ca":"` + resources + `/configmaps/kubelet-serving-ca/ca-bundle.crt","certFile":"` +
+			resources + `/secrets/kubelet-client/tls.crt","keyFile":"` + resources + `/secrets/kubelet-client/tls.key","port":10250}}`)},
+		"https on, as a truth value":    {findings: argument("kubelet-https", `true`)},
+		"port 0, as a number":           {findings: argument("kubelet-read-only-port", `[0]`)},
+		"https off":                     {findings: argument("kubelet-https", `["false"]`), want: foreign("kubelet-https", "false", "true")},
+		"https off, no list":            {findings: argument("kubelet-https", `false`), want: foreign("kubelet-https", "false", "true")},
+		"https off, in another writing": {findings: argument("kubelet_https", `["false"]`), want: foreign("kubelet-https", "false", "true")},
+		"on, then off":                  {findings: argument("kubelet-https", `["true","false"]`), want: foreign("kubelet-https", "false", "true")},
+		"another port":                  {findings: argument("kubelet-read-only-port", `["10255"]`), want: foreign("kubelet-read-only-port", "10255", "0")},
+		"another key":                   {findings: argument("kubelet-client-key", `["/tmp/key"]`), want: foreign("kubelet-client-key", "/tmp/key", keys)},
+		"the key for a certificate":     {findings: argument("kubelet-client-certificate", `["`+certs+`/secrets/kubelet-client/tls.key"]`), want: foreign("kubelet-client-certificate", certs+"/secrets/kubelet-client/tls.key", crts)},
+		"no CA":                         {findings: argument("kubelet-certificate-authority", `[]`), want: without("kubelet-certificate-authority")},
+		"a null CA":                     {findings: argument("kubelet-certificate-authority", `null`), want: without("kubelet-certificate-authority")},
+		"an empty CA":                   {findings: argument("kubelet-certificate-authority", `""`), want: foreign("kubelet-certificate-authority", "", resources+"/configmaps/kubelet-serving-ca/ca-bundle.crt")},
+		"another key, 4.5":              {findings: of(`{"kubeletClientInfo":{"keyFile":"/tmp/key"}}`), want: foreign("kubelet-client-key", "/tmp/key", keys)},
+		"an object for a value": {findings: argument("kubelet-https", `{}`), want: []string{
+			"OverrideWeakensKubeletTLS " + at + ": what it does to the kubelet's arguments cannot be told: kubelet-https: neither a value nor a list of values",
+		}},
+		"a list for arguments": {findings: of(`{"apiServerArguments":[]}`), want: []string{
+			"OverrideWeakensKubeletTLS " + at + ": what it does to the kubelet's arguments cannot be told: parse: json: cannot unmarshal array into Go struct field .apiServerArguments of type map[string]interface {}",
+		}},
 	}
 }
 

@@ -9,21 +9,29 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// ManagedByServiceCA is the value of [SecretExpectation.ManagedBy] for Secrets
-// that OpenShift's service-ca issues and renews.
-const ManagedByServiceCA = "service-ca"
+// Values of [SecretExpectation.ManagedBy].
+const (
+	// ManagedByServiceCA: OpenShift's service-ca issues and renews the Secret.
+	ManagedByServiceCA = "service-ca"
+	// ManagedByCertRotation: an operator does, by library-go's
+	// pkg/operator/certrotation.
+	ManagedByCertRotation = "cert-rotation"
+)
 
 // SecretExpectation is what a protected Secret is measured against.
 type SecretExpectation struct {
 	// Namespace and Name of the Secret.
 	Namespace, Name string
+	// Type of the Secret; kubernetes.io/tls if it is empty.
+	Type string
 	// Usage, Roots and ExpiringFraction as in [Expectation].
 	Usage            x509.ExtKeyUsage
 	Roots            []*x509.Certificate
 	ExpiringFraction float64
 	// DNSNames that the certificate must hold for.
 	DNSNames []string
-	// ManagedBy is [ManagedByServiceCA] or empty.
+	// ManagedBy says who renews the Secret: one of the constants above, or empty
+	// where nobody does or it is not known how.
 	ManagedBy string
 	// Service that service-ca issues the Secret for; empty where any will do.
 	Service string

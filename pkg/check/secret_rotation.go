@@ -3,6 +3,8 @@
 package check
 
 import (
+	"crypto/x509"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -21,44 +23,70 @@ const (
 	originUIDBeta   = "service.beta.openshift.io/originating-service-uid"
 )
 
-// secretRotation: service-ca will go on renewing the Secret, and nothing makes
-// the garbage collector take it.
+// The annotations in which the renewing writers note the validity of what they
+// issued, and by which they renew, each with the moment that it must not put
+// off (service-ca-operator pkg/controller/servingcert/controller/
+// secret_updating_controller.go; library-go pkg/operator/certrotation/
+// target.go, needNewTargetCertKeyPair). One that is missing or no time makes
+// them renew at once.
+func validityAnnotations(managedBy string) map[string]func(*x509.Certificate) time.Time {
+	notBefore := func(c *x509.Certificate) time.Time { return c.NotBefore }
+	notAfter := func(c *x509.Certificate) time.Time { return c.NotAfter }
+	switch managedBy {
+	case ManagedByServiceCA:
+		return map[string]func(*x509.Certificate) time.Time{
+			"service.alpha.openshift.io/expiry": notAfter, "service.beta.openshift.io/expiry": notAfter,
+		}
+	case ManagedByCertRotation:
+		return map[string]func(*x509.Certificate) time.Time{
+			"auth.openshift.io/certificate-not-before": notBefore, "auth.openshift.io/certificate-not-after": notAfter,
+		}
+	}
+	return nil
+}
+
+// secretRotation: whoever renews the Secret will go on doing so, and nothing
+// makes the garbage collector take it.
 //
 // service-ca finds a Secret's Service by the annotations above and gives up on
 // one that does not fit, without a word (secret_updating_controller.go,
-// isSecretValidForService). An immutable Secret it cannot write. Where the only
-// owner is an absent object, the garbage collector deletes the Secret within a
-// moment, on behalf of whoever wrote the reference; an owner of another kind
-// has no business here. All of that was tried against the real controllers.
+// isSecretValidForService). An immutable Secret nobody can write. Where the
+// only owner is an absent object, the garbage collector deletes the Secret
+// within a moment, on behalf of whoever wrote the reference; an owner of
+// another kind has no business here. All of that was tried against the real
+// controllers. library-go's rotation gives the Secret no owner.
 func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
-	if s.stored == nil || s.want.ManagedBy != ManagedByServiceCA {
+	if s.stored == nil || s.want.ManagedBy == "" {
 		return nil
 	}
 	var findings []finding.Finding
-	if s.stored.Immutable {
-		findings = append(findings, finding.Finding{
-			Reason: finding.RotationDetached, Location: s.want.at("immutable"),
-			Message: "an immutable Secret cannot be renewed",
-			Remedy:  "leave immutable unset",
-		})
+	detached := func(part, message, remedy string) {
+		findings = append(findings, finding.Finding{Reason: finding.RotationDetached, Location: s.want.at(part), Message: message, Remedy: remedy})
 	}
-	if !slices.ContainsFunc(s.stored.Owners, s.renews) {
-		findings = append(findings, finding.Finding{
-			Reason: finding.RotationDetached, Location: s.want.at("metadata"),
-			Message: "owner reference and originating-service annotations do not name the Service" + quotedAfterSpace(s.want.Service) + " together, so service-ca would stop renewing it",
-			Remedy:  "leave ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid as service-ca wrote them",
-		})
+	if s.stored.Immutable {
+		detached("immutable", "an immutable Secret cannot be renewed", "leave immutable unset")
+	}
+	if s.want.ManagedBy == ManagedByServiceCA && !slices.ContainsFunc(s.stored.Owners, s.renews) {
+		detached("metadata",
+			"owner reference and originating-service annotations do not name the Service"+quotedAfterSpace(s.want.Service)+" together, so service-ca would stop renewing it",
+			"leave ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid as service-ca wrote them")
 	}
 	for _, owner := range s.stored.Owners {
 		if s.mayOwn(owner) {
 			continue
 		}
 		name := owner.Kind + " " + quoteName(owner.Name)
-		findings = append(findings, finding.Finding{
-			Reason: finding.RotationDetached, Location: s.want.at("metadata.ownerReferences " + name + " " + quoteName(owner.UID)),
-			Message: name + " as an owner lets the garbage collector take the Secret",
-			Remedy:  "leave the Service as its only owner",
-		})
+		detached("metadata.ownerReferences "+name+" "+quoteName(owner.UID), name+" as an owner lets the garbage collector take the Secret", "leave the owners as whoever renews it wrote them")
+	}
+	leaf := s.pair.Leaf()
+	for annotation, moment := range validityAnnotations(s.want.ManagedBy) {
+		noted, err := time.Parse(time.RFC3339, s.stored.Annotations[annotation])
+		if leaf == nil || err != nil || !noted.After(moment(leaf)) {
+			continue
+		}
+		detached("metadata.annotations "+annotation,
+			fmt.Sprintf("the annotation says %s, the certificate %s, so it would be renewed too late", at(noted), at(moment(leaf))),
+			"leave the annotation as whoever renews it wrote it")
 	}
 	return findings
 }
@@ -81,7 +109,7 @@ func (s protectedSecret) renews(owner Owner) bool {
 // is known which. Another Service beside it could take its place in a second
 // step.
 func (s protectedSecret) mayOwn(owner Owner) bool {
-	return isService(owner) &&
+	return s.want.ManagedBy == ManagedByServiceCA && isService(owner) &&
 		(s.want.Service == "" || s.want.Service == owner.Name) &&
 		(s.want.ServiceUID == "" || s.want.ServiceUID == owner.UID)
 }

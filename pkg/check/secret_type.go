@@ -3,6 +3,7 @@
 package check
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -13,14 +14,16 @@ import (
 const secretTypeTLS = "kubernetes.io/tls"
 
 // secretType: the Secret is of type kubernetes.io/tls, as CIS OpenShift 1.2.4
-// (1.2.2 from v1.9) asks. The API server lets nobody change the type
-// (Kubernetes pkg/apis/core/validation/validation.go, ValidateSecretUpdate),
-// but who deletes the Secret may create it again as any other.
+// (1.2.2 from v1.9) asks, unless another one is expected. The API server lets
+// nobody change the type (Kubernetes pkg/apis/core/validation/validation.go,
+// ValidateSecretUpdate), but who deletes the Secret may create it again as any
+// other.
 func secretType(s protectedSecret, _ time.Time) []finding.Finding {
-	if s.stored == nil || s.stored.Type == secretTypeTLS {
+	want := cmp.Or(s.want.Type, secretTypeTLS)
+	if s.stored == nil || s.stored.Type == want {
 		return nil
 	}
 	return one(finding.WrongSecretType, s.want.at("type"),
-		"the type is "+strconv.Quote(s.stored.Type)+" instead of "+secretTypeTLS,
-		"create it with type "+secretTypeTLS)
+		"the type is "+strconv.Quote(s.stored.Type)+" instead of "+want,
+		"create it with type "+want)
 }

@@ -59,6 +59,7 @@ const (
 	KubeletHTTPSDisabled           Reason = "KubeletHTTPSDisabled"
 	KubeletCANotConfigured         Reason = "KubeletCANotConfigured"
 	ReadOnlyPortConfigured         Reason = "ReadOnlyPortConfigured"
+	OverrideWeakensKubeletTLS      Reason = "OverrideWeakensKubeletTLS"
 	ManifestMissing                Reason = "ManifestMissing"
 	ManifestUnparsable             Reason = "ManifestUnparsable"
 )
@@ -110,6 +111,7 @@ var severities = map[Reason]Severity{
 	KubeletHTTPSDisabled:           Violation,
 	KubeletCANotConfigured:         Warning,
 	ReadOnlyPortConfigured:         Warning,
+	OverrideWeakensKubeletTLS:      Violation,
 	ManifestMissing:                Unverified,
 	ManifestUnparsable:             Unverified,
 

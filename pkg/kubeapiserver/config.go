@@ -120,6 +120,60 @@ func ParseConfig(data []byte) (Config, error) {
 	return config, nil
 }
 
+// Overrides are the kubelet's arguments in a piece of configuration that is laid
+// over the platform's. Unlike in a [Config] an argument with an empty list, or
+// null, is there: it takes the platform's value away. kubeletClientInfo, which
+// current releases ignore, counts by the arguments that it stands for.
+type Overrides map[string][]string
+
+// ParseOverrides reads spec.unsupportedConfigOverrides of KubeAPIServer
+// "cluster" (JSON; null or nothing at all for none). The bounds and errors are
+// those of [ParseConfig].
+func ParseOverrides(data []byte) (Overrides, error) {
+	if len(data) > MaxConfigBytes {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
+	}
+	var file struct {
+		APIServerArguments map[string]any `json:"apiServerArguments"`
+		KubeletClientInfo  map[string]any `json:"kubeletClientInfo"`
+	}
+	if len(data) > 0 {
+		if err := plainyaml.Unmarshal(data, &file); err != nil {
+			return nil, fmt.Errorf("parse: %w", err)
+		}
+	}
+	overrides := Overrides{}
+	give := func(name string, value any) error {
+		values, err := listOf(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		overrides[name] = append(overrides[name], values...)
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(file.APIServerArguments)) {
+		if flag := flagName(name); slices.Contains(kubeletArguments(), flag) {
+			if err := give(flag, file.APIServerArguments[name]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for field, name := range map[string]string{
+		"ca": KubeletCertificateAuthority, "certFile": KubeletClientCertificate, "keyFile": KubeletClientKey,
+	} {
+		if value, given := file.KubeletClientInfo[field]; given {
+			if err := give(name, value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return overrides, nil
+}
+
+func kubeletArguments() []string {
+	return []string{KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority, KubeletHTTPS, KubeletReadOnlyPort}
+}
+
 // flagName is the name as flags have it: kube-apiserver takes "_" for "-"
 // (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
 func flagName(name string) string { return strings.ReplaceAll(name, "_", "-") }
@@ -159,7 +213,7 @@ func listOf(value any) ([]string, error) {
 		}
 		return values, nil
 	}
-	return nil, fmt.Errorf("neither a value nor a list of values, but %T", value)
+	return nil, errors.New("neither a value nor a list of values")
 }
 
 // ParseFlags reads the words of a command line: "--name=value" and

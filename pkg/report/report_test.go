@@ -444,7 +444,7 @@ func TestServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- report.Serve(ctx, listener, registry, func() error { return errors.New("not yet") }, func() error { return nil })
+		ended <- report.Serve(ctx, listener, registry, func(context.Context) error { return errors.New("not yet") }, func(context.Context) error { return nil })
 	}()
 	cases := map[string]struct {
 		method, path string

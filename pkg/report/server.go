@@ -28,7 +28,7 @@ const (
 // Serve serves metrics (/metrics) and health (/readyz, /healthz) over plain HTTP
 // until the context ends. ready and healthy say why not. The error is the
 // listener's.
-func Serve(ctx context.Context, listener net.Listener, metrics prometheus.Gatherer, ready, healthy func() error) error {
+func Serve(ctx context.Context, listener net.Listener, metrics prometheus.Gatherer, ready, healthy func(context.Context) error) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
@@ -52,11 +52,11 @@ func Serve(ctx context.Context, listener net.Listener, metrics prometheus.Gather
 }
 
 // answer says "ok", or 503 and why not.
-func answer(check func() error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+func answer(check func(context.Context) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		text := "ok"
-		if err := check(); err != nil {
+		if err := check(r.Context()); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			text = err.Error()
 		}

@@ -348,9 +348,13 @@ func TestRegistration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hook := registered.Webhooks[0]
-	if len(registered.Webhooks) != 1 || *hook.FailurePolicy != "Fail" || *hook.TimeoutSeconds != 3 || *hook.MatchPolicy != "Equivalent" || *hook.SideEffects != "NoneOnDryRun" {
-		t.Errorf("registered: %+v", registered.Webhooks)
+	if len(registered.Webhooks) != 2 {
+		t.Errorf("%d webhooks are registered", len(registered.Webhooks))
+	}
+	for _, hook := range registered.Webhooks {
+		if *hook.FailurePolicy != "Fail" || *hook.TimeoutSeconds != 3 || *hook.MatchPolicy != "Equivalent" || *hook.SideEffects != "NoneOnDryRun" {
+			t.Errorf("registered: %+v", hook)
+		}
 	}
 }
 

@@ -329,7 +329,7 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 		}
 	}
 	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"),
-		"--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0",
+		"--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay", "0s",
 		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--kubeconfig", kubeconfig)
 	return err
 }

@@ -47,3 +47,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- end -}}
 {{- $namespaces | uniq | sortAlpha | toJson -}}
 {{- end -}}
+
+{{/* How the API server reaches the webhook. */}}
+{{- define "kubelet-https-guard.clientConfig" -}}
+{{- with .Values.webhook.url -}}
+url: {{ printf "%s/validate" (trimSuffix "/" .) | quote }}
+{{- else -}}
+service:
+  name: {{ include "kubelet-https-guard.fullname" . }}-webhook
+  namespace: {{ .Release.Namespace }}
+  path: /validate
+  port: 443
+{{- end }}
+{{- with .Values.webhook.caBundle }}
+caBundle: {{ . }}
+{{- end }}
+{{- end -}}

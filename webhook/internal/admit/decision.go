@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package admit decides on requests that create, change or delete a protected
-// Secret.
+// object: a Secret, or what people lay over the kube-apiserver's configuration.
 //
 // There is one rule: what a request introduces is what the catalogue finds in
 // the new object and does not find in the old one, where an object that does
@@ -28,6 +28,20 @@ const (
 	namespaceController = "system:serviceaccount:kube-system:namespace-controller"
 )
 
+// Action is what is done about a request that introduces a Violation, after
+// the validationActions of a ValidatingAdmissionPolicy.
+type Action string
+
+// All actions. Each is written to the API server's audit log.
+const (
+	// Deny refuses. It is the default.
+	Deny Action = "Deny"
+	// Warn lets pass with a warning to who made the request.
+	Warn Action = "Warn"
+	// Audit lets pass.
+	Audit Action = "Audit"
+)
+
 // Change is a request reduced to what the decision rests on.
 type Change struct {
 	User string
@@ -46,6 +60,29 @@ type Decision struct {
 	Warnings []string
 	// BreakGlass: allowed only because of [AllowDeleteUntil].
 	BreakGlass bool
+	// Spared: allowed only because the action is no [Deny]; empty if not.
+	Spared Action
+}
+
+// spare lets a refused request pass if that is what the action says.
+func (d Decision) spare(action Action) Decision {
+	if d.Allowed || (action != Warn && action != Audit) {
+		return d
+	}
+	d.Allowed, d.Spared = true, action
+	if action == Warn {
+		d.Warnings = append(d.Warnings, d.Message)
+	}
+	return d
+}
+
+// warnings of what a request introduces that is not worth a refusal.
+func warnings(introduced []finding.Finding) []string {
+	var all []string
+	for _, f := range introduced {
+		all = append(all, fmt.Sprintf("%s: %s: %s. To do: %s", f.Reason, f.Location, f.Message, f.Remedy))
+	}
+	return all
 }
 
 // Decide decides on a change of a protected Secret.
@@ -62,10 +99,7 @@ func Decide(want check.SecretExpectation, change Change, now time.Time) Decision
 	switch {
 	case len(violations) == 0:
 		decision.Allowed = true
-		for _, f := range introduced {
-			decision.Warnings = append(decision.Warnings, fmt.Sprintf("%s: %s: %s. To do: %s", f.Reason, f.Location, f.Message, f.Remedy))
-		}
-		decision.Warnings = append(decision.Warnings, uselessBreakGlass(change, now)...)
+		decision.Warnings = append(warnings(introduced), uselessBreakGlass(change, now)...)
 	case change.New == nil && (change.User == garbageCollector || change.User == namespaceController):
 		decision.Allowed = true
 		decision.Message = "deleted by " + change.User + ", which is never refused a delete"
@@ -78,23 +112,23 @@ func Decide(want check.SecretExpectation, change Change, now time.Time) Decision
 		}
 		decision.Message = refuseDelete(want, err, now)
 	default:
-		decision.Message = refuse(want, violations)
+		decision.Message = refuse(fmt.Sprintf("Secret %s/%s", want.Namespace, want.Name), violations)
 	}
 	return decision
 }
 
-// refuse is the answer to who writes something bad.
-func refuse(want check.SecretExpectation, violations []finding.Finding) string {
+// refuse is the answer to who writes something bad to an object.
+func refuse(object string, violations []finding.Finding) string {
 	var reasons, remedies []string
 	for _, f := range violations {
-		part := strings.TrimPrefix(string(f.Location), fmt.Sprintf("Secret %s/%s ", want.Namespace, want.Name))
+		part := strings.TrimPrefix(string(f.Location), object+" ")
 		reasons = append(reasons, fmt.Sprintf("%s (%s): %s", f.Reason, part, f.Message))
 		if remedy := f.Remedy; !strings.Contains(strings.Join(remedies, "; "), remedy) {
 			remedies = append(remedies, remedy)
 		}
 	}
-	return fmt.Sprintf("Secret %s/%s may not be stored like this: %s. It would break control %s. To do: %s",
-		want.Namespace, want.Name, strings.Join(reasons, "; "), finding.ControlsText, strings.Join(remedies, "; "))
+	return fmt.Sprintf("%s may not be stored like this: %s. It would break control %s. To do: %s",
+		object, strings.Join(reasons, "; "), finding.ControlsText, strings.Join(remedies, "; "))
 }
 
 // refuseDelete is the answer to who deletes, with the way to do it on purpose.

@@ -7,13 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -21,94 +24,168 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
-// Handler answers AdmissionReviews on Secrets. It implements
-// [admission.Handler].
+// Protected is a Secret that is guarded.
+type Protected struct {
+	check.SecretExpectation
+	// Action is [Deny] if it is empty.
+	Action Action
+}
+
+// Meter is told of every request that was answered.
+type Meter interface {
+	// Decided: the operation in upper case, "other" where it is none of the
+	// API's; the decision as in the audit annotations, or "error" or "panic";
+	// the worst reason that the request introduces, empty for none.
+	Decided(operation, decision, reason string, took time.Duration)
+}
+
+// Handler answers AdmissionReviews on Secrets and on KubeAPIServers. It
+// implements [admission.Handler].
 type Handler struct {
-	// Protected Secrets; all others pass.
-	Protected []check.SecretExpectation
+	// Protected are the Secrets that are guarded now; all others pass.
+	Protected func() []Protected
+	// OverridesAction is for what people lay over the kube-apiserver's
+	// configuration.
+	OverridesAction func() Action
 	// Teller is told of refusals and of uses of the break-glass.
 	Teller report.Teller
+	Meter  Meter
+	Log    *slog.Logger
 	Now    func() time.Time
 }
 
-// Handle decides on one request. It answers 400 to what is no request on a
-// Secret: the API server then does as the failurePolicy says.
-func (h *Handler) Handle(ctx context.Context, request admission.Request) admission.Response {
-	change, object, err := changeOf(request)
+// verdict is a decision on an object.
+type verdict struct {
+	object   report.Object
+	decision Decision
+}
+
+// errPanic is all that the API server hears of a panic: its value may hold
+// anything.
+var errPanic = errors.New("the webhook failed while it looked at the request; its log says where")
+
+// Handle decides on one request. It answers 400 to what is no request that it
+// knows, and 500 if it panics: the API server then does as the failurePolicy
+// says.
+func (h *Handler) Handle(ctx context.Context, request admission.Request) (response admission.Response) {
+	now := h.Now()
+	decided, reason := "error", finding.Reason("")
+	defer func() {
+		if value := recover(); value != nil {
+			decided, response = "panic", admission.Errored(http.StatusInternalServerError, errPanic)
+			h.logPanic(ctx, value)
+		}
+		h.Meter.Decided(operation(request.Operation), decided, string(reason), h.Now().Sub(now))
+	}()
+	v, err := h.decide(request, now)
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
 	}
-	want := h.protected(request.Namespace, object.Name)
-	if want == nil {
-		return admission.Allowed("")
+	if introduced := v.decision.Introduced; len(introduced) > 0 {
+		reason = introduced[0].Reason
 	}
-	now := h.Now()
-	decision := Decide(*want, change, now)
-	h.tell(ctx, request, object, decision, now)
-	return respond(decision)
+	h.tell(ctx, request, v, now)
+	decided, response = v.decision.word(), respond(v.decision)
+	return response
 }
 
-func (h *Handler) protected(namespace, name string) *check.SecretExpectation {
-	for i, p := range h.Protected {
-		if p.Namespace == namespace && p.Name == name {
-			return &h.Protected[i]
-		}
+// logPanic writes where it was, and of its value only what cannot hold data.
+func (h *Handler) logPanic(ctx context.Context, value any) {
+	what := fmt.Sprintf("%T", value)
+	if err, ok := value.(runtime.Error); ok {
+		what = err.Error()
 	}
-	return nil
+	h.Log.ErrorContext(ctx, "Panic while deciding", "panic", what, "stack", string(debug.Stack()))
 }
 
-// changeOf reads a request. The name is that of the object or the old object,
-// never of the request: in a delete of a collection request.name is empty
-// (k8s.io/apiserver pkg/endpoints/handlers/delete.go).
-func changeOf(request admission.Request) (Change, *corev1.Secret, error) {
-	change := Change{User: request.UserInfo.Username}
-	if kind := request.Kind; kind.Group != "" || kind.Version != "v1" || kind.Kind != "Secret" {
-		return Change{}, nil, fmt.Errorf("the request is about %q of %q, only Secrets of v1 are decided on here", kind.Kind, kind.Group+"/"+kind.Version)
+// operation bounds the values of a metric's label.
+func operation(o admissionv1.Operation) string {
+	switch o {
+	case admissionv1.Create, admissionv1.Update, admissionv1.Delete, admissionv1.Connect:
+		return string(o)
 	}
+	return "other"
+}
+
+func (h *Handler) decide(request admission.Request, now time.Time) (verdict, error) {
 	if request.SubResource != "" {
-		return Change{}, nil, fmt.Errorf("the request is about the subresource %q, which Secrets do not have", request.SubResource)
+		return verdict{}, fmt.Errorf("the request is about the subresource %q, on which nothing is decided here", request.SubResource)
 	}
-	before, err := secretOf("oldObject", request.OldObject)
-	if err != nil {
-		return Change{}, nil, err
+	switch kind := request.Kind; {
+	case kind.Group == "" && kind.Version == "v1" && kind.Kind == "Secret":
+		return h.secret(request, now)
+	case kind.Group == operatorGroup && kind.Kind == kubeAPIServerKind:
+		return h.overrides(request, now)
+	default:
+		return verdict{}, fmt.Errorf("the request is about %q of %q, only Secrets of v1 and KubeAPIServers are decided on here", kind.Kind, kind.Group+"/"+kind.Version)
 	}
-	after, err := secretOf("object", request.Object)
+}
+
+// secret decides on a change of a Secret. Its name is that of the object or
+// the old object, never of the request: in a delete of a collection
+// request.name is empty (k8s.io/apiserver pkg/endpoints/handlers/delete.go).
+func (h *Handler) secret(request admission.Request, now time.Time) (verdict, error) {
+	before, after, err := sides[corev1.Secret](request)
 	if err != nil {
-		return Change{}, nil, err
+		return verdict{}, err
 	}
 	object := after
+	if object == nil {
+		object = before
+	}
+	for _, p := range h.Protected() {
+		if p.Namespace == request.Namespace && p.Name == object.Name {
+			change := Change{User: request.UserInfo.Username, Old: facts(before), New: facts(after)}
+			return verdict{
+				object:   report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: object.Name, UID: string(object.UID)},
+				decision: Decide(p.SecretExpectation, change, now).spare(p.Action),
+			}, nil
+		}
+	}
+	return verdict{decision: Decision{Allowed: true}}, nil
+}
+
+// sides are the object before and after the request, nil where there is none;
+// never both. The error says what is wrong with the request.
+func sides[T any](request admission.Request) (before, after *T, err error) {
+	if before, err = decode[T]("oldObject", request.Kind.Kind, request.OldObject); err != nil {
+		return nil, nil, err
+	}
+	if after, err = decode[T]("object", request.Kind.Kind, request.Object); err != nil {
+		return nil, nil, err
+	}
+	needed := after
 	switch request.Operation {
 	case admissionv1.Create:
 		before = nil
 	case admissionv1.Update:
 		if before == nil {
-			return Change{}, nil, errors.New("the request is an UPDATE without oldObject")
+			return nil, nil, errors.New("the request is an UPDATE without oldObject")
 		}
 	case admissionv1.Delete:
-		object, after = before, nil
+		needed, after = before, nil
 	case admissionv1.Connect:
-		return Change{}, nil, errors.New("the request is a CONNECT, which Secrets do not have")
+		return nil, nil, fmt.Errorf("the request is a CONNECT, which a %s does not have", request.Kind.Kind)
 	default:
-		return Change{}, nil, fmt.Errorf("the request has the unknown operation %q", request.Operation)
+		return nil, nil, fmt.Errorf("the request has the unknown operation %q", request.Operation)
 	}
-	if object == nil {
-		return Change{}, nil, fmt.Errorf("the request is a %s without its object", request.Operation)
+	if needed == nil {
+		return nil, nil, fmt.Errorf("the request is a %s without its object", request.Operation)
 	}
-	change.Old, change.New = facts(before), facts(after)
-	return change, object, nil
+	return before, after, nil
 }
 
-// secretOf decodes one side of the request, nil where there is none. The error
+// decode decodes one side of the request, nil where there is none. The error
 // does not wrap the decoder's, which may quote what it read.
-func secretOf(side string, raw runtime.RawExtension) (*corev1.Secret, error) {
+func decode[T any](side, kind string, raw kuberuntime.RawExtension) (*T, error) {
 	if len(raw.Raw) == 0 || string(raw.Raw) == "null" {
 		return nil, nil
 	}
-	var secret corev1.Secret
-	if err := json.Unmarshal(raw.Raw, &secret); err != nil {
-		return nil, fmt.Errorf("the request's %s is no Secret that can be decoded", side)
+	object := new(T)
+	if err := json.Unmarshal(raw.Raw, object); err != nil {
+		return nil, fmt.Errorf("the request's %s is no %s that can be decoded", side, kind)
 	}
-	return &secret, nil
+	return object, nil
 }
 
 // facts reduces a Secret to what the checks look at.
@@ -157,6 +234,8 @@ func (d Decision) word() string {
 	switch {
 	case d.BreakGlass:
 		return "break-glass"
+	case d.Spared != "":
+		return strings.ToLower(string(d.Spared))
 	case d.Allowed:
 		return "allow"
 	}
@@ -164,23 +243,22 @@ func (d Decision) word() string {
 }
 
 // tell reports what somebody may want to know later.
-func (h *Handler) tell(ctx context.Context, request admission.Request, object *corev1.Secret, d Decision, now time.Time) {
+func (h *Handler) tell(ctx context.Context, request admission.Request, v verdict, now time.Time) {
 	notice := report.Notice{
-		What: report.RequestDenied, At: now,
-		Object: report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: object.Name, UID: string(object.UID)},
+		What: report.RequestDenied, At: now, Object: v.object,
 		Request: &report.Request{
 			User: request.UserInfo.Username, Operation: string(request.Operation),
-			DryRun: request.DryRun != nil && *request.DryRun, Message: d.Message,
+			DryRun: request.DryRun != nil && *request.DryRun, Message: v.decision.Message,
 		},
 	}
 	switch {
-	case d.BreakGlass:
+	case v.decision.BreakGlass:
 		notice.What = report.RequestByBreakGlass
-	case d.Allowed:
+	case v.decision.Allowed:
 		return
 	}
-	if len(d.Introduced) > 0 {
-		notice.Finding = d.Introduced[0]
+	if introduced := v.decision.Introduced; len(introduced) > 0 {
+		notice.Finding = introduced[0]
 	}
 	h.Teller.Tell(ctx, notice)
 }

@@ -6,9 +6,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +25,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
@@ -33,9 +36,17 @@ type notices []report.Notice
 
 func (n *notices) Tell(_ context.Context, notice report.Notice) { *n = append(*n, notice) }
 
+// decisions counts what was decided.
+type decisions map[string]int
+
+func (d decisions) Decided(operation, decision, reason string, _ time.Duration) {
+	d[operation+" "+decision+" "+reason]++
+}
+
 func handler(told *notices) *admit.Handler {
 	return &admit.Handler{
-		Protected: []check.SecretExpectation{servingCert()}, Teller: told,
+		Protected: func() []admit.Protected { return []admit.Protected{{SecretExpectation: servingCert()}} }, OverridesAction: func() admit.Action { return admit.Deny },
+		Teller: told, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return pkitest.Now() },
 	}
 }
@@ -91,7 +102,7 @@ func TestHandle(t *testing.T) {
 		"another name":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, otherName) }, want: answer{Allowed: true, Code: 200}},
 		"a generated name":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, generated) }, want: answer{Allowed: true, Code: 200}},
 		"another namespace":                {op: admissionv1.Create, build: func(r *admission.Request) { r.Namespace, r.Object = "other", raw(t, otherNamespace) }, want: answer{Allowed: true, Code: 200}},
-		"another kind":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `the request is about "ConfigMap" of "/v1", only Secrets of v1 are decided on here`}},
+		"another kind":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `the request is about "ConfigMap" of "/v1", only Secrets of v1 and KubeAPIServers are decided on here`}},
 		"a subresource": {op: admissionv1.Update, build: func(r *admission.Request) {
 			r.SubResource, r.OldObject, r.Object = "status", raw(t, good), raw(t, good)
 		}, want: answer{Code: 400, Text: `the request is about the subresource "status"`}},
@@ -99,7 +110,7 @@ func TestHandle(t *testing.T) {
 		"a null object":               {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte("null")} }, want: answer{Code: 400, Text: "the request is a CREATE without its object"}},
 		"an update of nothing":        {op: admissionv1.Update, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is an UPDATE without oldObject"}},
 		"a delete of nothing":         {op: admissionv1.Delete, want: answer{Code: 400, Text: "the request is a DELETE without its object"}},
-		"a connect":                   {op: admissionv1.Connect, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is a CONNECT"}},
+		"a connect":                   {op: admissionv1.Connect, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is a CONNECT, which a Secret does not have"}},
 		"an unknown operation":        {op: "PATCH", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `the request has the unknown operation "PATCH"`}},
 		"no operation":                {op: "", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `the request has the unknown operation ""`}},
 		"an object that is no Secret": {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte(`{"data":"MARKER"}`)} }, want: answer{Code: 400, Text: "the request's object is no Secret that can be decoded"}},
@@ -188,7 +199,7 @@ func TestServeHTTP(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var told notices
 			hook := &admission.Webhook{Handler: handler(&told)}
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate-secrets", c.body)
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate", c.body)
 			r.Header.Set("Content-Type", c.contentType)
 			w := httptest.NewRecorder()
 			hook.ServeHTTP(w, r)
@@ -203,5 +214,126 @@ func TestServeHTTP(t *testing.T) {
 				t.Errorf("the answer quotes what was sent: %s", w.Body)
 			}
 		})
+	}
+}
+
+// TestOverrides: what people lay over the kube-apiserver's configuration is
+// decided on by the same rule.
+func TestOverrides(t *testing.T) {
+	object := func(name, overrides string) runtime.RawExtension {
+		return runtime.RawExtension{Raw: fmt.Appendf(nil, `{"apiVersion":"operator.openshift.io/v1","kind":"KubeAPIServer","metadata":{"name":%q,"uid":"u"},"spec":{"logLevel":"Normal","unsupportedConfigOverrides":%s}}`, name, overrides)}
+	}
+	const (
+		none  = `null`
+		other = `{"apiServerArguments":{"event-ttl":["3h"]}}`
+		off   = `{"apiServerArguments":{"kubelet-https":["false"]}}`
+		worse = `{"apiServerArguments":{"kubelet-https":["false"],"kubelet-client-key":[]}}`
+	)
+	cases := map[string]struct {
+		op       admissionv1.Operation
+		name     string // "cluster" if empty
+		old, new string
+		want     string
+	}{
+		"create without":               {op: admissionv1.Create, new: none, want: "allow []"},
+		"create with":                  {op: admissionv1.Create, new: off, want: "deny [OverrideWeakensKubeletTLS]"},
+		"other arguments":              {op: admissionv1.Update, old: none, new: other, want: "allow []"},
+		"https off":                    {op: admissionv1.Update, old: other, new: off, want: "deny [OverrideWeakensKubeletTLS]"},
+		"the same bad one again":       {op: admissionv1.Update, old: off, new: off, want: "allow []"},
+		"a bad one made worse":         {op: admissionv1.Update, old: off, new: worse, want: "deny [OverrideWeakensKubeletTLS]"},
+		"half a repair":                {op: admissionv1.Update, old: worse, new: off, want: "allow []"},
+		"a repair":                     {op: admissionv1.Update, old: worse, new: none, want: "allow []"},
+		"a delete":                     {op: admissionv1.Delete, old: off, want: "allow []"},
+		"one that nobody looks at":     {op: admissionv1.Update, name: "other", old: none, new: off, want: "allow []"},
+		"arguments that are no object": {op: admissionv1.Update, old: none, new: `{"apiServerArguments":7}`, want: "deny [OverrideWeakensKubeletTLS]"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := request(c.op)
+			r.Namespace, r.Kind = "", metav1.GroupVersionKind{Group: "operator.openshift.io", Version: "v1", Kind: "KubeAPIServer"}
+			if c.name == "" {
+				c.name = "cluster"
+			}
+			if c.old != "" {
+				r.OldObject = object(c.name, c.old)
+			}
+			if c.new != "" {
+				r.Object = object(c.name, c.new)
+			}
+			var told notices
+			response := handler(&told).Handle(t.Context(), r)
+			got := "allow []"
+			if !response.Allowed {
+				got = response.AuditAnnotations["decision"] + " [" + response.AuditAnnotations["reasons"] + "]"
+				const message = "KubeAPIServer cluster may not be stored like this: OverrideWeakensKubeletTLS (spec.unsupportedConfigOverrides"
+				if !strings.HasPrefix(response.Result.Message, message) || len(told) != 1 {
+					t.Errorf("told %d times: %s", len(told), response.Result.Message)
+				}
+			}
+			if got != c.want {
+				t.Errorf("got %s, want %s: %s", got, c.want, response.Result.Message)
+			}
+		})
+	}
+}
+
+// TestActions: what would be refused, by action; only refusals are told of.
+func TestActions(t *testing.T) {
+	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
+	type outcome struct {
+		Allowed         bool
+		Warnings, Told  int
+		Decision        string // of the audit annotations
+		MeteredDecision string
+	}
+	cases := map[admit.Action]outcome{
+		"":          {Told: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
+		admit.Deny:  {Told: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
+		admit.Warn:  {Allowed: true, Warnings: 1, Decision: "warn", MeteredDecision: "UPDATE warn KeyUnparsable"},
+		admit.Audit: {Allowed: true, Decision: "audit", MeteredDecision: "UPDATE audit KeyUnparsable"},
+		"Nonsense":  {Told: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
+	}
+	for action, want := range cases {
+		t.Run("action "+string(action), func(t *testing.T) {
+			var told notices
+			h, metered := handler(&told), decisions{}
+			h.Meter = metered
+			h.Protected = func() []admit.Protected {
+				return []admit.Protected{{SecretExpectation: servingCert(), Action: action}}
+			}
+			r := request(admissionv1.Update)
+			r.OldObject = raw(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
+			r.Object = raw(t, openshift.ServingCert("uid-1", pair.Certificate, []byte("garbage")))
+			response := h.Handle(t.Context(), r)
+			got := outcome{response.Allowed, len(response.Warnings), len(told), response.AuditAnnotations["decision"], strings.Join(slices.Collect(maps.Keys(metered)), " ")}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestPanic: it is answered with the request's UID, counted, and its value,
+// which may hold anything, stays here.
+func TestPanic(t *testing.T) {
+	var told notices
+	var log bytes.Buffer
+	h, metered := handler(&told), decisions{}
+	h.Meter, h.Log = metered, slog.New(slog.NewTextHandler(&log, nil))
+	h.Protected = func() []admit.Protected { panic("MARKER") }
+	r := request(admissionv1.Create)
+	r.Object = raw(t, openshift.ServingCert("uid-1", nil, nil))
+	response := (&admission.Webhook{Handler: h}).Handle(t.Context(), r)
+	if response.Allowed || response.Result.Code != http.StatusInternalServerError || response.UID != "1" {
+		t.Errorf("the answer: %+v", response)
+	}
+	if d := cmp.Diff(decisions{"CREATE panic ": 1}, metered); d != "" {
+		t.Errorf("counted (-want +got):\n%s", d)
+	}
+	if !strings.Contains(log.String(), "handler_test.go") {
+		t.Errorf("the log does not say where:\n%s", &log)
+	}
+	if strings.Contains(log.String()+response.Result.Message, "MARKER") {
+		t.Errorf("the panic's value is told: %s\n%s", response.Result.Message, &log)
 	}
 }

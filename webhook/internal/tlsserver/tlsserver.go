@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tlsserver serves admission over TLS to API servers, which must never get
+// no answer: it takes new certificates while it runs, sees off clients that are
+// slow, and at its end goes on answering until nobody asks any more.
+package tlsserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// handshakeTime bounds a TLS handshake and a request's header, requestTime
+	// all of a request and its answer: API servers wait for 3 s.
+	handshakeTime, requestTime = 5 * time.Second, 10 * time.Second
+	// idleTime is how long a connection waits for the next request.
+	idleTime = 3 * time.Minute
+	// maxHeader and maxBody bound a request's header and body, in bytes: two
+	// objects of the 3 MiB that an API server takes, and some more (as in
+	// controller-runtime pkg/webhook/admission/http.go).
+	maxHeader = 64 << 10
+	maxBody   = 7 << 20
+	// maxDecisions bounds the requests that are decided on at one time, and so
+	// the memory that they take. The others wait.
+	maxDecisions = 8
+	// reloadEvery is how often the certificate's files are read.
+	reloadEvery = 5 * time.Second
+	// maxFile bounds each of them.
+	maxFile = 1 << 20
+	// drainTime is how long requests under way may take at the end.
+	drainTime = 10 * time.Second
+)
+
+// Server serves. [New] makes one.
+type Server struct {
+	directory string
+	handler   http.Handler
+	linger    time.Duration
+	log       *slog.Logger
+	now       func() time.Time
+
+	pair atomic.Pointer[tls.Certificate]
+	// files are those that were read last, fault what was wrong with them.
+	files [2][]byte
+	fault string
+
+	address atomic.Pointer[net.Addr]
+	ending  atomic.Bool
+}
+
+// New returns a server with the pair tls.crt and tls.key of a directory, which
+// must be there. linger is how long it goes on taking requests after it was
+// asked to end.
+func New(directory string, handler http.Handler, linger time.Duration, now func() time.Time, log *slog.Logger) (*Server, error) {
+	s := &Server{directory: directory, handler: bounded(handler), linger: linger, now: now, log: log}
+	if err := s.load(); err != nil {
+		return nil, fmt.Errorf("load the serving certificate: %w", err)
+	}
+	return s, nil
+}
+
+// Run serves until the context ends, and then as long as it takes to see
+// everybody off. The error is the listener's, or says that requests were cut
+// off.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: handshakeTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader,
+		TLSConfig: &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil },
+		},
+		// Who connects and says nothing, as the platform does to see whether a
+		// webhook is there, is no trouble.
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	address := listener.Addr()
+	s.address.Store(&address)
+	ended := make(chan error, 1)
+	go func() { ended <- server.ServeTLS(listener, "", "") }()
+	ticker := time.NewTicker(reloadEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("serve admission: %w", err)
+		case <-ticker.C:
+			s.reload()
+		case <-ctx.Done():
+			return s.end(context.WithoutCancel(ctx), server, ended)
+		}
+	}
+}
+
+// end stops being ready, goes on answering while that gets around, and then
+// lets what is under way come to its end.
+func (s *Server) end(ctx context.Context, server *http.Server, ended <-chan error) error {
+	s.ending.Store(true)
+	s.log.Info("Ending, still answering", "for", s.linger.String())
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve admission: %w", err)
+	case <-time.After(s.linger):
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", drainTime, err), server.Close())
+	}
+	return nil
+}
+
+// Ready says why no request should be sent here, if so: it connects like an
+// API server does.
+func (s *Server) Ready(ctx context.Context) error {
+	address := s.address.Load()
+	switch {
+	case address == nil:
+		return errors.New("not listening yet")
+	case s.ending.Load():
+		return errors.New("about to end")
+	}
+	dialer := tls.Dialer{
+		NetDialer: &net.Dialer{Timeout: handshakeTime}, // for the handshake, too
+		// Whether something answers is asked here, not who.
+		Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // see above
+	}
+	connection, err := dialer.DialContext(ctx, "tcp", (*address).String())
+	if err != nil {
+		return fmt.Errorf("no TLS on %s: %w", *address, err)
+	}
+	defer connection.Close()
+	if leaf := s.pair.Load().Leaf; leaf != nil && s.now().After(leaf.NotAfter) {
+		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// reload takes a new pair. One that is of no use, or half written, changes
+// nothing.
+func (s *Server) reload() {
+	before := s.pair.Load()
+	switch err := s.load(); {
+	case err == nil && s.pair.Load() != before:
+		s.fault = ""
+		s.log.Info("Serving certificate reloaded", "notAfter", s.pair.Load().Leaf.NotAfter.UTC().Format(time.RFC3339))
+	case err == nil:
+		s.fault = ""
+	case s.fault != err.Error():
+		s.fault = err.Error()
+		s.log.Error("Serving certificate not reloaded, the last good one is kept", "err", err)
+	}
+}
+
+func (s *Server) load() error {
+	var files [2][]byte
+	for i, name := range []string{"tls.crt", "tls.key"} {
+		var err error
+		if files[i], err = readBounded(filepath.Join(s.directory, name)); err != nil {
+			return err
+		}
+	}
+	if s.pair.Load() != nil && bytes.Equal(files[0], s.files[0]) && bytes.Equal(files[1], s.files[1]) {
+		return nil
+	}
+	pair, err := tls.X509KeyPair(files[0], files[1])
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.directory, err)
+	}
+	s.files = files
+	s.pair.Store(&pair)
+	return nil
+}
+
+func readBounded(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return data, err
+}
+
+// bounded reads a request's body, in the time and the size that there are, and
+// then waits for its turn: nobody who is slow keeps others from theirs.
+func bounded(handler http.Handler) http.Handler {
+	turns := make(chan struct{}, maxDecisions)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			http.Error(w, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
+			return
+		}
+		if err != nil {
+			http.Error(w, "the body could not be read", http.StatusBadRequest)
+			return
+		}
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+		case <-r.Context().Done():
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		handler.ServeHTTP(w, r)
+	})
+}

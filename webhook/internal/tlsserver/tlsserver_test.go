@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tlsserver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+)
+
+func serving(ca *pkitest.CA, notAfter time.Time) pkitest.Pair {
+	return ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notAfter.AddDate(-1, 0, 0), notAfter))
+}
+
+func write(t *testing.T, directory string, p pkitest.Pair) {
+	t.Helper()
+	for name, data := range map[string][]byte{"tls.crt": p.Certificate, "tls.key": p.Key} {
+		if err := os.WriteFile(filepath.Join(directory, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// running is a server that runs.
+type running struct {
+	*Server
+	address string
+	roots   *x509.CertPool
+	stop    context.CancelFunc
+	ended   chan error
+	log     *bytes.Buffer
+}
+
+func start(t *testing.T, ca *pkitest.CA, linger time.Duration, handler http.HandlerFunc) running {
+	t.Helper()
+	directory := t.TempDir()
+	write(t, directory, serving(ca, time.Now().AddDate(0, 0, 30)))
+	r := running{roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer)}
+	r.roots.AddCert(ca.Certificate)
+	var err error
+	if r.Server, err = New(directory, handler, linger, time.Now, slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.address = listener.Addr().String()
+	ctx, stop := context.WithCancel(t.Context())
+	r.stop = stop
+	go func() { r.ended <- r.Run(ctx, listener) }()
+	await(t, r.Server, true)
+	return r
+}
+
+// await waits until the server is ready, or is not any more.
+func await(t *testing.T, s *Server, ready bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for err := s.Ready(t.Context()); (err == nil) != ready; err = s.Ready(t.Context()) {
+		if time.Now().After(deadline) {
+			t.Fatalf("ready: %v", err)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func (r running) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+	}}
+}
+
+// post sends a body and returns the answer's code.
+func (r running) post(ctx context.Context, client *http.Client, body io.Reader) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+r.address, body)
+	if err != nil {
+		return 0, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return response.StatusCode, err
+}
+
+func echo(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
+
+// load sends requests over many connections, old and new ones, until it is
+// told to stop, and returns how many were answered and what went wrong first.
+func (r running) load(ctx context.Context) (stop func() (answered int64, fault error)) {
+	const clients = 8
+	var answered atomic.Int64
+	var first atomic.Pointer[error]
+	var all sync.WaitGroup
+	ending := make(chan struct{})
+	for i := range clients {
+		all.Go(func() {
+			client := r.client()
+			for {
+				select {
+				case <-ending:
+					return
+				default:
+				}
+				code, err := r.post(ctx, client, strings.NewReader("request"))
+				if err == nil && code != http.StatusOK {
+					err = fmt.Errorf("code %d", code)
+				}
+				if err != nil {
+					first.CompareAndSwap(nil, &err)
+					return
+				}
+				answered.Add(1)
+				if i%2 == 0 { // a new connection each time
+					client.CloseIdleConnections()
+				}
+			}
+		})
+	}
+	return func() (int64, error) {
+		close(ending)
+		all.Wait()
+		if fault := first.Load(); fault != nil {
+			return answered.Load(), *fault
+		}
+		return answered.Load(), nil
+	}
+}
+
+// TestReloadUnderLoad: new certificates are taken, bad ones are not, and no
+// request fails meanwhile.
+func TestReloadUnderLoad(t *testing.T) {
+	ca := pkitest.NewCAAround("ca", time.Now())
+	r := start(t, ca, 0, echo)
+	finish := r.load(t.Context())
+	presented := func() *x509.Certificate {
+		t.Helper()
+		connection, err := (&tls.Dialer{Config: &tls.Config{RootCAs: r.roots}}).DialContext(t.Context(), "tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		return connection.(*tls.Conn).ConnectionState().PeerCertificates[0]
+	}
+	for i := range 20 {
+		pair := serving(ca, time.Now().AddDate(0, 0, 31+i))
+		write(t, r.directory, pair)
+		r.reload()
+		if !presented().Equal(pair.Leaf) {
+			t.Fatalf("rotation %d is not presented", i)
+		}
+		if err := os.WriteFile(filepath.Join(r.directory, "tls.key"), []byte("garbage"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.reload()
+		r.reload()
+		if !presented().Equal(pair.Leaf) {
+			t.Fatalf("after garbage the last good pair %d is not presented", i)
+		}
+	}
+	if answered, fault := finish(); fault != nil || answered == 0 {
+		t.Errorf("%d requests were answered, then: %v", answered, fault)
+	}
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Error(err)
+	}
+	if told := strings.Count(r.log.String(), "Serving certificate not reloaded"); told != 20 {
+		t.Errorf("each of 20 bad pairs is to be told of once, %d were:\n%s", told, r.log)
+	}
+	if strings.Contains(r.log.String(), "PRIVATE KEY") {
+		t.Error("the log holds a key")
+	}
+}
+
+// TestEndUnderLoad: the server is not ready as soon as it is asked to end, and
+// goes on answering for as long as it was told.
+func TestEndUnderLoad(t *testing.T) {
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), 500*time.Millisecond, echo)
+	finish := r.load(t.Context())
+	r.stop()
+	await(t, r.Server, false)
+	select {
+	case err := <-r.ended:
+		t.Fatalf("ended at once: %v", err)
+	case <-time.After(250 * time.Millisecond): // within the time in which it lingers
+	}
+	if answered, fault := finish(); fault != nil || answered == 0 {
+		t.Errorf("%d requests were answered, then: %v", answered, fault)
+	}
+	if err := <-r.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRequestUnderWay: what was begun is answered.
+func TestRequestUnderWay(t *testing.T) {
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, func(w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		<-answer
+		w.WriteHeader(http.StatusOK)
+	})
+	code := make(chan string, 1)
+	go func() {
+		got, err := r.post(t.Context(), r.client(), strings.NewReader("request"))
+		code <- fmt.Sprint(got, err)
+	}()
+	<-arrived
+	r.stop()
+	await(t, r.Server, false)
+	close(answer)
+	if got := <-code; got != "200 <nil>" {
+		t.Errorf("the request under way: %s", got)
+	}
+	if err := <-r.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBadClients: nobody who connects in a strange way keeps others from being
+// answered, or is told of in the log.
+func TestBadClients(t *testing.T) {
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
+	dial := func() net.Conn {
+		t.Helper()
+		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return connection
+	}
+	secure := func() net.Conn { return tls.Client(dial(), &tls.Config{RootCAs: r.roots, ServerName: "127.0.0.1"}) }
+	send := func(connection net.Conn, text string) {
+		t.Helper()
+		if _, err := io.WriteString(connection, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// More than there are decisions at a time, of each kind.
+	for range maxDecisions + 1 {
+		dial().Close()       // as a TCP probe
+		defer dial().Close() // as who waits for something
+		send(dial(), "GET / HTTP/1.1\r\n\r\n")
+		bare := secure()
+		if err := bare.(*tls.Conn).HandshakeContext(t.Context()); err != nil { // as the platform does
+			t.Fatal(err)
+		}
+		bare.Close()
+		slowHeader, slowBody := secure(), secure()
+		defer slowHeader.Close()
+		defer slowBody.Close()
+		send(slowHeader, "POST / HTTP/1.1\r\nHost: x\r\n")
+		send(slowBody, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nslow")
+	}
+	if code, err := r.post(t.Context(), r.client(), strings.NewReader("request")); code != http.StatusOK || err != nil {
+		t.Errorf("beside them: %d, %v", code, err)
+	}
+	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{}, maxBody+1)); code != http.StatusRequestEntityTooLarge {
+		t.Errorf("a body that is too large: %d, %v", code, err)
+	}
+	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{}, maxBody)); code != http.StatusOK || err != nil {
+		t.Errorf("the largest body: %d, %v", code, err)
+	}
+	if r.log.Len() > 0 {
+		t.Errorf("the log:\n%s", r.log)
+	}
+}
+
+// TestSlowHeader: who does not finish a header is seen off.
+func TestSlowHeader(t *testing.T) {
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
+	connection, err := (&tls.Dialer{Config: &tls.Config{RootCAs: r.roots}}).DialContext(t.Context(), "tcp", r.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	if _, err := io.WriteString(connection, "POST / HTTP/1.1\r\nHost: x\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := connection.SetReadDeadline(time.Now().Add(4 * handshakeTime)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, bufio.NewReader(connection)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("still connected")
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestReady(t *testing.T) {
+	ca := pkitest.NewCAAround("ca", time.Now())
+	directory := t.TempDir()
+	write(t, directory, serving(ca, time.Now().Add(-time.Hour)))
+	s, err := New(directory, http.NotFoundHandler(), 0, time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reason := func(want string) {
+		t.Helper()
+		if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Ready: %v, want %q", err, want)
+		}
+	}
+	reason("not listening yet")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, listener) }()
+	for s.address.Load() == nil {
+		<-time.After(time.Millisecond)
+	}
+	reason("the serving certificate expired at ")
+	write(t, directory, serving(ca, time.Now().AddDate(0, 0, 30)))
+	s.reload()
+	if err := s.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	reason("about to end")
+}
+
+// TestNew: without a pair there is no server.
+func TestNew(t *testing.T) {
+	directory := t.TempDir()
+	if _, err := New(directory, nil, 0, time.Now, slog.New(slog.DiscardHandler)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without files: %v", err)
+	}
+	ca := pkitest.NewCAAround("ca", time.Now())
+	pair := serving(ca, time.Now())
+	pair.Key = serving(ca, time.Now()).Key
+	write(t, directory, pair)
+	if _, err := New(directory, nil, 0, time.Now, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "load the serving certificate: ") {
+		t.Errorf("with the key of another pair: %v", err)
+	}
+}
