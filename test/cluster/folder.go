@@ -29,8 +29,13 @@ func (f folder) pid() string        { return f.path("pid") }
 func (f folder) ready() string      { return f.path("ready") }
 func (f folder) kubeconfig() string { return f.path("kubeconfig") }
 
-func (f folder) etcdData() string     { return f.path("etcd") }
-func (f folder) etcdLog() string      { return f.path("etcd.log") }
+func (f folder) etcdData() string { return f.path("etcd") }
+func (f folder) etcdLog() string  { return f.path("etcd.log") }
+
+// etcdURL is a file for those who want to change what is stored behind the API
+// server's back.
+func (f folder) etcdURL() string { return f.path("etcd-url") }
+
 func (f folder) apiServerLog() string { return f.path("kube-apiserver.log") }
 func (f folder) auditLog() string     { return f.path("audit.log") }
 func (f folder) auditPolicy() string  { return f.path("audit-policy.yaml") }

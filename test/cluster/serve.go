@@ -103,6 +103,9 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := writeFile(f.etcdURL(), "http://"+address(etcdPort)); err != nil {
+		return nil, nil, errors.Join(err, etcd.stop(etcdStopGrace))
+	}
 	apiServer, port, err := startOnFreePort(ctx, "kube-apiserver", b.apiServer, f.apiServerLog(), apiServerStartTimeout,
 		func(port int) []string { return apiServerArguments(f, port, etcdPort) },
 		func(port int) []probe {

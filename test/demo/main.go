@@ -65,8 +65,8 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 			return err
 		}
 	}
-	d.printf("\n%d changes refused by the API server, %d let through; %d findings on the node told and seen to recover. %s.\n",
-		d.refused, d.passed, d.recovered, time.Since(started).Round(time.Second))
+	d.printf("\n%d changes refused by the webhook, %d by the policy beneath it, %d by the API server itself; %d let through; %d findings on the node told and seen to recover. %s.\n",
+		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.recovered, time.Since(started).Round(time.Second))
 	if keep {
 		d.printf("\nAll of it is still there. Try it:\n  export KUBECONFIG=%s\n  alias kubectl=%s\n  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n  tail -f %s\nEnd it: make demo-down\n",
 			r.Kubeconfig, r.Kubectl, rig.Node, r.Path("nodeagent.log"))
@@ -79,8 +79,9 @@ type demo struct {
 	out io.Writer
 	rig *rig.Rig
 
-	refused, passed, recovered int
-	shown                      map[types.UID]bool // Events that were shown
+	byWebhook, byPolicy, byServer, passed, recovered int
+
+	shown map[types.UID]bool // Events that were shown
 }
 
 func (d *demo) printf(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format, args...) }
@@ -103,19 +104,22 @@ func (d *demo) step(ctx context.Context, title string, wantRefused bool, words [
 			return fmt.Errorf("%s: the answer has no %q", title, word)
 		}
 	}
-	if wantRefused {
-		d.refused++
-	} else {
+	switch {
+	case !wantRefused:
 		d.passed++
+	case strings.Contains(result.Output, "admission webhook"):
+		d.byWebhook++
+	case strings.Contains(result.Output, "ValidatingAdmissionPolicy"):
+		d.byPolicy++
+	default:
+		d.byServer++
 	}
 	return nil
 }
 
-// byGuard are the words of the API server when our webhook refuses.
-const byGuard = `admission webhook "secrets.kubelet-https-guard.io" denied the request`
-
+// refuse: by the webhook or, without it, by the policy beneath it.
 func (d *demo) refuse(ctx context.Context, title, reason string, args ...string) error {
-	return d.step(ctx, title, true, []string{byGuard, reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.9)"}, args...)
+	return d.step(ctx, title, true, []string{" denied ", reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.9)"}, args...)
 }
 
 func (d *demo) pass(ctx context.Context, title, answer string, args ...string) error {

@@ -25,7 +25,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return fmt.Errorf("get Service api: %s", uid.Output)
 	}
 	now := time.Now()
-	ca := pkitest.NewCAAround(fmt.Sprintf("openshift-service-serving-signer@%d", now.Unix()), now)
+	ca := d.rig.ServiceCA
 	issue := func(r pkitest.Request, from, to time.Time) pkitest.Pair {
 		r.Key = pkitest.RSA
 		return ca.Issue(r.Valid(from, to))

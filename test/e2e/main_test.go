@@ -62,7 +62,7 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	config.QPS, config.Burst = 1000, 1000
-	shared = suite{rig: r, config: config, ca: pkitest.NewCAAround("openshift-service-serving-signer@1795000000", time.Now())}
+	shared = suite{rig: r, config: config, ca: r.ServiceCA}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return 0, err
@@ -78,14 +78,18 @@ func run(m *testing.M) (int, error) {
 // as is a client that acts as somebody, or as the administrator.
 func as(t *testing.T, user string) kubernetes.Interface {
 	t.Helper()
-	config := rest.CopyConfig(shared.config)
-	config.Impersonate.UserName = user
-	config.WarningHandler = rest.NoWarnings{}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := shared.client(user)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return client
+}
+
+func (s suite) client(user string) (kubernetes.Interface, error) {
+	config := rest.CopyConfig(s.config)
+	config.Impersonate.UserName = user
+	config.WarningHandler = rest.NoWarnings{}
+	return kubernetes.NewForConfig(config)
 }
 
 // issue makes a certificate that holds now.

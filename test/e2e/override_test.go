@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -69,6 +70,9 @@ func TestOverrides(t *testing.T) {
 			}
 		})
 	}
+	awaitEvent(t, "default", func(e eventsv1.Event) bool {
+		return e.Reason == "OverrideWeakensKubeletTLS" && e.Regarding.Kind == "KubeAPIServer" && e.Regarding.Name == "cluster" && e.Regarding.UID != "" && e.Type == "Warning"
+	})
 	passing := map[string]string{
 		"other arguments": `{"apiServerArguments":{"event-ttl":["3h"]}}`,
 		"the platform's":  `{"apiServerArguments":{"kubelet-https":["true"]}}`,

@@ -11,13 +11,16 @@ import (
 	"context"
 	_ "embed"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,9 +34,21 @@ const (
 	guardNamespace = "kubelet-https-guard"
 	// webhookName is that of the webhook in its registration.
 	webhookName = "secrets.kubelet-https-guard.io"
+	// serviceCAFile is where the chart has OpenShift's service CA in the
+	// webhook's Pod.
+	serviceCAFile = "/etc/service-ca/service-ca.crt"
 
 	// readyTime bounds waiting for the webhook to be registered and to answer.
 	readyTime = 60 * time.Second
+)
+
+// Part of the guard as the API server knows it: a template of the chart.
+type Part string
+
+// Both parts.
+const (
+	Registration Part = "webhook/validatingwebhookconfiguration.yaml"
+	Policy       Part = "policy.yaml"
 )
 
 //go:embed cluster.yaml
@@ -61,6 +76,8 @@ type Rig struct {
 	Kubeconfig, Kubectl string
 	// Webhook is the running webhook.
 	Webhook *Process
+	// ServiceCA is the CA that the webhook takes for OpenShift's service CA.
+	ServiceCA *pkitest.CA
 
 	helm string
 	ca   *pkitest.CA
@@ -74,7 +91,12 @@ func Start(ctx context.Context, options Options) (*Rig, error) {
 	// would be another one in each.
 	repository, absErr := filepath.Abs(options.Repository)
 	options.Repository = repository
-	r := &Rig{options: options, processes: newProcesses(options.Detach), ca: pkitest.NewCAAround("kubelet-https-guard rig", time.Now())}
+	now := time.Now()
+	r := &Rig{
+		options: options, processes: newProcesses(options.Detach),
+		ca:        pkitest.NewCAAround("kubelet-https-guard rig", now),
+		ServiceCA: pkitest.NewCAAround(fmt.Sprintf("openshift-service-serving-signer@%d", now.Unix()), now),
+	}
 	if absErr != nil {
 		return r, absErr
 	}
@@ -225,6 +247,38 @@ func (r *Rig) startCluster(ctx context.Context) error {
 	return nil
 }
 
+// Restore writes an object into etcd, as a restored backup would: no API server
+// and no admission looks at it. The object must have its kind and its UID.
+func (r *Rig) Restore(ctx context.Context, resource, namespace, name string, object any) error {
+	what := fmt.Sprintf("write %s %s/%s into etcd", resource, namespace, name)
+	value, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	etcd, err := os.ReadFile(r.Path("cluster", "etcd-url"))
+	if err != nil {
+		return err
+	}
+	// etcd's JSON gateway wants key and value in base64, which []byte is in JSON.
+	body, err := json.Marshal(map[string][]byte{"key": []byte("/registry/" + resource + "/" + namespace + "/" + name), "value": value})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, string(etcd)+"/v3/kv/put", bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", what, response.Status)
+	}
+	return nil
+}
+
 type closer func() error
 
 func (c closer) Close() error { return c() }
@@ -258,13 +312,15 @@ func run(command *exec.Cmd) Result {
 	return Result{Code: command.ProcessState.ExitCode(), Output: strings.TrimSpace(output.String())}
 }
 
-// render renders templates of the chart with the webhook at this machine.
-func (r *Rig) render(ctx context.Context, templates ...string) (string, error) {
+// render renders templates of the chart. Without settings it is as on
+// OpenShift.
+func (r *Rig) render(ctx context.Context, settings []string, templates ...string) (string, error) {
 	args := []string{
 		"template", "kubelet-https-guard", filepath.Join(r.options.Repository, "charts", "kubelet-https-guard"),
 		"--namespace", guardNamespace,
-		"--set", fmt.Sprintf("webhook.url=https://127.0.0.1:%d", r.port),
-		"--set", "webhook.caBundle=" + base64.StdEncoding.EncodeToString(r.ca.PEM()),
+	}
+	for _, setting := range settings {
+		args = append(args, "--set", setting)
 	}
 	for _, template := range templates {
 		args = append(args, "--show-only", "templates/"+template)
@@ -274,6 +330,14 @@ func (r *Rig) render(ctx context.Context, templates ...string) (string, error) {
 		return "", fmt.Errorf("render the chart: %s", result.Output)
 	}
 	return result.Output, nil
+}
+
+// here are the settings of the chart for a webhook at this machine.
+func (r *Rig) here() []string {
+	return []string{
+		fmt.Sprintf("webhook.url=https://127.0.0.1:%d", r.port),
+		"webhook.caBundle=" + base64.StdEncoding.EncodeToString(r.ca.PEM()),
+	}
 }
 
 // InstallGuard applies the chart's registration and rights, and starts the
@@ -290,7 +354,7 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if err := listener.Close(); err != nil {
 		return err
 	}
-	rights, err := r.render(ctx, "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
+	rights, err := r.render(ctx, r.here(), "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
 	if err != nil {
 		return err
 	}
@@ -300,14 +364,28 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if err := r.StartWebhook(ctx); err != nil {
 		return err
 	}
-	registration, err := r.render(ctx, "webhook/validatingwebhookconfiguration.yaml")
-	if err != nil {
-		return err
+	return r.Register(ctx, Registration, Policy)
+}
+
+// Register makes the API server know these parts of the guard and no other.
+// It returns when it acts like that.
+func (r *Rig) Register(ctx context.Context, parts ...Part) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for _, part := range []Part{Registration, Policy} {
+		manifest, err := r.render(ctx, r.here(), string(part))
+		if err != nil {
+			return err
+		}
+		verb := []string{"delete", "--ignore-not-found", "-f", "-"}
+		if slices.Contains(parts, part) {
+			verb = []string{"apply", "-f", "-"}
+		}
+		if result := r.KubectlInput(ctx, manifest, verb...); result.Code != 0 {
+			return fmt.Errorf("kubectl %s the chart's %s: %s", verb[0], part, result.Output)
+		}
 	}
-	if result := r.KubectlInput(ctx, registration, "apply", "-f", "-"); result.Code != 0 {
-		return fmt.Errorf("apply the chart's webhook configuration: %s", result.Output)
-	}
-	return r.awaitRegistration(ctx)
+	return r.await(ctx, parts...)
 }
 
 // StartWebhook starts the webhook's process with the chart's configuration
@@ -323,7 +401,7 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for path, data := range map[string][]byte{"tls/tls.crt": serving.Certificate, "tls/tls.key": serving.Key, "config.yaml": []byte(config)} {
+	for path, data := range map[string][]byte{"tls/tls.crt": serving.Certificate, "tls/tls.key": serving.Key, "config.yaml": []byte(config), "service-ca.crt": r.ServiceCA.PEM()} {
 		if err := r.write(filepath.Join("webhook", path), data); err != nil {
 			return err
 		}
@@ -341,12 +419,12 @@ func (r *Rig) RestartWebhook(ctx context.Context) error {
 	if err := r.StartWebhook(ctx); err != nil {
 		return err
 	}
-	return r.awaitRegistration(ctx)
+	return r.awaitRefusal(ctx, garbageSecret, webhookRefuses, true)
 }
 
 // webhookConfig is the configuration file that the chart renders.
 func (r *Rig) webhookConfig(ctx context.Context) (string, error) {
-	configMap, err := r.render(ctx, "webhook/configmap.yaml")
+	configMap, err := r.render(ctx, nil, "webhook/configmap.yaml")
 	if err != nil {
 		return "", err
 	}
@@ -354,7 +432,10 @@ func (r *Rig) webhookConfig(ctx context.Context) (string, error) {
 	if result.Code != 0 {
 		return "", fmt.Errorf("read the rendered ConfigMap: %s", result.Output)
 	}
-	return result.Output, nil
+	if !strings.Contains(result.Output, serviceCAFile) {
+		return "", fmt.Errorf("the rendered configuration does not name %s:\n%s", serviceCAFile, result.Output)
+	}
+	return strings.ReplaceAll(result.Output, serviceCAFile, r.Path("webhook", "service-ca.crt")), nil
 }
 
 // StartAgent starts an agent over a host tree, with the rights of its
@@ -402,16 +483,40 @@ func (r *Rig) write(path string, data []byte) error {
 	return os.WriteFile(path, data, 0o600)
 }
 
-// awaitRegistration waits until a bad write is refused by the webhook.
-func (r *Rig) awaitRegistration(ctx context.Context) error {
+// What a part of the guard alone refuses, and what the API server then says.
+const (
+	webhookRefuses = `admission webhook "` + webhookName + `" denied the request`
+	policyRefuses  = "ValidatingAdmissionPolicy 'kubelet-https-guard.%s'"
+	// garbageSecret is right as far as CEL can see.
+	garbageSecret = `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"openshift-kube-apiserver","name":"kubelet-client"},"type":"kubernetes.io/tls","data":{"tls.crt":"eA==","tls.key":"eA=="}}`
+	opaqueSecret  = `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":%q,"name":%q}}`
+)
+
+// await waits until these parts act, and no other.
+func (r *Rig) await(ctx context.Context, parts ...Part) error {
+	if err := r.awaitRefusal(ctx, garbageSecret, webhookRefuses, slices.Contains(parts, Registration)); err != nil {
+		return err
+	}
+	for _, secret := range [][2]string{{"openshift-apiserver", "serving-cert"}, {"openshift-kube-apiserver", "kubelet-client"}} {
+		input, words := fmt.Sprintf(opaqueSecret, secret[0], secret[1]), fmt.Sprintf(policyRefuses, secret[0]+"."+secret[1])
+		if err := r.awaitRefusal(ctx, input, words, slices.Contains(parts, Policy)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitRefusal waits until creating a Secret is refused, or no more, in these
+// words.
+func (r *Rig) awaitRefusal(ctx context.Context, secret, words string, want bool) error {
 	for {
-		result := r.KubectlCommand(ctx, "create", "--dry-run=server", "--namespace", "openshift-apiserver", "secret", "generic", "serving-cert")
-		if strings.Contains(result.Output, webhookName) && strings.Contains(result.Output, "denied the request") {
+		result := r.KubectlInput(ctx, secret, "create", "--dry-run=server", "-f", "-")
+		if strings.Contains(result.Output, words) == want && !strings.Contains(result.Output, "failed calling webhook") {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the API server does not ask the webhook after %s; the last answer was: %s", readyTime, result.Output)
+			return fmt.Errorf("wait until the API server says %q (or does not): %w; the last answer was: %s", words, ctx.Err(), result.Output)
 		case err := <-r.Webhook.ended:
 			return fmt.Errorf("the webhook ended: %w\n%s", err, r.Webhook.tail())
 		case <-time.After(100 * time.Millisecond):
