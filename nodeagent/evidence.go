@@ -3,6 +3,7 @@
 package main
 
 import (
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
@@ -38,7 +39,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 	examined("kubelet", s.ServingAt)
 	if s.Leaf != nil {
 		d.Certificates = append(d.Certificates, evidence.Certificate{
-			Role: roleKubeletClient, Location: finding.Location(l.Certificate.Host), X509: s.Leaf,
+			Role: agent.CertificateRole, Location: finding.Location(l.Certificate.Host), X509: s.Leaf,
 		})
 	}
 	if s.Serving != nil {

@@ -17,11 +17,9 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
-// Roles of certificates in metrics and evidence.
-const (
-	roleKubeletClient  = "kubelet-client"
-	roleKubeletServing = "kubelet-serving"
-)
+// roleKubeletServing is the role of the kubelet's own certificate in metrics
+// and evidence.
+const roleKubeletServing = "kubelet-serving"
 
 // meter counts the agent's looks, and knows by them whether it is alive. It
 // implements [agent.Meter].
@@ -62,7 +60,7 @@ func newMeter(registry prometheus.Registerer, certificates *report.Metrics, watc
 func (m *meter) Looked(trigger agent.Trigger, took time.Duration, seen scan.Snapshot) {
 	m.scans.WithLabelValues(string(trigger)).Inc()
 	m.duration.Observe(took.Seconds())
-	m.certificates.Certificate(finding.Location(seen.Layout.Certificate.Host), roleKubeletClient, seen.Leaf)
+	m.certificates.Certificate(finding.Location(seen.Layout.Certificate.Host), agent.CertificateRole, seen.Leaf)
 	m.certificates.Certificate(seen.ServingAt, roleKubeletServing, seen.Serving)
 	now := m.now()
 	m.last.Store(&now)

@@ -8,10 +8,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
@@ -79,9 +81,30 @@ type Agent struct {
 	Resync, Settle time.Duration
 }
 
+// CertificateRole is that of the certificate that is looked at.
+const CertificateRole = "kubelet-client"
+
+// The sources of findings, as seen has them.
+const (
+	fromFiles = iota
+	fromKubelet
+)
+
+// seen is a snapshot as the ledger takes it.
+func seen(s scan.Snapshot, settle, kubeletPatience time.Duration) report.Look {
+	return report.Look{
+		At: s.At, Contents: s.Contents, Waiting: s.Waiting, Next: s.NextChange,
+		Sources: []report.Source{
+			fromFiles:   {Findings: s.Findings, Patience: settle},
+			fromKubelet: {Findings: s.Kubelet, Patience: kubeletPatience},
+		},
+		Certificates: []report.Certificate{{Role: CertificateRole, At: finding.Location(s.Layout.Certificate.Host), Leaf: s.Leaf, Sound: s.Sound}},
+	}
+}
+
 // Run looks until the context ends.
 func (a *Agent) Run(ctx context.Context) error {
-	ledger := newLedger(a.Settle, kubeletPatience)
+	ledger := report.NewLedger(a.Settle)
 	tick := time.NewTicker(a.Resync)
 	defer tick.Stop()
 	var answered <-chan struct{}
@@ -93,24 +116,21 @@ func (a *Agent) Run(ctx context.Context) error {
 		begin := a.Now()
 		snapshot := a.look()
 		a.Meter.Looked(trigger, a.Now().Sub(begin), snapshot)
-		notices, again := ledger.observe(snapshot)
+		observed := ledger.Observe(seen(snapshot, a.Settle, kubeletPatience))
 		// What is found while a file is being replaced is not worth a word.
-		if snapshot.Layout.How != how && !ledger.filesSettling {
+		if snapshot.Layout.How != how && !observed.Settling[fromFiles] {
 			how = snapshot.Layout.How
 			a.tellFound(snapshot)
 		}
-		for _, notice := range notices {
+		for _, notice := range observed.Notices {
 			notice.Object = a.Object
 			a.Teller.Tell(ctx, notice)
 		}
-		if a.Kubelet != nil && (trigger == Start || trigger == Tick || snapshot.Contents != contents || ledger.kubeletSettling) {
+		if a.Kubelet != nil && (trigger == Start || trigger == Tick || snapshot.Contents != contents || observed.Settling[fromKubelet]) {
 			a.Kubelet.Ask()
 		}
 		contents = snapshot.Contents
-		if next := snapshot.NextChange; !next.IsZero() {
-			again = earliest(again, next)
-		}
-		due, stop := a.timer(again)
+		due, stop := a.timer(observed.Again)
 		select {
 		case <-ctx.Done():
 			stop()
@@ -163,15 +183,15 @@ func (a *Agent) tellFound(s scan.Snapshot) {
 // Settled looks until nothing is settling any more, at most twice the settle
 // time, and returns the last look: for who wants to know once.
 func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
-	ledger := newLedger(a.Settle, a.Settle)
+	ledger := report.NewLedger(a.Settle)
 	deadline := a.Now().Add(2 * a.Settle)
 	for {
 		snapshot := a.Scan(a.Now())
-		_, again := ledger.observe(snapshot)
-		if again.IsZero() || !snapshot.At.Before(deadline) {
+		observed := ledger.Observe(seen(snapshot, a.Settle, a.Settle))
+		if !slices.Contains(observed.Settling, true) || !snapshot.At.Before(deadline) {
 			return snapshot
 		}
-		due, stop := a.timer(again)
+		due, stop := a.timer(observed.Again)
 		select {
 		case <-ctx.Done():
 			stop()

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,7 +71,7 @@ type told struct {
 }
 
 func (r *told) Tell(_ context.Context, n report.Notice) {
-	r.lines = append(r.lines, fmt.Sprint(time.Since(r.start), " ", words(n)))
+	r.lines = append(r.lines, strings.TrimSpace(fmt.Sprint(time.Since(r.start), " ", n.What, " ", n.Finding.Reason)))
 }
 
 // pass lets time pass; in a bubble none is lost.
@@ -97,7 +98,7 @@ func TestRun(t *testing.T) {
 				wake()
 				pass(time.Hour)
 			},
-			want: []string{"0s Verified", "6s raised KeyMissing", "6s Not verified", "15s cleared KeyMissing", "15s Verified"},
+			want: []string{"0s Verified", "6s Finding raised KeyMissing", "6s Not verified", "15s Finding cleared KeyMissing", "15s Verified"},
 		},
 		"without an event the tick finds it": {
 			play: func(h *host, _ func()) {
@@ -105,12 +106,12 @@ func TestRun(t *testing.T) {
 				h.write("KeyMissing")
 				pass(time.Hour)
 			},
-			want: []string{"0s Verified", "31s raised KeyMissing", "31s Not verified"},
+			want: []string{"0s Verified", "31s Finding raised KeyMissing", "31s Not verified"},
 		},
 		"an expiry needs neither event nor tick, nor does it settle": {
 			expires: 12*time.Second + 345*time.Millisecond,
 			play:    func(*host, func()) { pass(time.Hour) },
-			want:    []string{"0s Verified", "12.345s raised CertificateExpired", "12.345s Not verified"},
+			want:    []string{"0s Verified", "12.345s Finding raised CertificateExpired", "12.345s Not verified"},
 		},
 	}
 	for name, c := range cases {
@@ -175,7 +176,7 @@ func TestLooksAgainAfterArming(t *testing.T) {
 		if err := a.Run(ctx); err != nil {
 			t.Error(err)
 		}
-		if d := cmp.Diff([]string{"1s raised KeyMissing", "1s Not verified"}, got.lines); d != "" {
+		if d := cmp.Diff([]string{"1s Finding raised KeyMissing", "1s Not verified"}, got.lines); d != "" {
 			t.Errorf("told (-want +got):\n%s", d)
 		}
 	})
@@ -243,7 +244,7 @@ func TestAsksTheKubelet(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		want := []string{"0s Verified", "1s raised KeyMissing", "1s Not verified", "1m11s raised KubeletNotTLS"}
+		want := []string{"0s Verified", "1s Finding raised KeyMissing", "1s Not verified", "1m11s Finding raised KubeletNotTLS"}
 		if d := cmp.Diff(want, got.lines); d != "" {
 			t.Errorf("told (-want +got):\n%s", d)
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package report_test
 
 import (
 	"crypto/sha256"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
@@ -166,29 +165,34 @@ func TestLedger(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			ledger := newLedger(settle, patience)
+			ledger := report.NewLedger(settle)
 			var got []string
 			for _, look := range c.looks {
-				s := scan.Snapshot{At: pkitest.Now().Add(look.at), Contents: sha256.Sum256([]byte(look.contents))}
+				files, answer := report.Source{Patience: settle}, report.Source{Patience: patience}
 				for reason := range strings.FieldsSeq(look.findings) {
-					s.Findings = append(s.Findings, finding.Finding{Reason: finding.Reason(reason), Location: "tls.key"})
+					files.Findings = append(files.Findings, finding.Finding{Reason: finding.Reason(reason), Location: "tls.key"})
 				}
-				if s.Waiting = look.kubelet == "?"; !s.Waiting {
+				waiting := look.kubelet == "?"
+				if !waiting {
 					for reason := range strings.FieldsSeq(look.kubelet) {
-						s.Kubelet = append(s.Kubelet, finding.Finding{Reason: finding.Reason(reason), Location: "kubelet"})
+						answer.Findings = append(answer.Findings, finding.Finding{Reason: finding.Reason(reason), Location: "kubelet"})
 					}
 				}
+				certificate := report.Certificate{Role: "kubelet-client"}
 				if look.leaf != "" {
-					s.Leaf = leaves[look.leaf].Leaf
-					s.Sound = len(finding.OfSeverity(s.Findings, finding.Violation)) == 0
+					certificate.Leaf = leaves[look.leaf].Leaf
+					certificate.Sound = len(finding.OfSeverity(files.Findings, finding.Violation)) == 0
 				}
-				notices, again := ledger.observe(s)
+				observed := ledger.Observe(report.Look{
+					At: pkitest.Now().Add(look.at), Contents: sha256.Sum256([]byte(look.contents)),
+					Sources: []report.Source{files, answer}, Certificates: []report.Certificate{certificate}, Waiting: waiting,
+				})
 				var told []string
-				for _, n := range notices {
+				for _, n := range observed.Notices {
 					told = append(told, words(n))
 				}
-				if !again.IsZero() {
-					told = append(told, fmt.Sprint("again at ", again.Sub(pkitest.Now())))
+				if !observed.Again.IsZero() {
+					told = append(told, fmt.Sprint("again at ", observed.Again.Sub(pkitest.Now())))
 				}
 				got = append(got, strings.Join(told, ", "))
 			}
