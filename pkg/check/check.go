@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package check is the catalogue: what may be wrong with a certificate and its
-// key, a protected Secret, the files on a node and the configuration of a
-// kube-apiserver.
+// key, a protected Secret, the files on a node, the configuration of a
+// kube-apiserver, and the guard itself.
 //
 // A check is a pure function: facts and a time in, findings out. It reads no
 // file, asks no server and knows no clock. Bad input is a finding, never an
@@ -11,8 +11,8 @@
 //
 // Each check stands in a file of its own with the source of its rule above it;
 // the lists in this file and in keypair.go, secret.go, service.go, override.go,
-// files.go, manifest.go, configuration.go and kubelet.go are all there is,
-// nothing registers itself.
+// files.go, manifest.go, configuration.go, kubelet.go and guard.go are all there
+// is, nothing registers itself.
 package check
 
 import (
@@ -43,7 +43,8 @@ func Reasons() []finding.Reason {
 	reasons := append(NodeReasons(), KubeletReasons()...)
 	reasons = appendReasons(reasons, secretChecks())
 	reasons = appendReasons(reasons, serviceChecks())
-	return appendReasons(reasons, overrideChecks())
+	reasons = appendReasons(reasons, overrideChecks())
+	return appendReasons(reasons, guardChecks())
 }
 
 // NodeReasons are those that a look at a node can give without its kubelet.

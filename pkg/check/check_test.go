@@ -37,7 +37,7 @@ func TestCatalogue(t *testing.T) {
 	found := map[finding.Reason]bool{}
 	for kind, fixtures := range map[string]map[string]fixture{
 		"pair": pairFixtures(), "secret": secretFixtures(), "file": fileFixtures(),
-		"service": serviceFixtures(), "override": overrideFixtures(), "manifest": manifestFixtures(), "config": configFixtures(), "kubelet": kubeletFixtures(),
+		"service": serviceFixtures(), "guard": guardFixtures(), "override": overrideFixtures(), "manifest": manifestFixtures(), "config": configFixtures(), "kubelet": kubeletFixtures(),
 	} {
 		passing := false
 		for name, f := range fixtures {
@@ -287,6 +287,53 @@ func secretFixtures() map[string]fixture {
 			}),
 			want: []string{"RotationDetached " + at + `metadata.ownerReferences ConfigMap "absent" "x": ConfigMap "absent" as an owner lets the garbage collector take the Secret`},
 		},
+	}
+}
+
+func guardFixtures() map[string]fixture {
+	const at = "ValidatingWebhookConfiguration guard"
+	object := func(change func(webhook map[string]any)) map[string]any {
+		webhook := map[string]any{
+			"name": "secrets.example.com", "failurePolicy": "Fail", "timeoutSeconds": int64(3),
+			"rules":        []any{map[string]any{"operations": []any{"CREATE", "UPDATE", "DELETE"}}},
+			"clientConfig": map[string]any{"url": "https://127.0.0.1/validate"},
+		}
+		change(webhook)
+		return map[string]any{"metadata": map[string]any{"name": "guard"}, "webhooks": []any{webhook}}
+	}
+	installed := object(func(map[string]any) {})
+	live := func(change func(webhook map[string]any)) []finding.Finding {
+		return check.GuardFindings(check.Guard{At: at, Installed: installed, Live: object(change)}, pkitest.Now())
+	}
+	weakened := func(what string) []string {
+		return []string{"GuardWeakened " + at + ": it is not as it was installed: " + what}
+	}
+	return map[string]fixture{
+		"as installed": {findings: live(func(map[string]any) {})},
+		"with the API server's defaults and a CA": {findings: live(func(w map[string]any) {
+			w["objectSelector"], w["namespaceSelector"] = map[string]any{}, map[string]any{}
+			w["clientConfig"] = map[string]any{"url": "https://127.0.0.1/validate", "caBundle": "eA=="}
+		})},
+		"another number type": {findings: live(func(w map[string]any) { w["timeoutSeconds"] = float64(3) })},
+		"gone": {
+			findings: check.GuardFindings(check.Guard{At: at, Installed: installed}, pkitest.Now()),
+			want:     []string{"GuardMissing " + at + ": it is gone, so what it refused is let through"},
+		},
+		"failing open":     {findings: live(func(w map[string]any) { w["failurePolicy"] = "Ignore" }), want: weakened(`webhooks[0].failurePolicy is "Ignore" instead of "Fail"`)},
+		"without a policy": {findings: live(func(w map[string]any) { delete(w, "failurePolicy") }), want: weakened("webhooks[0].failurePolicy is another")},
+		"not at a delete":  {findings: live(func(w map[string]any) { w["rules"] = []any{map[string]any{"operations": []any{"CREATE", "UPDATE"}}} }), want: weakened("webhooks[0].rules[0].operations is another")},
+		"a selector more":  {findings: live(func(w map[string]any) { w["objectSelector"] = map[string]any{"matchLabels": map[string]any{"a": "b"}} }), want: weakened("webhooks[0].objectSelector was added")},
+		"a condition more": {findings: live(func(w map[string]any) {
+			w["matchConditions"] = []any{map[string]any{"name": "never", "expression": "false"}}
+		}), want: weakened("webhooks[0].matchConditions was added")},
+		"to somebody else":  {findings: live(func(w map[string]any) { w["clientConfig"] = map[string]any{"url": "https://elsewhere/"} }), want: weakened(`webhooks[0].clientConfig.url is "https://elsewhere/" instead of "https://127.0.0.1/validate"`)},
+		"without a webhook": {findings: check.GuardFindings(check.Guard{At: at, Installed: installed, Live: map[string]any{}}, pkitest.Now()), want: weakened("webhooks is another")},
+		"all of it different": {findings: live(func(w map[string]any) {
+			for key := range w {
+				w[key] = nil
+			}
+			w["a"], w["b"] = "x", "y"
+		}), want: weakened("webhooks[0].clientConfig is another; webhooks[0].failurePolicy is another; webhooks[0].name is another; webhooks[0].rules is another; webhooks[0].timeoutSeconds is another; …")},
 	}
 }
 

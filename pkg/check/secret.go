@@ -70,12 +70,17 @@ func SecretFindings(want SecretExpectation, stored *Secret, now time.Time) []fin
 		// Of a Secret that is not there only that can be said.
 		return runAll(secretChecks()[:1], facts, now)
 	}
-	facts.pair = NewKeyPair(
+	facts.pair = SecretPair(want, stored)
+	return finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...))
+}
+
+// SecretPair is the pair in a Secret that exists.
+func SecretPair(want SecretExpectation, stored *Secret) KeyPair {
+	return NewKeyPair(
 		Source{At: want.at("tls.crt"), Data: stored.Certificate},
 		Source{At: want.at("tls.key"), Data: stored.Key},
 		Expectation{Usage: want.Usage, Roots: want.Roots, ExpiringFraction: want.ExpiringFraction},
 	)
-	return finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...))
 }
 
 func secretChecks() []check[protectedSecret] {

@@ -73,6 +73,12 @@ const (
 	ReadOnlyPortOpen             Reason = "ReadOnlyPortOpen"
 )
 
+// The guard itself: what registers it with the API server.
+const (
+	GuardMissing  Reason = "GuardMissing"
+	GuardWeakened Reason = "GuardWeakened"
+)
+
 // severities is the one table of reasons.
 var severities = map[Reason]Severity{
 	CertificateMissing:      Violation,
@@ -119,6 +125,8 @@ var severities = map[Reason]Severity{
 	KubeletUnreachable:           Unverified,
 	KubeletCertificateUntrusted:  Violation,
 	ClientCertificateNotAccepted: Violation,
+	GuardMissing:                 Violation,
+	GuardWeakened:                Warning,
 	ReadOnlyPortOpen:             Warning,
 }
 

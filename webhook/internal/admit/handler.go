@@ -22,6 +22,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
 
 // Protected is a Secret that is guarded.
@@ -114,7 +115,7 @@ func (h *Handler) decide(request admission.Request, now time.Time) (verdict, err
 	switch kind := request.Kind; {
 	case kind.Group == "" && kind.Version == "v1" && kind.Kind == "Secret":
 		return h.secret(request, now)
-	case kind.Group == operatorGroup && kind.Kind == kubeAPIServerKind:
+	case kind.Group == facts.OperatorGroup && kind.Kind == facts.KubeAPIServerKind:
 		return h.overrides(request, now)
 	default:
 		return verdict{}, fmt.Errorf("the request is about %q of %q, only Secrets of v1 and KubeAPIServers are decided on here", kind.Kind, kind.Group+"/"+kind.Version)
@@ -135,7 +136,7 @@ func (h *Handler) secret(request admission.Request, now time.Time) (verdict, err
 	}
 	for _, p := range h.Protected() {
 		if p.Namespace == request.Namespace && p.Name == object.Name {
-			change := Change{User: request.UserInfo.Username, Old: facts(before), New: facts(after)}
+			change := Change{User: request.UserInfo.Username, Old: facts.Secret(before), New: facts.Secret(after)}
 			return verdict{
 				object:   report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: object.Name, UID: string(object.UID)},
 				decision: Decide(p.SecretExpectation, change, now).spare(p.Action),
@@ -186,24 +187,6 @@ func decode[T any](side, kind string, raw kuberuntime.RawExtension) (*T, error) 
 		return nil, fmt.Errorf("the request's %s is no %s that can be decoded", side, kind)
 	}
 	return object, nil
-}
-
-// facts reduces a Secret to what the checks look at.
-func facts(secret *corev1.Secret) *check.Secret {
-	if secret == nil {
-		return nil
-	}
-	reduced := &check.Secret{
-		Type:        string(secret.Type),
-		Certificate: secret.Data[corev1.TLSCertKey],
-		Key:         secret.Data[corev1.TLSPrivateKeyKey],
-		Immutable:   secret.Immutable != nil && *secret.Immutable,
-		Annotations: secret.Annotations,
-	}
-	for _, o := range secret.OwnerReferences {
-		reduced.Owners = append(reduced.Owners, check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)})
-	}
-	return reduced
 }
 
 // respond writes a decision as the API server wants it. The audit annotations
