@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
@@ -19,11 +20,15 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
+	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
 
 const (
@@ -37,6 +42,9 @@ const (
 // options are what the command line says.
 type options struct {
 	config, certDir, kubeconfig string
+	audit                       bool
+	guard, namespace, lease     string
+	guardPatience               time.Duration
 	address                     string
 	shutdownDelay               time.Duration
 	healthAddress               string
@@ -54,6 +62,11 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
 	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with tls.crt and tls.key of this server")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
+	flags.BoolVar(&o.audit, "audit", true, "look at what is stored, too, in one of the processes that share a Lease")
+	flags.StringVar(&o.guard, "guard", "", "`file` with the webhook configuration and policies as they were installed, for the audit to compare (default: it does not)")
+	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute, "tell that they are not as they were installed when it has lasted this `time`; a Pod may see a changed ConfigMap two minutes late")
+	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the Lease; without one nothing is audited")
+	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-webhook", "`name` of the Lease")
 	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission on")
 	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics; 0 for none")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second, "go on answering for this `time` when asked to end, while that gets around")
@@ -85,6 +98,9 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	}
 	if o.shutdownDelay < 0 || o.shutdownDelay > time.Minute {
 		return options{}, fmt.Errorf("--shutdown-delay %s is not between 0 and a minute", o.shutdownDelay)
+	}
+	if o.guardPatience < 0 {
+		return options{}, fmt.Errorf("--guard-patience %s is less than nothing", o.guardPatience)
 	}
 	return o, nil
 }
@@ -153,12 +169,72 @@ func defaultConfig() fileConfig {
 type config struct {
 	protected       []admit.Protected
 	overridesAction admit.Action
+	// guard is what registers the guard, as it was installed.
+	guard []*unstructured.Unstructured
 	// digest is of all that was read: another one means another configuration.
 	digest [sha256.Size]byte
 }
 
-// loadConfig reads the configuration file, or takes the default without one.
-func loadConfig(path string) (config, error) {
+// subject is what is audited by this configuration.
+func (c config) subject(guardPatience time.Duration) audit.Subject {
+	subject := audit.Subject{Guard: c.guard, GuardPatience: guardPatience}
+	for _, p := range c.protected {
+		subject.Secrets = append(subject.Secrets, p.SecretExpectation)
+	}
+	return subject
+}
+
+// loadConfig reads the configuration file, or takes the default without one,
+// and the file with what registers the guard, if there is one.
+func loadConfig(path, guardPath string) (config, error) {
+	loaded, err := loadProtected(path)
+	if err != nil || guardPath == "" {
+		return loaded, err
+	}
+	data, err := readBounded(guardPath)
+	if err != nil {
+		return config{}, fmt.Errorf("read what registers the guard: %w", err)
+	}
+	if loaded.guard, err = parseGuard(data); err != nil {
+		return config{}, fmt.Errorf("%s: %w", guardPath, err)
+	}
+	loaded.digest = sha256.Sum256(append(loaded.digest[:], data...))
+	return loaded, nil
+}
+
+// parseGuard reads manifests of what registers an admission webhook or policy.
+func parseGuard(data []byte) ([]*unstructured.Unstructured, error) {
+	var guard []*unstructured.Unstructured
+	reader := kubeyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return guard, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		text, err := kubeyaml.ToJSON(document)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
+			continue // nothing but comments
+		}
+		object, err := kuberuntime.Decode(unstructured.UnstructuredJSONScheme, text)
+		if err != nil {
+			return nil, err
+		}
+		manifest, ok := object.(*unstructured.Unstructured)
+		if !ok || manifest.GroupVersionKind().Group != "admissionregistration.k8s.io" || manifest.GetName() == "" {
+			return nil, fmt.Errorf("it has a %q of %q, not only named objects of admissionregistration.k8s.io", object.GetObjectKind().GroupVersionKind().Kind, object.GetObjectKind().GroupVersionKind().GroupVersion())
+		}
+		guard = append(guard, manifest)
+	}
+}
+
+// loadProtected reads the configuration file alone.
+func loadProtected(path string) (config, error) {
 	if path == "" {
 		return defaultConfig().validated()
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command webhook is a validating admission webhook that refuses changes which
-// would weaken the protected Secrets.
+// would weaken the protected objects, and an audit of what is stored.
 package main
 
 import (
@@ -22,12 +22,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/dynamic"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
@@ -66,8 +71,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		_, _ = fmt.Fprintf(stderr, "webhook: --log-format: %v\n", err)
 		return exitUsage
 	}
-	// controller-runtime and net/http log through globals of their own.
+	// controller-runtime, client-go and net/http log through globals of their
+	// own.
 	crlog.SetLogger(logr.FromSlogHandler(log.Handler()))
+	klog.SetSlogLogger(log)
 	slog.SetDefault(log)
 
 	if err := serve(ctx, options, log); err != nil {
@@ -80,33 +87,43 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // serve answers until the context ends or a part fails, which ends all of it.
 func serve(ctx context.Context, options options, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
-	config, err := newReloader(options.config, registry, log)
+	config, err := newReloader(options.config, options.guard, registry, log)
 	if err != nil {
 		return err
 	}
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	tellers := report.Tellers{report.NewMetrics(registry), report.NewLog(log)}
+	metrics := report.NewMetrics(registry)
+	meter := newMeter(registry, metrics)
+	tellers := report.Tellers{metrics, report.NewLog(log)}
 	// What the last requests told is delivered after the server has ended.
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
 	defer delivered()
 	var deliverer errgroup.Group
-	client, err := report.Connect(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
+	var auditing func(context.Context)
+	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
 		log.Info("No API server known, telling in the log only")
 	case err != nil:
 		return err
 	default:
-		events := report.NewEvents(client, log, reporterName, instance(options.instance))
+		api, err := report.NewClient(client)
+		if err != nil {
+			return err
+		}
+		events := report.NewEvents(api, log, reporterName, instance(options.instance))
 		tellers = append(tellers, events)
 		registry.MustRegister(events)
 		deliverer.Go(func() error { return events.Run(delivery) })
+		if auditing, err = newAudit(client, options, config, tellers, meter, log); err != nil {
+			return err
+		}
 	}
 
 	mux := http.NewServeMux()
 	mux.Handle(handlerPath, &admission.Webhook{Handler: &admit.Handler{
 		Protected: config.Protected, OverridesAction: config.OverridesAction,
-		Teller: tellers, Meter: newMeter(registry), Log: log, Now: time.Now,
+		Teller: tellers, Meter: meter, Log: log, Now: time.Now,
 	}})
 	server, err := tlsserver.New(options.certDir, mux, options.shutdownDelay, time.Now, log)
 	if err != nil {
@@ -126,6 +143,9 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		return server.Run(ctx, listener)
 	})
 	group.Go(func() error { return config.Run(ctx) })
+	if auditing != nil {
+		group.Go(func() error { auditing(ctx); return nil })
+	}
 	if options.healthAddress != "0" {
 		health, err := listen.Listen(ctx, "tcp", options.healthAddress)
 		if err != nil {
@@ -138,6 +158,36 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	err = group.Wait()
 	delivered()
 	return errors.Join(err, deliverer.Wait())
+}
+
+// newAudit is the audit, to be run; nil where there is to be none.
+func newAudit(client *rest.Config, options options, config *reloader, teller report.Teller, meter meter, log *slog.Logger) (func(context.Context), error) {
+	switch {
+	case !options.audit:
+		return nil, nil
+	case options.namespace == "":
+		log.Info("No namespace known for a Lease, what is stored is not audited: set --namespace or POD_NAMESPACE")
+		return nil, nil
+	}
+	objects, err := dynamic.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the audit: %w", err)
+	}
+	leases, err := coordinationv1.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the audit: %w", err)
+	}
+	auditor := audit.Auditor{
+		Client: objects, Teller: teller, Meter: meter,
+		Subject: func() audit.Subject { return config.Subject(options.guardPatience) },
+		Self:    report.Object{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: options.namespace, Name: options.lease},
+		Now:     time.Now,
+	}
+	leader := audit.Leader{
+		Leases: leases, Namespace: options.namespace, Name: options.lease, Identity: instance(options.instance),
+		Audit: auditor.Run, Leading: meter.leading, Failed: meter.failed.Inc, Log: log,
+	}
+	return leader.Run, nil
 }
 
 // alive: a part that dies ends the process, so one that answers is alive.

@@ -92,7 +92,7 @@ func TestLoadConfig(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			protected, err := loadConfig(path)
+			protected, err := loadConfig(path, "")
 			switch {
 			case c.wantErr == "" && err != nil, c.wantErr != "" && (err == nil || !strings.Contains(err.Error(), c.wantErr)):
 				t.Errorf("loadConfig: error %v, want one with %q", err, c.wantErr)
@@ -104,10 +104,10 @@ func TestLoadConfig(t *testing.T) {
 			}
 		})
 	}
-	if _, err := loadConfig("/does/not/exist"); err == nil || err.Error() != "read the configuration: open /does/not/exist: no such file or directory" {
+	if _, err := loadConfig("/does/not/exist", ""); err == nil || err.Error() != "read the configuration: open /does/not/exist: no such file or directory" {
 		t.Errorf("loadConfig of a file that is not there: %v", err)
 	}
-	if protected, err := loadConfig(""); err != nil || len(protected.protected) != 2 {
+	if protected, err := loadConfig("", ""); err != nil || len(protected.protected) != 2 {
 		t.Errorf("loadConfig without a file: %v, %v", protected, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
 
 // reloadEvery is how often the configuration and the files that it names are
@@ -22,6 +23,7 @@ const reloadEvery = 10 * time.Second
 // used changes nothing: the last good configuration is kept.
 type reloader struct {
 	path    string
+	guard   string // path too
 	log     *slog.Logger
 	current atomic.Pointer[config]
 	good    prometheus.Gauge
@@ -30,12 +32,12 @@ type reloader struct {
 }
 
 // newReloader loads the configuration for the first time, which must work.
-func newReloader(path string, registry prometheus.Registerer, log *slog.Logger) (*reloader, error) {
-	loaded, err := loadConfig(path)
+func newReloader(path, guard string, registry prometheus.Registerer, log *slog.Logger) (*reloader, error) {
+	loaded, err := loadConfig(path, guard)
 	if err != nil {
 		return nil, err
 	}
-	r := &reloader{path: path, log: log, good: prometheus.NewGauge(prometheus.GaugeOpts{
+	r := &reloader{path: path, guard: guard, log: log, good: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "kubelet_https_guard_config_last_reload_successful", Help: "1 if the configuration in its file is the one that counts, 0 if the last good one is kept.",
 	})}
 	registry.MustRegister(r.good)
@@ -50,9 +52,14 @@ func (r *reloader) Protected() []admit.Protected { return r.current.Load().prote
 // OverridesAction is that of now.
 func (r *reloader) OverridesAction() admit.Action { return r.current.Load().overridesAction }
 
+// Subject is what is audited now.
+func (r *reloader) Subject(guardPatience time.Duration) audit.Subject {
+	return r.current.Load().subject(guardPatience)
+}
+
 // Run reloads until the context ends.
 func (r *reloader) Run(ctx context.Context) error {
-	if r.path == "" {
+	if r.path == "" && r.guard == "" {
 		return nil // the default does not change
 	}
 	ticker := time.NewTicker(reloadEvery)
@@ -68,7 +75,7 @@ func (r *reloader) Run(ctx context.Context) error {
 }
 
 func (r *reloader) reload() {
-	loaded, err := loadConfig(r.path)
+	loaded, err := loadConfig(r.path, r.guard)
 	if err != nil {
 		r.good.Set(0)
 		if r.fault != err.Error() {

@@ -39,7 +39,7 @@ func TestReload(t *testing.T) {
 	write(path, config("a"))
 	var log bytes.Buffer
 	registry := prometheus.NewRegistry()
-	r, err := newReloader(path, registry, slog.New(slog.NewTextHandler(&log, nil)))
+	r, err := newReloader(path, "", registry, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

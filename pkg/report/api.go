@@ -29,9 +29,9 @@ const (
 // ErrNoAPIServer: there is neither a kubeconfig nor a Pod's own credentials.
 var ErrNoAPIServer = rest.ErrNotInCluster
 
-// Connect returns a client by a kubeconfig or, without one, by what a Pod is
-// given; [ErrNoAPIServer] where there is neither.
-func Connect(kubeconfig, userAgent string) (*Client, error) {
+// Config says how to reach the API server: by a kubeconfig or, without one, by
+// what a Pod is given; [ErrNoAPIServer] where there is neither.
+func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
 	if kubeconfig != "" {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -39,8 +39,17 @@ func Connect(kubeconfig, userAgent string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.Timeout = callTime
 	config.UserAgent = userAgent
+	config.QPS, config.Burst = callsPerSecond, burst
+	return config, nil
+}
+
+// Connect returns a client by [Config].
+func Connect(kubeconfig, userAgent string) (*Client, error) {
+	config, err := Config(kubeconfig, userAgent)
+	if err != nil {
+		return nil, err
+	}
 	return NewClient(config)
 }
 
@@ -57,7 +66,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.GroupVersion = &schema.GroupVersion{Version: "v1"}
 	config.APIPath = "/api"
-	config.QPS, config.Burst = callsPerSecond, burst
+	config.Timeout = callTime
 	config.ContentType = runtime.ContentTypeJSON
 	config.AcceptContentTypes = runtime.ContentTypeJSON
 	client, err := rest.RESTClientFor(config)

@@ -72,6 +72,16 @@ func (m *Metrics) setCompliant(value float64) {
 	}
 }
 
+// Forget takes back all that was told: somebody else tells it from now on.
+func (m *Metrics) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = map[string]string{}
+	for _, vector := range []*prometheus.GaugeVec{m.findings, m.compliant, m.notBefore, m.notAfter} {
+		vector.Reset()
+	}
+}
+
 // Certificate shows the validity of the certificate in a role, such as
 // "kubelet-client", and where it was seen. Without a certificate (nil) or a
 // location the last one stays: that it is gone is said by a finding, while a

@@ -393,7 +393,16 @@ func (r *Rig) Register(ctx context.Context, parts ...Part) error {
 func (r *Rig) StartWebhook(ctx context.Context) error {
 	now := time.Now()
 	serving := r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
-	config, err := r.webhookConfig(ctx)
+	// As on OpenShift, but for the guard's own registration, which points here.
+	config, err := r.webhookConfig(ctx, nil, "config.yaml")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(config, serviceCAFile) {
+		return fmt.Errorf("the rendered configuration does not name %s:\n%s", serviceCAFile, config)
+	}
+	config = strings.ReplaceAll(config, serviceCAFile, r.Path("webhook", "service-ca.crt"))
+	guard, err := r.webhookConfig(ctx, r.here(), "guard.yaml")
 	if err != nil {
 		return err
 	}
@@ -401,14 +410,15 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for path, data := range map[string][]byte{"tls/tls.crt": serving.Certificate, "tls/tls.key": serving.Key, "config.yaml": []byte(config), "service-ca.crt": r.ServiceCA.PEM()} {
+	for path, data := range map[string][]byte{"tls/tls.crt": serving.Certificate, "tls/tls.key": serving.Key, "config.yaml": []byte(config), "guard.yaml": []byte(guard), "service-ca.crt": r.ServiceCA.PEM()} {
 		if err := r.write(filepath.Join("webhook", path), data); err != nil {
 			return err
 		}
 	}
 	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"),
 		"--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay", "0s",
-		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--kubeconfig", kubeconfig)
+		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml"),
+		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig)
 	return err
 }
 
@@ -422,20 +432,18 @@ func (r *Rig) RestartWebhook(ctx context.Context) error {
 	return r.awaitRefusal(ctx, garbageSecret, webhookRefuses, true)
 }
 
-// webhookConfig is the configuration file that the chart renders.
-func (r *Rig) webhookConfig(ctx context.Context) (string, error) {
-	configMap, err := r.render(ctx, nil, "webhook/configmap.yaml")
+// webhookConfig is a file of the ConfigMap that the chart renders.
+func (r *Rig) webhookConfig(ctx context.Context, settings []string, file string) (string, error) {
+	configMap, err := r.render(ctx, settings, "webhook/configmap.yaml")
 	if err != nil {
 		return "", err
 	}
-	result := r.KubectlInput(ctx, configMap, "create", "--dry-run=client", "-f", "-", "-o", `jsonpath={.data.config\.yaml}`)
+	path := fmt.Sprintf("jsonpath={.data.%s}", strings.ReplaceAll(file, ".", `\.`))
+	result := r.KubectlInput(ctx, configMap, "create", "--dry-run=client", "-f", "-", "-o", path)
 	if result.Code != 0 {
-		return "", fmt.Errorf("read the rendered ConfigMap: %s", result.Output)
+		return "", fmt.Errorf("read %s of the rendered ConfigMap: %s", file, result.Output)
 	}
-	if !strings.Contains(result.Output, serviceCAFile) {
-		return "", fmt.Errorf("the rendered configuration does not name %s:\n%s", serviceCAFile, result.Output)
-	}
-	return strings.ReplaceAll(result.Output, serviceCAFile, r.Path("webhook", "service-ca.crt")), nil
+	return result.Output, nil
 }
 
 // StartAgent starts an agent over a host tree, with the rights of its

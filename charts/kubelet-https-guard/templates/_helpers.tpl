@@ -48,6 +48,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- $namespaces | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
+{{/* Name of the policy for a protected Secret, and of its binding; arguments: the root, the Secret. */}}
+{{- define "kubelet-https-guard.policyName" -}}
+{{- $secret := index . 1 -}}
+{{ include "kubelet-https-guard.fullname" (index . 0) }}.{{ $secret.namespace }}.{{ $secret.name }}
+{{- end -}}
+
 {{/* How the API server reaches the webhook. */}}
 {{- define "kubelet-https-guard.clientConfig" -}}
 {{- with .Values.webhook.url -}}

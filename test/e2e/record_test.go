@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
+)
+
+const (
+	// waitTime bounds waiting for what comes by itself.
+	waitTime  = 20 * time.Second
+	lookEvery = 50 * time.Millisecond
+)
+
+// TestRefusalIsOnRecord: in the API server's audit log, in an Event on the
+// Secret and in the webhook's log.
+func TestRefusalIsOnRecord(t *testing.T) {
+	store(t, serving(issue(pkitest.ServingCert())))
+	secret := get(t)
+	before := time.Now().Add(-time.Second)
+	secret.Data["tls.key"] = []byte("garbage")
+	if _, err := as(t, "mallory").CoreV1().Secrets(namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err == nil || strings.Contains(err.Error(), "denied the request") {
+		t.Fatalf("mallory has no rights, and yet came to the webhook: %v", err)
+	}
+	if _, err := as(t, openshift.StorageMigrator).CoreV1().Secrets(namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err == nil {
+		t.Fatal("it passed")
+	}
+
+	event := awaitEvent(t, namespace, func(e eventsv1.Event) bool {
+		return e.Reason == "KeyUnparsable" && strings.Contains(e.Note, openshift.StorageMigrator) && e.EventTime.After(before)
+	})
+	if r := event.Regarding; r.Kind != "Secret" || r.Name != name || r.UID != secret.UID || event.Type != "Warning" || event.Action != "Deny" {
+		t.Errorf("the Event is about %+v, of type %s with action %s", r, event.Type, event.Action)
+	}
+	if _, err := shared.rig.Webhook.Await(t.Context(), "the refusal", func(line rig.Line) bool {
+		return line.Text("msg") == "Request denied" && line.Text("user") == openshift.StorageMigrator && line.Text("reason") == "KeyUnparsable"
+	}); err != nil {
+		t.Error(err)
+	}
+	const key = "secrets.kubelet-https-guard.io/reasons"
+	await(t, "the audit annotation", func() bool {
+		file, err := os.Open(shared.rig.Path("cluster", "audit.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = file.Close() }()
+		lines := bufio.NewScanner(file)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var entry struct {
+				User             struct{ Username string }
+				ImpersonatedUser struct{ Username string }
+				Annotations      map[string]string
+			}
+			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.ImpersonatedUser.Username == openshift.StorageMigrator && entry.Annotations[key] == "KeyUnparsable" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// TestAgent: what happens to the files is told on the real Node, with its UID.
+func TestAgent(t *testing.T) {
+	pair := issue(pkitest.KubeletClient())
+	tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: shared.ca.PEM()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := as(t, "").CoreV1().Nodes().Get(t.Context(), rig.Node, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, err := shared.rig.StartAgent(t.Context(), tree.Root, "--settle", "300ms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := agent.Stop(); err != nil {
+			t.Errorf("the agent did not end well: %v", err)
+		}
+	})
+	start := time.Now().Add(-time.Second)
+	swap := func(files map[string][]byte) {
+		if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(kind, reason, note string) {
+		t.Helper()
+		event := awaitEvent(t, "default", func(e eventsv1.Event) bool {
+			return e.Reason == reason && strings.Contains(e.Note, note) && e.EventTime.After(start)
+		})
+		if r := event.Regarding; r.Kind != "Node" || r.UID != node.UID || event.Type != kind || event.ReportingController != "kubelet-https-guard.io/nodeagent" || event.ReportingInstance != rig.Node {
+			t.Errorf("Event %s: %+v", reason, event)
+		}
+	}
+	told("Normal", "Verified", tree.CertificateOnHost())
+	swap(map[string][]byte{"tls.crt": pair.Certificate, "tls.key": []byte("garbage")})
+	told("Warning", "KeyUnparsable", "tls.key: it holds no PEM block")
+	fresh := issue(pkitest.KubeletClient())
+	swap(map[string][]byte{"tls.crt": fresh.Certificate, "tls.key": fresh.Key})
+	told("Normal", "KeyUnparsable", "Cleared")
+	told("Normal", "CertificateRotated", "new certificate")
+}
+
+func awaitEvent(t *testing.T, namespace string, match func(eventsv1.Event) bool) (found eventsv1.Event) {
+	t.Helper()
+	client := as(t, "")
+	await(t, "the Event", func() bool {
+		list, err := client.EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range list.Items {
+			if match(event) {
+				found = event
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// await waits until something holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(waitTime)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("no sign of %s after %s", what, waitTime)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package audit looks at what is stored: at what was bad before the guard came,
+// at what who renews writes without being asked, at what changed while nobody
+// was there, and at the guard itself.
+//
+// It follows the few objects that this takes, by their names, and nothing else;
+// it changes nothing.
+package audit
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+)
+
+const (
+	// resync is the time after which it looks in any case.
+	resync = 30 * time.Second
+	// shortest bounds how often it looks, whatever is written.
+	shortest = 100 * time.Millisecond
+)
+
+// Subject is what is audited.
+type Subject struct {
+	Secrets []check.SecretExpectation
+	// Guard are the objects by which the API server knows of the guard, as they
+	// were installed.
+	Guard []*unstructured.Unstructured
+	// GuardPatience is how long they must differ from that to be told of. An
+	// upgrade changes them and what they are compared with one after the other.
+	GuardPatience time.Duration
+}
+
+// Meter is told of every look.
+type Meter interface {
+	Audited(certificates []report.Certificate)
+}
+
+// Auditor audits.
+type Auditor struct {
+	Client dynamic.Interface
+	// Subject of now; it may change.
+	Subject func() Subject
+	// Teller is told of every edge.
+	Teller report.Teller
+	Meter  Meter
+	// Self is what summaries are about: the verdict is on more than one object.
+	Self report.Object
+	Now  func() time.Time
+}
+
+// Run audits until the context ends. What stands when it begins is told, as
+// after every start.
+func (a *Auditor) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ledger := report.NewLedger(settle)
+	changed := make(chan struct{}, 1)
+	followers := map[object]*follower{}
+	stops := map[object]context.CancelFunc{}
+	regarding := map[finding.ID]report.Object{}
+	tick := time.NewTicker(resync)
+	defer tick.Stop()
+	for {
+		subject := a.Subject()
+		wanted := objectsOf(subject)
+		for _, o := range wanted {
+			if followers[o] == nil {
+				var following context.Context
+				following, stops[o] = context.WithCancel(ctx)
+				followers[o] = follow(following, a.Client, o, changed)
+			}
+		}
+		for o := range maps.Keys(followers) {
+			if !slices.Contains(wanted, o) {
+				stops[o]()
+				delete(stops, o)
+				delete(followers, o)
+			}
+		}
+		states := make(map[object]state, len(followers))
+		for o, f := range followers {
+			states[o] = f.state()
+		}
+
+		seen, about := look(subject, states, a.Now())
+		maps.Copy(regarding, about)
+		observed := ledger.Observe(seen)
+		for _, notice := range observed.Notices {
+			notice.Object = a.regarding(notice, regarding)
+			a.Teller.Tell(ctx, notice)
+			if notice.What == report.FindingCleared {
+				delete(regarding, notice.Finding.ID())
+			}
+		}
+		a.Meter.Audited(seen.Certificates)
+
+		var due <-chan time.Time
+		if !observed.Again.IsZero() {
+			due = time.After(max(observed.Again.Sub(a.Now()), shortest))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-tick.C:
+		case <-due:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(shortest):
+		}
+	}
+}
+
+// regarding is the object that a notice is about.
+func (a *Auditor) regarding(n report.Notice, regarding map[finding.ID]report.Object) report.Object {
+	id := n.Finding.ID()
+	if n.What == report.CertificateRotated {
+		id = finding.ID{Location: n.CertificateAt}
+	}
+	if o, known := regarding[id]; known {
+		return o
+	}
+	return a.Self
+}

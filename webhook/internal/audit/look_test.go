@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+const goodConfig = `{"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-certificate-authority":["/ca"],"kubelet-client-certificate":["/crt"],"kubelet-client-key":["/key"]}}`
+
+// subject is what OpenShift has, and one object of the guard.
+func subject() Subject {
+	installed := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": map[string]any{"name": "guard"},
+		"spec": map[string]any{"failurePolicy": "Fail"},
+	}}
+	return Subject{
+		Secrets: []check.SecretExpectation{
+			{
+				Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth, DNSNames: []string{"api.openshift-apiserver.svc"},
+				ManagedBy: check.ManagedByServiceCA, Service: "api", ExpiringFraction: check.DefaultExpiringFraction,
+			},
+			{
+				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: x509.ExtKeyUsageClientAuth,
+				ManagedBy: check.ManagedByCertRotation, ExpiringFraction: check.DefaultExpiringFraction,
+			},
+		},
+		Guard: []*unstructured.Unstructured{installed}, GuardPatience: time.Minute,
+	}
+}
+
+// The objects of the subject.
+var (
+	servingCert   = object{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "Secret", "openshift-apiserver", "serving-cert"}
+	kubeletClient = object{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "Secret", "openshift-kube-apiserver", "kubelet-client"}
+	service       = object{schema.GroupVersionResource{Version: "v1", Resource: "services"}, "Service", "openshift-apiserver", "api"}
+	configMap     = object{schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, "ConfigMap", "openshift-kube-apiserver", "config"}
+	operator      = object{schema.GroupVersionResource{Group: "operator.openshift.io", Version: "v1", Resource: "kubeapiservers"}, "KubeAPIServer", "", "cluster"}
+	policy        = object{schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"}, "ValidatingAdmissionPolicy", "", "guard"}
+)
+
+func live(t *testing.T, typed any) *unstructured.Unstructured {
+	t.Helper()
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &unstructured.Unstructured{Object: fields}
+}
+
+// sound is a cluster in which nothing is wrong.
+func sound(t *testing.T) map[object]state {
+	t.Helper()
+	ca := pkitest.NewCA("service-ca")
+	serving, client := ca.Issue(pkitest.ServingCert()), ca.Issue(pkitest.KubeletClient())
+	is := func(o *unstructured.Unstructured) state { return state{known: true, live: o} }
+	return map[object]state{
+		servingCert:   is(live(t, openshift.ServingCert("uid-1", serving.Certificate, serving.Key))),
+		kubeletClient: is(live(t, openshift.KubeletClient(client.Certificate, client.Key))),
+		service:       is(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"uid": "uid-1", "annotations": map[string]any{}}}}),
+		configMap:     is(live(t, &corev1.ConfigMap{Data: map[string]string{"config.yaml": goodConfig}})),
+		operator:      is(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"uid": "uid-2"}, "spec": map[string]any{}}}),
+		policy:        is(&unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"failurePolicy": "Fail"}}}),
+	}
+}
+
+// set changes a field of what is stored.
+func set(t *testing.T, s state, value any, path ...string) {
+	t.Helper()
+	if err := unstructured.SetNestedField(s.live.Object, value, path...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLook: what is found in which state of the cluster, and about which
+// object.
+func TestLook(t *testing.T) {
+	gone, away := state{known: true}, errors.New("connection refused")
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "serving-cert", errors.New("no"))
+	cases := map[string]struct {
+		change func(t *testing.T, states map[object]state)
+		want   []string // source, reason, location, object
+		waits  bool
+	}{
+		"all is well": {change: func(*testing.T, map[object]state) {}},
+		"nothing is known yet": {change: func(_ *testing.T, states map[object]state) {
+			clear(states)
+		}, waits: true},
+		"no OpenShift": {change: func(_ *testing.T, states map[object]state) {
+			states[operator], states[configMap] = state{known: true, noAPI: true}, gone
+		}},
+		"a Secret is gone": {
+			change: func(_ *testing.T, states map[object]state) { states[servingCert] = gone },
+			want:   []string{"0 SecretMissing Secret openshift-apiserver/serving-cert of Secret serving-cert"},
+		},
+		"a Secret with garbage": {
+			change: func(t *testing.T, states map[object]state) { set(t, states[kubeletClient], "eA==", "data", "tls.key") },
+			want:   []string{"0 KeyUnparsable Secret openshift-kube-apiserver/kubelet-client tls.key of Secret kubelet-client"},
+		},
+		"attached to a Service that is another one by now": {
+			change: func(t *testing.T, states map[object]state) { set(t, states[service], "uid-9", "metadata", "uid") },
+			want: []string{
+				"0 RotationDetached Secret openshift-apiserver/serving-cert metadata of Secret serving-cert",
+				`0 RotationDetached Secret openshift-apiserver/serving-cert metadata.ownerReferences Service "api" "uid-1" of Secret serving-cert`,
+			},
+		},
+		"service-ca gave up": {
+			change: func(t *testing.T, states map[object]state) {
+				set(t, states[service], "10", "metadata", "annotations", "service.beta.openshift.io/serving-cert-generation-error-num")
+			},
+			want: []string{"0 RotationStuck Service openshift-apiserver/api of Service api"},
+		},
+		"no Service, so nobody renews": {change: func(_ *testing.T, states map[object]state) { states[service] = gone }},
+		"https overridden": {
+			change: func(t *testing.T, states map[object]state) {
+				set(t, states[operator], []any{"false"}, "spec", "unsupportedConfigOverrides", "apiServerArguments", "kubelet-https")
+			},
+			want: []string{"0 OverrideWeakensKubeletTLS KubeAPIServer cluster spec.unsupportedConfigOverrides kubelet-https of KubeAPIServer cluster"},
+		},
+		"no configuration": {
+			change: func(_ *testing.T, states map[object]state) { states[configMap] = gone },
+			want:   []string{"0 ConfigMissing ConfigMap openshift-kube-apiserver/config config.yaml of ConfigMap config"},
+		},
+		"a configuration without a key": {
+			change: func(t *testing.T, states map[object]state) {
+				set(t, states[configMap], strings.Replace(goodConfig, "kubelet-client-key", "x", 1), "data", "config.yaml")
+			},
+			want: []string{"0 ClientKeyNotConfigured ConfigMap openshift-kube-apiserver/config config.yaml kubelet-client-key of ConfigMap config"},
+		},
+		"the guard is gone": {
+			change: func(_ *testing.T, states map[object]state) { states[policy] = gone },
+			want:   []string{"1 GuardMissing ValidatingAdmissionPolicy guard of ValidatingAdmissionPolicy guard"},
+		},
+		"the guard fails open": {
+			change: func(t *testing.T, states map[object]state) { set(t, states[policy], "Ignore", "spec", "failurePolicy") },
+			want:   []string{"1 GuardWeakened ValidatingAdmissionPolicy guard of ValidatingAdmissionPolicy guard"},
+		},
+		"no right to look": {
+			change: func(_ *testing.T, states map[object]state) { states[servingCert] = state{err: forbidden} },
+			want:   []string{"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert"},
+		},
+		"an API server that is away": {
+			change: func(_ *testing.T, states map[object]state) {
+				for o, s := range states {
+					s.err = away
+					states[o] = s
+				}
+			},
+			want: []string{
+				"2 Unreadable KubeAPIServer cluster of KubeAPIServer cluster",
+				"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert",
+				"2 Unreadable Secret openshift-kube-apiserver/kubelet-client of Secret kubelet-client",
+				"2 Unreadable Service openshift-apiserver/api of Service api",
+				"2 Unreadable ValidatingAdmissionPolicy guard of ValidatingAdmissionPolicy guard",
+			},
+		},
+	}
+	for title, c := range cases {
+		t.Run(title, func(t *testing.T) {
+			states := sound(t)
+			c.change(t, states)
+			seen, about := look(subject(), states, pkitest.Now())
+			var got []string
+			for i, source := range seen.Sources {
+				for _, f := range source.Findings {
+					o := about[f.ID()]
+					got = append(got, fmt.Sprintf("%d %s %s of %s %s", i, f.Reason, f.Location, o.Kind, o.Name))
+				}
+			}
+			slices.Sort(got)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("findings (-want +got):\n%s", d)
+			}
+			if seen.Waiting != c.waits {
+				t.Errorf("waiting: %t, want %t", seen.Waiting, c.waits)
+			}
+		})
+	}
+}
+
+// TestContents: two looks are the same if and only if what is stored is.
+func TestContents(t *testing.T) {
+	states := sound(t)
+	digest := func() [32]byte {
+		seen, _ := look(subject(), states, pkitest.Now())
+		return seen.Contents
+	}
+	first := digest()
+	if digest() != first {
+		t.Error("it differs from itself")
+	}
+	set(t, states[servingCert], "2", "metadata", "resourceVersion")
+	second := digest()
+	if second == first {
+		t.Error("a write is not seen")
+	}
+	states[policy] = state{known: true}
+	if digest() == second {
+		t.Error("a deletion is not seen")
+	}
+}
+
+// TestNext: it looks again when a certificate begins to expire.
+func TestNext(t *testing.T) {
+	seen, _ := look(subject(), sound(t), pkitest.Now())
+	if seen.Next.IsZero() || !seen.Next.After(pkitest.Now()) {
+		t.Errorf("the next look is at %s", seen.Next)
+	}
+	if len(seen.Certificates) != 2 || !seen.Certificates[0].Sound || seen.Certificates[0].Role != "openshift-apiserver/serving-cert" {
+		t.Errorf("certificates: %+v", seen.Certificates)
+	}
+}
