@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,6 +129,8 @@ type protectedSecret struct {
 	DNSNames []string `yaml:"dnsNames,omitempty"`
 	// CABundleFile has the CAs to one of which the certificate must lead.
 	CABundleFile string `yaml:"caBundleFile,omitempty"`
+	// CABundleConfigMap has them in the cluster, where they may change.
+	CABundleConfigMap *bundleRef `yaml:"caBundleConfigMap,omitempty"`
 	// ManagedBy is service-ca, cert-rotation or empty.
 	ManagedBy string `yaml:"managedBy,omitempty"`
 	Service   string `yaml:"service,omitempty"`
@@ -154,7 +157,10 @@ func defaultConfig() fileConfig {
 			},
 			{
 				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: "clientAuth",
-				ManagedBy: check.ManagedByCertRotation,
+				// All signers that have not expired yet (cluster-kube-apiserver-operator
+				// pkg/operator/certrotationcontroller).
+				CABundleConfigMap: &bundleRef{Namespace: "openshift-kube-apiserver-operator", Name: "kube-apiserver-to-kubelet-client-ca", Key: "ca-bundle.crt"},
+				ManagedBy:         check.ManagedByCertRotation,
 				RenewedBy: []string{
 					"system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator",
 					// The static pod's own controller, after an outage.
@@ -167,7 +173,9 @@ func defaultConfig() fileConfig {
 
 // config is a configuration that was read and validated.
 type config struct {
-	protected       []admit.Protected
+	protected []admit.Protected
+	// bundles say in which ConfigMap the roots of each of them are, if in one.
+	bundles         []*bundleRef
 	overridesAction admit.Action
 	// guard is what registers the guard, as it was installed.
 	guard []*unstructured.Unstructured
@@ -175,10 +183,21 @@ type config struct {
 	digest [sha256.Size]byte
 }
 
+// protectedNow are the protected Secrets, with the CA bundles of now.
+func (c config) protectedNow(b *bundles) []admit.Protected {
+	protected := slices.Clone(c.protected)
+	for i, ref := range c.bundles {
+		if ref != nil {
+			protected[i].Roots = b.roots(*ref)
+		}
+	}
+	return protected
+}
+
 // subject is what is audited by this configuration.
-func (c config) subject(guardPatience time.Duration) audit.Subject {
+func (c config) subject(b *bundles, guardPatience time.Duration) audit.Subject {
 	subject := audit.Subject{Guard: c.guard, GuardPatience: guardPatience}
-	for _, p := range c.protected {
+	for _, p := range c.protectedNow(b) {
 		subject.Secrets = append(subject.Secrets, p.SecretExpectation)
 	}
 	return subject
@@ -334,6 +353,7 @@ func (c fileConfig) validated() (config, error) {
 		}
 		protected.ExpiringFraction = fraction
 		valid.protected = append(valid.protected, protected)
+		valid.bundles = append(valid.bundles, s.CABundleConfigMap)
 	}
 	return valid, nil
 }
@@ -364,6 +384,14 @@ func (s protectedSecret) validated() (admit.Protected, error) {
 		protected.Usage = x509.ExtKeyUsageClientAuth
 	default:
 		return protected, fmt.Errorf("usage %q is neither serverAuth nor clientAuth", s.Usage)
+	}
+	if ref := s.CABundleConfigMap; ref != nil {
+		switch {
+		case s.CABundleFile != "":
+			return protected, errors.New("caBundleFile and caBundleConfigMap are both set")
+		case len(validation.IsDNS1123Label(ref.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(ref.Name)) > 0 || ref.Key == "":
+			return protected, fmt.Errorf("caBundleConfigMap: namespace %q, name %q and key %q must be those of a ConfigMap", ref.Namespace, ref.Name, ref.Key)
+		}
 	}
 	if s.CABundleFile == "" {
 		return protected, nil

@@ -115,7 +115,13 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		tellers = append(tellers, events)
 		registry.MustRegister(events)
 		deliverer.Go(func() error { return events.Run(delivery) })
-		if auditing, err = newAudit(client, options, config, tellers, meter, log); err != nil {
+		objects, err := dynamic.NewForConfig(client)
+		if err != nil {
+			return fmt.Errorf("make a client of the API server: %w", err)
+		}
+		config.bundles = newBundles(delivery, objects, log)
+		config.Protected() // so that the bundles are known when the first request comes
+		if auditing, err = newAudit(client, objects, options, config, tellers, meter, log); err != nil {
 			return err
 		}
 	}
@@ -161,17 +167,13 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 }
 
 // newAudit is the audit, to be run; nil where there is to be none.
-func newAudit(client *rest.Config, options options, config *reloader, teller report.Teller, meter meter, log *slog.Logger) (func(context.Context), error) {
+func newAudit(client *rest.Config, objects dynamic.Interface, options options, config *reloader, teller report.Teller, meter meter, log *slog.Logger) (func(context.Context), error) {
 	switch {
 	case !options.audit:
 		return nil, nil
 	case options.namespace == "":
 		log.Info("No namespace known for a Lease, what is stored is not audited: set --namespace or POD_NAMESPACE")
 		return nil, nil
-	}
-	objects, err := dynamic.NewForConfig(client)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for the audit: %w", err)
 	}
 	leases, err := coordinationv1.NewForConfig(client)
 	if err != nil {

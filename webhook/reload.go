@@ -26,6 +26,8 @@ type reloader struct {
 	guard   string // path too
 	log     *slog.Logger
 	current atomic.Pointer[config]
+	// bundles may be nil: then none is known.
+	bundles *bundles
 	good    prometheus.Gauge
 	// fault is the last one that was told of.
 	fault string
@@ -47,14 +49,14 @@ func newReloader(path, guard string, registry prometheus.Registerer, log *slog.L
 }
 
 // Protected are the Secrets that are protected now.
-func (r *reloader) Protected() []admit.Protected { return r.current.Load().protected }
+func (r *reloader) Protected() []admit.Protected { return r.current.Load().protectedNow(r.bundles) }
 
 // OverridesAction is that of now.
 func (r *reloader) OverridesAction() admit.Action { return r.current.Load().overridesAction }
 
 // Subject is what is audited now.
 func (r *reloader) Subject(guardPatience time.Duration) audit.Subject {
-	return r.current.Load().subject(guardPatience)
+	return r.current.Load().subject(r.bundles, guardPatience)
 }
 
 // Run reloads until the context ends.

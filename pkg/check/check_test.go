@@ -140,6 +140,7 @@ func pairFixtures() map[string]fixture {
 		"certificate garbage":              {findings: pair([]byte("garbage"), good.Key), want: []string{"CertificateUnparsable crt: it holds no PEM block of type CERTIFICATE"}},
 		"key garbage":                      {findings: pair(good.Certificate, []byte("garbage")), want: []string{"KeyUnparsable key: it holds no PEM block of a private key"}},
 		"key encrypted":                    {findings: pair(good.Certificate, encrypted), want: []string{"KeyUnparsable key: it holds an encrypted private key, which no server here can open"}},
+		"chain with a damaged block":       {findings: pair(good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\n!AAA\n-----END CERTIFICATE-----\n")), good.Key), want: []string{"ChainDoubtful crt: holds 2 PEM blocks of which 1 are damaged"}},
 		"chain garbage":                    {findings: pair(good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), good.Key), want: []string{"ChainUnparsable crt: certificate 2 of the chain is no X.509 certificate: x509: malformed certificate"}},
 		"key of another pair":              {findings: pair(good.Certificate, other.Key), want: []string{"KeyMismatch key: the private key (ECDSA P-256) is not that of the certificate (ECDSA P-256)"}},
 		"key of another kind":              {findings: pair(good.Certificate, rsaPair.Key), want: []string{"KeyMismatch key: the private key (RSA 2048) is not that of the certificate (ECDSA P-256)"}},
@@ -370,10 +371,19 @@ func overrideFixtures() map[string]fixture {
 		return of(`{"apiServerArguments":{"` + name + `":` + value + `}}`)
 	}
 	without := func(argument string) []string {
-		return []string{"OverrideWeakensKubeletTLS " + at + " " + argument + ": the override leaves " + argument + " without a value"}
+		return []string{"OverrideWeakensKubeletTLS " + at + ".apiServerArguments " + argument + ": the override leaves " + argument + " without a value"}
+	}
+	foreignIn := func(field, argument, value, own string) []string {
+		return []string{fmt.Sprintf("OverrideWeakensKubeletTLS %s.%s %s: the override sets %s to %q, which is not the platform's (%s)", at, field, argument, argument, value, own)}
 	}
 	foreign := func(argument, value, own string) []string {
-		return []string{fmt.Sprintf("OverrideWeakensKubeletTLS %s %s: the override sets %s to %q, which is not the platform's (%s)", at, argument, argument, value, own)}
+		return foreignIn("apiServerArguments", argument, value, own)
+	}
+	allTaken := func(field string) (want []string) {
+		for _, argument := range []string{"kubelet-certificate-authority", "kubelet-client-certificate", "kubelet-client-key"} {
+			want = append(want, "OverrideWeakensKubeletTLS "+at+"."+field+" "+argument+": the override leaves "+argument+" without a value")
+		}
+		return want
 	}
 	const (
 		resources = "/etc/kubernetes/static-pod-resources"
@@ -402,12 +412,21 @@ func overrideFixtures() map[string]fixture {
 		"no CA":                         {findings: argument("kubelet-certificate-authority", `[]`), want: without("kubelet-certificate-authority")},
 		"a null CA":                     {findings: argument("kubelet-certificate-authority", `null`), want: without("kubelet-certificate-authority")},
 		"an empty CA":                   {findings: argument("kubelet-certificate-authority", `""`), want: foreign("kubelet-certificate-authority", "", resources+"/configmaps/kubelet-serving-ca/ca-bundle.crt")},
-		"another key, 4.5":              {findings: of(`{"kubeletClientInfo":{"keyFile":"/tmp/key"}}`), want: foreign("kubelet-client-key", "/tmp/key", keys)},
-		"an object for a value": {findings: argument("kubelet-https", `{}`), want: []string{
-			"OverrideWeakensKubeletTLS " + at + ": what it does to the kubelet's arguments cannot be told: kubelet-https: neither a value nor a list of values",
+		"another key, 4.5":              {findings: of(`{"kubeletClientInfo":{"keyFile":"/tmp/key"}}`), want: foreignIn("kubeletClientInfo", "kubelet-client-key", "/tmp/key", keys)},
+		"taken away, and given where nobody looks": {
+			findings: of(`{"apiServerArguments":{"kubelet-client-key":[]},"kubeletClientInfo":{"keyFile":"` + certs + `/secrets/kubelet-client/tls.key"}}`),
+			want:     without("kubelet-client-key"),
+		},
+		"all arguments taken away":                           {findings: of(`{"apiServerArguments":null}`), want: allTaken("apiServerArguments")},
+		"a list for arguments":                               {findings: of(`{"apiServerArguments":[]}`), want: allTaken("apiServerArguments")},
+		"all taken away, 4.5":                                {findings: of(`{"kubeletClientInfo":null}`), want: allTaken("kubeletClientInfo")},
+		"a value in an argument's name":                      {findings: argument("kubelet-https=false", `["x"]`), want: foreign("kubelet-https", "false", "true")},
+		"another spelling, which the operator does not read": {findings: of(`{"APIServerArguments":null}`)},
+		"a list for all": {findings: of(`[]`), want: []string{
+			"OverrideWeakensKubeletTLS " + at + ": what it does to the kubelet's arguments cannot be told: it is no JSON object",
 		}},
-		"a list for arguments": {findings: of(`{"apiServerArguments":[]}`), want: []string{
-			"OverrideWeakensKubeletTLS " + at + ": what it does to the kubelet's arguments cannot be told: parse: json: cannot unmarshal array into Go struct field .apiServerArguments of type map[string]interface {}",
+		"an object for a value": {findings: argument("kubelet-https", `{}`), want: []string{
+			"OverrideWeakensKubeletTLS " + at + ": what it does to the kubelet's arguments cannot be told: apiServerArguments.kubelet-https: neither a value nor a list of values",
 		}},
 	}
 }

@@ -79,7 +79,7 @@ func (p KeyPair) Findings(now time.Time) []finding.Finding {
 func keyPairChecks() []check[KeyPair] {
 	return []check[KeyPair]{
 		{[]finding.Reason{finding.CertificateMissing, finding.KeyMissing}, present},
-		{[]finding.Reason{finding.CertificateUnparsable, finding.KeyUnparsable, finding.ChainUnparsable}, parsable},
+		{[]finding.Reason{finding.CertificateUnparsable, finding.KeyUnparsable, finding.ChainUnparsable, finding.ChainDoubtful}, parsable},
 		{[]finding.Reason{finding.KeyMismatch}, matching},
 		{[]finding.Reason{finding.CertificateExpired, finding.CertificateNotYetValid, finding.CertificateExpiringSoon}, valid},
 		{[]finding.Reason{finding.WrongKeyUsage}, usage},

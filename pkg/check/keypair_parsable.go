@@ -12,8 +12,8 @@ import (
 
 // parsable: both halves are what crypto/tls.X509KeyPair loads, which is how
 // kube-apiserver and openshift-apiserver read them: the first CERTIFICATE block
-// is the leaf, encrypted keys are refused, blocks behind the leaf are sent on
-// unseen, so that trouble there is a warning only.
+// is the leaf, encrypted keys are refused. Blocks behind the leaf are sent on
+// unseen, and the other end gives up at one that is no certificate.
 func parsable(p KeyPair, _ time.Time) []finding.Finding {
 	var findings []finding.Finding
 	if err := p.chainErr; err != nil && !errors.Is(err, pki.ErrEmpty) && !p.certificate.Hidden {
@@ -33,6 +33,13 @@ func parsable(p KeyPair, _ time.Time) []finding.Finding {
 	if err := p.chain.RestErr; err != nil {
 		findings = append(findings, finding.Finding{
 			Reason: finding.ChainUnparsable, Location: p.certificate.At,
+			Message: oneLine(err),
+			Remedy:  "write the certificate and its chain anew, without other text",
+		})
+	}
+	if err := p.chain.Doubt; err != nil {
+		findings = append(findings, finding.Finding{
+			Reason: finding.ChainDoubtful, Location: p.certificate.At,
 			Message: oneLine(err),
 			Remedy:  "write the certificate and its chain anew, without other text",
 		})

@@ -4,7 +4,6 @@ package check
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ type Override struct {
 	At finding.Location
 	// Err says why it could not be parsed; Overrides holds where it is nil.
 	Err       error
-	Overrides kubeapiserver.Overrides
+	Overrides []kubeapiserver.Override
 }
 
 // OverrideFindings checks overrides.
@@ -62,21 +61,20 @@ func overrideArguments(o Override, _ time.Time) []finding.Finding {
 		return one(finding.OverrideWeakensKubeletTLS, o.At, "what it does to the kubelet's arguments cannot be told: "+o.Err.Error(), remedy)
 	}
 	var findings []finding.Finding
-	for _, argument := range slices.Sorted(maps.Keys(o.Overrides)) {
-		values := o.Overrides[argument]
-		own := platformValues()[argument]
-		foreign := slices.IndexFunc(values, func(v string) bool { return !slices.Contains(own, v) })
+	for _, override := range o.Overrides {
+		own := platformValues()[override.Argument]
+		foreign := slices.IndexFunc(override.Values, func(v string) bool { return !slices.Contains(own, v) })
 		var message string
 		switch {
-		case len(values) == 0:
-			message = fmt.Sprintf("the override leaves %s without a value", argument)
+		case len(override.Values) == 0:
+			message = fmt.Sprintf("the override leaves %s without a value", override.Argument)
 		case foreign >= 0:
-			message = fmt.Sprintf("the override sets %s to %s, which is not the platform's (%s)", argument, quoteName(values[foreign]), strings.Join(own, " or "))
+			message = fmt.Sprintf("the override sets %s to %s, which is not the platform's (%s)", override.Argument, quoteName(override.Values[foreign]), strings.Join(own, " or "))
 		default:
 			continue
 		}
 		findings = append(findings, finding.Finding{
-			Reason: finding.OverrideWeakensKubeletTLS, Location: o.At + finding.Location(" "+argument), Message: message, Remedy: remedy,
+			Reason: finding.OverrideWeakensKubeletTLS, Location: o.At + finding.Location("."+override.Field+" "+override.Argument), Message: message, Remedy: remedy,
 		})
 	}
 	return findings

@@ -39,6 +39,9 @@ type SecretExpectation struct {
 	// from the Service, admission takes the one that the stored Secret is
 	// attached to. Empty where it is not known.
 	ServiceUID string
+	// IgnoreNotes: the annotations in which who renews noted a certificate's
+	// validity are of no account.
+	IgnoreNotes bool
 }
 
 // Secret is a Secret reduced to what the checks look at.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -75,20 +76,30 @@ func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
 		if s.mayOwn(owner) {
 			continue
 		}
-		name := owner.Kind + " " + quoteName(owner.Name)
+		name := quoteKind(owner.Kind) + " " + quoteName(owner.Name)
 		detached("metadata.ownerReferences "+name+" "+quoteName(owner.UID), name+" as an owner lets the garbage collector take the Secret", "leave the owners as whoever renews it wrote them")
 	}
 	leaf := s.pair.Leaf()
 	for annotation, moment := range validityAnnotations(s.want.ManagedBy) {
 		noted, err := time.Parse(time.RFC3339, s.stored.Annotations[annotation])
-		if leaf == nil || err != nil || !noted.After(moment(leaf)) {
+		if s.want.IgnoreNotes || leaf == nil || err != nil || !noted.After(moment(leaf)) {
 			continue
 		}
 		detached("metadata.annotations "+annotation,
 			fmt.Sprintf("the annotation says %s, the certificate %s, so it would be renewed too late", at(noted), at(moment(leaf))),
-			"leave the annotation as whoever renews it wrote it")
+			"remove the annotation in the same write, or write the certificate's own moment there")
 	}
 	return findings
+}
+
+// quoteKind leaves a kind as it is if it could be one: nobody validates it.
+func quoteKind(kind string) string {
+	if len(kind) <= 63 && !strings.ContainsFunc(kind, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) {
+		return kind
+	}
+	return quoteName(kind)
 }
 
 // renews reports whether service-ca, given the annotations, would renew the

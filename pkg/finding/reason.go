@@ -25,6 +25,7 @@ const (
 	WrongKeyUsage           Reason = "WrongKeyUsage"
 	UntrustedIssuer         Reason = "UntrustedIssuer"
 	ChainUnparsable         Reason = "ChainUnparsable"
+	ChainDoubtful           Reason = "ChainDoubtful"
 	WeakKey                 Reason = "WeakKey"
 	WeakSignature           Reason = "WeakSignature"
 )
@@ -91,7 +92,8 @@ var severities = map[Reason]Severity{
 	CertificateExpiringSoon: Warning,
 	WrongKeyUsage:           Violation,
 	UntrustedIssuer:         Violation,
-	ChainUnparsable:         Warning,
+	ChainUnparsable:         Violation,
+	ChainDoubtful:           Warning,
 	WeakKey:                 Warning,
 	WeakSignature:           Violation,
 

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 
+	sigsjson "sigs.k8s.io/json"
+
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/plainyaml"
 )
 
@@ -120,54 +122,85 @@ func ParseConfig(data []byte) (Config, error) {
 	return config, nil
 }
 
-// Overrides are the kubelet's arguments in a piece of configuration that is laid
-// over the platform's. Unlike in a [Config] an argument with an empty list, or
-// null, is there: it takes the platform's value away. kubeletClientInfo, which
-// current releases ignore, counts by the arguments that it stands for.
-type Overrides map[string][]string
+// Override is one of the kubelet's arguments in a piece of configuration that
+// is laid over the platform's.
+type Override struct {
+	Argument string
+	// Field that gives it. Releases from 4.6 on read apiServerArguments alone,
+	// earlier ones kubeletClientInfo too, so what one of them gives is no excuse
+	// for the other.
+	Field string
+	// Values are empty where the override takes the platform's away.
+	Values []string
+}
 
 // ParseOverrides reads spec.unsupportedConfigOverrides of KubeAPIServer
-// "cluster" (JSON; null or nothing at all for none). The bounds and errors are
-// those of [ParseConfig].
-func ParseOverrides(data []byte) (Overrides, error) {
+// "cluster" (JSON; null or nothing at all for none). They are merged into the
+// platform's configuration map by map; whatever else stands in a map's place
+// takes it away whole, null too (library-go pkg/operator/resource/
+// resourcemerge, mergeConfig). The bounds and errors are those of
+// [ParseConfig].
+func ParseOverrides(data []byte) ([]Override, error) {
 	if len(data) > MaxConfigBytes {
 		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
 	}
-	var file struct {
-		APIServerArguments map[string]any `json:"apiServerArguments"`
-		KubeletClientInfo  map[string]any `json:"kubeletClientInfo"`
+	if len(data) == 0 {
+		return nil, nil
 	}
-	if len(data) > 0 {
-		if err := plainyaml.Unmarshal(data, &file); err != nil {
-			return nil, fmt.Errorf("parse: %w", err)
-		}
+	var file map[string]any
+	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(data, &file); err != nil {
+		return nil, errors.New("it is no JSON object")
 	}
-	overrides := Overrides{}
-	give := func(name string, value any) error {
-		values, err := listOf(value)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		overrides[name] = append(overrides[name], values...)
-		return nil
-	}
-	for _, name := range slices.Sorted(maps.Keys(file.APIServerArguments)) {
-		if flag := flagName(name); slices.Contains(kubeletArguments(), flag) {
-			if err := give(flag, file.APIServerArguments[name]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for field, name := range map[string]string{
-		"ca": KubeletCertificateAuthority, "certFile": KubeletClientCertificate, "keyFile": KubeletClientKey,
+	var overrides []Override
+	for _, field := range []struct {
+		name string
+		// arguments by their names in the field; nil where they are called the
+		// same.
+		arguments map[string]string
+	}{
+		{name: "apiServerArguments"},
+		{name: "kubeletClientInfo", arguments: map[string]string{
+			"ca": KubeletCertificateAuthority, "certFile": KubeletClientCertificate, "keyFile": KubeletClientKey,
+		}},
 	} {
-		if value, given := file.KubeletClientInfo[field]; given {
-			if err := give(name, value); err != nil {
-				return nil, err
+		value, given := file[field.name]
+		if !given {
+			continue
+		}
+		inside, isMap := value.(map[string]any)
+		if !isMap {
+			for _, argument := range platformArguments() {
+				overrides = append(overrides, Override{Argument: argument, Field: field.name})
 			}
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(inside)) {
+			argument := field.arguments[key]
+			if field.arguments == nil {
+				// What stands behind "=" becomes part of the value.
+				name, _, _ := strings.Cut(key, "=")
+				argument = flagName(name)
+			}
+			if !slices.Contains(kubeletArguments(), argument) {
+				continue
+			}
+			values, err := listOf(inside[key])
+			if err != nil {
+				return nil, fmt.Errorf("%s.%.64s: %w", field.name, key, err)
+			}
+			if _, tail, cut := strings.Cut(key, "="); cut {
+				values = []string{tail}
+			}
+			overrides = append(overrides, Override{Argument: argument, Field: field.name, Values: values})
 		}
 	}
 	return overrides, nil
+}
+
+// platformArguments are those that the platform gives values, which an override
+// can take away.
+func platformArguments() []string {
+	return []string{KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority}
 }
 
 func kubeletArguments() []string {

@@ -69,9 +69,14 @@ type Chain struct {
 	Leaf *x509.Certificate
 	// Rest are the certificates after it that could be parsed.
 	Rest []*x509.Certificate
-	// RestErr is the first trouble behind the leaf, nil if there was none.
-	// TLS servers and clients send such blocks on without looking at them.
+	// RestErr: a block behind the leaf is no certificate. TLS programs send it on
+	// without looking at it, and crypto/tls at the other end gives the handshake
+	// up (handshake_server.go, processCertsFromClient; handshake_client.go,
+	// verifyServerCertificate).
 	RestErr error
+	// Doubt: something behind the leaf was passed over here that may be sent, or
+	// was passed over by encoding/pem that was meant to be.
+	Doubt error
 }
 
 // ParseChain reads one to [MaxChain] certificates, leaf first. Blocks of other
@@ -97,12 +102,12 @@ func ParseChain(data []byte) (Chain, error) {
 			continue
 		}
 		if err := bearable(certificate); err != nil {
-			chain.RestErr = fmt.Errorf("certificate %d of the chain is one %w", i+2, err)
+			chain.Doubt = fmt.Errorf("certificate %d of the chain is one %w", i+2, err)
 			continue
 		}
 		chain.Rest = append(chain.Rest, certificate)
 	}
-	chain.RestErr = errors.Join(chain.RestErr, scanErr)
+	chain.Doubt = errors.Join(chain.Doubt, scanErr)
 	return chain, nil
 }
 

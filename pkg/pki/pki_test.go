@@ -23,8 +23,8 @@ import (
 )
 
 type chain struct {
-	Certificates int
-	Rest, Err    string
+	Certificates     int
+	Rest, Doubt, Err string
 }
 
 type chainCase struct {
@@ -65,10 +65,10 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 			Certificates: 1, Rest: "certificate 2 of the chain is no X.509 certificate: x509: malformed certificate",
 		}},
 		"damaged block behind the leaf": {string(pair.ChainWith([]byte(damagedBlock))), chain{
-			Certificates: 1, Rest: "holds 2 PEM blocks of which 1 are damaged",
+			Certificates: 1, Doubt: "holds 2 PEM blocks of which 1 are damaged",
 		}},
 		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), chain{
-			Certificates: pki.MaxChain, Rest: "holds more than 32 certificates; the others were not read",
+			Certificates: pki.MaxChain, Doubt: "holds more than 32 certificates; the others were not read",
 		}},
 		"an RSA key that is too large": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), chain{
 			Err: "holds a certificate with an RSA key of 9001 bits, more than the 8192 that TLS takes",
@@ -81,7 +81,7 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 		}},
 		"a curve that TLS does not use behind the leaf": {string(pair.ChainWith(ca.IssueFor(p224))), chain{Certificates: 2}},
 		"an RSA key that is too large behind the leaf": {string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))), chain{
-			Certificates: 1, Rest: "certificate 2 of the chain is one with an RSA key of 9001 bits, more than the 8192 that TLS takes",
+			Certificates: 1, Doubt: "certificate 2 of the chain is one with an RSA key of 9001 bits, more than the 8192 that TLS takes",
 		}},
 		"a key of a kind that TLS does not use": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x448})), chain{
 			Err: "holds a certificate with a public key of a kind that TLS cannot use",
@@ -98,7 +98,7 @@ func TestParseChain(t *testing.T) {
 	for name, c := range chainCases(t, ca, pair) {
 		t.Run(name, func(t *testing.T) {
 			parsed, err := pki.ParseChain([]byte(c.data))
-			got := chain{Err: text(err), Rest: text(parsed.RestErr)}
+			got := chain{Err: text(err), Rest: text(parsed.RestErr), Doubt: text(parsed.Doubt)}
 			if parsed.Leaf != nil {
 				got.Certificates = 1 + len(parsed.Rest)
 				if !parsed.Leaf.Equal(pair.Leaf) {

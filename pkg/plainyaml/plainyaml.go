@@ -22,8 +22,9 @@ var errAlias = errors.New("it uses YAML aliases, which are not followed here")
 // any, numbers become int64 or float64. The caller bounds data.
 func Unmarshal(data []byte, into any) error {
 	// Most of what comes here is JSON, which is quickly read.
-	if err := json.UnmarshalCaseSensitivePreserveInts(data, into); err == nil {
-		return nil
+	err := json.UnmarshalCaseSensitivePreserveInts(data, into)
+	if isSyntax, _ := json.SyntaxErrorOffset(err); err == nil || !isSyntax {
+		return err // JSON all the same, of another shape: no need to read it twice
 	}
 	var document yamlv3.Node
 	if err := yamlv3.Unmarshal(data, &document); err != nil {

@@ -152,6 +152,12 @@ func TestOutage(t *testing.T) {
 	if _, err := as(t, "").CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, finalizer, metav1.PatchOptions{}); err == nil {
 		t.Error("a finalizer is not asked about")
 	}
+	for user, do := range map[string]attempt{collector: deleteWith(metav1.DeleteOptions{}), nsController: deleteCollection(metav1.ListOptions{})} {
+		store(t, serving(good))
+		if err := do(t.Context(), as(t, user)); err != nil {
+			t.Errorf("%s cannot delete: %v", user, err)
+		}
+	}
 	elsewhere := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "other-"}}
 	if _, err := as(t, "").CoreV1().Secrets(namespace).Create(t.Context(), elsewhere, metav1.CreateOptions{}); err != nil {
 		t.Errorf("another Secret cannot be created: %v", err)

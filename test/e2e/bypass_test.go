@@ -122,6 +122,7 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	expired := shared.ca.Issue(pkitest.ServingCert().Valid(now.AddDate(-2, 0, 0), now.Add(-time.Hour)))
 	future := shared.ca.Issue(pkitest.ServingCert().Valid(now.Add(time.Hour), now.AddDate(1, 0, 0)))
 	foreign := pkitest.NewCAAround(shared.ca.Certificate.Subject.CommonName, now).Issue(pkitest.ServingCert().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+	foreignClient := pkitest.NewCAAround("mallory", now).Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
 	elsewhereRequest := pkitest.ServingCert()
 	elsewhereRequest.DNSNames = []string{"api.elsewhere.svc"}
 	elsewhere := issue(elsewhereRequest)
@@ -156,21 +157,25 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 
 	return map[string]bypass{
 		// What it holds, by each verb.
-		"PUT without certificate":                {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = nil }), "CertificateMissing (tls.crt)", policySees},
-		"PUT without key":                        {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "KeyMissing (tls.key)", policySees},
-		"PUT without both":                       {put(good, func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = nil, nil }), "KeyMissing (tls.key)", policySees},
-		"PUT white space":                        {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("\n") }), "CertificateMissing (tls.crt)", webhookSees},
-		"PUT garbage for certificate":            {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }), "CertificateUnparsable (tls.crt)", webhookSees},
-		"PUT garbage for key":                    {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "KeyUnparsable (tls.key)", webhookSees},
-		"PUT nearly 1 MiB of garbage":            {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte(strings.Repeat("x", 1000<<10)) }), "CertificateUnparsable (tls.crt)", webhookSees},
-		"PUT an encrypted key":                   {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = encrypted }), "KeyUnparsable (tls.key)", webhookSees},
-		"PUT the key for a certificate":          {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = good.Key }), "CertificateUnparsable (tls.crt)", webhookSees},
-		"PUT another pair's key":                 {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = other.Key }), "KeyMismatch (tls.key)", webhookSees},
-		"PUT an expired pair":                    {put(good, holding(expired)), "CertificateExpired (tls.crt)", webhookSees},
-		"PUT a pair of tomorrow":                 {put(good, holding(future)), "CertificateNotYetValid (tls.crt)", webhookSees},
-		"PUT a client's pair":                    {put(good, holding(client)), "WrongKeyUsage (tls.crt)", webhookSees},
-		"PUT another server's pair":              {put(good, holding(elsewhere)), "DNSNameMissing (tls.crt)", webhookSees},
-		"PUT a foreign CA's pair":                {put(good, holding(foreign)), "UntrustedIssuer (tls.crt)", webhookSees},
+		"PUT without certificate":       {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = nil }), "CertificateMissing (tls.crt)", policySees},
+		"PUT without key":               {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "KeyMissing (tls.key)", policySees},
+		"PUT without both":              {put(good, func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = nil, nil }), "KeyMissing (tls.key)", policySees},
+		"PUT white space":               {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("\n") }), "CertificateMissing (tls.crt)", webhookSees},
+		"PUT garbage for certificate":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }), "CertificateUnparsable (tls.crt)", webhookSees},
+		"PUT garbage for key":           {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "KeyUnparsable (tls.key)", webhookSees},
+		"PUT nearly 1 MiB of garbage":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte(strings.Repeat("x", 1000<<10)) }), "CertificateUnparsable (tls.crt)", webhookSees},
+		"PUT an encrypted key":          {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = encrypted }), "KeyUnparsable (tls.key)", webhookSees},
+		"PUT the key for a certificate": {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = good.Key }), "CertificateUnparsable (tls.crt)", webhookSees},
+		"PUT another pair's key":        {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = other.Key }), "KeyMismatch (tls.key)", webhookSees},
+		"PUT an expired pair":           {put(good, holding(expired)), "CertificateExpired (tls.crt)", webhookSees},
+		"PUT a pair of tomorrow":        {put(good, holding(future)), "CertificateNotYetValid (tls.crt)", webhookSees},
+		"PUT a client's pair":           {put(good, holding(client)), "WrongKeyUsage (tls.crt)", webhookSees},
+		"PUT another server's pair":     {put(good, holding(elsewhere)), "DNSNameMissing (tls.crt)", webhookSees},
+		"PUT a foreign CA's pair":       {put(good, holding(foreign)), "UntrustedIssuer (tls.crt)", webhookSees},
+		"PUT garbage behind the certificate": {put(good, func(s *corev1.Secret) {
+			s.Data["tls.crt"] = good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n"))
+		}), "ChainUnparsable (tls.crt)", webhookSees},
+		"the other Secret, a foreign CA's pair":  {kubeletClient(foreignClient, func(*corev1.Secret) {}), "UntrustedIssuer (tls.crt)", webhookSees},
 		"JSON patch, empty":                      {jsonPatch("tls.crt", nil), "CertificateMissing (tls.crt)", policySees},
 		"JSON patch, null":                       {patch(types.JSONPatchType, `[{"op":"replace","path":"/data/tls.crt","value":null}]`), "CertificateMissing (tls.crt)", policySees},
 		"JSON patch, garbage":                    {jsonPatch("tls.crt", []byte("garbage")), "CertificateUnparsable (tls.crt)", webhookSees},
@@ -202,14 +207,24 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 		"an absent owner instead, for the collector": {put(good, func(s *corev1.Secret) { s.OwnerReferences[0].UID = "absent" }), "RotationDetached (metadata)", policySees},
 		"an absent ConfigMap for an owner":           {patch(types.MergePatchType, `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"absent","uid":"x"}]}}`), "RotationDetached (metadata)", policySees},
 		"a foreign owner beside":                     {put(good, func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("ConfigMap")) }), "RotationDetached (metadata.ownerReferences", policySees},
-		"another Service beside":                     {put(good, func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("Service")) }), "RotationDetached (metadata.ownerReferences", policySees},
-		"an annotation less":                         {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.alpha.openshift.io/originating-service-name":null}}}`), "RotationDetached (metadata)", policySees},
-		"another UID in the annotation":              {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.alpha.openshift.io/originating-service-uid":"x"}}}`), "RotationDetached (metadata)", policySees},
-		"a beta name, which wins":                    {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.beta.openshift.io/originating-service-name":"other"}}}`), "RotationDetached (metadata)", policySees},
-		"moved to another Service of the name":       {put(good, func(s *corev1.Secret) { moveTo(s, "other-uid") }), "RotationDetached (metadata)", policySees},
-		"the noted expiry put off":                   {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.beta.openshift.io/expiry":"2099-01-01T00:00:00Z"}}}`), "RotationDetached (metadata.annotations service.beta.openshift.io/expiry)", webhookSees},
-		"the other Secret immutable":                 {kubeletClient(client, func(s *corev1.Secret) { s.Immutable = new(true) }), "RotationDetached (immutable)", policySees},
-		"the other Secret with an owner":             {kubeletClient(client, func(s *corev1.Secret) { s.OwnerReferences = []metav1.OwnerReference{owner("ConfigMap")} }), "RotationDetached (metadata.ownerReferences", policySees},
+		"a foreign owner with a kind of two lines": {put(good, func(s *corev1.Secret) {
+			s.OwnerReferences = append(s.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "X\nall is fine", Name: "absent", UID: "x"})
+		}), "RotationDetached (metadata.ownerReferences", policySees},
+		"many foreign owners": {put(good, func(s *corev1.Secret) {
+			for i := range 1000 {
+				o := owner("ConfigMap")
+				o.UID = types.UID(fmt.Sprint(i))
+				s.OwnerReferences = append(s.OwnerReferences, o)
+			}
+		}), "RotationDetached", policySees},
+		"another Service beside":               {put(good, func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("Service")) }), "RotationDetached (metadata.ownerReferences", policySees},
+		"an annotation less":                   {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.alpha.openshift.io/originating-service-name":null}}}`), "RotationDetached (metadata)", policySees},
+		"another UID in the annotation":        {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.alpha.openshift.io/originating-service-uid":"x"}}}`), "RotationDetached (metadata)", policySees},
+		"a beta name, which wins":              {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.beta.openshift.io/originating-service-name":"other"}}}`), "RotationDetached (metadata)", policySees},
+		"moved to another Service of the name": {put(good, func(s *corev1.Secret) { moveTo(s, "other-uid") }), "RotationDetached (metadata)", policySees},
+		"the noted expiry put off":             {patch(types.MergePatchType, `{"metadata":{"annotations":{"service.beta.openshift.io/expiry":"2099-01-01T00:00:00Z"}}}`), "RotationDetached (metadata.annotations service.beta.openshift.io/expiry)", webhookSees},
+		"the other Secret immutable":           {kubeletClient(client, func(s *corev1.Secret) { s.Immutable = new(true) }), "RotationDetached (immutable)", policySees},
+		"the other Secret with an owner":       {kubeletClient(client, func(s *corev1.Secret) { s.OwnerReferences = []metav1.OwnerReference{owner("ConfigMap")} }), "RotationDetached (metadata.ownerReferences", policySees},
 		"the other Secret with its noted expiry put off": {kubeletClient(client, func(s *corev1.Secret) {
 			s.Annotations["auth.openshift.io/certificate-not-after"] = "2099-01-01T00:00:00Z"
 		}), "RotationDetached (metadata.annotations auth.openshift.io/certificate-not-after)", webhookSees},
@@ -296,6 +311,9 @@ func TestBypasses(t *testing.T) {
 					words = append(words, installation.words, "CIS OpenShift 1.2.4 (1.2.2 from v1.9)")
 				}
 				mustSay(t, err, words...)
+				if len(err.Error()) > 5000 || strings.Contains(err.Error(), "\n") {
+					t.Errorf("the answer is not one line of bounded length: %.5000v", err)
+				}
 			})
 		}
 	}

@@ -58,11 +58,14 @@ func TestOverrides(t *testing.T) {
 		"another key":         `{"apiServerArguments":{"kubelet-client-key":["/tmp/key"]}}`,
 		"another certificate": `{"apiServerArguments":{"kubelet-client-certificate":"/tmp/crt"}}`,
 		"the read-only port":  `{"apiServerArguments":{"kubelet-read-only-port":[10255]}}`,
-		"of old releases":     `{"kubeletClientInfo":{"keyFile":""}}`,
+		"all taken away":      `{"apiServerArguments":null}`,
+		"taken away and given where nobody looks": `{"apiServerArguments":{"kubelet-client-key":[]},"kubeletClientInfo":{"keyFile":"/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.key"}}`,
+		"of old releases":                         `{"kubeletClientInfo":{"keyFile":""}}`,
 	}
 	for title, text := range refused {
 		t.Run("refused: "+title, func(t *testing.T) {
-			err := overrides(text)
+			// A merge patch cannot write null.
+			_, err := objects.Patch(t.Context(), "cluster", types.JSONPatchType, []byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":`+text+`}]`), metav1.PatchOptions{})
 			for _, word := range []string{`admission webhook "kubeapiservers.kubelet-https-guard.io" denied the request: KubeAPIServer cluster`, "OverrideWeakensKubeletTLS (spec.unsupportedConfigOverrides", "CIS OpenShift 1.2.4 (1.2.2 from v1.9)"} {
 				if err == nil || !strings.Contains(err.Error(), word) {
 					t.Errorf("the answer has no %q: %v", word, err)
@@ -97,6 +100,9 @@ func TestOverrides(t *testing.T) {
 	})
 	if err := patch(`{"status":{"observedGeneration":7}}`, "status"); err != nil {
 		t.Errorf("with the webhook away, the status: %v", err)
+	}
+	if _, err := objects.Patch(t.Context(), "cluster", types.JSONPatchType, []byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":null}]`), metav1.PatchOptions{}); err != nil {
+		t.Errorf("with the webhook away, null for none: %v", err)
 	}
 	if err := patch(`{"spec":{"observedConfig":{"a":"` + time.Now().String() + `"}}}`); err != nil {
 		t.Errorf("with the webhook away, the observed configuration: %v", err)

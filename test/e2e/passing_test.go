@@ -145,7 +145,13 @@ func legitimates(good pkitest.Pair) map[string]legitimate {
 		"repair of a detached one":      {stored: detached, do: write(serving(good))},
 		"repair of a foreign owner's":   {stored: foreignOwner, do: write(serving(good))},
 		"repair of an Opaque one's key": {stored: bad(func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque; s.Data["tls.key"] = nil }), do: copied(func(s *corev1.Secret) { s.Data["tls.key"] = good.Key })},
-		"repair of an Opaque one":       {stored: opaque, do: then(onPurpose, create(serving(good)))},
+		"repair of the data alone, of an empty one with notes of later": {
+			stored: bad(func(s *corev1.Secret) {
+				s.Data["tls.crt"], s.Annotations["service.beta.openshift.io/expiry"] = nil, "2099-01-01T00:00:00Z"
+			}),
+			do: patch(types.MergePatchType, fmt.Sprintf(`{"data":{"tls.crt":%q}}`, base64Of(good.Certificate))),
+		},
+		"repair of an Opaque one": {stored: opaque, do: then(onPurpose, create(serving(good)))},
 
 		// Deletes.
 		"a deletion on purpose":                {do: onPurpose},

@@ -115,6 +115,11 @@ func Start(ctx context.Context, options Options) (*Rig, error) {
 	if result := r.KubectlInput(ctx, clusterYAML, "apply", "-f", "-"); result.Code != 0 {
 		return r, fmt.Errorf("make the cluster look like OpenShift: %s", result.Output)
 	}
+	// One CA stands for both of OpenShift's signers.
+	bundle := r.KubectlCommand(ctx, "create", "configmap", "--namespace", "openshift-kube-apiserver-operator", "kube-apiserver-to-kubelet-client-ca", "--from-literal=ca-bundle.crt="+string(r.ServiceCA.PEM()))
+	if bundle.Code != 0 {
+		return r, fmt.Errorf("make the kubelet client CA: %s", bundle.Output)
+	}
 	return r, nil
 }
 

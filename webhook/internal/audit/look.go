@@ -7,19 +7,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	sigsjson "sigs.k8s.io/json"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
 // How long a finding must last to be told.
@@ -44,38 +46,31 @@ const (
 // pkg/operator/targetconfigcontroller).
 const configNamespace, configName, configKey = "openshift-kube-apiserver", "config", "config.yaml"
 
-func secretObject(want check.SecretExpectation) object {
-	return object{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "Secret", want.Namespace, want.Name}
+func secretObject(want check.SecretExpectation) follow.Object {
+	return follow.Named(corev1.SchemeGroupVersion, "Secret", want.Namespace, want.Name)
 }
 
 // serviceObject is the Service that service-ca issues the Secret for.
-func serviceObject(want check.SecretExpectation) (o object, ok bool) {
-	return object{schema.GroupVersionResource{Version: "v1", Resource: "services"}, "Service", want.Namespace, want.Service},
+func serviceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
+	return follow.Named(corev1.SchemeGroupVersion, "Service", want.Namespace, want.Service),
 		want.ManagedBy == check.ManagedByServiceCA && want.Service != ""
 }
 
-func configObject() object {
-	return object{schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, "ConfigMap", configNamespace, configName}
+func configObject() follow.Object {
+	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", configNamespace, configName)
 }
 
-func operatorObject() object {
-	return object{schema.GroupVersionResource{Group: facts.OperatorGroup, Version: "v1", Resource: "kubeapiservers"}, facts.KubeAPIServerKind, "", facts.KubeAPIServerName}
+func operatorObject() follow.Object {
+	return follow.Named(schema.GroupVersion{Group: facts.OperatorGroup, Version: "v1"}, facts.KubeAPIServerKind, "", facts.KubeAPIServerName)
 }
 
-// guardObject: the resource of an admission configuration is its kind's plural,
-// without exception.
-func guardObject(apiVersion, kind, name string) object {
-	version, _ := schema.ParseGroupVersion(apiVersion) // was decoded as an object
-	plural := strings.ToLower(kind) + "s"
-	if strings.HasSuffix(kind, "Policy") {
-		plural = strings.ToLower(strings.TrimSuffix(kind, "y")) + "ies"
-	}
-	return object{version.WithResource(plural), kind, "", name}
+func guardObject(installed *unstructured.Unstructured) follow.Object {
+	return follow.Named(installed.GroupVersionKind().GroupVersion(), installed.GetKind(), "", installed.GetName())
 }
 
 // objectsOf lists what must be followed, each once.
-func objectsOf(subject Subject) []object {
-	all := []object{operatorObject(), configObject()}
+func objectsOf(subject Subject) []follow.Object {
+	all := []follow.Object{operatorObject(), configObject()}
 	for _, want := range subject.Secrets {
 		all = append(all, secretObject(want))
 		if service, ok := serviceObject(want); ok && !slices.Contains(all, service) {
@@ -83,7 +78,7 @@ func objectsOf(subject Subject) []object {
 		}
 	}
 	for _, installed := range subject.Guard {
-		all = append(all, guardObject(installed.GetAPIVersion(), installed.GetKind(), installed.GetName()))
+		all = append(all, guardObject(installed))
 	}
 	return all
 }
@@ -91,14 +86,14 @@ func objectsOf(subject Subject) []object {
 // looking is a look under way.
 type looking struct {
 	report.Look
-	states map[object]state
+	states map[follow.Object]follow.State
 	// about says which object each finding is about, and with no reason which
 	// one holds the certificate there.
 	about map[finding.ID]report.Object
 }
 
 // look judges what is known of the objects. It is a function of its arguments.
-func look(subject Subject, states map[object]state, now time.Time) (report.Look, map[finding.ID]report.Object) {
+func look(subject Subject, states map[follow.Object]follow.State, now time.Time) (report.Look, map[finding.ID]report.Object) {
 	l := looking{
 		Look:   report.Look{At: now, Sources: make([]report.Source, sources)},
 		states: states, about: map[finding.ID]report.Object{},
@@ -110,10 +105,10 @@ func look(subject Subject, states map[object]state, now time.Time) (report.Look,
 	for _, o := range objectsOf(subject) {
 		s := states[o]
 		version := ""
-		if s.live != nil {
-			version = string(s.live.GetUID()) + s.live.GetResourceVersion()
+		if s.Live != nil {
+			version = string(s.Live.GetUID()) + s.Live.GetResourceVersion()
 		}
-		_, _ = fmt.Fprintln(digest, o.at(), s.known, s.noAPI, s.live != nil, version, s.err != nil) // a hash takes everything
+		_, _ = fmt.Fprintln(digest, o.At(), s.Known, s.NoAPI, s.Live != nil, version, s.Err != nil) // a hash takes everything
 	}
 	digest.Sum(l.Contents[:0])
 
@@ -123,25 +118,25 @@ func look(subject Subject, states map[object]state, now time.Time) (report.Look,
 	l.services(subject.Secrets)
 	l.operator()
 	for _, installed := range subject.Guard {
-		l.guard(installed.Object, guardObject(installed.GetAPIVersion(), installed.GetKind(), installed.GetName()))
+		l.guard(installed.Object, guardObject(installed))
 	}
 	return l.Look, l.about
 }
 
 // of is what is known of an object. Where it cannot be looked at, or not yet,
 // that is noted, and ok is false.
-func (l *looking) of(o object) (s state, ok bool) {
+func (l *looking) of(o follow.Object) (s follow.State, ok bool) {
 	s = l.states[o]
-	if s.err != nil {
+	if s.Err != nil {
 		l.found(fromErrors, o, finding.Finding{
-			Reason: finding.Unreadable, Location: o.at(),
-			Message: "it cannot be looked at: " + whyNot(s.err), Remedy: "give the webhook's ServiceAccount the rights of its chart, or see to the API server",
+			Reason: finding.Unreadable, Location: o.At(),
+			Message: "it cannot be looked at: " + whyNot(s.Err), Remedy: "give the webhook's ServiceAccount the rights of its chart, or see to the API server",
 		})
 	}
-	if !s.known && s.err == nil {
+	if !s.Known && s.Err == nil {
 		l.Waiting = true
 	}
-	return s, s.known && s.err == nil
+	return s, s.Known && s.Err == nil
 }
 
 // whyNot is an error in words that do not change from one attempt to the next.
@@ -152,20 +147,20 @@ func whyNot(err error) string {
 	return "the API server does not answer"
 }
 
-func (l *looking) found(source int, o object, findings ...finding.Finding) {
+func (l *looking) found(source int, o follow.Object, findings ...finding.Finding) {
 	l.Sources[source].Findings = append(l.Sources[source].Findings, findings...)
 	for _, f := range findings {
-		l.about[f.ID()] = l.states[o].reference(o)
+		l.about[f.ID()] = l.states[o].Reference(o)
 	}
 }
 
 // decode converts what was decoded from JSON.
-func decode[T any](s state) (*T, error) {
-	if s.live == nil {
+func decode[T any](s follow.State) (*T, error) {
+	if s.Live == nil {
 		return nil, nil
 	}
 	typed := new(T)
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.live.Object, typed); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.Live.Object, typed); err != nil {
 		return nil, err
 	}
 	return typed, nil
@@ -178,8 +173,8 @@ func (l *looking) secret(want check.SecretExpectation) {
 		return
 	}
 	if service, has := serviceObject(want); has {
-		if known := l.states[service]; known.live != nil {
-			want.ServiceUID = string(known.live.GetUID())
+		if known := l.states[service]; known.Live != nil {
+			want.ServiceUID = string(known.Live.GetUID())
 		}
 	}
 	secret, err := decode[corev1.Secret](s)
@@ -189,7 +184,7 @@ func (l *looking) secret(want check.SecretExpectation) {
 	stored := facts.Secret(secret)
 	findings := check.SecretFindings(want, stored, l.At)
 	l.found(fromStored, o, findings...)
-	certificate := report.Certificate{Role: want.Namespace + "/" + want.Name, At: o.at() + " tls.crt"}
+	certificate := report.Certificate{Role: want.Namespace + "/" + want.Name, At: o.At() + " tls.crt"}
 	if stored != nil {
 		pair := check.SecretPair(want, stored)
 		certificate.Leaf = pair.Leaf()
@@ -199,12 +194,12 @@ func (l *looking) secret(want check.SecretExpectation) {
 		}
 	}
 	l.Certificates = append(l.Certificates, certificate)
-	l.about[finding.ID{Location: certificate.At}] = s.reference(o)
+	l.about[finding.ID{Location: certificate.At}] = s.Reference(o)
 }
 
 // services: whether service-ca can still renew.
 func (l *looking) services(wants []check.SecretExpectation) {
-	seen := map[object]bool{}
+	seen := map[follow.Object]bool{}
 	for _, want := range wants {
 		o, has := serviceObject(want)
 		if !has || seen[o] {
@@ -212,11 +207,11 @@ func (l *looking) services(wants []check.SecretExpectation) {
 		}
 		seen[o] = true
 		s, ok := l.of(o)
-		if !ok || s.live == nil {
+		if !ok || s.Live == nil {
 			continue // without it the garbage collector takes the Secret, which is told
 		}
 		l.found(fromStored, o, check.ServiceFindings(check.Service{
-			Namespace: o.namespace, Name: o.name, Annotations: s.live.GetAnnotations(),
+			Namespace: o.Namespace, Name: o.Name, Annotations: s.Live.GetAnnotations(),
 		}, l.At)...)
 	}
 }
@@ -227,13 +222,13 @@ func (l *looking) services(wants []check.SecretExpectation) {
 func (l *looking) operator() {
 	o := operatorObject()
 	s, ok := l.of(o)
-	if !ok || s.noAPI {
+	if !ok || s.NoAPI {
 		return
 	}
-	if s.live != nil {
-		text, err := json.Marshal(s.live.Object)
+	if s.Live != nil {
+		text, err := json.Marshal(s.Live.Object)
 		var operator facts.KubeAPIServer
-		if err == nil && json.Unmarshal(text, &operator) == nil {
+		if err == nil && sigsjson.UnmarshalCaseSensitivePreserveInts(text, &operator) == nil {
 			l.found(fromStored, o, check.OverrideFindings(facts.Override(operator), l.At)...)
 		}
 	}
@@ -241,7 +236,7 @@ func (l *looking) operator() {
 	if s, ok = l.of(o); !ok {
 		return
 	}
-	configuration := check.Configuration{At: o.at() + " " + configKey}
+	configuration := check.Configuration{At: o.At() + " " + configKey}
 	configMap, err := decode[corev1.ConfigMap](s)
 	if configuration.Missing = err != nil || configMap == nil || configMap.Data[configKey] == ""; !configuration.Missing {
 		configuration.Config, configuration.Err = kubeapiserver.ParseConfig([]byte(configMap.Data[configKey]))
@@ -249,14 +244,14 @@ func (l *looking) operator() {
 	l.found(fromStored, o, check.ConfigurationFindings(configuration, l.At)...)
 }
 
-func (l *looking) guard(installed map[string]any, o object) {
+func (l *looking) guard(installed map[string]any, o follow.Object) {
 	s, ok := l.of(o)
 	if !ok {
 		return
 	}
-	g := check.Guard{At: o.at(), Installed: installed}
-	if s.live != nil {
-		g.Live = s.live.Object
+	g := check.Guard{At: o.At(), Installed: installed}
+	if s.Live != nil {
+		g.Live = s.Live.Object
 	}
 	l.found(fromGuard, o, check.GuardFindings(g, l.At)...)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
 const goodConfig = `{"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-certificate-authority":["/ca"],"kubelet-client-certificate":["/crt"],"kubelet-client-key":["/key"]}}`
@@ -48,12 +49,12 @@ func subject() Subject {
 
 // The objects of the subject.
 var (
-	servingCert   = object{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "Secret", "openshift-apiserver", "serving-cert"}
-	kubeletClient = object{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "Secret", "openshift-kube-apiserver", "kubelet-client"}
-	service       = object{schema.GroupVersionResource{Version: "v1", Resource: "services"}, "Service", "openshift-apiserver", "api"}
-	configMap     = object{schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, "ConfigMap", "openshift-kube-apiserver", "config"}
-	operator      = object{schema.GroupVersionResource{Group: "operator.openshift.io", Version: "v1", Resource: "kubeapiservers"}, "KubeAPIServer", "", "cluster"}
-	policy        = object{schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"}, "ValidatingAdmissionPolicy", "", "guard"}
+	servingCert   = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-apiserver", "serving-cert")
+	kubeletClient = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-kube-apiserver", "kubelet-client")
+	service       = follow.Named(corev1.SchemeGroupVersion, "Service", "openshift-apiserver", "api")
+	configMap     = follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "openshift-kube-apiserver", "config")
+	operator      = follow.Named(schema.GroupVersion{Group: "operator.openshift.io", Version: "v1"}, "KubeAPIServer", "", "cluster")
+	policy        = follow.Named(schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"}, "ValidatingAdmissionPolicy", "", "guard")
 )
 
 func live(t *testing.T, typed any) *unstructured.Unstructured {
@@ -66,12 +67,12 @@ func live(t *testing.T, typed any) *unstructured.Unstructured {
 }
 
 // sound is a cluster in which nothing is wrong.
-func sound(t *testing.T) map[object]state {
+func sound(t *testing.T) map[follow.Object]follow.State {
 	t.Helper()
 	ca := pkitest.NewCA("service-ca")
 	serving, client := ca.Issue(pkitest.ServingCert()), ca.Issue(pkitest.KubeletClient())
-	is := func(o *unstructured.Unstructured) state { return state{known: true, live: o} }
-	return map[object]state{
+	is := func(o *unstructured.Unstructured) follow.State { return follow.State{Known: true, Live: o} }
+	return map[follow.Object]follow.State{
 		servingCert:   is(live(t, openshift.ServingCert("uid-1", serving.Certificate, serving.Key))),
 		kubeletClient: is(live(t, openshift.KubeletClient(client.Certificate, client.Key))),
 		service:       is(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"uid": "uid-1", "annotations": map[string]any{}}}}),
@@ -82,9 +83,9 @@ func sound(t *testing.T) map[object]state {
 }
 
 // set changes a field of what is stored.
-func set(t *testing.T, s state, value any, path ...string) {
+func set(t *testing.T, s follow.State, value any, path ...string) {
 	t.Helper()
-	if err := unstructured.SetNestedField(s.live.Object, value, path...); err != nil {
+	if err := unstructured.SetNestedField(s.Live.Object, value, path...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -92,74 +93,82 @@ func set(t *testing.T, s state, value any, path ...string) {
 // TestLook: what is found in which state of the cluster, and about which
 // object.
 func TestLook(t *testing.T) {
-	gone, away := state{known: true}, errors.New("connection refused")
+	gone, away := follow.State{Known: true}, errors.New("connection refused")
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "serving-cert", errors.New("no"))
 	cases := map[string]struct {
-		change func(t *testing.T, states map[object]state)
+		change func(t *testing.T, states map[follow.Object]follow.State)
 		want   []string // source, reason, location, object
 		waits  bool
 	}{
-		"all is well": {change: func(*testing.T, map[object]state) {}},
-		"nothing is known yet": {change: func(_ *testing.T, states map[object]state) {
+		"all is well": {change: func(*testing.T, map[follow.Object]follow.State) {}},
+		"nothing is known yet": {change: func(_ *testing.T, states map[follow.Object]follow.State) {
 			clear(states)
 		}, waits: true},
-		"no OpenShift": {change: func(_ *testing.T, states map[object]state) {
-			states[operator], states[configMap] = state{known: true, noAPI: true}, gone
+		"no OpenShift": {change: func(_ *testing.T, states map[follow.Object]follow.State) {
+			states[operator], states[configMap] = follow.State{Known: true, NoAPI: true}, gone
 		}},
 		"a Secret is gone": {
-			change: func(_ *testing.T, states map[object]state) { states[servingCert] = gone },
+			change: func(_ *testing.T, states map[follow.Object]follow.State) { states[servingCert] = gone },
 			want:   []string{"0 SecretMissing Secret openshift-apiserver/serving-cert of Secret serving-cert"},
 		},
 		"a Secret with garbage": {
-			change: func(t *testing.T, states map[object]state) { set(t, states[kubeletClient], "eA==", "data", "tls.key") },
-			want:   []string{"0 KeyUnparsable Secret openshift-kube-apiserver/kubelet-client tls.key of Secret kubelet-client"},
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
+				set(t, states[kubeletClient], "eA==", "data", "tls.key")
+			},
+			want: []string{"0 KeyUnparsable Secret openshift-kube-apiserver/kubelet-client tls.key of Secret kubelet-client"},
 		},
 		"attached to a Service that is another one by now": {
-			change: func(t *testing.T, states map[object]state) { set(t, states[service], "uid-9", "metadata", "uid") },
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
+				set(t, states[service], "uid-9", "metadata", "uid")
+			},
 			want: []string{
 				"0 RotationDetached Secret openshift-apiserver/serving-cert metadata of Secret serving-cert",
 				`0 RotationDetached Secret openshift-apiserver/serving-cert metadata.ownerReferences Service "api" "uid-1" of Secret serving-cert`,
 			},
 		},
 		"service-ca gave up": {
-			change: func(t *testing.T, states map[object]state) {
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
 				set(t, states[service], "10", "metadata", "annotations", "service.beta.openshift.io/serving-cert-generation-error-num")
 			},
 			want: []string{"0 RotationStuck Service openshift-apiserver/api of Service api"},
 		},
-		"no Service, so nobody renews": {change: func(_ *testing.T, states map[object]state) { states[service] = gone }},
+		"no Service, so nobody renews": {change: func(_ *testing.T, states map[follow.Object]follow.State) { states[service] = gone }},
 		"https overridden": {
-			change: func(t *testing.T, states map[object]state) {
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
 				set(t, states[operator], []any{"false"}, "spec", "unsupportedConfigOverrides", "apiServerArguments", "kubelet-https")
 			},
-			want: []string{"0 OverrideWeakensKubeletTLS KubeAPIServer cluster spec.unsupportedConfigOverrides kubelet-https of KubeAPIServer cluster"},
+			want: []string{"0 OverrideWeakensKubeletTLS KubeAPIServer cluster spec.unsupportedConfigOverrides.apiServerArguments kubelet-https of KubeAPIServer cluster"},
 		},
 		"no configuration": {
-			change: func(_ *testing.T, states map[object]state) { states[configMap] = gone },
+			change: func(_ *testing.T, states map[follow.Object]follow.State) { states[configMap] = gone },
 			want:   []string{"0 ConfigMissing ConfigMap openshift-kube-apiserver/config config.yaml of ConfigMap config"},
 		},
 		"a configuration without a key": {
-			change: func(t *testing.T, states map[object]state) {
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
 				set(t, states[configMap], strings.Replace(goodConfig, "kubelet-client-key", "x", 1), "data", "config.yaml")
 			},
 			want: []string{"0 ClientKeyNotConfigured ConfigMap openshift-kube-apiserver/config config.yaml kubelet-client-key of ConfigMap config"},
 		},
 		"the guard is gone": {
-			change: func(_ *testing.T, states map[object]state) { states[policy] = gone },
+			change: func(_ *testing.T, states map[follow.Object]follow.State) { states[policy] = gone },
 			want:   []string{"1 GuardMissing ValidatingAdmissionPolicy guard of ValidatingAdmissionPolicy guard"},
 		},
 		"the guard fails open": {
-			change: func(t *testing.T, states map[object]state) { set(t, states[policy], "Ignore", "spec", "failurePolicy") },
-			want:   []string{"1 GuardWeakened ValidatingAdmissionPolicy guard of ValidatingAdmissionPolicy guard"},
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
+				set(t, states[policy], "Ignore", "spec", "failurePolicy")
+			},
+			want: []string{"1 GuardWeakened ValidatingAdmissionPolicy guard of ValidatingAdmissionPolicy guard"},
 		},
 		"no right to look": {
-			change: func(_ *testing.T, states map[object]state) { states[servingCert] = state{err: forbidden} },
-			want:   []string{"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert"},
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				states[servingCert] = follow.State{Err: forbidden}
+			},
+			want: []string{"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert"},
 		},
 		"an API server that is away": {
-			change: func(_ *testing.T, states map[object]state) {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
 				for o, s := range states {
-					s.err = away
+					s.Err = away
 					states[o] = s
 				}
 			},
@@ -211,7 +220,7 @@ func TestContents(t *testing.T) {
 	if second == first {
 		t.Error("a write is not seen")
 	}
-	states[policy] = state{known: true}
+	states[policy] = follow.State{Known: true}
 	if digest() == second {
 		t.Error("a deletion is not seen")
 	}

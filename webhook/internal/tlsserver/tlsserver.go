@@ -13,12 +13,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -32,9 +36,15 @@ const (
 	// controller-runtime pkg/webhook/admission/http.go).
 	maxHeader = 64 << 10
 	maxBody   = 7 << 20
-	// maxDecisions bounds the requests that are decided on at one time, and so
-	// the memory that they take. The others wait.
-	maxDecisions = 8
+	// bodyTime bounds reading a body.
+	bodyTime = 2 * time.Second
+	// maxBodies bounds the bodies of all requests, in bytes, maxDecisions the
+	// requests that are decided on at one time: so the memory that they take is
+	// bounded. The others wait.
+	maxBodies    = 16 << 20
+	maxDecisions = 4
+	// maxConnections bounds those; an API server has a few.
+	maxConnections = 500
 	// reloadEvery is how often the certificate's files are read.
 	reloadEvery = 5 * time.Second
 	// maxFile bounds each of them.
@@ -79,6 +89,10 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		Handler:           s.handler,
 		ReadHeaderTimeout: handshakeTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader,
+		// API servers ask webhooks over HTTP/1.1 (k8s.io/apiserver
+		// pkg/util/webhook/client.go). With HTTP/2 whoever connects could have
+		// hundreds of bodies in one connection's buffers.
+		Protocols: http1Only(),
 		TLSConfig: &tls.Config{
 			MinVersion:     tls.VersionTLS12,
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil },
@@ -90,7 +104,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	address := listener.Addr()
 	s.address.Store(&address)
 	ended := make(chan error, 1)
-	go func() { ended <- server.ServeTLS(listener, "", "") }()
+	go func() { ended <- server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", "") }()
 	ticker := time.NewTicker(reloadEvery)
 	defer ticker.Stop()
 	for {
@@ -198,27 +212,80 @@ func readBounded(path string) ([]byte, error) {
 	return data, err
 }
 
-// bounded reads a request's body, in the time and the size that there are, and
-// then waits for its turn: nobody who is slow keeps others from theirs.
+func http1Only() *http.Protocols {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return protocols
+}
+
+// bounded reads a request's body, in the time and the size that there are, waits
+// for its turn, and has the answer sent after it: nobody who is slow keeps
+// others from theirs.
 func bounded(handler http.Handler) http.Handler {
-	turns := make(chan struct{}, maxDecisions)
+	turns, bodies := semaphore.NewWeighted(maxDecisions), semaphore.NewWeighted(maxBodies)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-			http.Error(w, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
-			return
+		if answer := decided(handler, w, r, turns, bodies); answer != nil {
+			answer.send(w)
 		}
-		if err != nil {
-			http.Error(w, "the body could not be read", http.StatusBadRequest)
-			return
-		}
-		select {
-		case turns <- struct{}{}:
-			defer func() { <-turns }()
-		case <-r.Context().Done():
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		handler.ServeHTTP(w, r)
 	})
+}
+
+// decided is the handler's answer; nil where there is none to be sent any more.
+func decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns, bodies *semaphore.Weighted) *answer {
+	size := r.ContentLength
+	if size < 0 || size > maxBody {
+		size = maxBody
+	}
+	if bodies.Acquire(r.Context(), size) != nil {
+		return nil
+	}
+	defer bodies.Release(size)
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // a server's connections have deadlines
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit))
+	}
+	if err != nil {
+		return refuse(http.StatusBadRequest, "the body could not be read")
+	}
+	// From here on only a client that goes away is of interest.
+	_ = control.SetReadDeadline(time.Now().Add(requestTime))
+	if turns.Acquire(r.Context(), 1) != nil {
+		return nil
+	}
+	defer turns.Release(1)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	result := &answer{header: http.Header{}, status: http.StatusOK}
+	handler.ServeHTTP(result, r)
+	return result
+}
+
+// answer is a handler's answer, kept until it may be sent. It implements
+// [http.ResponseWriter].
+type answer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func refuse(status int, text string) *answer {
+	a := &answer{header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, status: status}
+	a.body.WriteString(text + "\n")
+	return a
+}
+
+// Header implements [http.ResponseWriter].
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (a *answer) WriteHeader(status int) { a.status = status }
+
+// Write implements [http.ResponseWriter].
+func (a *answer) Write(data []byte) (int, error) { return a.body.Write(data) }
+
+func (a *answer) send(w http.ResponseWriter) {
+	maps.Copy(w.Header(), a.header)
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body.Bytes()) // who asked has gone, or has not
 }

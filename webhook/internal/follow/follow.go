@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package audit
+// Package follow keeps up with single objects of the API, by a list and a watch
+// with the object's name: nothing else is ever read or kept.
+package follow
 
 import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,74 +32,87 @@ const (
 	firstRetry, lastRetry = time.Second, 30 * time.Second
 )
 
-// object names one object of the API.
-type object struct {
-	resource        schema.GroupVersionResource
-	kind            string
-	namespace, name string
+// Object names one object of the API.
+type Object struct {
+	Resource        schema.GroupVersionResource
+	Kind            string
+	Namespace, Name string // Namespace is empty where there is none
 }
 
-// at locates it in findings.
-func (o object) at() finding.Location {
-	name := o.name
-	if o.namespace != "" {
-		name = o.namespace + "/" + name
+// Named names an object by its kind. The resource is the kind's plural, as it
+// is for all kinds that are followed here.
+func Named(version schema.GroupVersion, kind, namespace, name string) Object {
+	plural := strings.ToLower(kind) + "s"
+	if stem, isPolicy := strings.CutSuffix(plural, "policys"); isPolicy {
+		plural = stem + "policies"
 	}
-	return finding.Location(o.kind + " " + name)
+	return Object{Resource: version.WithResource(plural), Kind: kind, Namespace: namespace, Name: name}
 }
 
-// state is what is known of an object.
-type state struct {
-	// known: it has been looked at, at least once.
-	known bool
-	// noAPI: the API server does not serve such objects.
-	noAPI bool
-	// live is the object as it is stored, nil where there is none.
-	live *unstructured.Unstructured
-	// err says why it could not be looked at; the rest is then of before.
-	err error
+// At locates it in findings.
+func (o Object) At() finding.Location {
+	name := o.Name
+	if o.Namespace != "" {
+		name = o.Namespace + "/" + name
+	}
+	return finding.Location(o.Kind + " " + name)
 }
 
-// reference is what Events are about.
-func (s state) reference(o object) report.Object {
-	r := report.Object{APIVersion: o.resource.GroupVersion().String(), Kind: o.kind, Namespace: o.namespace, Name: o.name}
-	if s.live != nil {
-		r.UID = string(s.live.GetUID())
+// State is what is known of an object.
+type State struct {
+	// Known: it has been looked at, at least once.
+	Known bool
+	// NoAPI: the API server does not serve such objects.
+	NoAPI bool
+	// Live is the object as it is stored, nil where there is none. It must not be
+	// changed.
+	Live *unstructured.Unstructured
+	// Err says why it could not be looked at; the rest is then of before.
+	Err error
+}
+
+// Reference is what Events are about.
+func (s State) Reference(o Object) report.Object {
+	r := report.Object{APIVersion: o.Resource.GroupVersion().String(), Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
+	if s.Live != nil {
+		r.UID = string(s.Live.GetUID())
 	}
 	return r
 }
 
-// follower keeps up with one object. It lists and watches by the object's name
-// alone, so that nothing else is ever read or kept.
+// Follower keeps up with one object. [Start] makes one.
 //
 // client-go's Reflector would do most of it, but takes an API that is not served
 // (operator.openshift.io elsewhere) for an error to be logged for ever.
-type follower struct {
-	object
-	api dynamic.ResourceInterface
+type Follower struct {
+	object Object
+	api    dynamic.ResourceInterface
 
 	mu  sync.Mutex
-	now state
+	now State
 	// changed gets a value after now has changed.
 	changed chan<- struct{}
 }
 
-func follow(ctx context.Context, client dynamic.Interface, o object, changed chan<- struct{}) *follower {
-	f := &follower{object: o, api: client.Resource(o.resource), changed: changed}
-	if o.namespace != "" {
-		f.api = client.Resource(o.resource).Namespace(o.namespace)
+// Start follows an object until the context ends. changed gets a value after the
+// state has changed; it should have room for one.
+func Start(ctx context.Context, client dynamic.Interface, o Object, changed chan<- struct{}) *Follower {
+	f := &Follower{object: o, api: client.Resource(o.Resource), changed: changed}
+	if o.Namespace != "" {
+		f.api = client.Resource(o.Resource).Namespace(o.Namespace)
 	}
 	go f.run(ctx)
 	return f
 }
 
-func (f *follower) state() state {
+// State is what is known now.
+func (f *Follower) State() State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.now
 }
 
-func (f *follower) set(s state) {
+func (f *Follower) set(s State) {
 	f.mu.Lock()
 	f.now = s
 	f.mu.Unlock()
@@ -107,7 +123,7 @@ func (f *follower) set(s state) {
 }
 
 // run lists and watches until the context ends.
-func (f *follower) run(ctx context.Context) {
+func (f *Follower) run(ctx context.Context) {
 	pause := firstRetry
 	for {
 		version, err := f.list(ctx)
@@ -116,9 +132,9 @@ func (f *follower) run(ctx context.Context) {
 			err = f.watch(ctx, version)
 		}
 		if err != nil && ctx.Err() == nil {
-			s := f.state()
-			if s.err = err; apierrors.IsNotFound(err) {
-				s = state{known: true, noAPI: true}
+			s := f.State()
+			if s.Err = err; apierrors.IsNotFound(err) {
+				s = State{Known: true, NoAPI: true}
 			}
 			f.set(s)
 		}
@@ -133,27 +149,27 @@ func (f *follower) run(ctx context.Context) {
 	}
 }
 
-func (f *follower) options() metav1.ListOptions {
-	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, f.name).String()}
+func (f *Follower) options() metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, f.object.Name).String()}
 }
 
-func (f *follower) list(ctx context.Context) (resourceVersion string, err error) {
+func (f *Follower) list(ctx context.Context) (resourceVersion string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	list, err := f.api.List(ctx, f.options())
 	if err != nil {
 		return "", err
 	}
-	s := state{known: true}
+	s := State{Known: true}
 	if len(list.Items) > 0 {
-		s.live = &list.Items[0]
+		s.Live = &list.Items[0]
 	}
 	f.set(s)
 	return list.GetResourceVersion(), nil
 }
 
 // watch follows until the watch ends, as it does now and then.
-func (f *follower) watch(ctx context.Context, version string) error {
+func (f *Follower) watch(ctx context.Context, version string) error {
 	options := f.options()
 	options.ResourceVersion = version
 	options.TimeoutSeconds = new(int64(watchTime / time.Second))
@@ -176,9 +192,9 @@ func (f *follower) watch(ctx context.Context, version string) error {
 			live, _ := event.Object.(*unstructured.Unstructured)
 			switch event.Type {
 			case watch.Added, watch.Modified:
-				f.set(state{known: true, live: live})
+				f.set(State{Known: true, Live: live})
 			case watch.Deleted:
-				f.set(state{known: true})
+				f.set(State{Known: true})
 			case watch.Bookmark:
 			case watch.Error:
 				if err := apierrors.FromObject(event.Object); !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
