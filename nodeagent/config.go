@@ -22,6 +22,9 @@ var errNoNode = errors.New("there is an API server to send Events to, but no nod
 // errHelp: help was asked for and given.
 var errHelp = flag.ErrHelp
 
+// maxResync bounds --resync: an agent that is silent for longer is not alive.
+const maxResync = 24 * time.Hour
+
 // config is what the command line says.
 type config struct {
 	root, directory, clientCA string
@@ -88,8 +91,8 @@ func (c config) validate() error {
 		return fmt.Errorf("--kubelet-client-dir %q is not an absolute path of the host", c.directory)
 	case c.clientCA != "" && !path.IsAbs(c.clientCA):
 		return fmt.Errorf("--kubelet-ca %q is not an absolute path of the host", c.clientCA)
-	case c.resync < time.Second:
-		return fmt.Errorf("--resync %s is less than a second", c.resync)
+	case c.resync < time.Second || c.resync > maxResync:
+		return fmt.Errorf("--resync %s is not between a second and %s", c.resync, maxResync)
 	case c.settle < 0 || c.settle > time.Minute:
 		return fmt.Errorf("--settle %s is not between 0 and a minute", c.settle)
 	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too

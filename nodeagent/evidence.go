@@ -3,6 +3,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -17,7 +19,17 @@ func document(s scan.Snapshot, c config) evidence.Document {
 		At: s.At, Generator: "kubelet-https-guard/nodeagent", Version: version.String(),
 		Kind: "Node", Name: c.nodeName,
 		FoundBy: s.Layout.How, Revision: s.Layout.Revision,
-		Checked: check.NodeReasons(), Findings: s.All(),
+		Checked: check.FilesReasons(), Findings: s.All(),
+	}
+	// Nobody is to take for checked what was not looked at.
+	switch layout := s.Layout; {
+	case layout.Manifest == "":
+	case layout.ManifestReadErr != nil || layout.ManifestParseErr != nil:
+		d.Checked = append(d.Checked, check.ManifestReasons()...)
+	case layout.ConfigErr != nil:
+		d.Checked = slices.Concat(d.Checked, check.ManifestReasons(), check.UnreadConfigurationReasons())
+	default:
+		d.Checked = slices.Concat(d.Checked, check.ManifestReasons(), check.ConfigurationReasons())
 	}
 	if c.kubelet != nil {
 		d.Checked = append(d.Checked, check.KubeletReasons()...)
@@ -35,7 +47,9 @@ func document(s scan.Snapshot, c config) evidence.Document {
 	examined("certificate", finding.Location(l.Certificate.Host))
 	examined("key", finding.Location(l.Key.Host))
 	examined("kubelet-client-ca", finding.Location(l.ClientCA))
-	examined("kubelet-serving-ca", finding.Location(l.KubeletCA.Host))
+	if c.kubelet != nil {
+		examined("kubelet-serving-ca", finding.Location(l.KubeletCA.Host))
+	}
 	examined("kubelet", s.ServingAt)
 	if s.Leaf != nil {
 		d.Certificates = append(d.Certificates, evidence.Certificate{

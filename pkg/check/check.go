@@ -16,6 +16,7 @@
 package check
 
 import (
+	"slices"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -49,12 +50,27 @@ func Reasons() []finding.Reason {
 
 // NodeReasons are those that a look at a node can give without its kubelet.
 func NodeReasons() []finding.Reason {
+	return slices.Concat(FilesReasons(), ManifestReasons(), ConfigurationReasons())
+}
+
+// FilesReasons are those that the files of the pair and of its CA can give.
+func FilesReasons() []finding.Reason {
 	var reasons []finding.Reason
 	reasons = appendReasons(reasons, keyPairChecks())
 	reasons = appendReasons(reasons, fileChecks())
-	reasons = appendReasons(reasons, filesChecks())
-	reasons = appendReasons(reasons, manifestChecks())
-	return appendReasons(reasons, configurationChecks())
+	return appendReasons(reasons, filesChecks())
+}
+
+// ManifestReasons are those that the manifest of the static pod can give.
+func ManifestReasons() []finding.Reason { return appendReasons(nil, manifestChecks()) }
+
+// ConfigurationReasons are those that a configuration can give.
+func ConfigurationReasons() []finding.Reason { return appendReasons(nil, configurationChecks()) }
+
+// UnreadConfigurationReasons are those that one can give that cannot be read or
+// parsed.
+func UnreadConfigurationReasons() []finding.Reason {
+	return appendReasons(nil, configurationChecks()[:1])
 }
 
 // KubeletReasons are those that a handshake with the kubelet adds.

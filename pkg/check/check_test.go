@@ -103,6 +103,8 @@ func pairFixtures() map[string]fixture {
 	newCA := pkitest.NewCA("signer")
 	expiredCA := pkitest.NewCAAround("old", now.AddDate(-6, 0, 0))
 	ofExpiredCA := expiredCA.Issue(pkitest.KubeletClient())
+	forServers := pkitest.NewCAFor("signer", x509.ExtKeyUsageServerAuth)
+	ofServers := forServers.Issue(pkitest.KubeletClient())
 	encrypted, _ := pkitest.EncryptedKeys()
 
 	want := check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: []*x509.Certificate{ca.Certificate}, ExpiringFraction: check.DefaultExpiringFraction}
@@ -134,13 +136,17 @@ func pairFixtures() map[string]fixture {
 			p := newCA.Issue(pkitest.KubeletClient())
 			return pair(p.ChainWith(ca.CrossSign(newCA)), p.Key)
 		}()},
-		"nothing at all":                   {findings: pair(nil, nil), want: []string{"CertificateMissing crt: there is no certificate, or it is empty", "KeyMissing key: there is no private key, or it is empty"}},
-		"white space":                      {findings: pair([]byte("\n"), good.Key), want: []string{"CertificateMissing crt: there is no certificate, or it is empty"}},
-		"hidden halves are not spoken of":  {findings: check.NewKeyPair(check.Source{At: "crt", Hidden: true}, check.Source{At: "key", Hidden: true}, want).Findings(now)},
-		"certificate garbage":              {findings: pair([]byte("garbage"), good.Key), want: []string{"CertificateUnparsable crt: it holds no PEM block of type CERTIFICATE"}},
-		"key garbage":                      {findings: pair(good.Certificate, []byte("garbage")), want: []string{"KeyUnparsable key: it holds no PEM block of a private key"}},
-		"key encrypted":                    {findings: pair(good.Certificate, encrypted), want: []string{"KeyUnparsable key: it holds an encrypted private key, which no server here can open"}},
-		"chain with a damaged block":       {findings: pair(good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\n!AAA\n-----END CERTIFICATE-----\n")), good.Key), want: []string{"ChainDoubtful crt: holds 2 PEM blocks of which 1 are damaged"}},
+		"nothing at all":                  {findings: pair(nil, nil), want: []string{"CertificateMissing crt: there is no certificate, or it is empty", "KeyMissing key: there is no private key, or it is empty"}},
+		"white space":                     {findings: pair([]byte("\n"), good.Key), want: []string{"CertificateMissing crt: there is no certificate, or it is empty"}},
+		"hidden halves are not spoken of": {findings: check.NewKeyPair(check.Source{At: "crt", Hidden: true}, check.Source{At: "key", Hidden: true}, want).Findings(now)},
+		"certificate garbage":             {findings: pair([]byte("garbage"), good.Key), want: []string{"CertificateUnparsable crt: it holds no PEM block of type CERTIFICATE"}},
+		"key garbage":                     {findings: pair(good.Certificate, []byte("garbage")), want: []string{"KeyUnparsable key: it holds no PEM block of a private key"}},
+		"key encrypted":                   {findings: pair(good.Certificate, encrypted), want: []string{"KeyUnparsable key: it holds an encrypted private key, which no server here can open"}},
+		"chain with a damaged block":      {findings: pair(good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\n!AAA\n-----END CERTIFICATE-----\n")), good.Key), want: []string{"ChainDoubtful crt: holds 2 PEM blocks of which 1 are damaged"}},
+		"of a CA that is for servers": {
+			findings: at(now, check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: []*x509.Certificate{forServers.Certificate}}, ofServers.Certificate, ofServers.Key),
+			want:     []string{`UntrustedIssuer crt: the certificate, issued by "signer", does not lead to a CA that is trusted for it: x509: certificate specifies an incompatible key usage`},
+		},
 		"chain garbage":                    {findings: pair(good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), good.Key), want: []string{"ChainUnparsable crt: certificate 2 of the chain is no X.509 certificate: x509: malformed certificate"}},
 		"key of another pair":              {findings: pair(good.Certificate, other.Key), want: []string{"KeyMismatch key: the private key (ECDSA P-256) is not that of the certificate (ECDSA P-256)"}},
 		"key of another kind":              {findings: pair(good.Certificate, rsaPair.Key), want: []string{"KeyMismatch key: the private key (RSA 2048) is not that of the certificate (ECDSA P-256)"}},

@@ -17,6 +17,9 @@ import (
 // a bridge certificate stands there (service-ca-operator
 // pkg/controller/servingcert/controller/serving_cert_issuer.go).
 //
+// Each CA on the way must be for the leaf's use, too, if it is limited to some
+// (x509.VerifyOptions.KeyUsages; the kubelet and every TLS client verify so).
+//
 // The leaf's own dates and usage are checked elsewhere, and its signature
 // algorithm too, so they are kept from failing here a second time.
 func trusted(p KeyPair, now time.Time) []finding.Finding {
@@ -37,9 +40,13 @@ func trusted(p KeyPair, now time.Time) []finding.Finding {
 	if now.After(leaf.NotAfter) {
 		now = leaf.NotAfter
 	}
+	use := p.want.Usage
+	if !serves(leaf, use) {
+		use = x509.ExtKeyUsageAny
+	}
 	_, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		KeyUsages: []x509.ExtKeyUsage{use},
 	})
 	if err == nil {
 		return nil
@@ -57,8 +64,12 @@ func trusted(p KeyPair, now time.Time) []finding.Finding {
 // allows 64 characters, rotated signers of OpenShift have 77.
 const maxNameInMessage = 100
 
-// quoteName writes a name out of a certificate, which may hold anything.
+// quoteName writes a name out of a certificate, or a value out of a
+// configuration: either may hold anything, even a key.
 func quoteName(name string) string {
+	if strings.Contains(name, "-----BEGIN") {
+		return "(a PEM text)"
+	}
 	if len(name) > maxNameInMessage {
 		name = name[:maxNameInMessage] + "…"
 	}

@@ -15,13 +15,18 @@ import (
 // and anyExtendedKeyUsage stands for all of them.
 func usage(p KeyPair, _ time.Time) []finding.Finding {
 	leaf := p.chain.Leaf
-	if leaf == nil || len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 ||
-		slices.Contains(leaf.ExtKeyUsage, p.want.Usage) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+	if leaf == nil || serves(leaf, p.want.Usage) {
 		return nil
 	}
 	return one(finding.WrongKeyUsage, p.certificate.At,
 		"the certificate's extended key usage lacks "+usageName(p.want.Usage),
 		"issue it with extended key usage "+usageName(p.want.Usage))
+}
+
+// serves reports whether a certificate is for a use.
+func serves(c *x509.Certificate, use x509.ExtKeyUsage) bool {
+	return len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 ||
+		slices.Contains(c.ExtKeyUsage, use) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 // usageName is the name in RFC 5280 of the two usages that matter here.

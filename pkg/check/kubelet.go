@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 // KubeletAnswer is what a kubelet showed in a TLS handshake.
@@ -44,6 +45,7 @@ type Kubelet struct {
 	client KeyPair
 	ca     File
 	roots  *x509.CertPool // nil where ca holds no certificate
+	cas    []*x509.Certificate
 }
 
 // NewKubelet measures an answer by the files of its node: client is the pair
@@ -57,6 +59,7 @@ func NewKubelet(answer KubeletAnswer, client KeyPair, ca File) Kubelet {
 	// passed over, no certificate at all is an error.
 	if roots := x509.NewCertPool(); ca.readable() && roots.AppendCertsFromPEM(ca.Data) {
 		kubelet.roots = roots
+		kubelet.cas, _ = pki.ParseBundle(ca.Data) // only for the moments at which one expires
 	}
 	return kubelet
 }
@@ -67,14 +70,14 @@ func (k Kubelet) Findings(now time.Time) []finding.Finding {
 }
 
 // NextChange is the next moment after now from which [Kubelet.Findings] may
-// differ although the answer is the same: a certificate that the kubelet sent
-// becomes valid or expires. ok is false where there is none.
+// differ although the answer is the same: a certificate that the kubelet sent,
+// or a CA, becomes valid or expires. ok is false where there is none.
 func (k Kubelet) NextChange(now time.Time) (next time.Time, ok bool) {
 	if k.ca.Path == "" {
 		return time.Time{}, false
 	}
 	var moments []time.Time
-	for _, certificate := range k.answer.Certificates {
+	for _, certificate := range slices.Concat(k.answer.Certificates, k.cas) {
 		moments = append(moments, certificate.NotBefore, certificate.NotAfter.Add(time.Nanosecond))
 	}
 	moments = slices.DeleteFunc(moments, func(moment time.Time) bool { return !moment.After(now) })

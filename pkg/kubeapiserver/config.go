@@ -16,8 +16,6 @@ import (
 	"strconv"
 	"strings"
 
-	sigsjson "sigs.k8s.io/json"
-
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/plainyaml"
 )
 
@@ -98,7 +96,7 @@ func ParseConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("parse as %s: %w", configKind, err)
 	}
 	if file.Kind != "" && file.Kind != configKind {
-		return Config{}, fmt.Errorf("it is a %.64q, not a %s", file.Kind, configKind)
+		return Config{}, fmt.Errorf("its kind is another one than %s", configKind)
 	}
 
 	config := Config{arguments: map[string][]string{}}
@@ -148,7 +146,7 @@ func ParseOverrides(data []byte) ([]Override, error) {
 		return nil, nil
 	}
 	var file map[string]any
-	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(data, &file); err != nil {
+	if err := plainyaml.UnmarshalJSON(data, &file); err != nil {
 		return nil, errors.New("it is no JSON object")
 	}
 	var overrides []Override

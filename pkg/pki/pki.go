@@ -34,6 +34,10 @@ const (
 	// crypto/tls refuses handshake messages over 64 KiB, which about 50
 	// certificates of the usual size fill.
 	MaxChain = 32
+	// MaxChainDER bounds the certificates of a chain as they are sent, in bytes:
+	// crypto/tls reads no longer certificate message (common.go,
+	// maxHandshakeCertificateMsg), a little of which is not certificates.
+	MaxChainDER = 256<<10 - 1<<10
 	// MaxBundle bounds the certificates of one CA bundle. A kubelet's has
 	// about ten; every signer that has not expired yet adds one.
 	MaxBundle = 1000
@@ -83,7 +87,7 @@ type Chain struct {
 // types and text between blocks are skipped, as crypto/tls does. The error
 // says why there is no leaf.
 func ParseChain(data []byte) (Chain, error) {
-	blocks, scanErr, err := certificateBlocks(data, MaxChain)
+	blocks, scanErr, err := certificateBlocks(data, MaxChain, func(*pem.Block) bool { return true })
 	if err != nil {
 		return Chain{}, err
 	}
@@ -107,26 +111,39 @@ func ParseChain(data []byte) (Chain, error) {
 		}
 		chain.Rest = append(chain.Rest, certificate)
 	}
+	size := 0
+	for _, der := range blocks {
+		size += len(der)
+	}
+	if size > MaxChainDER && chain.RestErr == nil {
+		chain.RestErr = fmt.Errorf("the certificates take %d bytes, more than TLS programs read", size)
+	}
 	chain.Doubt = errors.Join(chain.Doubt, scanErr)
 	return chain, nil
 }
 
-// ParseBundle reads one to [MaxBundle] CA certificates. Unlike in a chain,
-// one certificate that does not parse fails the bundle: whoever loads it with
-// x509.CertPool.AppendCertsFromPEM would go on without it, unseen.
+// ParseBundle reads one to [MaxBundle] CA certificates, as the kubelet does
+// (Kubernetes client-go/util/cert, ParseCertsPEM): blocks of other types and
+// those with PEM headers are skipped, and so is what encoding/pem passes over;
+// a certificate that does not parse fails the bundle. One with a key that
+// nothing can be verified with is left out.
 func ParseBundle(data []byte) ([]*x509.Certificate, error) {
-	blocks, scanErr, err := certificateBlocks(data, MaxBundle)
-	if err := errors.Join(err, scanErr); err != nil {
+	blocks, _, err := certificateBlocks(data, MaxBundle, func(b *pem.Block) bool { return len(b.Headers) == 0 })
+	if err != nil {
 		return nil, err
 	}
-	bundle := make([]*x509.Certificate, len(blocks))
+	var bundle []*x509.Certificate
 	for i, der := range blocks {
-		if bundle[i], err = x509.ParseCertificate(der); err != nil {
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
 			return nil, fmt.Errorf("certificate %d of the bundle is no X.509 certificate: "+parserWords, i+1, err)
 		}
-		if err := bearable(bundle[i]); err != nil {
-			return nil, fmt.Errorf("certificate %d of the bundle is one %w", i+1, err)
+		if bearable(certificate) == nil {
+			bundle = append(bundle, certificate)
 		}
+	}
+	if len(bundle) == 0 {
+		return nil, errors.New("holds no certificate with a key that TLS can use")
 	}
 	return bundle, nil
 }
@@ -134,7 +151,7 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 // certificateBlocks returns the DER of the CERTIFICATE blocks in data, at
 // least one without an error. scanErr tells of blocks that were left out: too
 // many, or so damaged that encoding/pem passes over them silently.
-func certificateBlocks(data []byte, most int) (blocks [][]byte, scanErr, err error) {
+func certificateBlocks(data []byte, most int, wanted func(*pem.Block) bool) (blocks [][]byte, scanErr, err error) {
 	if err := bounded(data); err != nil {
 		return nil, nil, err
 	}
@@ -145,7 +162,7 @@ func certificateBlocks(data []byte, most int) (blocks [][]byte, scanErr, err err
 			break
 		}
 		decoded++
-		if block.Type == "CERTIFICATE" {
+		if block.Type == "CERTIFICATE" && wanted(block) {
 			blocks = append(blocks, block.Bytes)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -45,6 +46,8 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 	// The last byte of Ed25519's object identifier (RFC 8410 3) makes it X448.
 	ed25519 := ca.Issue(pkitest.Request{Key: pkitest.Ed25519}).Leaf.Raw
 	x448 := bytes.Replace(ed25519, []byte{0x06, 0x03, 0x2b, 0x65, 0x70}, []byte{0x06, 0x03, 0x2b, 0x65, 0x6f}, 1)
+
+	large := ca.Issue(pkitest.Request{CommonName: strings.Repeat("x", 300<<10)}).Leaf
 
 	return map[string]chainCase{
 		"leaf alone":               {string(pair.Certificate), chain{Certificates: 1}},
@@ -86,6 +89,9 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 		"a key of a kind that TLS does not use": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x448})), chain{
 			Err: "holds a certificate with a public key of a kind that TLS cannot use",
 		}},
+		"more than TLS reads": {string(pair.Certificate) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: large.Raw})), chain{
+			Certificates: 2, Rest: fmt.Sprintf("the certificates take %d bytes, more than TLS programs read", len(pair.Leaf.Raw)+len(large.Raw)),
+		}},
 		"far too many": {strings.Repeat(garbageBlock, 10_000), chain{
 			Err: "holds a CERTIFICATE block that is no X.509 certificate: x509: malformed certificate",
 		}},
@@ -122,7 +128,10 @@ func TestParseBundle(t *testing.T) {
 	}{
 		"two CAs":         {data: string(one.PEM()) + string(other.PEM()), want: 2},
 		"nothing":         {wantErr: "is empty"},
-		"one of two bad":  {data: string(one.PEM()) + damaged, wantErr: "holds 2 PEM blocks of which 1 are damaged"},
+		"one of two bad":  {data: string(one.PEM()) + damaged, want: 1},
+		"PEM headers":     {data: string(one.PEM()) + strings.Replace(string(other.PEM()), "\n", "\nA: b\n\n", 1), want: 1},
+		"headers alone":   {data: strings.Replace(string(other.PEM()), "\n", "\nA: b\n\n", 1), wantErr: "holds no PEM block of type CERTIFICATE"},
+		"a large RSA key": {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), want: 1},
 		"a small key":     {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: big.NewInt(1<<62 - 57), E: 65537})), want: 2},
 		"garbage in one":  {data: string(one.PEM()) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: "certificate 2 of the bundle is no X.509 certificate: x509: malformed certificate"},
 		"no certificates": {data: "rubbish", wantErr: "holds no PEM block of type CERTIFICATE"},

@@ -7,6 +7,7 @@ package plainyaml
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	yamlv3 "go.yaml.in/yaml/v3"
@@ -14,8 +15,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// MaxYAML bounds a text that is no JSON, in bytes: in memory YAML takes a hundred
+// times its size and more. What kubeadm and OpenShift write has at most 30 KB.
+const MaxYAML = 128 << 10
+
 // errAlias is the answer to a text with an alias.
 var errAlias = errors.New("it uses YAML aliases, which are not followed here")
+
+// UnmarshalJSON decodes JSON alone, in the same way.
+func UnmarshalJSON(data []byte, into any) error {
+	return json.UnmarshalCaseSensitivePreserveInts(data, into)
+}
 
 // Unmarshal decodes the first document in data by the names in the "json" tags
 // of into, letter for letter. Unknown fields are left alone. In a value of type
@@ -25,6 +35,9 @@ func Unmarshal(data []byte, into any) error {
 	err := json.UnmarshalCaseSensitivePreserveInts(data, into)
 	if isSyntax, _ := json.SyntaxErrorOffset(err); err == nil || !isSyntax {
 		return err // JSON all the same, of another shape: no need to read it twice
+	}
+	if len(data) > MaxYAML {
+		return fmt.Errorf("it is no JSON, and YAML of %d bytes, more than %d", len(data), MaxYAML)
 	}
 	var document yamlv3.Node
 	if err := yamlv3.Unmarshal(data, &document); err != nil {

@@ -32,9 +32,6 @@ const (
 	// MaxPending bounds the Events that wait for the API server. When it is
 	// reached the oldest one is given up, and that is logged.
 	MaxPending = 1000
-	// refusalTime is how long an Event is tried that the API server refuses:
-	// the rights may come after the Pod.
-	refusalTime = time.Minute
 	// drainTime is how long delivery goes on after the end was asked for.
 	drainTime = 3 * time.Second
 	// firstRetry and lastRetry bound the time between two attempts.
@@ -55,9 +52,11 @@ type EventAPI interface {
 	NodeUID(ctx context.Context, node string) (types.UID, error)
 }
 
-// Events delivers notices as Events of events.k8s.io/v1: in order, at least
-// once while the process lives, through an API server that is away. [NewEvents]
-// makes one; [Events.Run] must run.
+// Events delivers notices as Events of events.k8s.io/v1: in each namespace in
+// order, at least once while the process lives, through an API server that is
+// away or refuses: rights may come after the Pod, and be lost for a while. A
+// namespace that refuses holds up no other. [NewEvents] makes one; [Events.Run]
+// must run.
 //
 // Refusals of requests that are alike and still wait become one Event with a
 // count. Findings never do: their order is the state.
@@ -69,13 +68,20 @@ type Events struct {
 	sequence atomic.Int64
 
 	mu      sync.Mutex
-	pending []*pendingEvent // the first one is being delivered
-	more    chan struct{}   // a value after something was added
+	pending []*pendingEvent
+	more    chan struct{} // a value after something was added
 
 	delivered, givenUp atomic.Uint64
-	// Of Run alone: failing, that was told; refused, an Event was given up
-	// after it was refused, and none was taken since.
-	failing, refused bool
+	// Of Run alone: failing, that was told; holds, by namespace, until when it is
+	// left alone after it has refused an Event.
+	failing bool
+	holds   map[string]*hold
+}
+
+// hold is a namespace that refuses Events.
+type hold struct {
+	until   time.Time
+	backoff wait.Backoff
 }
 
 // pendingEvent is an Event that waits.
@@ -84,6 +90,8 @@ type pendingEvent struct {
 	// alike is the same for notices that may be counted together; empty for
 	// those that never are. It is emptied when delivery begins.
 	alike string
+	// underWay: delivery has begun.
+	underWay bool
 }
 
 // NewEvents returns a teller of Events. reporter is a qualified name such as
@@ -91,7 +99,7 @@ type pendingEvent struct {
 func NewEvents(api EventAPI, log *slog.Logger, reporter, instance string) *Events {
 	return &Events{
 		api: api, log: log, reporter: reporter, instance: cut(instance, maxInstance),
-		more: make(chan struct{}, 1),
+		more: make(chan struct{}, 1), holds: map[string]*hold{},
 	}
 }
 
@@ -115,9 +123,9 @@ func (e *Events) Tell(_ context.Context, n Notice) {
 		}
 	}
 	if len(e.pending) >= MaxPending {
-		// Not the first one, which may be on its way.
-		oldest := e.pending[1]
-		e.pending = slices.Delete(e.pending, 1, 2)
+		i := slices.IndexFunc(e.pending, func(p *pendingEvent) bool { return !p.underWay })
+		oldest := e.pending[i]
+		e.pending = slices.Delete(e.pending, i, i+1)
 		e.giveUp(oldest, errors.New("too many wait for the API server"))
 	}
 	e.pending = append(e.pending, added)
@@ -136,50 +144,62 @@ func (p *pendingEvent) count(at time.Time) {
 	p.Series.LastObservedTime = metav1.NewMicroTime(at)
 }
 
-// first is the Event to be delivered now; nil where there is none.
-func (e *Events) first() *pendingEvent {
+// next is the oldest Event of a namespace that is not left alone now; nil where
+// there is none, and then again is when a namespace may be tried again.
+func (e *Events) next(now time.Time) (event *pendingEvent, again time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.pending) == 0 {
-		return nil
+	for _, p := range e.pending {
+		if h := e.holds[p.Namespace]; h != nil && h.until.After(now) {
+			if again.IsZero() || h.until.Before(again) {
+				again = h.until
+			}
+			continue
+		}
+		p.alike, p.underWay = "", true
+		return p, time.Time{}
 	}
-	e.pending[0].alike = ""
-	return e.pending[0]
+	return nil, again
 }
 
-func (e *Events) removeFirst() {
+// settle removes an Event that was delivered or given up.
+func (e *Events) settle(event *pendingEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.pending = slices.Delete(e.pending, 0, 1)
+	e.pending = slices.DeleteFunc(e.pending, func(p *pendingEvent) bool { return p == event })
 }
 
 // Run delivers until the context ends, and then for [drainTime] more what
 // still waits.
 func (e *Events) Run(ctx context.Context) error {
-	for {
-		if event := e.first(); event != nil {
-			if e.deliver(ctx, event) {
-				e.removeFirst()
-				continue
-			}
-		} else {
-			select {
-			case <-e.more:
-				continue
-			case <-ctx.Done():
-			}
+	for ctx.Err() == nil {
+		event, again := e.next(time.Now())
+		if event != nil {
+			e.deliver(ctx, event)
+			continue
 		}
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-		defer cancel()
-		e.refused = true // no time to wait for rights
-		for event := e.first(); event != nil && e.deliver(last, event); event = e.first() {
-			e.removeFirst()
+		var due <-chan time.Time
+		if !again.IsZero() {
+			due = time.After(time.Until(again))
 		}
-		if left := e.waiting(); left > 0 {
-			e.log.Error("Ended with Events not delivered", "count", left)
+		select {
+		case <-e.more:
+		case <-due:
+		case <-ctx.Done():
 		}
-		return nil
 	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	// What was told before the end may come before its time.
+	e.holds = map[string]*hold{}
+	begin := time.Now()
+	for event, _ := e.next(begin); event != nil && last.Err() == nil; event, _ = e.next(begin) {
+		e.deliver(last, event)
+	}
+	if left := e.waiting(); left > 0 {
+		e.log.Error("Ended with Events not delivered", "count", left)
+	}
+	return nil
 }
 
 func (e *Events) waiting() int {
@@ -193,53 +213,59 @@ func (e *Events) giveUp(event *pendingEvent, why error) {
 	e.log.Error("Event given up", "reason", event.Reason, "message", event.Note, "err", why)
 }
 
-// deliver tries until the Event is stored or given up; false where the context
-// ended before. The first failure is logged, and the success after it.
-func (e *Events) deliver(ctx context.Context, event *pendingEvent) (done bool) {
-	backoff := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.2, Steps: 1 << 30, Cap: lastRetry}
-	var refusedSince time.Time
+// deliver tries until the Event is stored, given up or refused, or the context
+// ends. The first failure is logged, and the success after it.
+func (e *Events) deliver(ctx context.Context, event *pendingEvent) {
+	backoff := retries()
 	for {
 		err := e.attempt(ctx, &event.Event)
 		if err == nil {
 			if e.failing {
 				e.log.Info("Events are delivered again")
 			}
-			e.failing, e.refused = false, false
+			e.failing = false
+			delete(e.holds, event.Namespace)
 			e.delivered.Add(1)
-			return true
+			e.settle(event)
+			return
 		}
-		switch verdictOf(err) {
-		case never:
+		verdict := verdictOf(err)
+		if verdict == never {
 			e.giveUp(event, err)
-			return true
-		case refusal:
-			if refusedSince.IsZero() {
-				refusedSince = time.Now()
-			}
-			if e.refused || time.Since(refusedSince) >= refusalTime {
-				e.refused = true
-				e.giveUp(event, err)
-				return true
-			}
-		case away:
-			if ctx.Err() != nil {
-				return false // which may be why it failed
-			}
+			e.settle(event)
+			return
+		}
+		if verdict == away && ctx.Err() != nil {
+			return // which may be why it failed
 		}
 		if !e.failing {
 			e.log.Warn("Event not delivered, trying again", "reason", event.Reason, "err", err)
 		}
 		e.failing = true
+		if verdict == refusal {
+			h := e.holds[event.Namespace]
+			if h == nil {
+				h = &hold{backoff: retries()}
+				e.holds[event.Namespace] = h
+			}
+			h.until = time.Now().Add(h.backoff.Step())
+			return
+		}
 		pause := backoff.Step()
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 			pause = min(max(pause, time.Duration(seconds)*time.Second), lastRetry)
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return
 		case <-time.After(pause):
 		}
 	}
+}
+
+// retries are the pauses between attempts.
+func retries() wait.Backoff {
+	return wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.2, Steps: 1 << 30, Cap: lastRetry}
 }
 
 // failure is what an API server's error means for an Event.
@@ -248,7 +274,8 @@ type failure int
 const (
 	// away: the server is not there, overloaded or broken; it will be back.
 	away failure = iota
-	// refusal: it will not have it now; somebody may mend that.
+	// refusal: it will not have it now, nor others in its namespace; somebody may
+	// mend that.
 	refusal
 	// never: it will not have this Event, ever.
 	never
@@ -408,6 +435,7 @@ func reasonsOf(findings []finding.Finding) string {
 
 // cut shortens a text to a number of bytes, between two characters.
 func cut(text string, most int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD") // a path may be anything
 	if len(text) <= most {
 		return text
 	}

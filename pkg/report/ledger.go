@@ -61,8 +61,8 @@ type Certificate struct {
 // that went away while others are settling.
 //
 // A finding that went away in the same look in which something Unverified came
-// up is veiled by that: nobody knows whether it is gone. It stands until the
-// veil is lifted.
+// up in its source is veiled by that: nobody knows whether it is gone. It stands
+// until all of the veil is lifted.
 type Ledger struct {
 	settle time.Duration
 
@@ -71,7 +71,8 @@ type Ledger struct {
 	// due is when each finding that stands has lasted long enough, gone since
 	// when each one that was told is not seen any more, veils what hides one.
 	due, gone map[finding.ID]time.Time
-	veils     map[finding.ID]finding.ID
+	veils     map[finding.ID][]finding.ID
+	from      map[finding.ID]int // source of each that was told
 	told      map[finding.ID]finding.Finding
 	toldAt    map[finding.ID]time.Time
 
@@ -85,7 +86,7 @@ type Ledger struct {
 func NewLedger(settle time.Duration) *Ledger {
 	return &Ledger{
 		settle: settle,
-		due:    map[finding.ID]time.Time{}, gone: map[finding.ID]time.Time{}, veils: map[finding.ID]finding.ID{},
+		due:    map[finding.ID]time.Time{}, gone: map[finding.ID]time.Time{}, veils: map[finding.ID][]finding.ID{}, from: map[finding.ID]int{},
 		told: map[finding.ID]finding.Finding{}, toldAt: map[finding.ID]time.Time{},
 		certificates: map[string]*x509.Certificate{},
 	}
@@ -110,16 +111,17 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 	l.looked, l.contents = true, look.Contents
 
 	standing := make(map[finding.ID]finding.Finding)
-	var veils []finding.ID // Unverified since this look
-	stand := func(findings []finding.Finding, patience time.Duration) (settling bool) {
+	veils := make([][]finding.ID, len(look.Sources)) // Unverified since this look, by source
+	stand := func(source int, findings []finding.Finding, patience time.Duration) (settling bool) {
 		for _, f := range findings {
 			id := f.ID()
 			standing[id] = f
+			l.from[id] = source
 			delete(l.gone, id)
 			delete(l.veils, id)
 			if _, known := l.due[id]; !known {
 				if f.Severity() == finding.Unverified {
-					veils = append(veils, id)
+					veils[source] = append(veils[source], id)
 				}
 				l.due[id] = look.At
 				if !byClock {
@@ -133,28 +135,31 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		}
 		return settling
 	}
-	for _, source := range look.Sources {
-		o.Settling = append(o.Settling, stand(source.Findings, source.Patience))
+	for i, source := range look.Sources {
+		o.Settling = append(o.Settling, stand(i, source.Findings, source.Patience))
 	}
 	settling := slices.Contains(o.Settling, true)
 	for id := range l.due {
 		if _, stands := standing[id]; !stands {
 			delete(l.due, id)
+			if _, told := l.told[id]; !told {
+				delete(l.from, id)
+			}
 		}
 	}
 	for id, f := range l.told {
 		if _, stands := standing[id]; stands {
 			continue
 		}
-		if _, veiled := standing[l.veils[id]]; veiled {
+		if slices.ContainsFunc(l.veils[id], func(veil finding.ID) bool { _, stands := standing[veil]; return stands }) {
 			continue
 		}
 		delete(l.veils, id)
 		if _, known := l.gone[id]; known {
 			continue
 		}
-		if len(veils) > 0 && f.Severity() != finding.Unverified {
-			l.veils[id] = veils[0]
+		if veil := veils[l.from[id]]; len(veil) > 0 && f.Severity() != finding.Unverified {
+			l.veils[id] = veil
 			continue
 		}
 		l.gone[id] = look.At
@@ -196,6 +201,7 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		o.Notices = append(o.Notices, Notice{What: FindingCleared, At: look.At, Finding: f})
 		delete(l.gone, f.ID())
 		delete(l.toldAt, f.ID())
+		delete(l.from, f.ID())
 	}
 	l.told = make(map[finding.ID]finding.Finding, len(after))
 	for _, f := range finding.Sort(after) {

@@ -153,6 +153,24 @@ func TestLedger(t *testing.T) {
 				"cleared KubeletCertificateUntrusted, cleared KubeletUnreachable, Verified",
 			},
 		},
+		"what a kubelet that is away cannot hide is cleared": {
+			looks: []seen{
+				{0, "1", "KeyMismatch", "", ""}, {settle, "1", "KeyMismatch", "", ""},
+				{2 * settle, "2", "", "a", "KubeletUnreachable"}, {4 * settle, "2", "", "a", "KubeletUnreachable"},
+			},
+			want: []string{"again at 1s", "raised KeyMismatch, Not verified", "again at 3s", "cleared KeyMismatch, Verified, again at 12s"},
+		},
+		"all of a veil must be lifted": {
+			looks: []seen{
+				{0, "1", "KeyMismatch", "", ""}, {settle, "1", "KeyMismatch", "", ""},
+				{2 * settle, "2", "Unreadable ClientCAUnavailable", "", ""}, {3 * settle, "2", "Unreadable ClientCAUnavailable", "", ""},
+				{4 * settle, "3", "ClientCAUnavailable", "", ""}, {5 * settle, "3", "ClientCAUnavailable", "", ""}, {6 * settle, "4", "", "a", ""},
+			},
+			want: []string{
+				"again at 1s", "raised KeyMismatch, Not verified", "again at 3s", "raised ClientCAUnavailable, raised Unreadable",
+				"cleared Unreadable", "", "cleared KeyMismatch, cleared ClientCAUnavailable, Verified",
+			},
+		},
 		"a repair with a new certificate": {
 			looks: []seen{{0, "1", "", "a", ""}, {settle, "2", "CertificateMissing", "", ""}, {2 * settle, "2", "CertificateMissing", "", ""}, {3 * settle, "3", "", "b", ""}},
 			want:  []string{"Verified", "again at 2s", "raised CertificateMissing, Not verified", "cleared CertificateMissing, rotated to b, Verified"},

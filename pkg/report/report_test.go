@@ -178,9 +178,8 @@ func TestEventsDelivery(t *testing.T) {
 		"the node is not known yet":       {nodes: []error{away, away}, want: both, calls: 2},
 		"it got through, the answer not":  {answers: []error{exists}, want: "Normal KeyMissing", calls: 2},
 		"never taken, the next one is":    {answers: []error{invalid}, want: "Normal KeyMissing", calls: 2},
-		"rights come too late":            {answers: manyTimes(forbidden, 9), want: "Normal KeyMissing", calls: 10},
-		"rights never come":               {answers: manyTimes(forbidden, 1000), want: "", calls: 10},
-		"refused for ever, then taken":    {answers: append(manyTimes(missing, 9), away, away), want: "Normal KeyMissing", calls: 12},
+		"rights come after an hour":       {answers: manyTimes(forbidden, 100), want: both, calls: 102},
+		"no namespace yet, and away":      {answers: append(manyTimes(missing, 9), away, away), want: both, calls: 13},
 		"too large":                       {answers: []error{tooLarge}, want: "Normal KeyMissing", calls: 2},
 		"the token is old":                {answers: manyTimes(apierrors.NewUnauthorized("old"), 20), want: both, calls: 22},
 		"broken":                          {answers: manyTimes(apierrors.NewInternalError(away), 20), want: both, calls: 22},
@@ -243,7 +242,7 @@ func TestEventsAtTheEnd(t *testing.T) {
 	}{
 		"there":   {want: "Warning KeyMissing, Normal KeyMissing"},
 		"away":    {answers: manyTimes(away, 1000), within: 3 * time.Second, logged: `msg="Ended with Events not delivered" count=2`},
-		"refuses": {answers: manyTimes(forbidden, 1000), logged: `msg="Event given up" reason=KeyMissing`},
+		"refuses": {answers: manyTimes(forbidden, 1000), logged: `msg="Ended with Events not delivered" count=2`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -292,6 +291,60 @@ func TestEventsLogLittle(t *testing.T) {
 			t.Errorf("%d Events stored, and logged:\n%s", len(server.stored), &log)
 		}
 	})
+}
+
+// TestEventsRefusedInOneNamespace: it holds up no other, and is tried again.
+func TestEventsRefusedInOneNamespace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &refusing{namespace: "gone"}
+		events := report.NewEvents(server, slog.New(slog.DiscardHandler), "r", "i")
+		in := func(namespace string) report.Object {
+			return report.Object{Kind: "Secret", Namespace: namespace, Name: "s"}
+		}
+		for _, namespace := range []string{"gone", "there", "gone", "there"} {
+			events.Tell(t.Context(), report.Notice{What: report.FindingRaised, At: time.Now(), Object: in(namespace), Finding: keyMissing()})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- events.Run(ctx) }()
+		<-time.After(10 * time.Minute)
+		if n := server.take(""); n != 2 {
+			t.Errorf("%d Events in the other namespace", n)
+		}
+		<-time.After(time.Minute)
+		if n := server.take(""); n != 2 {
+			t.Errorf("%d Events when it takes them again", n)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// refusing is an API server that refuses Events in a namespace.
+type refusing struct {
+	api
+	namespace string
+}
+
+func (r *refusing) CreateEvent(ctx context.Context, event *eventsv1.Event) error {
+	r.mu.Lock()
+	refused := event.Namespace == r.namespace
+	r.mu.Unlock()
+	if refused {
+		return apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, event.Namespace)
+	}
+	return r.api.CreateEvent(ctx, event)
+}
+
+// take counts what was stored, and refuses another namespace from now on.
+func (r *refusing) take(refuse string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.stored)
+	r.stored, r.namespace = nil, refuse
+	return n
 }
 
 // TestEventsCount: refusals that are alike and still wait are counted;
@@ -508,9 +561,8 @@ func TestEventsOverflow(t *testing.T) {
 	if n := len(server.stored); n != report.MaxPending {
 		t.Fatalf("%d Events were stored, want %d", n, report.MaxPending)
 	}
-	// The first one might have been on its way.
-	if first, second := server.stored[0].Note, server.stored[1].Note; !strings.HasPrefix(first, "0:") || !strings.HasPrefix(second, "11:") {
-		t.Errorf("the oldest that are left are %q and %q, want those of locations 0 and 11", first, second)
+	if first := server.stored[0].Note; !strings.HasPrefix(first, "10:") {
+		t.Errorf("the oldest that is left is %q, want that of location 10", first)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 const (
@@ -20,7 +21,9 @@ const (
 	requestTime = 10 * time.Second
 	idleTime    = 2 * time.Minute
 	// maxHeader bounds a request's header, in bytes; bodies are not read.
-	maxHeader = 16 << 10
+	maxHeader = 8 << 10
+	// maxConnections bounds those, and so the memory that they take.
+	maxConnections = 100
 	// maxScrapes bounds the requests for metrics at one time.
 	maxScrapes = 4
 )
@@ -45,7 +48,7 @@ func Serve(ctx context.Context, listener net.Listener, metrics prometheus.Gather
 	// Nobody waits for a scrape that is under way when the program ends.
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics and health: %w", err)
 	}
 	return nil

@@ -21,6 +21,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -144,21 +145,23 @@ func Discover(host fs.FS, directory string) Layout {
 // inDirectory is the layout of a directory with a pair.
 func inDirectory(host fs.FS, directory string) Layout {
 	// kubeadm's names if such a file is there, else those of a Secret.
-	certificate, key := "tls.crt", "tls.key"
-	if _, err := fs.Stat(host, name(path.Join(directory, "apiserver-kubelet-client.crt"))); err == nil {
-		certificate, key = "apiserver-kubelet-client.crt", "apiserver-kubelet-client.key"
+	certificate, key := path.Join(directory, "tls.crt"), path.Join(directory, "tls.key")
+	kubeadmCertificate, kubeadmKey := path.Join(directory, "apiserver-kubelet-client.crt"), path.Join(directory, "apiserver-kubelet-client.key")
+	layout := Layout{sought: []string{certificate, key, kubeadmCertificate, kubeadmKey, OpenShiftClientCA, KubeadmClientCA}}
+	for _, file := range []string{kubeadmCertificate, kubeadmKey} {
+		if _, err := fs.Stat(host, name(file)); err == nil {
+			certificate, key = kubeadmCertificate, kubeadmKey
+		}
 	}
-	layout := Layout{
-		Certificate: File{Host: path.Join(directory, certificate)},
-		Key:         File{Host: path.Join(directory, key)},
-	}
+	layout.Certificate, layout.Key = File{Host: certificate}, File{Host: key}
 	for _, ca := range []string{OpenShiftClientCA, KubeadmClientCA} {
 		if _, err := fs.Stat(host, name(ca)); err == nil {
 			layout.ClientCA = ca
 			return layout
 		}
 	}
-	layout.sought = []string{OpenShiftClientCA, KubeadmClientCA}
+	// Neither can be had: that is told, not passed over.
+	layout.ClientCA = OpenShiftClientCA
 	return layout
 }
 
@@ -185,7 +188,7 @@ func parsePod(data []byte) (*corev1.Pod, error) {
 		return nil, fmt.Errorf("parse as a Pod: %w", err)
 	}
 	if pod.Kind != "Pod" {
-		return nil, fmt.Errorf("it is a %.64q, not a Pod", pod.Kind)
+		return nil, errors.New("its kind is another one than Pod")
 	}
 	return &pod, nil
 }
@@ -322,8 +325,15 @@ func (m mounts) argument(config kubeapiserver.Config, argument string) File {
 	return m.translate(value)
 }
 
+// maxPath is Linux's PATH_MAX, in bytes.
+const maxPath = 4096
+
 // translate finds a path of the container on the host.
 func (m mounts) translate(inContainer string) File {
+	if len(inContainer) > maxPath || strings.ContainsFunc(inContainer, unicode.IsControl) || strings.Contains(inContainer, "-----BEGIN") {
+		// It may be the key itself, and is shown to nobody.
+		return File{Configured: "(no path)", Err: errors.New("what is configured is no path")}
+	}
 	file := File{Configured: inContainer}
 	if !path.IsAbs(inContainer) {
 		file.Err = errors.New("the path is not absolute")

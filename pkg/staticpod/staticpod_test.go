@@ -5,6 +5,7 @@ package staticpod_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -230,6 +231,16 @@ func TestDiscoverReleases(t *testing.T) {
 	}
 }
 
+// decisive are the paths that decide what a directory holds, sorted.
+func decisive(directory string) []string {
+	paths := []string{staticpod.OpenShiftClientCA, staticpod.KubeadmClientCA}
+	for _, name := range []string{"tls.crt", "tls.key", "apiserver-kubelet-client.crt", "apiserver-kubelet-client.key"} {
+		paths = append(paths, path.Join(directory, name))
+	}
+	slices.Sort(paths)
+	return paths
+}
+
 // TestDiscoverDirectory: the pair of a directory that was given is taken
 // without a look at any manifest.
 func TestDiscoverDirectory(t *testing.T) {
@@ -247,16 +258,21 @@ func TestDiscoverDirectory(t *testing.T) {
 		files     map[string]string
 		directory string
 		want      seen
-		paths     []string // nil for those of TestPaths
 	}{
 		"names of a Secret": {
 			files: with(secret, staticpod.OpenShiftClientCA), directory: "/pki",
-			want:  seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
-			paths: []string{"/pki/tls.crt", "/pki/tls.key", staticpod.OpenShiftClientCA},
+			want: seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
 		},
 		"no CA": {
 			files: with(secret), directory: "/pki",
-			want: seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key"},
+			want: seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
+		},
+		"kubeadm's key alone": {
+			files: map[string]string{"/pki/apiserver-kubelet-client.key": "", staticpod.KubeadmClientCA: ""}, directory: "/pki",
+			want: seen{
+				How: "directory /pki, as told", Certificate: "/pki/apiserver-kubelet-client.crt", Key: "/pki/apiserver-kubelet-client.key",
+				ClientCA: staticpod.KubeadmClientCA,
+			},
 		},
 		"names of kubeadm": {
 			files: with(kubeadm, staticpod.KubeadmClientCA), directory: "/pki",
@@ -264,7 +280,6 @@ func TestDiscoverDirectory(t *testing.T) {
 				How: "directory /pki, as told", Certificate: "/pki/apiserver-kubelet-client.crt", Key: "/pki/apiserver-kubelet-client.key",
 				ClientCA: staticpod.KubeadmClientCA,
 			},
-			paths: []string{"/pki/apiserver-kubelet-client.crt", "/pki/apiserver-kubelet-client.key", staticpod.KubeadmClientCA},
 		},
 		"both, OpenShift's CA first": {
 			files: with(secret, "/pki/apiserver-kubelet-client.crt", staticpod.KubeadmClientCA, staticpod.OpenShiftClientCA), directory: "/pki",
@@ -272,27 +287,22 @@ func TestDiscoverDirectory(t *testing.T) {
 				How: "directory /pki, as told", Certificate: "/pki/apiserver-kubelet-client.crt", Key: "/pki/apiserver-kubelet-client.key",
 				ClientCA: staticpod.OpenShiftClientCA,
 			},
-			paths: []string{"/pki/apiserver-kubelet-client.crt", "/pki/apiserver-kubelet-client.key", staticpod.OpenShiftClientCA},
 		},
 		"not there": {
 			files: with(nil, staticpod.OpenShiftClientCA), directory: "/none",
-			want:  seen{How: "directory /none, as told", Certificate: "/none/tls.crt", Key: "/none/tls.key", ClientCA: staticpod.OpenShiftClientCA},
-			paths: []string{"/none/tls.crt", "/none/tls.key", staticpod.OpenShiftClientCA},
+			want: seen{How: "directory /none, as told", Certificate: "/none/tls.crt", Key: "/none/tls.key", ClientCA: staticpod.OpenShiftClientCA},
 		},
 		"no slash in front, dots": {
 			files: with(secret, staticpod.OpenShiftClientCA), directory: "x/../pki/",
-			want:  seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
-			paths: []string{"/pki/tls.crt", "/pki/tls.key", staticpod.OpenShiftClientCA},
+			want: seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
 		},
 		"out of the root": {
 			files: with(secret, staticpod.OpenShiftClientCA), directory: "/../../pki",
-			want:  seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
-			paths: []string{"/pki/tls.crt", "/pki/tls.key", staticpod.OpenShiftClientCA},
+			want: seen{How: "directory /pki, as told", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
 		},
 		"the root itself": {
 			files: with(map[string]string{"/tls.crt": "", "/tls.key": ""}, staticpod.OpenShiftClientCA), directory: "/",
-			want:  seen{How: "directory /, as told", Certificate: "/tls.crt", Key: "/tls.key", ClientCA: staticpod.OpenShiftClientCA},
-			paths: []string{"/tls.crt", "/tls.key", staticpod.OpenShiftClientCA},
+			want: seen{How: "directory /, as told", Certificate: "/tls.crt", Key: "/tls.key", ClientCA: staticpod.OpenShiftClientCA},
 		},
 	}
 	for name, c := range cases {
@@ -302,7 +312,9 @@ func TestDiscoverDirectory(t *testing.T) {
 			if d := cmp.Diff(c.want, see(layout)); d != "" {
 				t.Errorf("layout (-want +got):\n%s", d)
 			}
-			if d := cmp.Diff(c.paths, layout.Paths()); c.paths != nil && d != "" {
+			paths := layout.Paths()
+			slices.Sort(paths)
+			if d := cmp.Diff(decisive(path.Dir(layout.Certificate.Host)), paths); d != "" {
 				t.Errorf("paths (-want +got):\n%s", d)
 			}
 		})
@@ -345,7 +357,7 @@ func TestDiscoverManifest(t *testing.T) {
 		},
 		"OpenShift's is rubbish: kubeadm's is not taken instead": {
 			files: map[string]string{staticpod.OpenShiftManifest: `{"kind":"Job"}`, staticpod.KubeadmManifest: usable},
-			want:  unusable(staticpod.OpenShiftManifest, `it is a "Job", not a Pod`),
+			want:  unusable(staticpod.OpenShiftManifest, "its kind is another one than Pod"),
 		},
 		"no container": {
 			files: map[string]string{staticpod.KubeadmManifest: manifest(t, func(pod *corev1.Pod) { pod.Spec.Containers = nil })},
@@ -369,7 +381,7 @@ func TestDiscoverManifest(t *testing.T) {
 		},
 		"empty": {
 			files: map[string]string{staticpod.KubeadmManifest: ""},
-			want:  unusable(staticpod.KubeadmManifest, `it is a "", not a Pod`),
+			want:  unusable(staticpod.KubeadmManifest, "its kind is another one than Pod"),
 		},
 		"too large": {
 			files: map[string]string{staticpod.KubeadmManifest: usable + strings.Repeat(" ", staticpod.MaxManifestBytes)},
@@ -384,15 +396,15 @@ func TestDiscoverManifest(t *testing.T) {
 				How: want, Manifest: staticpod.OpenShiftManifest, ReadErr: "file does not exist",
 				Certificate: cis + "/tls.crt", Key: cis + "/tls.key", ClientCA: staticpod.OpenShiftClientCA,
 			},
-			paths: []string{staticpod.OpenShiftManifest, staticpod.KubeadmManifest, cis + "/tls.crt", cis + "/tls.key", staticpod.OpenShiftClientCA},
+			paths: []string{staticpod.OpenShiftManifest, staticpod.KubeadmManifest, cis + "/tls.crt", cis + "/tls.key", staticpod.OpenShiftClientCA, cis + "/apiserver-kubelet-client.crt", cis + "/apiserver-kubelet-client.key", staticpod.KubeadmClientCA},
 		},
 		"directory of the CIS text beside rubbish": {
 			files: map[string]string{staticpod.OpenShiftManifest: `{"kind":"Job"}`, cis + "/tls.key": "", staticpod.OpenShiftClientCA: ""},
 			want: seen{
-				How: want, Manifest: staticpod.OpenShiftManifest, ParseErr: `it is a "Job", not a Pod`,
+				How: want, Manifest: staticpod.OpenShiftManifest, ParseErr: "its kind is another one than Pod",
 				Certificate: cis + "/tls.crt", Key: cis + "/tls.key", ClientCA: staticpod.OpenShiftClientCA,
 			},
-			paths: []string{staticpod.OpenShiftManifest, staticpod.KubeadmManifest, cis + "/tls.crt", cis + "/tls.key", staticpod.OpenShiftClientCA},
+			paths: []string{staticpod.OpenShiftManifest, staticpod.KubeadmManifest, cis + "/tls.crt", cis + "/tls.key", staticpod.OpenShiftClientCA, cis + "/apiserver-kubelet-client.crt", cis + "/apiserver-kubelet-client.key", staticpod.KubeadmClientCA},
 		},
 		"directory of the CIS text beside a usable manifest": {
 			files: map[string]string{staticpod.KubeadmManifest: usable, cis + "/tls.crt": "", cis + "/tls.key": ""},
@@ -509,7 +521,7 @@ func TestDiscoverConfig(t *testing.T) {
 			s.ConfigErr = "open host/a/config.yaml: file does not exist"
 		})},
 		"another kind": {words: []string{configFlag + "/a/config.yaml"}, config: `{"kind":"Pod"}`, want: with(func(s *seen) {
-			s.ConfigErr = `it is a "Pod", not a KubeAPIServerConfig`
+			s.ConfigErr = "its kind is another one than KubeAPIServerConfig"
 		})},
 		"empty": {words: []string{configFlag + "/a/config.yaml"}, config: "\n", want: with(func(s *seen) { s.ConfigErr = "it is empty" })},
 		"too large": {words: []string{configFlag + "/a/config.yaml"}, config: strings.Repeat("x", kubeapiserver.MaxConfigBytes+1), want: with(func(s *seen) {
@@ -549,6 +561,27 @@ func TestDiscoverConfig(t *testing.T) {
 	}
 }
 
+// TestNoPath: what is configured instead of a path may be the key itself, and
+// is shown to nobody.
+func TestNoPath(t *testing.T) {
+	const marker = "c2VjcmV0"
+	for name, value := range map[string]string{
+		"a key":     "-----BEGIN-PRIVATE-KEY-----" + marker,
+		"two lines": "/a/" + marker + "\u0001",
+		"long":      "/a/" + strings.Repeat(marker, 1000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			layout := staticpod.Discover(host(map[string]string{staticpod.OpenShiftManifest: manifest(t, nil, keyFlag+value)}), "")
+			if layout.Key.Err == nil || layout.Key.Err.Error() != "what is configured is no path" {
+				t.Errorf("error: %v", layout.Key.Err)
+			}
+			if shown := fmt.Sprintf("%+v", see(layout)) + fmt.Sprint(layout.Paths()); strings.Contains(shown, marker) {
+				t.Errorf("it is shown: %s", shown)
+			}
+		})
+	}
+}
+
 // TestPaths: what was looked for in vain decides, too, and a path of the
 // container is none of the host.
 func TestPaths(t *testing.T) {
@@ -560,7 +593,7 @@ func TestPaths(t *testing.T) {
 	}{
 		"no manifest":         {want: append(slices.Clone(manifests), staticpod.CISDirectory)},
 		"an unusable one":     {files: map[string]string{staticpod.KubeadmManifest: "{}"}, want: append(slices.Clone(manifests), staticpod.CISDirectory)},
-		"a directory, no CAs": {directory: "/pki", want: []string{"/pki/tls.crt", "/pki/tls.key", staticpod.OpenShiftClientCA, staticpod.KubeadmClientCA}},
+		"a directory, no CAs": {directory: "/pki", want: []string{"/pki/tls.crt", "/pki/tls.key", staticpod.OpenShiftClientCA, "/pki/apiserver-kubelet-client.crt", "/pki/apiserver-kubelet-client.key", staticpod.KubeadmClientCA}},
 		"configuration under no mount": {
 			files: map[string]string{staticpod.OpenShiftManifest: manifest(t, nil, configFlag+"/c/config.yaml")},
 			want:  append(slices.Clone(manifests), staticpod.OpenShiftClientCA),

@@ -283,7 +283,7 @@ func TestScan(t *testing.T) {
 		"directory as told, not there":     {options: scan.Options{Directory: "/none"}, want: []string{"CertificateMissing /none/tls.crt" + missing, "KeyMissing /none/tls.key" + keyMissing}},
 		"directory as told, no CA": {pair: &strange, options: scan.Options{Directory: directory}, change: func(t *testing.T, n node) {
 			must(t, os.Remove(n.Root+clientCA))
-		}},
+		}, want: []string{noCA + "it cannot be read: open " + clientCA + ": no such file or directory"}},
 		"CA as told": {pair: &strange, options: scan.Options{ClientCA: "/srv/ca.crt"}, change: func(t *testing.T, n node) {
 			put(t, n.Root+"/srv/ca.crt", foreign.PEM())
 		}},
