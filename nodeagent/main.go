@@ -101,6 +101,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if config.once {
 		guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host, askedNow(ctx, config.kubelet), options, now) }
 		snapshot := guard.Settled(ctx)
+		if ctx.Err() != nil {
+			log.Error("Interrupted before what is found has settled")
+			return exitFailed
+		}
 		if err := evidence.Write(stdout, config.output, document(snapshot, config)); err != nil {
 			log.Error("Report not written", "err", err)
 			return exitFailed

@@ -46,6 +46,8 @@ type options struct {
 	audit                       bool
 	guard, namespace, lease     string
 	guardPatience               time.Duration
+	ownSecret, registration     string
+	servingNames                []string
 	address                     string
 	shutdownDelay               time.Duration
 	healthAddress               string
@@ -62,6 +64,9 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.SetOutput(io.Discard) // the caller prints the error, once
 	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
 	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with tls.crt and tls.key of this server")
+	flags.StringVar(&o.ownSecret, "self-managed-cert", "", "`name` of a Secret in --namespace: issue the serving certificate, keep it there, write it to --cert-dir, and register its CA (default: others write --cert-dir)")
+	flags.StringVar(&o.registration, "webhook-configuration", "kubelet-https-guard", "`name` of the ValidatingWebhookConfiguration to register that CA with")
+	names := flags.String("serving-names", "", "`names` and IP addresses, with commas between them, that API servers reach this server at")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
 	flags.BoolVar(&o.audit, "audit", true, "look at what is stored, too, in one of the processes that share a Lease")
 	flags.StringVar(&o.guard, "guard", "", "`file` with the webhook configuration and policies as they were installed, for the audit to compare (default: it does not)")
@@ -89,6 +94,12 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		return o, nil
 	case o.certDir == "":
 		return options{}, errors.New("--cert-dir is not set")
+	}
+	if *names != "" {
+		o.servingNames = strings.Split(*names, ",")
+	}
+	if o.ownSecret != "" && (len(o.servingNames) == 0 || slices.Contains(o.servingNames, "") || o.namespace == "") {
+		return options{}, errors.New("--self-managed-cert needs --serving-names and --namespace")
 	}
 	_, port, err := net.SplitHostPort(o.address)
 	if err != nil {

@@ -23,7 +23,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/dynamic"
+	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -33,6 +35,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/servingcert"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
@@ -100,9 +103,13 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	defer delivered()
 	var deliverer errgroup.Group
 	var auditing func(context.Context)
+	var keeping func(context.Context, chan<- struct{})
 	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
+		if options.ownSecret != "" {
+			return fmt.Errorf("keep the serving certificate: %w", err)
+		}
 		log.Info("No API server known, telling in the log only")
 	case err != nil:
 		return err
@@ -121,6 +128,9 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		}
 		config.bundles = newBundles(delivery, objects, log)
 		config.Protected() // so that the bundles are known when the first request comes
+		if keeping, err = newKeeper(client, options, log); err != nil {
+			return err
+		}
 		if auditing, err = newAudit(client, objects, options, config, tellers, meter, log); err != nil {
 			return err
 		}
@@ -131,11 +141,20 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		Protected: config.Protected, OverridesAction: config.OverridesAction,
 		Teller: tellers, Meter: meter, Log: log, Now: time.Now,
 	}})
+	group, ctx := errgroup.WithContext(ctx)
+	if keeping != nil {
+		ready := make(chan struct{})
+		group.Go(func() error { keeping(ctx, ready); return nil })
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return group.Wait()
+		}
+	}
 	server, err := tlsserver.New(options.certDir, mux, options.shutdownDelay, time.Now, log)
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp", options.address)
 	if err != nil {
@@ -164,6 +183,27 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	err = group.Wait()
 	delivered()
 	return errors.Join(err, deliverer.Wait())
+}
+
+// newKeeper keeps the serving certificate; nil where others do.
+func newKeeper(client *rest.Config, options options, log *slog.Logger) (func(context.Context, chan<- struct{}), error) {
+	if options.ownSecret == "" {
+		return nil, nil
+	}
+	core, err := coreclient.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the serving certificate: %w", err)
+	}
+	registration, err := admissionv1.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the serving certificate: %w", err)
+	}
+	keeper := servingcert.Keeper{
+		Secrets: core.Secrets(options.namespace), Webhooks: registration.ValidatingWebhookConfigurations(),
+		Secret: options.ownSecret, Configuration: options.registration, Names: options.servingNames, Directory: options.certDir,
+		Issue: servingcert.Issue, Now: time.Now, Log: log,
+	}
+	return keeper.Run, nil
 }
 
 // newAudit is the audit, to be run; nil where there is to be none.

@@ -31,6 +31,7 @@ func TestUsage(t *testing.T) {
 		"port too large": {[]string{"--cert-dir", "d", "--bind-address", ":65536"}, `--bind-address: port "65536" is not between 0 and 65535`},
 		"port no number": {[]string{"--cert-dir", "d", "--bind-address", ":https"}, `--bind-address: port "https" is not between 0 and 65535`},
 		"delay too long": {[]string{"--cert-dir", "d", "--shutdown-delay", "61s"}, "--shutdown-delay 1m1s is not between 0 and a minute"},
+		"no names":       {[]string{"--cert-dir", "d", "--self-managed-cert", "s", "--namespace", "n"}, "--self-managed-cert needs --serving-names and --namespace"},
 		"log format":     {[]string{"--cert-dir", "d", "--log-format", "xml"}, `--log-format: log format "xml" is neither json nor text`},
 	}
 	for name, c := range cases {

@@ -345,18 +345,28 @@ func (r *Rig) here() []string {
 	}
 }
 
+// FreePort is a port of this machine that nobody listens on.
+func FreePort(ctx context.Context) (int, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	address, _ := listener.Addr().(*net.TCPAddr) // a TCP listener has no other
+	return address.Port, listener.Close()
+}
+
+// LaunchWebhook starts another webhook, as the cluster's administrator.
+func (r *Rig) LaunchWebhook(name string, args ...string) (*Process, error) {
+	return r.processes.launch(r.Path(name+".log"), r.binary("webhook"), append([]string{"--kubeconfig", r.Kubeconfig, "--health-bind-address", "0", "--shutdown-delay", "0s"}, args...)...)
+}
+
 // InstallGuard applies the chart's registration and rights, and starts the
 // webhook with them. It returns when the API server asks the webhook.
 func (r *Rig) InstallGuard(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("find a free port: %w", err)
-	}
-	address, _ := listener.Addr().(*net.TCPAddr) // a TCP listener has no other
-	r.port = address.Port
-	if err := listener.Close(); err != nil {
+	var err error
+	if r.port, err = FreePort(ctx); err != nil {
 		return err
 	}
 	rights, err := r.render(ctx, r.here(), "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
