@@ -42,6 +42,10 @@ test-unit: ## Run the tests that need neither an API server nor a linter
 test-rotation: ## Rotate certificates 2000 times in every way, with faults, under the agent's eyes (some minutes)
 	go test ./test/rotation -count=1 -v -timeout 60m -rotations 2000
 
+.PHONY: bench-webhook
+bench-webhook: ## Measure admission, side by side with a webhook that lets all pass
+	@go run ./test/bench/webhook
+
 .PHONY: bench-agent
 bench-agent: ## Measure the agent: memory, idle CPU, how soon it tells
 	@go run ./test/bench/agent

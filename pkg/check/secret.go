@@ -65,25 +65,40 @@ type protectedSecret struct {
 	pair   KeyPair
 }
 
-// SecretFindings checks a Secret; nil means that it does not exist, so that
+// SecretVerdict is what is to be said of a Secret at one moment.
+type SecretVerdict struct {
+	Findings []finding.Finding
+	// Leaf is the certificate in it, nil where none can be read.
+	Leaf *x509.Certificate
+	// Until is the next moment from which the findings may differ although the
+	// Secret is the same; zero where they will not.
+	Until time.Time
+}
+
+// JudgeSecret checks a Secret; nil means that it does not exist, so that
 // create, update and delete are all the difference between two calls.
-func SecretFindings(want SecretExpectation, stored *Secret, now time.Time) []finding.Finding {
+func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVerdict {
 	facts := protectedSecret{want: want, stored: stored}
 	if stored == nil {
 		// Of a Secret that is not there only that can be said.
-		return runAll(secretChecks()[:1], facts, now)
+		return SecretVerdict{Findings: runAll(secretChecks()[:1], facts, now)}
 	}
-	facts.pair = SecretPair(want, stored)
-	return finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...))
-}
-
-// SecretPair is the pair in a Secret that exists.
-func SecretPair(want SecretExpectation, stored *Secret) KeyPair {
-	return NewKeyPair(
+	facts.pair = NewKeyPair(
 		Source{At: want.at("tls.crt"), Data: stored.Certificate},
 		Source{At: want.at("tls.key"), Data: stored.Key},
 		Expectation{Usage: want.Usage, Roots: want.Roots, ExpiringFraction: want.ExpiringFraction},
 	)
+	verdict := SecretVerdict{
+		Findings: finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...)),
+		Leaf:     facts.pair.Leaf(),
+	}
+	verdict.Until, _ = facts.pair.NextChange(now)
+	return verdict
+}
+
+// SecretFindings are those of [JudgeSecret].
+func SecretFindings(want SecretExpectation, stored *Secret, now time.Time) []finding.Finding {
+	return JudgeSecret(want, stored, now).Findings
 }
 
 func secretChecks() []check[protectedSecret] {

@@ -85,16 +85,22 @@ func NewCA(commonName string) *CA { return NewCAAround(commonName, Now()) }
 // NewCAAround makes a self-signed CA that holds for ten years around a moment:
 // for programs of today that look at its certificates.
 func NewCAAround(commonName string, moment time.Time) *CA {
-	return newCA(commonName, moment)
+	return newCA(ECDSA, commonName, moment)
+}
+
+// NewRSACAAround makes one with an RSA key, as OpenShift's are unless told
+// otherwise.
+func NewRSACAAround(commonName string, moment time.Time) *CA {
+	return newCA(RSA, commonName, moment)
 }
 
 // NewCAFor makes one like [NewCA] that is only for some uses.
 func NewCAFor(commonName string, uses ...x509.ExtKeyUsage) *CA {
-	return newCA(commonName, Now(), uses...)
+	return newCA(ECDSA, commonName, Now(), uses...)
 }
 
-func newCA(commonName string, moment time.Time, uses ...x509.ExtKeyUsage) *CA {
-	key := newKey(ECDSA)
+func newCA(kind KeyKind, commonName string, moment time.Time, uses ...x509.ExtKeyUsage) *CA {
+	key := newKey(kind)
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: commonName},
 		NotBefore: moment.AddDate(-5, 0, 0), NotAfter: moment.AddDate(5, 0, 0),

@@ -69,6 +69,9 @@ type Process struct {
 	offset  int64      // of the log, behind what was waited for
 }
 
+// PID is the number of the process.
+func (p *Process) PID() int { return p.command.Process.Pid }
+
 // launch starts a program with its log in a file.
 func (p *processes) launch(log, program string, args ...string) (*Process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -95,7 +95,7 @@ func Start(ctx context.Context, options Options) (*Rig, error) {
 	r := &Rig{
 		options: options, processes: newProcesses(options.Detach),
 		ca:        pkitest.NewCAAround("kubelet-https-guard rig", now),
-		ServiceCA: pkitest.NewCAAround(fmt.Sprintf("openshift-service-serving-signer@%d", now.Unix()), now),
+		ServiceCA: pkitest.NewRSACAAround(fmt.Sprintf("openshift-service-serving-signer@%d", now.Unix()), now),
 	}
 	if absErr != nil {
 		return r, absErr
@@ -353,6 +353,20 @@ func FreePort(ctx context.Context) (int, error) {
 	}
 	address, _ := listener.Addr().(*net.TCPAddr) // a TCP listener has no other
 	return address.Port, listener.Close()
+}
+
+// WebhookAddress is where the webhook serves; its certificate's files are in the
+// directory.
+func (r *Rig) WebhookAddress() (address, certDir string) {
+	return fmt.Sprintf("127.0.0.1:%d", r.port), r.Path("webhook", "tls")
+}
+
+// CABundle is what the API server knows the webhook by, PEM.
+func (r *Rig) CABundle() []byte { return r.ca.PEM() }
+
+// Launch starts another program, with its log in NAME.log.
+func (r *Rig) Launch(name, program string, args ...string) (*Process, error) {
+	return r.processes.launch(r.Path(name+".log"), program, args...)
 }
 
 // LaunchWebhook starts another webhook, as the cluster's administrator.

@@ -115,16 +115,19 @@ func (a *Agent) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// Memory is an agent's resident memory, in bytes.
+// Memory is a process's resident memory, in bytes.
 type Memory struct {
 	// Now, of it Anonymous; the rest are pages of the program itself, which the
 	// kernel can take back. Most is the most there was.
 	Now, Anonymous, Most int64
 }
 
-// Memory asks the kernel (proc_pid_status(5)).
-func (a *Agent) Memory() (m Memory, err error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.command.Process.Pid))
+// Memory is that of the agent.
+func (a *Agent) Memory() (Memory, error) { return MemoryOf(a.command.Process.Pid) }
+
+// MemoryOf asks the kernel for that of a process (proc_pid_status(5)).
+func MemoryOf(pid int) (m Memory, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return m, err
 	}

@@ -85,17 +85,20 @@ func warnings(introduced []finding.Finding) []string {
 	return all
 }
 
+// Judge says what is wrong with a Secret: [check.JudgeSecret], or who remembers
+// what it said.
+type Judge func(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretVerdict
+
 // Decide decides on a change of a protected Secret.
-func Decide(want check.SecretExpectation, change Change, now time.Time) Decision {
+func Decide(judge Judge, want check.SecretExpectation, change Change, now time.Time) Decision {
 	// The Service that the stored Secret is renewed for is the one that it has
 	// to stay with.
 	want.ServiceUID = check.AttachedTo(want, change.Old)
+	before := judge(want, change.Old, now)
 	// Where nothing could be read, the notes of its validity were of no account;
 	// who repairs the data is not held up by them.
-	want.IgnoreNotes = change.Old != nil && check.SecretPair(want, change.Old).Leaf() == nil
-	introduced, _ := finding.Diff(
-		check.SecretFindings(want, change.Old, now),
-		check.SecretFindings(want, change.New, now))
+	want.IgnoreNotes = change.Old != nil && before.Leaf == nil
+	introduced, _ := finding.Diff(before.Findings, judge(want, change.New, now).Findings)
 	violations := finding.OfSeverity(introduced, finding.Violation)
 	decision := Decision{Introduced: introduced}
 

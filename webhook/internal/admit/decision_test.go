@@ -149,7 +149,7 @@ func TestDecide(t *testing.T) {
 			if user == "" {
 				user = administrator
 			}
-			d := admit.Decide(servingCert(), admit.Change{User: user, Old: c.old, New: c.new}, now)
+			d := admit.Decide(check.JudgeSecret, servingCert(), admit.Change{User: user, Old: c.old, New: c.new}, now)
 			got := "refuse"
 			if d.Allowed {
 				got = "allow"
@@ -218,7 +218,7 @@ func TestMessages(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if d := cmp.Diff(c.want, admit.Decide(servingCert(), c.change, now).Message); d != "" {
+			if d := cmp.Diff(c.want, admit.Decide(check.JudgeSecret, servingCert(), c.change, now).Message); d != "" {
 				t.Errorf("message (-want +got):\n%s", d)
 			}
 		})

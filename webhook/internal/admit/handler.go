@@ -3,6 +3,7 @@
 package admit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 	sigsjson "sigs.k8s.io/json"
@@ -45,6 +45,8 @@ type Meter interface {
 type Handler struct {
 	// Protected are the Secrets that are guarded now; all others pass.
 	Protected func() []Protected
+	// Judge is asked about each Secret.
+	Judge Judge
 	// OverridesAction is for what people lay over the kube-apiserver's
 	// configuration.
 	OverridesAction func() Action
@@ -112,6 +114,9 @@ func (h *Handler) decide(request admission.Request, now time.Time) (verdict, err
 	if request.SubResource != "" {
 		return verdict{}, fmt.Errorf("the request is about the subresource %s, on which nothing is decided here", quote(request.SubResource))
 	}
+	if request.Operation == admissionv1.Update && len(request.Object.Raw) > 0 && bytes.Equal(request.Object.Raw, request.OldObject.Raw) {
+		return verdict{decision: Decision{Allowed: true}}, nil // it introduces nothing
+	}
 	switch kind := request.Kind; {
 	case kind.Group == "" && kind.Version == "v1" && kind.Kind == "Secret":
 		return h.secret(request, now)
@@ -126,7 +131,7 @@ func (h *Handler) decide(request admission.Request, now time.Time) (verdict, err
 // the old object, never of the request: in a delete of a collection
 // request.name is empty (k8s.io/apiserver pkg/endpoints/handlers/delete.go).
 func (h *Handler) secret(request admission.Request, now time.Time) (verdict, error) {
-	before, after, err := sides[corev1.Secret](request)
+	before, after, err := sides[facts.Secret](request)
 	if err != nil {
 		return verdict{}, err
 	}
@@ -135,11 +140,11 @@ func (h *Handler) secret(request admission.Request, now time.Time) (verdict, err
 		object = before
 	}
 	for _, p := range h.Protected() {
-		if p.Namespace == request.Namespace && p.Name == object.Name {
-			change := Change{User: request.UserInfo.Username, Old: facts.Secret(before), New: facts.Secret(after)}
+		if p.Namespace == request.Namespace && p.Name == object.Metadata.Name {
+			change := Change{User: request.UserInfo.Username, Old: before.Facts(), New: after.Facts()}
 			return verdict{
-				object:   report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: object.Name, UID: string(object.UID)},
-				decision: Decide(p.SecretExpectation, change, now).spare(p.Action),
+				object:   report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: p.Name, UID: object.Metadata.UID},
+				decision: Decide(h.Judge, p.SecretExpectation, change, now).spare(p.Action),
 			}, nil
 		}
 	}

@@ -45,6 +45,7 @@ func (d decisions) Decided(operation, decision, reason string, _ time.Duration) 
 
 func handler(told *notices) *admit.Handler {
 	return &admit.Handler{
+		Judge:     admit.NewMemory().Judge,
 		Protected: func() []admit.Protected { return []admit.Protected{{SecretExpectation: servingCert()}} }, OverridesAction: func() admit.Action { return admit.Deny },
 		Teller: told, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return pkitest.Now() },

@@ -177,21 +177,18 @@ func (l *looking) secret(want check.SecretExpectation) {
 			want.ServiceUID = string(known.Live.GetUID())
 		}
 	}
-	secret, err := decode[corev1.Secret](s)
+	secret, err := decode[facts.Secret](s)
 	if err != nil {
 		return // the API server stores no such Secret
 	}
-	stored := facts.Secret(secret)
-	findings := check.SecretFindings(want, stored, l.At)
-	l.found(fromStored, o, findings...)
-	certificate := report.Certificate{Role: want.Namespace + "/" + want.Name, At: o.At() + " tls.crt"}
-	if stored != nil {
-		pair := check.SecretPair(want, stored)
-		certificate.Leaf = pair.Leaf()
-		certificate.Sound = pair.Leaf() != nil && len(finding.OfSeverity(findings, finding.Violation)) == 0
-		if next, ok := pair.NextChange(l.At); ok && (l.Next.IsZero() || next.Before(l.Next)) {
-			l.Next = next
-		}
+	verdict := check.JudgeSecret(want, secret.Facts(), l.At)
+	l.found(fromStored, o, verdict.Findings...)
+	if until := verdict.Until; !until.IsZero() && (l.Next.IsZero() || until.Before(l.Next)) {
+		l.Next = until
+	}
+	certificate := report.Certificate{
+		Role: want.Namespace + "/" + want.Name, At: o.At() + " tls.crt", Leaf: verdict.Leaf,
+		Sound: verdict.Leaf != nil && len(finding.OfSeverity(verdict.Findings, finding.Violation)) == 0,
 	}
 	l.Certificates = append(l.Certificates, certificate)
 	l.about[finding.ID{Location: certificate.At}] = s.Reference(o)

@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
@@ -23,20 +21,39 @@ const (
 	KubeAPIServerName = "cluster"
 )
 
-// Secret are the facts of a Secret; nil of none.
-func Secret(secret *corev1.Secret) *check.Secret {
-	if secret == nil {
+// Secret is the little of a Secret that is looked at, as JSON has it. Decoding
+// no more than that spares the time and the memory of what else is in it.
+type Secret struct {
+	Metadata struct {
+		Name            string            `json:"name"`
+		UID             string            `json:"uid"`
+		Annotations     map[string]string `json:"annotations"`
+		OwnerReferences []struct {
+			APIVersion string `json:"apiVersion"`
+			Kind       string `json:"kind"`
+			Name       string `json:"name"`
+			UID        string `json:"uid"`
+		} `json:"ownerReferences"`
+	} `json:"metadata"`
+	Type      string `json:"type"`
+	Immutable *bool  `json:"immutable"`
+	Data      struct {
+		Certificate []byte `json:"tls.crt"`
+		Key         []byte `json:"tls.key"`
+	} `json:"data"`
+}
+
+// Facts are what the checks take; nil of none.
+func (s *Secret) Facts() *check.Secret {
+	if s == nil {
 		return nil
 	}
 	reduced := &check.Secret{
-		Type:        string(secret.Type),
-		Certificate: secret.Data[corev1.TLSCertKey],
-		Key:         secret.Data[corev1.TLSPrivateKeyKey],
-		Immutable:   secret.Immutable != nil && *secret.Immutable,
-		Annotations: secret.Annotations,
+		Type: s.Type, Certificate: s.Data.Certificate, Key: s.Data.Key,
+		Immutable: s.Immutable != nil && *s.Immutable, Annotations: s.Metadata.Annotations,
 	}
-	for _, o := range secret.OwnerReferences {
-		reduced.Owners = append(reduced.Owners, check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)})
+	for _, o := range s.Metadata.OwnerReferences {
+		reduced.Owners = append(reduced.Owners, check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: o.UID})
 	}
 	return reduced
 }

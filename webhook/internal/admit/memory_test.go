@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admit_test
+
+import (
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+)
+
+// TestMemory: whatever was asked before, and at whatever moment, it says what
+// the catalogue says.
+func TestMemory(t *testing.T) {
+	ca, foreign := pkitest.NewCA("service-ca"), pkitest.NewCA("foreign")
+	now := pkitest.Now()
+	pair := ca.Issue(pkitest.ServingCert().Valid(now, now.Add(100*time.Hour)))
+	other := ca.Issue(pkitest.ServingCert())
+	base := func(change func(want *check.SecretExpectation, s *check.Secret)) (check.SecretExpectation, *check.Secret) {
+		want := servingCert()
+		want.Roots = []*x509.Certificate{ca.Certificate}
+		s := &check.Secret{
+			Type: "kubernetes.io/tls", Certificate: pair.Certificate, Key: pair.Key,
+			Annotations: map[string]string{
+				"service.alpha.openshift.io/originating-service-name": "api", "service.alpha.openshift.io/originating-service-uid": "uid-1",
+				"service.alpha.openshift.io/expiry": "2099-01-01T00:00:00Z",
+			},
+			Owners: []check.Owner{{APIVersion: "v1", Kind: "Service", Name: "api", UID: "uid-1"}},
+		}
+		change(&want, s)
+		return want, s
+	}
+	changes := map[string]func(want *check.SecretExpectation, s *check.Secret){
+		"nothing":       func(*check.SecretExpectation, *check.Secret) {},
+		"type":          func(_ *check.SecretExpectation, s *check.Secret) { s.Type = "Opaque" },
+		"certificate":   func(_ *check.SecretExpectation, s *check.Secret) { s.Certificate = other.Certificate },
+		"key":           func(_ *check.SecretExpectation, s *check.Secret) { s.Key = other.Key },
+		"immutable":     func(_ *check.SecretExpectation, s *check.Secret) { s.Immutable = true },
+		"no annotation": func(_ *check.SecretExpectation, s *check.Secret) { s.Annotations = nil },
+		"annotation": func(_ *check.SecretExpectation, s *check.Secret) {
+			s.Annotations["service.beta.openshift.io/originating-service-name"] = "x"
+		},
+		"owner's UID":  func(_ *check.SecretExpectation, s *check.Secret) { s.Owners[0].UID = "uid-2" },
+		"owner's kind": func(_ *check.SecretExpectation, s *check.Secret) { s.Owners[0].Kind = "Pod" },
+		"owner beside": func(_ *check.SecretExpectation, s *check.Secret) {
+			s.Owners = append(s.Owners, check.Owner{Kind: "Pod"})
+		},
+		"roots": func(want *check.SecretExpectation, _ *check.Secret) {
+			want.Roots = []*x509.Certificate{foreign.Certificate}
+		},
+		"no roots":      func(want *check.SecretExpectation, _ *check.Secret) { want.Roots = nil },
+		"usage":         func(want *check.SecretExpectation, _ *check.Secret) { want.Usage = x509.ExtKeyUsageClientAuth },
+		"names":         func(want *check.SecretExpectation, _ *check.Secret) { want.DNSNames = []string{"elsewhere"} },
+		"manager":       func(want *check.SecretExpectation, _ *check.Secret) { want.ManagedBy = "" },
+		"Service":       func(want *check.SecretExpectation, _ *check.Secret) { want.Service = "other" },
+		"Service's UID": func(want *check.SecretExpectation, _ *check.Secret) { want.ServiceUID = "uid-9" },
+		"notes":         func(want *check.SecretExpectation, _ *check.Secret) { want.IgnoreNotes = true },
+		"fraction":      func(want *check.SecretExpectation, _ *check.Secret) { want.ExpiringFraction = 0.9 },
+		"another":       func(want *check.SecretExpectation, _ *check.Secret) { want.Name = "another" },
+	}
+	memory := admit.NewMemory()
+	// Before, within, soon before its end, after, and back: clocks are set.
+	for _, after := range []time.Duration{-time.Hour, 0, time.Hour, 86 * time.Hour, 101 * time.Hour, time.Hour, -time.Hour, 86 * time.Hour} {
+		for range 2 {
+			for name, change := range changes {
+				want, s := base(change)
+				when := now.Add(after)
+				if d := cmp.Diff(check.SecretFindings(want, s, when), memory.Judge(want, s, when).Findings); d != "" {
+					t.Errorf("%s, after %s (-catalogue +memory):\n%s", name, after, d)
+				}
+			}
+		}
+	}
+	if d := cmp.Diff([]finding.Reason{finding.SecretMissing}, []finding.Reason{memory.Judge(servingCert(), nil, now).Findings[0].Reason}); d != "" {
+		t.Error(d)
+	}
+}
