@@ -193,6 +193,7 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 			served()
 			return fmt.Errorf("serve health: %w", err)
 		}
+		log.Info("Serving health", "address", health.Addr().String())
 		group.Go(func() error { return report.Serve(serving, health, registry, server.Ready, alive) })
 	}
 	log.Info("Started", "version", version.String())
