@@ -127,15 +127,6 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	elsewhereRequest.DNSNames = []string{"api.elsewhere.svc"}
 	elsewhere := issue(elsewhereRequest)
 	encrypted, _ := pkitest.EncryptedKeys()
-	holding := func(p pkitest.Pair) func(*corev1.Secret) {
-		return func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = p.Certificate, p.Key }
-	}
-	jsonPatch := func(key string, value []byte) attempt {
-		return patch(types.JSONPatchType, fmt.Sprintf(`[{"op":"replace","path":"/data/%s","value":%q}]`, key, base64Of(value)))
-	}
-	mergePatch := func(kind types.PatchType, key string, value []byte) attempt {
-		return patch(kind, fmt.Sprintf(`{"data":{%q:%q}}`, key, base64Of(value)))
-	}
 	apply := func(fields string) attempt {
 		return patchWith(types.ApplyYAMLPatchType, fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q},%s}`, name, fields),
 			metav1.PatchOptions{FieldManager: "mallory", Force: new(true)})
@@ -155,40 +146,21 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	label := patch(types.MergePatchType, `{"metadata":{"labels":{"doomed":"yes"}}}`)
 	finalizer := patch(types.MergePatchType, `{"metadata":{"finalizers":["example.com/mine"]}}`)
 
-	return map[string]bypass{
-		// What it holds, by each verb.
+	table := map[string]bypass{
+		// What it holds.
 		"PUT without certificate":       {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = nil }), "CertificateMissing (tls.crt)", policySees},
 		"PUT without key":               {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "KeyMissing (tls.key)", policySees},
-		"PUT without both":              {put(good, func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = nil, nil }), "KeyMissing (tls.key)", policySees},
 		"PUT white space":               {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("\n") }), "CertificateMissing (tls.crt)", webhookSees},
 		"PUT garbage for certificate":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }), "CertificateUnparsable (tls.crt)", webhookSees},
 		"PUT garbage for key":           {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "KeyUnparsable (tls.key)", webhookSees},
 		"PUT nearly 1 MiB of garbage":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte(strings.Repeat("x", 1000<<10)) }), "CertificateUnparsable (tls.crt)", webhookSees},
-		"PUT an encrypted key":          {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = encrypted }), "KeyUnparsable (tls.key)", webhookSees},
 		"PUT the key for a certificate": {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = good.Key }), "CertificateUnparsable (tls.crt)", webhookSees},
-		"PUT another pair's key":        {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = other.Key }), "KeyMismatch (tls.key)", webhookSees},
-		"PUT an expired pair":           {put(good, holding(expired)), "CertificateExpired (tls.crt)", webhookSees},
-		"PUT a pair of tomorrow":        {put(good, holding(future)), "CertificateNotYetValid (tls.crt)", webhookSees},
-		"PUT a client's pair":           {put(good, holding(client)), "WrongKeyUsage (tls.crt)", webhookSees},
-		"PUT another server's pair":     {put(good, holding(elsewhere)), "DNSNameMissing (tls.crt)", webhookSees},
-		"PUT a foreign CA's pair":       {put(good, holding(foreign)), "UntrustedIssuer (tls.crt)", webhookSees},
 		"PUT garbage behind the certificate": {put(good, func(s *corev1.Secret) {
 			s.Data["tls.crt"] = good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n"))
 		}), "ChainUnparsable (tls.crt)", webhookSees},
 		"the other Secret, a foreign CA's pair":  {kubeletClient(foreignClient, func(*corev1.Secret) {}), "UntrustedIssuer (tls.crt)", webhookSees},
-		"JSON patch, empty":                      {jsonPatch("tls.crt", nil), "CertificateMissing (tls.crt)", policySees},
 		"JSON patch, null":                       {patch(types.JSONPatchType, `[{"op":"replace","path":"/data/tls.crt","value":null}]`), "CertificateMissing (tls.crt)", policySees},
-		"JSON patch, garbage":                    {jsonPatch("tls.crt", []byte("garbage")), "CertificateUnparsable (tls.crt)", webhookSees},
-		"JSON patch, another's key":              {jsonPatch("tls.key", other.Key), "KeyMismatch (tls.key)", webhookSees},
-		"JSON patch, expired":                    {jsonPatch("tls.crt", expired.Certificate), "CertificateExpired (tls.crt)", webhookSees},
-		"merge patch, empty":                     {mergePatch(types.MergePatchType, "tls.key", nil), "KeyMissing (tls.key)", policySees},
-		"merge patch, garbage":                   {mergePatch(types.MergePatchType, "tls.key", []byte("garbage")), "KeyUnparsable (tls.key)", webhookSees},
-		"merge patch, a foreign certificate":     {mergePatch(types.MergePatchType, "tls.crt", foreign.Certificate), "UntrustedIssuer (tls.crt)", webhookSees},
-		"strategic patch, empty":                 {mergePatch(types.StrategicMergePatchType, "tls.key", nil), "KeyMissing (tls.key)", policySees},
-		"strategic patch, an encrypted key":      {mergePatch(types.StrategicMergePatchType, "tls.key", encrypted), "KeyUnparsable (tls.key)", webhookSees},
 		"stringData, garbage":                    {patch(types.MergePatchType, `{"stringData":{"tls.key":"garbage"}}`), "KeyUnparsable (tls.key)", webhookSees},
-		"server-side apply, empty":               {apply(`"data":{"tls.crt":""}`), "CertificateMissing (tls.crt)", policySees},
-		"server-side apply, another's key":       {apply(fmt.Sprintf(`"data":{"tls.key":%q}`, base64Of(other.Key))), "KeyMismatch (tls.key)", webhookSees},
 		"server-side apply, immutable":           {apply(`"immutable":true`), "RotationDetached (immutable)", policySees},
 		"a dry run":                              {patchWith(types.MergePatchType, `{"data":{"tls.key":""}}`, metav1.PatchOptions{DryRun: []string{"All"}}), "KeyMissing (tls.key)", policySees},
 		"PUT another type":                       {put(good, func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }), "field is immutable", serverSees},
@@ -261,6 +233,35 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 		"applied again as Opaque": {then(allow(soon()), deleteWith(metav1.DeleteOptions{}),
 			apply(fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key)))), "WrongSecretType (type)", policySees},
 	}
+	// Each bad pair by each verb.
+	for what, value := range map[string]struct {
+		certificate, key []byte
+		reason           string
+		seen             sight
+	}{
+		"empty":            {nil, nil, "CertificateMissing (tls.crt)", policySees},
+		"garbage":          {[]byte("garbage"), []byte("garbage"), "CertificateUnparsable (tls.crt)", webhookSees},
+		"a mismatch":       {good.Certificate, other.Key, "KeyMismatch (tls.key)", webhookSees},
+		"expired":          {expired.Certificate, expired.Key, "CertificateExpired (tls.crt)", webhookSees},
+		"of tomorrow":      {future.Certificate, future.Key, "CertificateNotYetValid (tls.crt)", webhookSees},
+		"a client's":       {client.Certificate, client.Key, "WrongKeyUsage (tls.crt)", webhookSees},
+		"of another name":  {elsewhere.Certificate, elsewhere.Key, "DNSNameMissing (tls.crt)", webhookSees},
+		"of a foreign CA":  {foreign.Certificate, foreign.Key, "UntrustedIssuer (tls.crt)", webhookSees},
+		"an encrypted key": {good.Certificate, encrypted, "KeyUnparsable (tls.key)", webhookSees},
+	} {
+		data := fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(value.certificate), base64Of(value.key))
+		for verb, do := range map[string]attempt{
+			"PUT": put(good, func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = value.certificate, value.key }),
+			"JSON patch": patch(types.JSONPatchType, fmt.Sprintf(`[{"op":"replace","path":"/data/tls.crt","value":%q},{"op":"replace","path":"/data/tls.key","value":%q}]`,
+				base64Of(value.certificate), base64Of(value.key))),
+			"merge patch":       patch(types.MergePatchType, "{"+data+"}"),
+			"strategic patch":   patch(types.StrategicMergePatchType, "{"+data+"}"),
+			"server-side apply": apply(data),
+		} {
+			table[verb+": "+what] = bypass{do, value.reason, value.seen}
+		}
+	}
+	return table
 }
 
 // owner is one that does not exist.
