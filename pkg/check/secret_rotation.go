@@ -46,6 +46,9 @@ func validityAnnotations(managedBy string) map[string]func(*x509.Certificate) ti
 	return nil
 }
 
+// maxForeignOwners bounds the findings about them.
+const maxForeignOwners = 10
+
 // secretRotation: whoever renews the Secret will go on doing so, and nothing
 // makes the garbage collector take it.
 //
@@ -72,9 +75,13 @@ func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
 			"owner reference and originating-service annotations do not name the Service"+quotedAfterSpace(s.want.Service)+" together, so service-ca would stop renewing it",
 			"leave ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid as service-ca wrote them")
 	}
+	foreign := 0
 	for _, owner := range s.stored.Owners {
 		if s.mayOwn(owner) {
 			continue
+		}
+		if foreign++; foreign > maxForeignOwners {
+			break
 		}
 		name := quoteKind(owner.Kind) + " " + quoteName(owner.Name)
 		detached("metadata.ownerReferences "+name+" "+quoteName(owner.UID), name+" as an owner lets the garbage collector take the Secret", "leave the owners as whoever renews it wrote them")

@@ -68,7 +68,7 @@ func (a *Auditor) Run(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	followers := map[follow.Object]*follow.Follower{}
 	stops := map[follow.Object]context.CancelFunc{}
-	regarding := map[finding.ID]report.Object{}
+	told := map[finding.ID]report.Object{} // what each finding that was told is about
 	tick := time.NewTicker(resync)
 	defer tick.Stop()
 	for {
@@ -94,14 +94,10 @@ func (a *Auditor) Run(ctx context.Context) {
 		}
 
 		seen, about := look(subject, states, a.Now())
-		maps.Copy(regarding, about)
 		observed := ledger.Observe(seen)
 		for _, notice := range observed.Notices {
-			notice.Object = a.regarding(notice, regarding)
+			notice.Object = a.regarding(notice, about, told)
 			a.Teller.Tell(ctx, notice)
-			if notice.What == report.FindingCleared {
-				delete(regarding, notice.Finding.ID())
-			}
 		}
 		a.Meter.Audited(seen.Certificates)
 
@@ -124,14 +120,22 @@ func (a *Auditor) Run(ctx context.Context) {
 	}
 }
 
-// regarding is the object that a notice is about.
-func (a *Auditor) regarding(n report.Notice, regarding map[finding.ID]report.Object) report.Object {
+// regarding is the object that a notice is about, and keeps for how long that
+// must be known: what is cleared is not in the look any more.
+func (a *Auditor) regarding(n report.Notice, about, told map[finding.ID]report.Object) report.Object {
 	id := n.Finding.ID()
-	if n.What == report.CertificateRotated {
-		id = finding.ID{Location: n.CertificateAt}
-	}
-	if o, known := regarding[id]; known {
-		return o
+	switch n.What {
+	case report.FindingRaised:
+		told[id] = about[id]
+		return about[id]
+	case report.FindingStands:
+		return told[id]
+	case report.FindingCleared:
+		defer delete(told, id)
+		return told[id]
+	case report.CertificateRotated:
+		return about[finding.ID{Location: n.CertificateAt}]
+	case report.Verified, report.NotVerified, report.RequestDenied, report.RequestByBreakGlass:
 	}
 	return a.Self
 }

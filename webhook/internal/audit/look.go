@@ -123,8 +123,9 @@ func look(subject Subject, states map[follow.Object]follow.State, now time.Time)
 	return l.Look, l.about
 }
 
-// of is what is known of an object. Where it cannot be looked at, or not yet,
-// that is noted, and ok is false.
+// of is what is known of an object; ok is false where nothing is yet. Where it
+// cannot be looked at any more, that is noted, and what was known still stands:
+// nobody knows better.
 func (l *looking) of(o follow.Object) (s follow.State, ok bool) {
 	s = l.states[o]
 	if s.Err != nil {
@@ -136,7 +137,7 @@ func (l *looking) of(o follow.Object) (s follow.State, ok bool) {
 	if !s.Known && s.Err == nil {
 		l.Waiting = true
 	}
-	return s, s.Known && s.Err == nil
+	return s, s.Known
 }
 
 // whyNot is an error in words that do not change from one attempt to the next.

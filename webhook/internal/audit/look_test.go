@@ -165,6 +165,18 @@ func TestLook(t *testing.T) {
 			},
 			want: []string{"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert"},
 		},
+		"a right to look is lost, and what was bad was not mended": {
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
+				set(t, states[servingCert], "eA==", "data", "tls.key")
+				s := states[servingCert]
+				s.Err = forbidden
+				states[servingCert] = s
+			},
+			want: []string{
+				"0 KeyUnparsable Secret openshift-apiserver/serving-cert tls.key of Secret serving-cert",
+				"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert",
+			},
+		},
 		"an API server that is away": {
 			change: func(_ *testing.T, states map[follow.Object]follow.State) {
 				for o, s := range states {
@@ -173,6 +185,7 @@ func TestLook(t *testing.T) {
 				}
 			},
 			want: []string{
+				"2 Unreadable ConfigMap openshift-kube-apiserver/config of ConfigMap config",
 				"2 Unreadable KubeAPIServer cluster of KubeAPIServer cluster",
 				"2 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert",
 				"2 Unreadable Secret openshift-kube-apiserver/kubelet-client of Secret kubelet-client",
