@@ -60,13 +60,13 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTime)
 	defer cancel()
 	d := &demo{out: out, rig: r, shown: map[types.UID]bool{}}
-	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.node} {
+	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.node} {
 		if err := act(ctx); err != nil {
 			return err
 		}
 	}
-	d.printf("\n%d changes refused by the webhook, %d by the policy beneath it, %d by the API server itself; %d let through; %d findings on the node told and seen to recover. %s.\n",
-		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.recovered, time.Since(started).Round(time.Second))
+	d.printf("\n%d changes refused by the webhook, %d by the policy beneath it, %d by the API server itself; %d let through; %d finding in what is stored and %d on the node told and seen to recover. %s.\n",
+		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, time.Since(started).Round(time.Second))
 	if keep {
 		d.printf("\nAll of it is still there. Try it:\n  export KUBECONFIG=%s\n  alias kubectl=%s\n  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n  tail -f %s\nEnd it: make demo-down\n",
 			r.Kubeconfig, r.Kubectl, rig.Node, r.Path("nodeagent.log"))
@@ -79,7 +79,7 @@ type demo struct {
 	out io.Writer
 	rig *rig.Rig
 
-	byWebhook, byPolicy, byServer, passed, recovered int
+	byWebhook, byPolicy, byServer, passed, audited, recovered int
 
 	shown map[types.UID]bool // Events that were shown
 }

@@ -140,6 +140,39 @@ func (d *demo) refusals(ctx context.Context) error {
 	return nil
 }
 
+// stored plays what nobody asks the webhook about: a backup is restored, and
+// garbage with it.
+func (d *demo) stored(ctx context.Context) error {
+	const ns, name = "openshift-apiserver", "serving-cert"
+	d.chapter("What is stored is audited: nobody is asked when a backup is restored")
+	result := d.rig.KubectlCommand(ctx, "-n", ns, "get", "secret", name, "-o", "json")
+	var secret corev1.Secret
+	if err := json.Unmarshal([]byte(result.Output), &secret); err != nil {
+		return fmt.Errorf("get Secret %s: %s", name, result.Output)
+	}
+	secret.Data["tls.key"] = []byte("garbage")
+	d.printf("\na backup with garbage for a key is restored into etcd, behind the API server's back\n")
+	if err := d.rig.Restore(ctx, "secrets", ns, name, secret); err != nil {
+		return err
+	}
+	tell := func(note string) error {
+		event, err := d.awaitEvent(ctx, ns, "KeyUnparsable", note)
+		if err != nil {
+			return err
+		}
+		d.printf("  Event %s %s on %s: %s\n", event.Type, event.Reason, event.object(), cut(event.Note, 190))
+		return nil
+	}
+	if err := tell("Secret openshift-apiserver/serving-cert tls.key: it holds"); err != nil {
+		return err
+	}
+	d.audited++
+	if err := d.pass(ctx, "it is repaired", "secret/serving-cert replaced", "replace", "-f", "by-hand.yaml"); err != nil {
+		return err
+	}
+	return tell("Cleared: KeyUnparsable")
+}
+
 // refusalEvents shows the Events that a refusal and a break-glass leave on the
 // Secret.
 func (d *demo) refusalEvents(ctx context.Context) error {

@@ -287,6 +287,53 @@ func TestBadClients(t *testing.T) {
 	}
 }
 
+// TestClientsThatDoNotRead: an answer that nobody takes holds up nobody else.
+func TestClientsThatDoNotRead(t *testing.T) {
+	// More than buffers of the kernel take.
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, func(w http.ResponseWriter, r *http.Request) {
+		size := 1
+		if r.URL.Path == "/large" {
+			size = 16 << 20
+		}
+		_, _ = w.Write(make([]byte, size))
+	})
+	for range 2 * maxDecisions {
+		dialer := tls.Dialer{Config: &tls.Config{RootCAs: r.roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}
+		connection, err := dialer.DialContext(t.Context(), "tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		if _, err := io.WriteString(connection, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := connection.Read(make([]byte, 1)); err != nil { // it was decided on
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), requestTime/2)
+	defer cancel()
+	if code, err := r.post(ctx, r.client(), strings.NewReader("request")); code != http.StatusOK || err != nil {
+		t.Errorf("beside them: %d, %v", code, err)
+	}
+}
+
+// TestManyLargeBodies: what does not fit at one time waits, and all are
+// answered.
+func TestManyLargeBodies(t *testing.T) {
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
+	body := bytes.Repeat([]byte("x"), 3<<20)
+	var all sync.WaitGroup
+	for range 4 * maxBodies / len(body) {
+		all.Go(func() {
+			if code, err := r.post(t.Context(), r.client(), bytes.NewReader(body)); code != http.StatusOK || err != nil {
+				t.Errorf("%d, %v", code, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestSlowHeader: who does not finish a header is seen off.
 func TestSlowHeader(t *testing.T) {
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
