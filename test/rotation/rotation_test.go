@@ -166,7 +166,8 @@ func TestRotationBesideUnrelatedEvents(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	made := make(chan int)
 	began := time.Now()
-	go func() { made <- rotation.Noise(ctx, filepath.Join(d.Host.Tree.Root, "etc/kubernetes/manifests")) }()
+	directory := filepath.Join(d.Host.Tree.Root, "etc/kubernetes/manifests") // a new revision is another tree
+	go func() { made <- rotation.Noise(ctx, directory) }()
 	drive(t, d, random, *rotations/4)
 	took := time.Since(began)
 	stop()
