@@ -138,6 +138,7 @@ func TestAudit(t *testing.T) {
 // TestRights: the webhook's ServiceAccount may read what it audits and nothing
 // else.
 func TestRights(t *testing.T) {
+	store(t, serving(issue(pkitest.ServingCert())))
 	account := as(t, "system:serviceaccount:kubelet-https-guard:kubelet-https-guard-webhook")
 	if _, err := account.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 		t.Errorf("it cannot read the Secret: %v", err)

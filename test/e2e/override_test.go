@@ -90,6 +90,9 @@ func TestOverrides(t *testing.T) {
 	}
 
 	// Its operator writes all day, and is not asked about that.
+	if err := patch(`{"spec":{"unsupportedConfigOverrides":null}}`); err != nil {
+		t.Fatal(err)
+	}
 	if err := shared.rig.Webhook.Stop(); err != nil {
 		t.Fatal(err)
 	}
