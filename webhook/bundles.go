@@ -72,6 +72,9 @@ func (b *bundles) roots(ref bundleRef) []*x509.Certificate {
 		b.known[ref] = known
 	}
 	state := known.follower.State()
+	if !state.Known && state.Err != nil {
+		known.tell(b.log, ref, "it cannot be read: "+state.Err.Error())
+	}
 	if !state.Known || (known.read && state.Live == known.live) {
 		return known.roots
 	}
@@ -86,9 +89,14 @@ func (b *bundles) roots(ref bundleRef) []*x509.Certificate {
 			fault = "its " + ref.Key + " " + err.Error()
 		}
 	}
-	if fault != known.fault && fault != "" {
-		b.log.Warn("CA bundle of no use, certificates are not held against it", "configMap", ref.Namespace+"/"+ref.Name, "err", fault)
-	}
-	known.fault = fault
+	known.tell(b.log, ref, fault)
 	return known.roots
+}
+
+// tell logs a fault, once; empty if there is none any more.
+func (b *bundle) tell(log *slog.Logger, ref bundleRef, fault string) {
+	if fault != b.fault && fault != "" {
+		log.Warn("CA bundle of no use, certificates are not held against it", "configMap", ref.Namespace+"/"+ref.Name, "err", fault)
+	}
+	b.fault = fault
 }

@@ -82,7 +82,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprint(stderr, "webhook refuses changes that would weaken the protected Secrets.\n\nFlags:\n")
+		_, _ = fmt.Fprint(stderr, "webhook refuses changes that would weaken the protected objects, and audits what is stored.\n\nFlags:\n")
 		flags.SetOutput(stderr)
 		flags.PrintDefaults()
 		return options{}, err

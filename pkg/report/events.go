@@ -72,8 +72,8 @@ type Events struct {
 	more    chan struct{} // a value after something was added
 
 	delivered, givenUp atomic.Uint64
-	// Of Run alone: failing, that was told; holds, by namespace, until when it is
-	// left alone after it has refused an Event.
+	// Of Run alone: failing, the API server is away, which was told; holds, by
+	// namespace, until when it is left alone after it has refused an Event.
 	failing bool
 	holds   map[string]*hold
 }
@@ -220,8 +220,8 @@ func (e *Events) deliver(ctx context.Context, event *pendingEvent) {
 	for {
 		err := e.attempt(ctx, &event.Event)
 		if err == nil {
-			if e.failing {
-				e.log.Info("Events are delivered again")
+			if e.failing || e.holds[event.Namespace] != nil {
+				e.log.Info("Events are delivered again", "namespace", event.Namespace)
 			}
 			e.failing = false
 			delete(e.holds, event.Namespace)
@@ -238,12 +238,11 @@ func (e *Events) deliver(ctx context.Context, event *pendingEvent) {
 		if verdict == away && ctx.Err() != nil {
 			return // which may be why it failed
 		}
-		if !e.failing {
-			e.log.Warn("Event not delivered, trying again", "reason", event.Reason, "err", err)
+		h := e.holds[event.Namespace]
+		if !e.failing && h == nil {
+			e.log.Warn("Event not delivered, trying again", "namespace", event.Namespace, "reason", event.Reason, "err", err)
 		}
-		e.failing = true
 		if verdict == refusal {
-			h := e.holds[event.Namespace]
 			if h == nil {
 				h = &hold{backoff: retries()}
 				e.holds[event.Namespace] = h
@@ -251,6 +250,7 @@ func (e *Events) deliver(ctx context.Context, event *pendingEvent) {
 			h.until = time.Now().Add(h.backoff.Step())
 			return
 		}
+		e.failing = true
 		pause := backoff.Step()
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 			pause = min(max(pause, time.Duration(seconds)*time.Second), lastRetry)

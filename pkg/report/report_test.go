@@ -297,7 +297,8 @@ func TestEventsLogLittle(t *testing.T) {
 func TestEventsRefusedInOneNamespace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &refusing{namespace: "gone"}
-		events := report.NewEvents(server, slog.New(slog.DiscardHandler), "r", "i")
+		var log bytes.Buffer
+		events := report.NewEvents(server, slog.New(slog.NewTextHandler(&log, nil)), "r", "i")
 		in := func(namespace string) report.Object {
 			return report.Object{Kind: "Secret", Namespace: namespace, Name: "s"}
 		}
@@ -307,8 +308,12 @@ func TestEventsRefusedInOneNamespace(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- events.Run(ctx) }()
-		<-time.After(10 * time.Minute)
-		if n := server.take(""); n != 2 {
+		for range 10 {
+			<-time.After(time.Minute)
+			events.Tell(t.Context(), report.Notice{What: report.FindingRaised, At: time.Now(), Object: in("there"), Finding: keyMissing()})
+		}
+		<-time.After(time.Second)
+		if n := server.take(""); n != 12 {
 			t.Errorf("%d Events in the other namespace", n)
 		}
 		<-time.After(time.Minute)
@@ -318,6 +323,9 @@ func TestEventsRefusedInOneNamespace(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+		if lines := strings.Count(log.String(), "\n"); lines != 2 { // refused, and taken again
+			t.Errorf("logged:\n%s", &log)
 		}
 	})
 }

@@ -43,8 +43,7 @@ func put(good pkitest.Pair, change func(*corev1.Secret)) attempt {
 	return func(ctx context.Context, c kubernetes.Interface) error {
 		secret := serving(good)
 		change(secret)
-		_, err := c.CoreV1().Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
-		return err
+		return write(secret)(ctx, c)
 	}
 }
 
@@ -99,8 +98,7 @@ func recreate(good pkitest.Pair, change func(*corev1.Secret)) attempt {
 	return then(allow(soon()), deleteWith(metav1.DeleteOptions{}), func(ctx context.Context, c kubernetes.Interface) error {
 		secret := serving(good)
 		change(secret)
-		_, err := c.CoreV1().Secrets(secret.Namespace).Create(ctx, secret, metav1.CreateOptions{})
-		return err
+		return create(secret)(ctx, c)
 	})
 }
 
@@ -109,8 +107,7 @@ func kubeletClient(good pkitest.Pair, change func(*corev1.Secret)) attempt {
 	return func(ctx context.Context, c kubernetes.Interface) error {
 		secret := openshift.KubeletClient(good.Certificate, good.Key)
 		change(secret)
-		_, err := c.CoreV1().Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
-		return err
+		return write(secret)(ctx, c)
 	}
 }
 

@@ -10,7 +10,6 @@ package audit
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -81,7 +80,7 @@ func (a *Auditor) Run(ctx context.Context) {
 				followers[o] = follow.Start(following, a.Client, o, changed)
 			}
 		}
-		for o := range maps.Keys(followers) {
+		for o := range followers {
 			if !slices.Contains(wanted, o) {
 				stops[o]()
 				delete(stops, o)
