@@ -48,6 +48,9 @@ type options struct {
 	guardPatience               time.Duration
 	ownSecret, registration     string
 	servingNames                []string
+	gate, deployment, account   string
+	prove                       bool
+	provePatience               time.Duration
 	address                     string
 	shutdownDelay               time.Duration
 	healthAddress               string
@@ -59,14 +62,18 @@ type options struct {
 
 // parseOptions reads the flags. Its error is one line for people.
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
-	o := options{instance: getenv("POD_NAME")}
+	o := options{instance: getenv("POD_NAME"), account: getenv("POD_SERVICE_ACCOUNT")}
 	flags := flag.NewFlagSet("webhook", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the error, once
 	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
 	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with tls.crt and tls.key of this server")
 	flags.StringVar(&o.ownSecret, "self-managed-cert", "", "`name` of a Secret in --namespace: issue the serving certificate, keep it there, write it to --cert-dir, and register its CA (default: others write --cert-dir)")
-	flags.StringVar(&o.registration, "webhook-configuration", "kubelet-https-guard", "`name` of the ValidatingWebhookConfiguration to register that CA with")
+	flags.StringVar(&o.registration, "webhook-configuration", "kubelet-https-guard", "`name` of the ValidatingWebhookConfiguration that registers this webhook, for --self-managed-cert and --activate")
 	names := flags.String("serving-names", "", "`names` and IP addresses, with commas between them, that API servers reach this server at")
+	flags.StringVar(&o.gate, "activate", "", "`name` of the ClusterRoleBinding by which API servers begin to ask this webhook, to be bound to $POD_SERVICE_ACCOUNT once a replica answers (default: they ask anyway)")
+	flags.StringVar(&o.deployment, "deployment", "kubelet-https-guard-webhook", "`name` of the Deployment in --namespace whose replicas --activate waits for")
+	flags.BoolVar(&o.prove, "prove", false, "try to weaken each protected Secret, in a dry run, and exit 0 if all is refused, 1 if not")
+	flags.DurationVar(&o.provePatience, "prove-patience", time.Minute, "wait this `time` for --prove's refusals: a guard that was just installed needs a moment")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
 	flags.BoolVar(&o.audit, "audit", true, "look at what is stored, too, in one of the processes that share a Lease")
 	flags.StringVar(&o.guard, "guard", "", "`file` with the webhook configuration and policies as they were installed, for the audit to compare (default: it does not)")
@@ -90,7 +97,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		return options{}, err
 	case flags.NArg() > 0:
 		return options{}, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
-	case o.version:
+	case o.version, o.prove:
 		return o, nil
 	case o.certDir == "":
 		return options{}, errors.New("--cert-dir is not set")
@@ -100,6 +107,9 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	}
 	if o.ownSecret != "" && (len(o.servingNames) == 0 || slices.Contains(o.servingNames, "") || o.namespace == "") {
 		return options{}, errors.New("--self-managed-cert needs --serving-names and --namespace")
+	}
+	if o.gate != "" && (o.account == "" || o.namespace == "") {
+		return options{}, errors.New("--activate needs --namespace and POD_SERVICE_ACCOUNT")
 	}
 	_, port, err := net.SplitHostPort(o.address)
 	if err != nil {
@@ -232,6 +242,10 @@ func loadConfig(path, guardPath string) (config, error) {
 	return loaded, nil
 }
 
+// guardGroups are the API groups of what registers the guard: the webhook
+// configuration and the policies, and the right by which the webhook is asked.
+var guardGroups = []string{"admissionregistration.k8s.io", "rbac.authorization.k8s.io"}
+
 // parseGuard reads manifests of what registers an admission webhook or policy.
 func parseGuard(data []byte) ([]*unstructured.Unstructured, error) {
 	var guard []*unstructured.Unstructured
@@ -256,27 +270,38 @@ func parseGuard(data []byte) ([]*unstructured.Unstructured, error) {
 			return nil, err
 		}
 		manifest, ok := object.(*unstructured.Unstructured)
-		if !ok || manifest.GroupVersionKind().Group != "admissionregistration.k8s.io" || manifest.GetName() == "" {
-			return nil, fmt.Errorf("it has a %q of %q, not only named objects of admissionregistration.k8s.io", object.GetObjectKind().GroupVersionKind().Kind, object.GetObjectKind().GroupVersionKind().GroupVersion())
+		if !ok || !slices.Contains(guardGroups, manifest.GroupVersionKind().Group) || manifest.GetName() == "" || manifest.GetNamespace() != "" {
+			return nil, fmt.Errorf("it has a %q of %q, not only named objects without a namespace of "+strings.Join(guardGroups, " and "), object.GetObjectKind().GroupVersionKind().Kind, object.GetObjectKind().GroupVersionKind().GroupVersion())
 		}
 		guard = append(guard, manifest)
 	}
 }
 
+// readConfig reads the configuration file and nothing that it names, or takes
+// the default without one.
+func readConfig(path string) (file fileConfig, data []byte, err error) {
+	if path == "" {
+		return defaultConfig(), nil, nil
+	}
+	if data, err = readBounded(path); err != nil {
+		return fileConfig{}, nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	if file, err = parseConfig(data); err != nil {
+		return fileConfig{}, nil, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return file, data, nil
+}
+
 // loadProtected reads the configuration file alone.
 func loadProtected(path string) (config, error) {
-	if path == "" {
-		return defaultConfig().validated()
-	}
-	data, err := readBounded(path)
+	file, data, err := readConfig(path)
 	if err != nil {
-		return config{}, fmt.Errorf("read the configuration: %w", err)
-	}
-	file, err := parseConfig(data)
-	if err != nil {
-		return config{}, fmt.Errorf("configuration %s: %w", path, err)
+		return config{}, err
 	}
 	loaded, err := file.validated()
+	if path == "" {
+		return loaded, err
+	}
 	if err != nil {
 		return config{}, fmt.Errorf("configuration %s: %w", path, err)
 	}

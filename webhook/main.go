@@ -25,8 +25,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/dynamic"
 	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -36,6 +38,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/gate"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/servingcert"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
@@ -96,7 +100,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	klog.SetSlogLogger(log)
 	slog.SetDefault(log)
 
-	if err := serve(ctx, options, log); err != nil {
+	if options.prove {
+		err = proveRefusals(ctx, options, stdout)
+	} else {
+		err = serve(ctx, options, log)
+	}
+	if err != nil {
 		log.Error("Stopped", "err", err)
 		return exitFailed
 	}
@@ -120,11 +129,15 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	var deliverer errgroup.Group
 	var auditing func(context.Context)
 	var keeping func(context.Context, chan<- struct{})
+	var gatekeeper *gate.Keeper
 	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
 		if options.ownSecret != "" {
 			return fmt.Errorf("keep the serving certificate: %w", err)
+		}
+		if options.gate != "" {
+			return fmt.Errorf("have API servers ask the webhook: %w", err)
 		}
 		log.Info("No API server known, telling in the log only")
 	case err != nil:
@@ -145,6 +158,9 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		config.bundles = newBundles(delivery, objects, log)
 		config.Protected() // so that the bundles are known when the first request comes
 		if keeping, err = newKeeper(client, options, log); err != nil {
+			return err
+		}
+		if gatekeeper, err = newGatekeeper(client, options, log); err != nil {
 			return err
 		}
 		if auditing, err = newAudit(client, objects, options, config, tellers, meter, log); err != nil {
@@ -184,6 +200,10 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		return server.Run(ctx, listener)
 	})
 	group.Go(func() error { return config.Run(ctx) })
+	if gatekeeper != nil {
+		gatekeeper.Ready, gatekeeper.Serving = server.Ready, server.Serving
+		group.Go(func() error { gatekeeper.Run(ctx); return nil })
+	}
 	if auditing != nil {
 		group.Go(func() error { auditing(ctx); return nil })
 	}
@@ -221,6 +241,58 @@ func newKeeper(client *rest.Config, options options, log *slog.Logger) (func(con
 		Issue: servingcert.Issue, Now: time.Now, Log: log,
 	}
 	return keeper.Run, nil
+}
+
+// newGatekeeper has API servers ask the webhook; nil where they do anyway. It
+// lacks the server.
+func newGatekeeper(client *rest.Config, options options, log *slog.Logger) (*gate.Keeper, error) {
+	if options.gate == "" {
+		return nil, nil
+	}
+	bindings, err := rbacclient.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the gate: %w", err)
+	}
+	deployments, err := appsclient.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the gate: %w", err)
+	}
+	registration, err := admissionv1.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the gate: %w", err)
+	}
+	return &gate.Keeper{
+		Bindings: bindings.ClusterRoleBindings(), Deployments: deployments.Deployments(options.namespace), Webhooks: registration.ValidatingWebhookConfigurations(),
+		Binding: options.gate, Deployment: options.deployment, Configuration: options.registration,
+		Namespace: options.namespace, Account: options.account, Now: time.Now, Log: log,
+	}, nil
+}
+
+// proveRefusals tries what the guard must refuse.
+func proveRefusals(ctx context.Context, options options, stdout io.Writer) error {
+	file, _, err := readConfig(options.config)
+	if err != nil {
+		return err
+	}
+	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-prove/"+version.String())
+	if err != nil {
+		return err
+	}
+	core, err := coreclient.NewForConfig(client)
+	if err != nil {
+		return fmt.Errorf("make a client of the API server: %w", err)
+	}
+	var secrets []prove.Secret
+	for _, s := range file.ProtectedSecrets {
+		if s.Action == admit.Deny || s.Action == "" {
+			secrets = append(secrets, prove.Secret{Namespace: s.Namespace, Name: s.Name, Type: s.Type})
+		}
+	}
+	if len(secrets) == 0 {
+		return errors.New("no protected Secret has the action Deny, so nothing would be refused")
+	}
+	prover := prove.Prover{Secrets: core, Patience: options.provePatience, Out: stdout}
+	return prover.Prove(ctx, secrets)
 }
 
 // newAudit is the audit, to be run; nil where there is to be none.

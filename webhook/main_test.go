@@ -32,6 +32,7 @@ func TestUsage(t *testing.T) {
 		"port no number": {[]string{"--cert-dir", "d", "--bind-address", ":https"}, `--bind-address: port "https" is not between 0 and 65535`},
 		"delay too long": {[]string{"--cert-dir", "d", "--shutdown-delay", "61s"}, "--shutdown-delay 1m1s is not between 0 and a minute"},
 		"no names":       {[]string{"--cert-dir", "d", "--self-managed-cert", "s", "--namespace", "n"}, "--self-managed-cert needs --serving-names and --namespace"},
+		"whom to bind":   {[]string{"--cert-dir", "d", "--namespace", "n", "--activate", "b"}, "--activate needs --namespace and POD_SERVICE_ACCOUNT"},
 		"log format":     {[]string{"--cert-dir", "d", "--log-format", "xml"}, `--log-format: log format "xml" is neither json nor text`},
 	}
 	for name, c := range cases {
@@ -110,6 +111,41 @@ func TestLoadConfig(t *testing.T) {
 	}
 	if protected, err := loadConfig("", ""); err != nil || len(protected.protected) != 2 {
 		t.Errorf("loadConfig without a file: %v, %v", protected, err)
+	}
+}
+
+// TestParseGuard: only what registers the guard is compared, and all of it has
+// a name.
+func TestParseGuard(t *testing.T) {
+	const policy = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {name: p}\n"
+	const binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: b}\n"
+	const refusal = ", not only named objects without a namespace of admissionregistration.k8s.io and rbac.authorization.k8s.io"
+	cases := map[string]struct {
+		text    string
+		want    []string
+		wantErr string
+	}{
+		"nothing":          {text: "# a comment\n---\n"},
+		"two":              {text: policy + "---\n" + binding, want: []string{"p", "b"}},
+		"another group":    {text: policy + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n", wantErr: `it has a "Secret" of "v1"` + refusal},
+		"without a name":   {text: strings.ReplaceAll(policy, "p}", `""}`), wantErr: `it has a "ValidatingAdmissionPolicy" of "admissionregistration.k8s.io/v1"` + refusal},
+		"with a namespace": {text: strings.ReplaceAll(binding, "b}", "b, namespace: there}"), wantErr: `it has a "ClusterRoleBinding" of "rbac.authorization.k8s.io/v1"` + refusal},
+		"no YAML":          {text: "a: b: c", wantErr: "mapping values are not allowed in this context"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			guard, err := parseGuard([]byte(c.text))
+			if c.wantErr == "" && err != nil || c.wantErr != "" && (err == nil || !strings.Contains(err.Error(), c.wantErr)) {
+				t.Errorf("error %v, want one with %q", err, c.wantErr)
+			}
+			var names []string
+			for _, o := range guard {
+				names = append(names, o.GetName())
+			}
+			if d := cmp.Diff(c.want, names); d != "" && c.wantErr == "" {
+				t.Errorf("objects (-want +got):\n%s", d)
+			}
+		})
 	}
 }
 

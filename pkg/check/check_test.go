@@ -315,8 +315,22 @@ func guardFixtures() map[string]fixture {
 	weakened := func(what string) []string {
 		return []string{"GuardWeakened " + at + ": it is not as it was installed: " + what}
 	}
+	// The binding by which the webhook is asked.
+	binding := func(subjects ...any) map[string]any {
+		b := map[string]any{"roleRef": map[string]any{"kind": "ClusterRole", "name": "answers"}}
+		if len(subjects) > 0 {
+			b["subjects"] = subjects
+		}
+		return b
+	}
+	bound := func(live map[string]any) []finding.Finding {
+		return check.GuardFindings(check.Guard{At: at, Installed: binding(map[string]any{"kind": "ServiceAccount", "name": "webhook"}), Live: live}, pkitest.Now())
+	}
 	return map[string]fixture{
-		"as installed": {findings: live(func(map[string]any) {})},
+		"as installed":       {findings: live(func(map[string]any) {})},
+		"bound":              {findings: bound(binding(map[string]any{"kind": "ServiceAccount", "name": "webhook"}))},
+		"bound to nobody":    {findings: bound(binding()), want: weakened("subjects is another")},
+		"to somebody else's": {findings: bound(binding(map[string]any{"kind": "ServiceAccount", "name": "other"})), want: weakened(`subjects[0].name is "other" instead of "webhook"`)},
 		"with the API server's defaults and a CA": {findings: live(func(w map[string]any) {
 			w["objectSelector"], w["namespaceSelector"] = map[string]any{}, map[string]any{}
 			w["clientConfig"] = map[string]any{"url": "https://127.0.0.1/validate", "caBundle": "eA=="}

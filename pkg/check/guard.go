@@ -12,9 +12,10 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// Guard is an object by which the API server knows of the guard, as it was
-// installed and as it is: a ValidatingWebhookConfiguration, a
-// ValidatingAdmissionPolicy or its binding, as decoded from JSON.
+// Guard is an object by which the API server knows of the guard, as it should
+// be and as it is: a ValidatingWebhookConfiguration, a ValidatingAdmissionPolicy
+// or its binding, the ClusterRole or the ClusterRoleBinding by which the webhook
+// is asked, as decoded from JSON.
 type Guard struct {
 	// At names it.
 	At        finding.Location
@@ -56,7 +57,7 @@ func guardAsInstalled(g Guard, _ time.Time) []finding.Finding {
 		return nil
 	}
 	var all []string
-	for _, field := range []string{"spec", "webhooks"} {
+	for _, field := range []string{"spec", "webhooks", "rules", "roleRef", "subjects"} {
 		all = append(all, differences(field, g.Installed[field], g.Live[field])...)
 	}
 	if len(all) == 0 {

@@ -193,7 +193,8 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 		return nil, errors.New("issue a serving certificate: it came without its CA")
 	}
 	cas := []*x509.Certificate{parsed.Rest[0]}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: k.Secret}, Type: corev1.SecretTypeTLS}
+	// Of the type that the chart gives it, which comes without data.
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: k.Secret}, Type: corev1.SecretTypeOpaque}
 	if before != nil {
 		secret = before.DeepCopy()
 		old, _ := pki.ParseBundle(before.Data[caKey]) // of no use where there is none

@@ -137,6 +137,9 @@ func (s *Server) end(ctx context.Context, server *http.Server, ended <-chan erro
 	return nil
 }
 
+// Serving is the pair that is served with now. It must not be changed.
+func (s *Server) Serving() *tls.Certificate { return s.pair.Load() }
+
 // Ready says why no request should be sent here, if so: it connects like an
 // API server does.
 func (s *Server) Ready(ctx context.Context) error {
