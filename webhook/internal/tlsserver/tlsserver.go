@@ -74,7 +74,8 @@ type Server struct {
 // must be there. linger is how long it goes on taking requests after it was
 // asked to end.
 func New(directory string, handler http.Handler, linger time.Duration, now func() time.Time, log *slog.Logger) (*Server, error) {
-	s := &Server{directory: directory, handler: bounded(handler), linger: linger, now: now, log: log}
+	s := &Server{directory: directory, linger: linger, now: now, log: log}
+	s.handler = s.parting(bounded(handler))
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load the serving certificate: %w", err)
 	}
@@ -213,6 +214,18 @@ func readBounded(path string) ([]byte, error) {
 		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
 	}
 	return data, err
+}
+
+// parting asks clients to leave while the server lingers: whoever kept a
+// connection until the end could send a request at the moment at which it is
+// closed, and API servers do not repeat theirs.
+func (s *Server) parting(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.ending.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 func http1Only() *http.Protocols {

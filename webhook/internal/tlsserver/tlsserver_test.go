@@ -213,6 +213,37 @@ func TestEndUnderLoad(t *testing.T) {
 	}
 }
 
+// TestParting: who is connected when the server is asked to end is answered, and
+// asked to go elsewhere.
+func TestParting(t *testing.T) {
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), time.Minute, echo)
+	client := r.client()
+	leaves := func() bool {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.address, strings.NewReader("request"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+			t.Errorf("code %d, %v", response.StatusCode, err)
+		}
+		return response.Close
+	}
+	if leaves() {
+		t.Error("a connection is not kept")
+	}
+	r.stop()
+	await(t, r.Server, false)
+	if !leaves() {
+		t.Error("a connection is kept until the end")
+	}
+}
+
 // TestRequestUnderWay: what was begun is answered.
 func TestRequestUnderWay(t *testing.T) {
 	arrived, answer := make(chan struct{}), make(chan struct{})
