@@ -7,8 +7,23 @@ SHELL := /bin/bash
 export CGO_ENABLED := 0
 
 BIN := $(CURDIR)/bin
+DIST := $(CURDIR)/dist
 TOOLS := $(CURDIR)/.tools
 CHART := charts/kubelet-https-guard
+
+# The image: its name, its platforms (with commas between them; several make a
+# manifest list), the version of Go's FIPS module that the FIPS variant is built
+# with, and the program that builds it, with more of its flags.
+IMAGE ?= ghcr.io/kubelet-https-guard/kubelet-https-guard:dev
+PLATFORMS ?= linux/$(shell go env GOARCH)
+GOFIPS140 ?= off
+BUILDER ?= $(notdir $(firstword $(foreach program,buildah podman docker,$(shell command -v $(program)))))
+IMAGE_FLAGS ?=
+
+# What the programs are built for. The flags are the Dockerfile's, so that the
+# same commit gives the same programs here and there.
+ARCHITECTURES := amd64 arm64 ppc64le s390x
+RELEASE_FLAGS := -trimpath -buildvcs=auto -ldflags="-s -w"
 
 # A cold kube-apiserver takes minutes; everything else is far below this.
 TEST_TIMEOUT := 30m
@@ -27,7 +42,25 @@ demo-down: ## End a demo that was left up
 
 .PHONY: build
 build: ## Build both programs into bin/
-	go build -o $(BIN)/ ./webhook ./nodeagent
+	go build -buildvcs=auto -o $(BIN)/ ./webhook ./nodeagent
+
+comma := ,
+.PHONY: image
+image: ## Build the image by buildah, podman or docker (IMAGE=, PLATFORMS=linux/amd64,linux/arm64, GOFIPS140=v1.0.0 for FIPS)
+	@[ -n "$(BUILDER)" ] || { echo "make image needs buildah, podman or docker: install one of them" >&2; exit 1; }
+	$(BUILDER) $(if $(filter docker,$(BUILDER)),buildx) build --platform $(PLATFORMS) \
+		$(if $(and $(findstring $(comma),$(PLATFORMS)),$(filter-out docker,$(BUILDER))),--manifest,--tag) $(IMAGE) \
+		--build-arg GOFIPS140=$(GOFIPS140) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
+
+.PHONY: dist
+dist: ## Build both programs for every platform, as in the image, into dist/, each with its SBOM (CycloneDX)
+	@go build -C tools -o ../.tools/ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+	for arch in $(ARCHITECTURES); do \
+		GOOS=linux GOARCH=$$arch GOFIPS140=$(GOFIPS140) go build $(RELEASE_FLAGS) -o $(DIST)/linux-$$arch/ ./webhook ./nodeagent && \
+		for program in webhook nodeagent; do \
+			$(TOOLS)/cyclonedx-gomod bin -json -noserial -output $(DIST)/linux-$$arch/$$program.cdx.json $(DIST)/linux-$$arch/$$program || exit 1; \
+		done || exit 1; \
+	done
 
 .PHONY: test
 test: cluster-build tools ## Run all tests: unit tests and those against a real API server
@@ -79,7 +112,7 @@ cluster-down: ## Stop it and remove what it stored
 
 .PHONY: clean
 clean: demo-down ## Remove what was built here; the cluster's binaries stay in the user's cache
-	rm -rf $(BIN) $(TOOLS) .demo
+	rm -rf $(BIN) $(DIST) $(TOOLS) .demo
 
 # Tools are pinned in tools/go.mod; go build knows whether they are up to date.
 .PHONY: tools
