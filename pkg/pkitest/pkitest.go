@@ -12,9 +12,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -97,6 +99,20 @@ func NewRSACAAround(commonName string, moment time.Time) *CA {
 // NewCAFor makes one like [NewCA] that is only for some uses.
 func NewCAFor(commonName string, uses ...x509.ExtKeyUsage) *CA {
 	return newCA(ECDSA, commonName, Now(), uses...)
+}
+
+// LoadCA makes a CA of what is in files: its certificate (PEM) and its key
+// (PEM, PKCS #8).
+func LoadCA(certificate, key []byte) (*CA, error) {
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("load a CA: %w", err)
+	}
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("load a CA: its key cannot sign")
+	}
+	return &CA{pair.Leaf, signer}, nil
 }
 
 func newCA(kind KeyKind, commonName string, moment time.Time, uses ...x509.ExtKeyUsage) *CA {

@@ -53,21 +53,28 @@ func etcdArguments(f folder, port int) []string {
 	}
 }
 
+// apiServerArguments of a control plane without a node: it serves this machine
+// only.
 func apiServerArguments(f folder, port, etcdPort int) []string {
+	return append(commonAPIServerArguments(f, port, etcdPort),
+		"--bind-address="+loopback,
+		// Left alone, kube-apiserver looks for an address of the machine that
+		// is not loopback and makes it an endpoint of Service kubernetes. A
+		// loopback address is no valid endpoint, so there is none.
+		"--advertise-address="+loopback,
+		"--endpoint-reconciler-type=none",
+	)
+}
+
+func commonAPIServerArguments(f folder, port, etcdPort int) []string {
 	return []string{
 		fmt.Sprintf("--etcd-servers=http://%s:%d", loopback, etcdPort),
 
-		"--bind-address=" + loopback,
 		fmt.Sprintf("--secure-port=%d", port),
 		"--cert-dir=" + f.pki(), // or it wants to write to /var/run
 		"--tls-cert-file=" + f.certificate(servingName),
 		"--tls-private-key-file=" + f.privateKey(servingName),
 
-		// Left alone, kube-apiserver looks for an address of the machine that
-		// is not loopback and makes it an endpoint of Service kubernetes. A
-		// loopback address is no valid endpoint, so there is none.
-		"--advertise-address=" + loopback,
-		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=" + serviceRange,
 
 		"--authorization-mode=RBAC,Node",

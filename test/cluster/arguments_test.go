@@ -30,13 +30,10 @@ func TestEtcdArguments(t *testing.T) {
 func TestAPIServerArguments(t *testing.T) {
 	want := []string{
 		"--etcd-servers=http://127.0.0.1:23",
-		"--bind-address=127.0.0.1",
 		"--secure-port=64",
 		"--cert-dir=/d/pki",
 		"--tls-cert-file=/d/pki/apiserver.crt",
 		"--tls-private-key-file=/d/pki/apiserver.key",
-		"--advertise-address=127.0.0.1",
-		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC,Node",
 		"--token-auth-file=/d/tokens.csv",
@@ -51,6 +48,9 @@ func TestAPIServerArguments(t *testing.T) {
 		"--audit-log-path=/d/audit.log",
 		"--audit-policy-file=/d/audit-policy.yaml",
 		"--shutdown-watch-termination-grace-period=1s",
+		"--bind-address=127.0.0.1",
+		"--advertise-address=127.0.0.1",
+		"--endpoint-reconciler-type=none",
 	}
 	if got := apiServerArguments("/d", 64, 23); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

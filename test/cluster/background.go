@@ -14,8 +14,13 @@ import (
 )
 
 const (
-	// upTimeout is more than serve takes before it gives up itself.
-	upTimeout = etcdStartTimeout + apiServerStartTimeout + time.Minute
+	// upTimeout is more than serve takes before it gives up itself, with a node
+	// (nodeStartTimeout) or without.
+	upTimeout = etcdStartTimeout + apiServerStartTimeout + 2*time.Minute
+
+	// orphanTimeout is what process 1 of a node, who then holds the lock, needs
+	// to end after its serve was killed.
+	orphanTimeout = 20 * time.Second
 
 	// downTimeout is more than serve needs for an orderly end.
 	downTimeout = apiServerStopGrace + etcdStopGrace + 2*killTimeout + 10*time.Second
@@ -25,8 +30,8 @@ const (
 )
 
 // up starts a serve that outlives this process, and waits until it is ready.
-func up(ctx context.Context, dir string, stdout, stderr io.Writer) error {
-	f := folder(dir)
+func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	f := folder(o.dir)
 	before, err := f.status()
 	if err != nil {
 		return err
@@ -40,10 +45,15 @@ func up(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	}
 
 	// Here, where its progress can be seen.
-	if _, err := ensureBinaries(ctx, stderr); err != nil {
+	if o.node {
+		_, err = ensureNode(ctx, stderr)
+	} else {
+		_, err = ensureBinaries(ctx, stderr)
+	}
+	if err != nil {
 		return err
 	}
-	serve, err := serveDetached(f)
+	serve, err := serveDetached(f, o.node)
 	if err != nil {
 		return err
 	}
@@ -72,7 +82,7 @@ func shellQuote(word string) string {
 }
 
 // serveDetached starts this program again, out of reach of this terminal.
-func serveDetached(f folder) (*process, error) {
+func serveDetached(f folder, node bool) (*process, error) {
 	if err := f.prepare(); err != nil {
 		return nil, err
 	}
@@ -80,7 +90,11 @@ func serveDetached(f folder) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return start("serve", self, []string{"serve", "--dir", string(f)}, f.serveLog(), &syscall.SysProcAttr{Setsid: true})
+	arguments := []string{"serve", "--dir", string(f)}
+	if node {
+		arguments = append(arguments, "--node")
+	}
+	return start("serve", self, arguments, f.serveLog(), &syscall.SysProcAttr{Setsid: true})
 }
 
 // awaitReady waits for the serve that runs in the folder: ours, or that of
@@ -113,8 +127,8 @@ func awaitReady(ctx context.Context, f folder, serve *process) (status, error) {
 }
 
 // down stops what runs in dir and removes dir.
-func down(ctx context.Context, dir string, stderr io.Writer) error {
-	f := folder(dir)
+func down(ctx context.Context, o options, stderr io.Writer) error {
+	f := folder(o.dir)
 	marked, err := f.marked()
 	if err != nil {
 		return err
@@ -135,6 +149,12 @@ func down(ctx context.Context, dir string, stderr io.Writer) error {
 	// The lock is let go after the removal: nobody starts in a folder that is
 	// about to vanish.
 	defer lock.Close()
+	// The node does it itself, unless everything of it was killed.
+	if o.node {
+		if err := removeCgroups(ctx, f.cgroup()); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(string(f)); err != nil {
 		return err
 	}
@@ -151,6 +171,10 @@ func stopServe(ctx context.Context, f folder) (*os.File, error) {
 		return nil, err
 	}
 	if s.running && s.pid == 0 {
+		lock, err := waitForLock(ctx, f.lock(), orphanTimeout, func() {})
+		if !errors.Is(err, errLocked) {
+			return lock, err
+		}
 		return nil, fmt.Errorf("the process that holds %s has not said in %s which it is: try again", f.lock(), f.pid())
 	}
 	if s.running {

@@ -18,7 +18,7 @@ func TestUpAndDown(t *testing.T) {
 	f := folder(filepath.Join(t.TempDir(), "a cluster"))
 	t.Cleanup(func() {
 		// A failed test leaves no cluster either. Its own context has ended here.
-		if err := down(context.WithoutCancel(t.Context()), string(f), &strings.Builder{}); err != nil {
+		if err := down(context.WithoutCancel(t.Context()), options{dir: string(f)}, &strings.Builder{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -26,7 +26,7 @@ func TestUpAndDown(t *testing.T) {
 
 	for _, state := range []string{"The cluster is up: process ", "The cluster was already up: process "} {
 		var stdout, stderr strings.Builder
-		if err := up(t.Context(), string(f), &stdout, &stderr); err != nil {
+		if err := up(t.Context(), options{dir: string(f)}, &stdout, &stderr); err != nil {
 			t.Fatal(err)
 		}
 		if stdout.String() != use {
@@ -42,7 +42,7 @@ func TestUpAndDown(t *testing.T) {
 
 	for _, state := range []string{"The cluster in " + string(f) + " is down\n", "No cluster is up in " + string(f) + "\n"} {
 		var said strings.Builder
-		if err := down(t.Context(), string(f), &said); err != nil {
+		if err := down(t.Context(), options{dir: string(f)}, &said); err != nil {
 			t.Fatal(err)
 		}
 		if said.String() != state {
@@ -58,7 +58,7 @@ func TestUpTellsWhyServeEnded(t *testing.T) {
 	t.Setenv(runMainVariable, "1")
 	t.Setenv(assetsVariable, assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}))
 	f := folder(filepath.Join(t.TempDir(), "cluster"))
-	err := up(t.Context(), string(f), &strings.Builder{}, &strings.Builder{})
+	err := up(t.Context(), options{dir: string(f)}, &strings.Builder{}, &strings.Builder{})
 	want := "serve ended: exit status 1; the end of " + f.serveLog() + ":\n" +
 		"cluster: etcd ended: exit status 2; the end of " + f.etcdLog() + ":\nbad flag"
 	if err == nil || err.Error() != want {

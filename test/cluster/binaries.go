@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +27,25 @@ type binaries struct {
 	etcd, apiServer, kubectl string
 }
 
+// nodeBinaries are those of a node, which has a control plane, too.
+type nodeBinaries struct {
+	binaries
+
+	controllerManager, scheduler, kubelet, proxy, runc, pause string
+}
+
+func nodeBinariesIn(folder string) nodeBinaries {
+	return nodeBinaries{
+		binaries:          binariesIn(folder),
+		controllerManager: filepath.Join(folder, "kube-controller-manager"),
+		scheduler:         filepath.Join(folder, "kube-scheduler"),
+		kubelet:           filepath.Join(folder, "kubelet"),
+		proxy:             filepath.Join(folder, "kube-proxy"),
+		runc:              filepath.Join(folder, "runc"),
+		pause:             filepath.Join(folder, "pause"),
+	}
+}
+
 func binariesIn(folder string) binaries {
 	return binaries{
 		etcd:      filepath.Join(folder, "etcd"),
@@ -34,13 +54,13 @@ func binariesIn(folder string) binaries {
 	}
 }
 
-// missing returns the names of those that are not there.
-func (b binaries) missing() []string {
+// missingIn returns the names of those that are not in the folder.
+func missingIn(folder string, commands []command) []string {
 	var names []string
-	for _, path := range []string{b.etcd, b.apiServer, b.kubectl} {
-		info, err := os.Stat(path)
+	for _, c := range commands {
+		info, err := os.Stat(filepath.Join(folder, c.name))
 		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			names = append(names, filepath.Base(path))
+			names = append(names, c.name)
 		}
 	}
 	return names
@@ -53,15 +73,34 @@ func ensureBinaries(ctx context.Context, progress io.Writer) (binaries, error) {
 	if err != nil {
 		return binaries{}, err
 	}
-	found := binariesIn(place.folder)
-	missing := found.missing()
-	if len(missing) == 0 {
-		return found, nil
-	}
-	if place.given {
+	missing := missingIn(place.folder, commands)
+	if len(missing) > 0 && place.given {
 		return binaries{}, place.lacks(missing)
 	}
-	return found, buildMissing(ctx, place, progress)
+	if len(missing) > 0 {
+		err = buildMissing(ctx, place, commands, progress)
+	}
+	return binariesIn(place.folder), err
+}
+
+// ensureNodeBinaries is ensureBinaries for a node, whose programs are all of the
+// versions that go.mod names: it knows no binaries of one's own. It returns the
+// folder.
+func ensureNodeBinaries(ctx context.Context, progress io.Writer) (string, error) {
+	place, err := findCache(ctx)
+	if err != nil {
+		return "", err
+	}
+	missing := missingIn(place.folder, nodeCommands)
+	if len(missing) == 0 {
+		return place.folder, nil
+	}
+	if slices.Contains(missing, "runc") {
+		if err := ensureInstalled(ctx, runcBuildNeeds, progress); err != nil {
+			return "", err
+		}
+	}
+	return place.folder, buildMissing(ctx, place, nodeCommands, progress)
 }
 
 func printPaths(ctx context.Context, out io.Writer) error {
@@ -69,10 +108,10 @@ func printPaths(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	found := binariesIn(place.folder)
-	if missing := found.missing(); len(missing) > 0 {
+	if missing := missingIn(place.folder, commands); len(missing) > 0 {
 		return place.lacks(missing)
 	}
+	found := binariesIn(place.folder)
 	_, err = fmt.Fprintf(out, "ETCD=%s\nKUBE_APISERVER=%s\nKUBECTL=%s\n", found.etcd, found.apiServer, found.kubectl)
 	return err
 }
@@ -96,6 +135,11 @@ func findPlace(ctx context.Context) (place, error) {
 		folder, err := filepath.Abs(assets)
 		return place{folder: folder, given: true}, err
 	}
+	return findCache(ctx)
+}
+
+// findCache returns the place where this program keeps what it builds.
+func findCache(ctx context.Context) (place, error) {
 	module, err := moduleFolder()
 	if err != nil {
 		return place{}, err
@@ -140,23 +184,26 @@ func moduleFolder() (string, error) {
 	}
 }
 
+// keyFiles decide, of all files of the module, what the binaries are.
+var keyFiles = []string{"go.mod", "go.sum", "pause/main.go", "runc/go.mod", "runc/go.sum"}
+
 // moduleKey names the cached binaries after all that decides what they are, so
 // that a second clone finds those of the first and a new version gets its own.
 func moduleKey(ctx context.Context, module string) (string, error) {
-	goMod, err := os.ReadFile(filepath.Join(module, "go.mod"))
-	if err != nil {
-		return "", err
-	}
-	goSum, err := os.ReadFile(filepath.Join(module, "go.sum"))
-	if err != nil {
-		return "", err
+	var parts []string
+	for _, name := range keyFiles {
+		data, err := os.ReadFile(filepath.Join(module, filepath.FromSlash(name)))
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, string(data))
 	}
 	toolchain, err := goOutput(ctx, module, "env", "GOVERSION", "GOOS", "GOARCH")
 	if err != nil {
 		return "", err
 	}
-	parts := []string{string(goMod), string(goSum), toolchain}
-	for _, c := range commands {
+	parts = append(parts, toolchain)
+	for _, c := range nodeCommands {
 		// The version is in go.mod; asking the go command for it would cost
 		// every start a tenth of a second.
 		parts = append(parts, buildArguments(c, "", "")...)

@@ -38,9 +38,12 @@ func TestModuleKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	clone := t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum"} {
+	for _, name := range keyFiles {
 		data, err := os.ReadFile(filepath.Join(here, name))
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(clone, name)), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(clone, name), data, 0o600); err != nil {
@@ -134,6 +137,10 @@ func TestBuildArguments(t *testing.T) {
 					" -X k8s.io/component-base/version.gitMinor=37",
 				"-o", "/out", "k8s.io/kubernetes/cmd/kubectl",
 			},
+		},
+		"Runc": {
+			command: command{name: "runc", importPath: "github.com/opencontainers/runc", module: "runc", cgo: true, tags: "seccomp"},
+			want:    []string{"build", "-v", "-ldflags", "-s -w", "-tags", "seccomp", "-o", "/out", "github.com/opencontainers/runc"},
 		},
 		"Etcd": {
 			command: command{name: "etcd", importPath: "go.etcd.io/etcd/server/v3"},

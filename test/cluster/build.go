@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,10 @@ type command struct {
 	name          string
 	importPath    string
 	versionModule string // whose version the binary must be told, if any
+
+	module string // folder below ours with a module of its own, if it has one
+	cgo    bool
+	tags   string // for the go command, comma-separated
 }
 
 // commands is in the order of building: small ones first, so that a mistake
@@ -45,6 +50,27 @@ var commands = []command{
 	{name: "kube-apiserver", importPath: "k8s.io/kubernetes/cmd/kube-apiserver", versionModule: "k8s.io/kubernetes"},
 }
 
+// nodeCommands is what a node needs: the control plane and the rest. runc has a
+// module of its own, since the newest one wants other versions of what the
+// kubelet, too, is made of. pause is ours.
+var nodeCommands = append(slices.Clone(commands),
+	command{name: "pause", importPath: modulePath + "/pause"},
+	command{name: "runc", importPath: "github.com/opencontainers/runc", module: "runc", cgo: true, tags: "seccomp"},
+	command{name: "kube-controller-manager", importPath: "k8s.io/kubernetes/cmd/kube-controller-manager", versionModule: "k8s.io/kubernetes"},
+	command{name: "kube-scheduler", importPath: "k8s.io/kubernetes/cmd/kube-scheduler", versionModule: "k8s.io/kubernetes"},
+	command{name: "kube-proxy", importPath: "k8s.io/kubernetes/cmd/kube-proxy", versionModule: "k8s.io/kubernetes"},
+	command{name: "kubelet", importPath: "k8s.io/kubernetes/cmd/kubelet", versionModule: "k8s.io/kubernetes"},
+)
+
+// goCommand prepares the go command for c in the module of this program.
+func (c command) goCommand(ctx context.Context, module string, arguments ...string) *exec.Cmd {
+	cmd := goCommand(ctx, filepath.Join(module, c.module), arguments...)
+	if c.cgo {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	}
+	return cmd
+}
+
 // buildArguments has no -trimpath: with it none of the packages that the
 // product's own builds have compiled could be reused.
 func buildArguments(c command, version, output string) []string {
@@ -52,7 +78,11 @@ func buildArguments(c command, version, output string) []string {
 	if c.versionModule != "" {
 		linker += " " + versionFlags(version)
 	}
-	return []string{"build", "-v", "-ldflags", linker, "-o", output, c.importPath}
+	arguments := []string{"build", "-v", "-ldflags", linker}
+	if c.tags != "" {
+		arguments = append(arguments, "-tags", c.tags)
+	}
+	return append(arguments, "-o", output, c.importPath)
 }
 
 // versionFlags tells a Kubernetes binary its version. Untold, it calls itself
@@ -66,9 +96,9 @@ func versionFlags(version string) string {
 		variable + "gitMinor=" + minor
 }
 
-// buildMissing builds what place lacks. Of two runs at once the second waits
+// buildMissing builds which of the commands place lacks. Of two runs at once the second waits
 // for the first and finds its work done.
-func buildMissing(ctx context.Context, p place, progress io.Writer) error {
+func buildMissing(ctx context.Context, p place, commands []command, progress io.Writer) error {
 	if err := os.MkdirAll(p.folder, 0o755); err != nil {
 		return err
 	}
@@ -80,11 +110,11 @@ func buildMissing(ctx context.Context, p place, progress io.Writer) error {
 	}
 	defer lock.Close()
 
-	missing := binariesIn(p.folder).missing()
+	missing := missingIn(p.folder, commands)
 	if len(missing) == 0 {
 		return nil
 	}
-	fmt.Fprintf(progress, "Building %s, once: about 8-15 minutes on 2 cores when nothing is compiled yet.\n", strings.Join(missing, ", "))
+	fmt.Fprintf(progress, "Building %s, once: about %s on 2 cores when nothing is compiled yet.\n", strings.Join(missing, ", "), buildEstimate(missing))
 	fmt.Fprintf(progress, "They are kept in %s\n", p.folder)
 	for _, c := range commands {
 		if !slices.Contains(missing, c.name) {
@@ -95,6 +125,21 @@ func buildMissing(ctx context.Context, p place, progress io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// buildEstimate says how long a cold build takes: most of it is kube-apiserver,
+// and a third of that again the kubelet.
+func buildEstimate(missing []string) string {
+	switch apiServer, kubelet := slices.Contains(missing, "kube-apiserver"), slices.Contains(missing, "kubelet"); {
+	case apiServer && kubelet:
+		return "12-20 minutes"
+	case apiServer:
+		return "8-15 minutes"
+	case kubelet:
+		return "4-8 minutes"
+	default:
+		return "a minute"
+	}
 }
 
 func build(ctx context.Context, p place, c command, d *display) error {
@@ -116,7 +161,7 @@ func build(ctx context.Context, p place, c command, d *display) error {
 	final := filepath.Join(p.folder, c.name)
 	partial := final + ".partial"
 	d.state = state{total: len(packages)}
-	err = runGo(ctx, p.module, buildArguments(c, version, partial), d, nil, func(line string) bool {
+	err = runGo(ctx, c.goCommand(ctx, p.module, buildArguments(c, version, partial)...), d, nil, func(line string) bool {
 		known := packages[line]
 		if known {
 			d.state.compiled++
@@ -138,7 +183,8 @@ func build(ctx context.Context, p place, c command, d *display) error {
 // go command downloads their modules.
 func dependencies(ctx context.Context, module string, c command, d *display) (map[string]bool, error) {
 	var out strings.Builder
-	if err := runGo(ctx, module, []string{"list", "-deps", c.importPath}, d, &out, func(string) bool { return false }); err != nil {
+	list := c.goCommand(ctx, module, "list", "-deps", "-tags", c.tags, c.importPath)
+	if err := runGo(ctx, list, d, &out, func(string) bool { return false }); err != nil {
 		return nil, err
 	}
 	packages := map[string]bool{}
@@ -148,11 +194,10 @@ func dependencies(ctx context.Context, module string, c command, d *display) (ma
 	return packages, nil
 }
 
-// runGo runs the go command and keeps d up to date meanwhile. Each line on its
+// runGo runs the go command, prepared with ctx, and keeps d up to date meanwhile. Each line on its
 // standard error goes to seen; those that seen does not know and that are no
 // notes about downloads are taken for messages and end up in the error.
-func runGo(ctx context.Context, module string, arguments []string, d *display, stdout io.Writer, seen func(line string) bool) error {
-	cmd := goCommand(ctx, module, arguments...)
+func runGo(ctx context.Context, cmd *exec.Cmd, d *display, stdout io.Writer, seen func(line string) bool) error {
 	cmd.Stdout = stdout
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -202,5 +247,5 @@ func runGo(ctx context.Context, module string, arguments []string, d *display, s
 		return context.Cause(ctx)
 	}
 	messages = messages[max(0, len(messages)-maxGoErrorLines):]
-	return fmt.Errorf("go %s %s: %w\n%s", arguments[0], path.Base(arguments[len(arguments)-1]), err, strings.Join(messages, "\n"))
+	return fmt.Errorf("go %s %s: %w\n%s", cmd.Args[1], path.Base(cmd.Args[len(cmd.Args)-1]), err, strings.Join(messages, "\n"))
 }

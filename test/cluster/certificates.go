@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -30,6 +31,15 @@ const (
 	authorityName     = "ca"
 	servingName       = "apiserver"
 	kubeletClientName = "kubelet-client"
+
+	// Those of a node. Mind the direction: kubelet-client is kube-apiserver as a
+	// client of the kubelet, and node-client is the kubelet as one of
+	// kube-apiserver.
+	kubeletServingName    = "kubelet"
+	nodeClientName        = "node-client"
+	controllerManagerName = "controller-manager"
+	schedulerName         = "scheduler"
+	proxyName             = "kube-proxy"
 )
 
 // leaf is a certificate of the cluster's authority.
@@ -61,8 +71,33 @@ var leaves = []leaf{
 	},
 }
 
+// nodeLeaves are the certificates of a cluster with a node.
+func nodeLeaves() []leaf {
+	node := net.ParseIP(nodeAddress)
+	of := slices.Clone(leaves)
+	serving := slices.IndexFunc(of, func(l leaf) bool { return l.name == servingName })
+	of[serving].ips = append(slices.Clone(of[serving].ips), node)
+	client := func(name, commonName string, organization ...string) leaf {
+		return leaf{name: name, commonName: commonName, organization: organization, usage: x509.ExtKeyUsageClientAuth}
+	}
+	return append(of,
+		leaf{
+			name:         kubeletServingName,
+			commonName:   "system:node:" + nodeName,
+			organization: []string{"system:nodes"},
+			usage:        x509.ExtKeyUsageServerAuth,
+			dnsNames:     []string{nodeName},
+			ips:          []net.IP{node},
+		},
+		client(nodeClientName, "system:node:"+nodeName, "system:nodes"),
+		client(controllerManagerName, "system:kube-controller-manager"),
+		client(schedulerName, "system:kube-scheduler"),
+		client(proxyName, "system:kube-proxy"),
+	)
+}
+
 // writeCertificates fills the folder's pki.
-func writeCertificates(f folder, now time.Time) error {
+func writeCertificates(f folder, now time.Time, leaves []leaf) error {
 	if err := os.MkdirAll(f.pki(), 0o700); err != nil {
 		return err
 	}

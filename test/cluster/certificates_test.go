@@ -15,7 +15,7 @@ import (
 func TestCertificates(t *testing.T) {
 	f := folder(t.TempDir())
 	now := time.Date(2030, time.January, 2, 3, 4, 5, 0, time.UTC)
-	if err := writeCertificates(f, now); err != nil {
+	if err := writeCertificates(f, now, nodeLeaves()); err != nil {
 		t.Fatal(err)
 	}
 	authority, err := os.ReadFile(f.certificate(authorityName))
@@ -37,6 +37,10 @@ func TestCertificates(t *testing.T) {
 		"Serving":            {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: loopback, now: now, valid: true},
 		"ServiceAddress":     {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "10.96.0.1", now: now, valid: true},
 		"ServiceName":        {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "kubernetes.default.svc", now: now, valid: true},
+		"NodeAddress":        {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: nodeAddress, now: now, valid: true},
+		"Kubelet":            {name: kubeletServingName, usage: x509.ExtKeyUsageServerAuth, host: nodeAddress, now: now, valid: true},
+		"KubeletOtherHost":   {name: kubeletServingName, usage: x509.ExtKeyUsageServerAuth, host: loopback, now: now},
+		"Node":               {name: nodeClientName, usage: x509.ExtKeyUsageClientAuth, now: now, valid: true},
 		"OtherHost":          {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "192.0.2.1", now: now},
 		"Client":             {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now, valid: true},
 		"ClientDoesNotServe": {name: kubeletClientName, usage: x509.ExtKeyUsageServerAuth, now: now},
@@ -58,13 +62,29 @@ func TestCertificates(t *testing.T) {
 		})
 	}
 
-	pair, err := tls.LoadX509KeyPair(f.certificate(kubeletClientName), f.privateKey(kubeletClientName))
-	if err != nil {
-		t.Fatal(err)
+	for name, want := range map[string]string{
+		kubeletClientName:     "CN=system:kube-apiserver,O=kube-master",
+		nodeClientName:        "CN=system:node:node-0,O=system:nodes",
+		controllerManagerName: "CN=system:kube-controller-manager",
+		schedulerName:         "CN=system:kube-scheduler",
+		proxyName:             "CN=system:kube-proxy",
+	} {
+		pair, err := tls.LoadX509KeyPair(f.certificate(name), f.privateKey(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := pair.Leaf.Subject.String(); got != want {
+			t.Errorf("%s: servers would know it as %s, want %s", name, got, want)
+		}
 	}
-	subject := pair.Leaf.Subject
-	if subject.CommonName != "system:kube-apiserver" || !slices.Equal(subject.Organization, []string{"kube-master"}) {
-		t.Errorf("kubelets would know kube-apiserver as %s", subject)
+}
+
+// Without a node, its address is nobody's: the certificate must not name it.
+func TestControlPlaneDoesNotServeAsNode(t *testing.T) {
+	for _, l := range leaves {
+		if slices.ContainsFunc(l.ips, net.ParseIP(nodeAddress).Equal) {
+			t.Errorf("%s names %s", l.name, nodeAddress)
+		}
 	}
 }
 

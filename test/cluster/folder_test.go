@@ -74,7 +74,7 @@ func TestForeignFolder(t *testing.T) {
 		t.Errorf("claim: got error %v", err)
 	}
 	var said strings.Builder
-	if err := down(t.Context(), string(f), &said); err != nil || !strings.HasPrefix(said.String(), "No cluster is up in ") {
+	if err := down(t.Context(), options{dir: string(f)}, &said); err != nil || !strings.HasPrefix(said.String(), "No cluster is up in ") {
 		t.Errorf("down: got %v, %q", err, said.String())
 	}
 	if entries, err := os.ReadDir(string(f)); err != nil || len(entries) != 1 {
@@ -93,7 +93,7 @@ func TestDownWithDeadProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said strings.Builder
-	if err := down(t.Context(), string(f), &said); err != nil {
+	if err := down(t.Context(), options{dir: string(f)}, &said); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(said.String(), "No cluster was up in ") {

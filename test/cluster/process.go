@@ -46,14 +46,19 @@ type process struct {
 
 // start must be called by the goroutine of main, see there.
 func start(name, binary string, arguments []string, log string, attributes *syscall.SysProcAttr) (*process, error) {
+	cmd := exec.Command(binary, arguments...) //nolint:noctx // it is stopped by stop, apiserver before etcd
+	cmd.SysProcAttr = attributes
+	return startCommand(name, cmd, log)
+}
+
+// startCommand is start for a command that needs more than arguments.
+func startCommand(name string, cmd *exec.Cmd, log string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()                         // the child has a copy
-	cmd := exec.Command(binary, arguments...) //nolint:noctx // it is stopped by stop, apiserver before etcd
+	defer out.Close() // the child has a copy
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = attributes
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

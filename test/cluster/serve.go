@@ -74,21 +74,8 @@ func announce(f folder, kubectl string, stdout io.Writer) error {
 // startControlPlane returns when both processes are ready and the kubeconfig
 // is written; with an error, nothing is left running.
 func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServer *process, err error) {
-	if err := writeCertificates(f, time.Now()); err != nil {
-		return nil, nil, err
-	}
-	authority, err := os.ReadFile(f.certificate(authorityName))
+	authority, token, err := writeControlPlane(f, leaves)
 	if err != nil {
-		return nil, nil, err
-	}
-	token, err := newToken()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := writeFile(f.tokens(), tokenFile(token)); err != nil {
-		return nil, nil, err
-	}
-	if err := writeFile(f.auditPolicy(), auditPolicy); err != nil {
 		return nil, nil, err
 	}
 
@@ -126,6 +113,24 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 		err = errors.Join(err, apiServer.stop(apiServerStopGrace))
 	}
 	return nil, nil, errors.Join(err, etcd.stop(etcdStopGrace))
+}
+
+// writeControlPlane writes the files that kube-apiserver reads; it returns the
+// authority's certificate and the administrator's token.
+func writeControlPlane(f folder, leaves []leaf) (authority []byte, token string, err error) {
+	if err := writeCertificates(f, time.Now(), leaves); err != nil {
+		return nil, "", err
+	}
+	if authority, err = os.ReadFile(f.certificate(authorityName)); err != nil {
+		return nil, "", err
+	}
+	if token, err = newToken(); err != nil {
+		return nil, "", err
+	}
+	if err := writeFile(f.tokens(), tokenFile(token)); err != nil {
+		return nil, "", err
+	}
+	return authority, token, writeFile(f.auditPolicy(), auditPolicy)
 }
 
 func serverURL(port int) string { return "https://" + address(port) }

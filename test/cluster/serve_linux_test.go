@@ -27,9 +27,9 @@ type served struct {
 	stderr *strings.Builder // read after its end only
 }
 
-func startServe(t *testing.T, dir string) *served {
+func startServe(t *testing.T, dir string, more ...string) *served {
 	t.Helper()
-	cmd := program(t, "serve", "--dir", dir, "--until-stdin-closes")
+	cmd := program(t, append([]string{"serve", "--dir", dir, "--until-stdin-closes"}, more...)...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

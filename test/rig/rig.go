@@ -28,8 +28,10 @@ import (
 )
 
 const (
-	// Node is the name of the only node.
-	Node = "master-0"
+	// Node is the name of the only node, an object alone, and RealNode that of one
+	// with a kubelet (test/cluster).
+	Node     = "master-0"
+	RealNode = "node-0"
 	// guardNamespace is where the chart is installed.
 	guardNamespace = "kubelet-https-guard"
 	// webhookName is that of the webhook in its registration.
@@ -54,6 +56,9 @@ const (
 //go:embed cluster.yaml
 var clusterYAML string
 
+//go:embed node.yaml
+var nodeYAML string
+
 // Options say how to set up.
 type Options struct {
 	// Repository is the root of the source tree.
@@ -64,6 +69,9 @@ type Options struct {
 	Progress io.Writer
 	// Detach: what is started stays when this process ends.
 	Detach bool
+	// RealNode: with a kubelet, a container runtime and all else that runs Pods,
+	// which takes root. Its name is [RealNode].
+	RealNode bool
 }
 
 // Rig is a running control plane with the guard's registration.
@@ -112,7 +120,11 @@ func Start(ctx context.Context, options Options) (*Rig, error) {
 	if err := r.startCluster(ctx); err != nil {
 		return r, err
 	}
-	if result := r.KubectlInput(ctx, clusterYAML, "apply", "-f", "-"); result.Code != 0 {
+	objects := clusterYAML
+	if !options.RealNode {
+		objects += "---\n" + nodeYAML
+	}
+	if result := r.KubectlInput(ctx, objects, "apply", "-f", "-"); result.Code != 0 {
 		return r, fmt.Errorf("make the cluster look like OpenShift: %s", result.Output)
 	}
 	// One CA stands for both of OpenShift's signers.
@@ -204,6 +216,9 @@ func (r *Rig) startCluster(ctx context.Context) error {
 	verb := []string{"serve", "--until-stdin-closes", "--dir", dir}
 	if r.options.Detach {
 		verb = []string{"up", "--dir", dir}
+	}
+	if r.options.RealNode {
+		verb = append(verb, "--node")
 	}
 	command := exec.CommandContext(ctx, r.binary("cluster"), verb...)
 	command.Dir = filepath.Join(r.options.Repository, "test", "cluster")
@@ -308,6 +323,21 @@ func (r *Rig) KubectlInput(ctx context.Context, input string, args ...string) Re
 	return run(command)
 }
 
+// Helm runs helm as the administrator, in the repository.
+func (r *Rig) Helm(ctx context.Context, args ...string) Result {
+	command := exec.CommandContext(ctx, r.helm, args...)
+	command.Dir = r.options.Repository
+	command.Env = append(os.Environ(), "KUBECONFIG="+r.Kubeconfig)
+	return run(command)
+}
+
+// Cluster runs a command of test/cluster on this rig's cluster.
+func (r *Rig) Cluster(ctx context.Context, verb string, args ...string) Result {
+	command := exec.CommandContext(ctx, r.binary("cluster"), append([]string{verb, "--dir", r.Path("cluster")}, args...)...)
+	command.Dir = filepath.Join(r.options.Repository, "test", "cluster")
+	return run(command)
+}
+
 func run(command *exec.Cmd) Result {
 	var output bytes.Buffer
 	command.Stdout, command.Stderr = &output, &output
@@ -317,12 +347,11 @@ func run(command *exec.Cmd) Result {
 	return Result{Code: command.ProcessState.ExitCode(), Output: strings.TrimSpace(output.String())}
 }
 
-// render renders templates of the chart. Without settings it is as on
-// OpenShift.
+// render renders templates of the chart, as on OpenShift.
 func (r *Rig) render(ctx context.Context, settings []string, templates ...string) (string, error) {
 	args := []string{
 		"template", "kubelet-https-guard", filepath.Join(r.options.Repository, "charts", "kubelet-https-guard"),
-		"--namespace", guardNamespace,
+		"--namespace", guardNamespace, "--api-versions", "security.openshift.io/v1",
 	}
 	for _, setting := range settings {
 		args = append(args, "--set", setting)

@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/staticpod"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+// A host in some state, on which the agent looks for other files than on others.
+type hostState struct {
+	layout openshift.Layout
+	change func(tree openshift.Tree) error
+	flags  []string
+}
+
+const currentDirectory = "/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/kubelet-client"
+
+func hostStates() map[string]hostState {
+	noManifest := func(tree openshift.Tree) error { return os.Remove(tree.Manifest()) }
+	return map[string]hostState{
+		string(openshift.Current): {layout: openshift.Current},
+		string(openshift.Legacy):  {layout: openshift.Legacy},
+		string(openshift.Oldest):  {layout: openshift.Oldest},
+		string(openshift.Kubeadm): {layout: openshift.Kubeadm},
+		"given directory":         {layout: openshift.Current, flags: []string{"--kubelet-client-dir", currentDirectory}},
+		"given directory, kubeadm": {
+			layout: openshift.Kubeadm, flags: []string{"--kubelet-client-dir", "/etc/kubernetes/pki"},
+		},
+		"given CA":         {layout: openshift.Current, flags: []string{"--kubelet-ca", "/etc/kubernetes/kubelet-ca.crt"}},
+		"no manifest":      {layout: openshift.Current, change: noManifest},
+		"manifest rubbish": {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.WriteFile(tree.Manifest(), []byte("{"), 0o600) }},
+		"directory of the CIS text": {layout: openshift.Current, change: func(tree openshift.Tree) error {
+			if err := os.MkdirAll(filepath.Join(tree.Root, staticpod.CISDirectory), 0o755); err != nil {
+				return err
+			}
+			return noManifest(tree)
+		}},
+		"no configuration": {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.Remove(tree.Config()) }},
+		"no pair":          {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.RemoveAll(tree.Directory()) }},
+		"nothing":          {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.RemoveAll(filepath.Join(tree.Root, "etc")) }},
+	}
+}
+
+// TestMountsCoverWhatIsRead: whatever the agent looks for on a host, in any
+// state that the host is in, is under what the chart mounts; and what is mounted
+// goes on showing it, however the platform rotates.
+func TestMountsCoverWhatIsRead(t *testing.T) {
+	for on, args := range map[string][]string{
+		"OpenShift":        {"--api-versions", "security.openshift.io/v1"},
+		"other Kubernetes": nil,
+	} {
+		pod := renderedPod(t, args)
+		if diff := cmp.Diff([]string(nil), mountFaults(pod)); diff != "" {
+			t.Errorf("faults of the mounts on %s (-want +got):\n%s", on, diff)
+		}
+		for name, state := range hostStates() {
+			t.Run(on+"/"+name, func(t *testing.T) {
+				tree := state.lay(t)
+				seen := touched(t, tree.Root, containerArgs(t, pod, state.flags))
+				if len(seen) == 0 {
+					t.Error("the agent was seen to read nothing")
+				}
+				if diff := cmp.Diff([]string(nil), unmounted(pod, seen)); diff != "" {
+					t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
+				}
+			})
+		}
+		for name, rotate := range rotations() {
+			t.Run(on+"/"+name, func(t *testing.T) {
+				if diff := cmp.Diff([]string(nil), stale(t, pod, rotate)); diff != "" {
+					t.Errorf("mounts that show what was (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// TestMountsBite: each rule finds what it is there for.
+func TestMountsBite(t *testing.T) {
+	sound := renderedPod(t, nil)
+	hostPath := func(pod *corev1.PodSpec) *corev1.HostPathVolumeSource {
+		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil })
+		return pod.Volumes[i].HostPath
+	}
+	mount := func(pod *corev1.PodSpec) *corev1.VolumeMount {
+		i := slices.IndexFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.MountPath, "/host") })
+		return &pod.Containers[0].VolumeMounts[i]
+	}
+	at := func(directory string) func(pod *corev1.PodSpec) {
+		return func(pod *corev1.PodSpec) { hostPath(pod).Path, mount(pod).MountPath = directory, "/host"+directory }
+	}
+	const (
+		revision = "/etc/kubernetes/static-pod-resources/kube-apiserver-pod-7"
+		manifest = "/etc/kubernetes/manifests/kube-apiserver-pod.yaml"
+		clientCA = "/etc/kubernetes/kubelet-ca.crt"
+	)
+	configuration := []string{revision + "/configmaps/config/config.yaml", revision + "/configmaps/kubelet-serving-ca/ca-bundle.crt"}
+	pair := []string{currentDirectory + "/tls.crt", currentDirectory + "/tls.key"}
+	type found struct {
+		// Unmounted are files only.
+		Faults, Unmounted, Stale []string
+	}
+	cases := map[string]struct {
+		change func(pod *corev1.PodSpec)
+		want   found
+	}{
+		"the manifests only": {change: at("/etc/kubernetes/manifests"), want: found{
+			Unmounted: slices.Concat([]string{clientCA}, pair, configuration),
+		}},
+		"the pair's directory": {change: at(currentDirectory), want: found{
+			Unmounted: slices.Concat([]string{clientCA, manifest}, configuration),
+			Stale:     []string{currentDirectory},
+		}},
+		"the revision": {change: at(revision), want: found{
+			Unmounted: slices.Concat([]string{clientCA, manifest}, pair),
+			Stale:     []string{revision},
+		}},
+		"a file": {change: func(pod *corev1.PodSpec) { hostPath(pod).Type = new(corev1.HostPathFile) }, want: found{
+			Faults: []string{"/etc/kubernetes: type File, not Directory"},
+		}},
+		"created where it is not": {change: func(pod *corev1.PodSpec) { hostPath(pod).Type = new(corev1.HostPathDirectoryOrCreate) }, want: found{
+			Faults: []string{"/etc/kubernetes: type DirectoryOrCreate, not Directory"},
+		}},
+		"a subPath": {change: func(pod *corev1.PodSpec) { mount(pod).SubPath = "manifests" }, want: found{
+			Faults: []string{"/etc/kubernetes: only a part of the volume is mounted"},
+		}},
+		"a subPathExpr": {change: func(pod *corev1.PodSpec) { mount(pod).SubPathExpr = "$(NODE_NAME)" }, want: found{
+			Faults: []string{"/etc/kubernetes: only a part of the volume is mounted"},
+		}},
+		"writable": {change: func(pod *corev1.PodSpec) { mount(pod).ReadOnly = false }, want: found{
+			Faults: []string{"/etc/kubernetes: writable"},
+		}},
+		"blind to later mounts": {change: func(pod *corev1.PodSpec) { mount(pod).MountPropagation = nil }, want: found{
+			Faults: []string{"/etc/kubernetes: mounts below it that are made later are not seen"},
+		}},
+		"the whole host": {change: func(pod *corev1.PodSpec) { hostPath(pod).Path, mount(pod).MountPath = "/", "/host" }, want: found{
+			Faults: []string{"/: the whole host"},
+		}},
+		"at another place": {change: func(pod *corev1.PodSpec) { mount(pod).MountPath = "/host/kubernetes" }, want: found{
+			Faults:    []string{"/etc/kubernetes: mounted at /host/kubernetes, which for the agent is another path of the host"},
+			Unmounted: slices.Concat([]string{clientCA, manifest}, pair, configuration),
+		}},
+		"something over it": {change: func(pod *corev1.PodSpec) {
+			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+			pod.Containers[0].VolumeMounts = append(pod.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "empty", MountPath: "/host/etc/kubernetes/manifests"})
+		}, want: found{
+			Faults: []string{"/host/etc/kubernetes/manifests: what is mounted in the host's place is not the host's"},
+		}},
+		"unused": {change: func(pod *corev1.PodSpec) {
+			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "var", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var"}}})
+		}, want: found{
+			Faults: []string{"/var: not mounted"},
+		}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := *sound.DeepCopy()
+			tc.change(&pod)
+			tree := hostState{layout: openshift.Current}.lay(t)
+			files := slices.DeleteFunc(touched(t, tree.Root, containerArgs(t, pod, nil)), func(p string) bool { return strings.HasSuffix(p, watched) })
+			got := found{Faults: mountFaults(pod), Unmounted: unmounted(pod, files)}
+			for _, rotate := range rotations() {
+				got.Stale = append(got.Stale, stale(t, pod, rotate)...)
+			}
+			slices.Sort(got.Stale)
+			got.Stale = slices.Compact(got.Stale)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("what is found (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// lay writes the host's tree.
+func (s hostState) lay(t *testing.T) openshift.Tree {
+	t.Helper()
+	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
+	pair := ca.Issue(pkitest.KubeletClient())
+	tree, err := openshift.Write(t.TempDir(), s.layout, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+	if err == nil && s.change != nil {
+		err = s.change(tree)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// renderedPod is the Pod of the DaemonSet that the chart renders.
+func renderedPod(t *testing.T, args []string) corev1.PodSpec {
+	t.Helper()
+	if testing.Short() && os.Getenv("HELM") == "" {
+		t.Skip("-short, and HELM is not set")
+	}
+	rendered, err := chart.Render(t.Context(), append([]string{"--show-only", "templates/nodeagent/daemonset.yaml"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var daemonSet appsv1.DaemonSet
+	if err := chart.Decode(rendered, "DaemonSet", &daemonSet); err != nil {
+		t.Fatal(err)
+	}
+	pod := daemonSet.Spec.Template.Spec
+	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
+		t.Fatalf("the Pod has %d containers and %d init containers, not the agent alone", len(pod.Containers), len(pod.InitContainers))
+	}
+	return pod
+}
+
+// containerArgs is the agent's configuration as its container's arguments and
+// more flags make it.
+func containerArgs(t *testing.T, pod corev1.PodSpec, flags []string) config {
+	t.Helper()
+	values := strings.NewReplacer("$(NODE_NAME)", "master-0", "$(HOST_IP)", "192.0.2.1")
+	var args []string
+	for _, arg := range pod.Containers[0].Args {
+		args = append(args, values.Replace(arg))
+	}
+	parsed, err := parseConfig(append(args, flags...), noEnvironment, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed.root == "/" {
+		t.Fatal("the agent takes its container for the host")
+	}
+	return parsed
+}
+
+// recorder is a host that takes down which paths are asked for.
+type recorder struct {
+	*hostfs.FS
+	asked map[string]bool
+}
+
+func (r recorder) Open(name string) (fs.File, error) {
+	r.asked["/"+name] = true
+	return r.FS.Open(name)
+}
+
+func (r recorder) ReadFile(name string) ([]byte, error) {
+	r.asked["/"+name] = true
+	return r.FS.ReadFile(name)
+}
+
+func (r recorder) Stat(name string) (fs.FileInfo, error) {
+	r.asked["/"+name] = true
+	return r.FS.Stat(name)
+}
+
+// armed takes down which directories are watched, and wakes nobody.
+type armed struct {
+	root  string
+	asked map[string]bool
+}
+
+func (a armed) Arm(directories []hostfs.Directory) bool {
+	for _, d := range directories {
+		a.asked[path.Join("/", strings.TrimPrefix(d.Path, a.root))+watched] = true
+	}
+	return false
+}
+
+func (armed) Wake() <-chan struct{} { return nil }
+
+// watched is written behind a directory that is watched.
+const watched = " (watched)"
+
+// end ends the agent after its first look.
+type end context.CancelFunc
+
+func (e end) Looked(agent.Trigger, time.Duration, scan.Snapshot) { e() }
+
+// touched are the paths of the host that the agent asks for or watches in one
+// look.
+func touched(t *testing.T, root string, config config) []string {
+	t.Helper()
+	host, err := hostfs.New(root, check.MaxFileBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]bool{}
+	options := scan.Options{Directory: config.directory, ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction}
+	ctx, cancel := context.WithCancel(t.Context())
+	guard := &agent.Agent{
+		Scan:    func(now time.Time) scan.Snapshot { return scan.Scan(recorder{host, asked}, nil, options, now) },
+		Chain:   host.Chain,
+		Watcher: armed{root, asked}, Meter: end(cancel), Teller: report.Tellers{},
+		Now: pkitest.Now, Log: slog.New(slog.DiscardHandler), Resync: config.resync, Settle: config.settle,
+	}
+	if err := guard.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Sorted(maps.Keys(asked))
+}
+
+// mountOf is a mount in the container, with its volume.
+type mountOf struct {
+	corev1.VolumeMount
+	volume corev1.Volume
+}
+
+func mountsIn(pod corev1.PodSpec) []mountOf {
+	var all []mountOf
+	for _, m := range pod.Containers[0].VolumeMounts {
+		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name })
+		all = append(all, mountOf{m, pod.Volumes[i]})
+	}
+	return all
+}
+
+// rootArg is where the agent takes the host to be.
+func rootArg(pod corev1.PodSpec) string {
+	for _, arg := range pod.Containers[0].Args {
+		if root, ok := strings.CutPrefix(arg, "--root="); ok {
+			return path.Clean(root)
+		}
+	}
+	return "/"
+}
+
+// below reports whether a path is a directory or in it.
+func below(p, directory string) bool {
+	return directory == "/" || p == directory || strings.HasPrefix(p, directory+"/")
+}
+
+// mountFaults are the mounts and volumes that are not as they must be.
+func mountFaults(pod corev1.PodSpec) []string {
+	var faults []string
+	root, mounted := rootArg(pod), map[string]bool{}
+	for _, m := range mountsIn(pod) {
+		mounted[m.Name] = true
+		if m.volume.HostPath == nil {
+			if below(path.Clean(m.MountPath), root) {
+				faults = append(faults, m.MountPath+": what is mounted in the host's place is not the host's")
+			}
+			continue
+		}
+		host := path.Clean(m.volume.HostPath.Path)
+		fault := func(text string) { faults = append(faults, host+": "+text) }
+		if host == "/" {
+			fault("the whole host")
+		}
+		if path.Clean(m.MountPath) != path.Join(root, host) {
+			fault("mounted at " + m.MountPath + ", which for the agent is another path of the host")
+		}
+		// A file that is replaced would go on being shown as it was; and what is
+		// not there must not be made.
+		if kind := m.volume.HostPath.Type; kind == nil || *kind != corev1.HostPathDirectory {
+			fault(fmt.Sprintf("type %s, not Directory", deref(kind)))
+		}
+		if m.SubPath != "" || m.SubPathExpr != "" {
+			fault("only a part of the volume is mounted")
+		}
+		if !m.ReadOnly {
+			fault("writable")
+		}
+		if m.MountPropagation == nil || *m.MountPropagation != corev1.MountPropagationHostToContainer {
+			fault("mounts below it that are made later are not seen")
+		}
+	}
+	for _, v := range pod.Volumes {
+		if v.HostPath != nil && !mounted[v.Name] {
+			faults = append(faults, v.HostPath.Path+": not mounted")
+		}
+	}
+	return faults
+}
+
+func deref(kind *corev1.HostPathType) corev1.HostPathType {
+	if kind == nil {
+		return "(none)"
+	}
+	return *kind
+}
+
+// unmounted are the paths that are under no mount. A directory above a mount is
+// watched to no avail and no harm: it is the container's own.
+func unmounted(pod corev1.PodSpec, paths []string) []string {
+	root := rootArg(pod)
+	var missing []string
+	for _, p := range paths {
+		directory, isWatched := strings.CutSuffix(p, watched)
+		if !slices.ContainsFunc(mountsIn(pod), func(m mountOf) bool {
+			if m.volume.HostPath == nil {
+				return false
+			}
+			at, host := path.Clean(m.MountPath), path.Clean(m.volume.HostPath.Path)
+			if at != path.Join(root, host) {
+				return false
+			}
+			return below(directory, host) || isWatched && below(host, directory)
+		}) {
+			missing = append(missing, p)
+		}
+	}
+	return missing
+}
+
+// rotation is one way of the platform to write new files.
+type rotation struct {
+	layout openshift.Layout
+	write  func(tree openshift.Tree, files map[string][]byte) error
+}
+
+func rotations() map[string]rotation {
+	all := map[string]rotation{}
+	for _, layout := range []openshift.Layout{openshift.Current, openshift.Legacy, openshift.Oldest} {
+		all[string(layout)+", directory swapped"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
+			return openshift.SwapDirectory(tree.Directory(), tree.Staging(), files)
+		}}
+		all[string(layout)+", directory made anew"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
+			return openshift.Recreate(tree.Directory(), files)
+		}}
+		// Old revisions are pruned.
+		all[string(layout)+", new revision"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
+			_, err := openshift.Write(tree.Root, layout, openshift.Files{Certificate: files["tls.crt"], Key: files["tls.key"], Revision: tree.Revision + 1})
+			if err != nil {
+				return err
+			}
+			return os.RemoveAll(filepath.Join(tree.Root, "etc/kubernetes/static-pod-resources", fmt.Sprintf("kube-apiserver-pod-%d", tree.Revision)))
+		}}
+	}
+	return all
+}
+
+// stale are the directories of the host that are mounted and, after a rotation,
+// other ones than before, or gone: a mount goes on showing the one that was.
+func stale(t *testing.T, pod corev1.PodSpec, rotation rotation) []string {
+	t.Helper()
+	tree := hostState{layout: rotation.layout}.lay(t)
+	inode := func(host string) uint64 {
+		info, err := os.Stat(filepath.Join(tree.Root, host))
+		if err != nil {
+			return 0
+		}
+		stat, _ := info.Sys().(*syscall.Stat_t)
+		return stat.Ino
+	}
+	before := map[string]uint64{}
+	for _, m := range mountsIn(pod) {
+		if m.volume.HostPath != nil {
+			before[m.volume.HostPath.Path] = inode(m.volume.HostPath.Path)
+		}
+	}
+	pair := pkitest.NewCA("kube-apiserver-to-kubelet-signer").Issue(pkitest.KubeletClient())
+	if err := rotation.write(tree, map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key}); err != nil {
+		t.Fatal(err)
+	}
+	var changed []string
+	for _, host := range slices.Sorted(maps.Keys(before)) {
+		if inode(host) != before[host] {
+			changed = append(changed, host)
+		}
+	}
+	return changed
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// installTimeout bounds apt-get: its packages are some 100 MB.
+const installTimeout = 15 * time.Minute
+
+// need is something of the machine's that cannot be built from a Go module.
+type need struct {
+	name     string
+	packages []string // of Debian, that bring it
+	met      func(ctx context.Context) bool
+}
+
+// nodeNeeds is what a node runs, beside what is built.
+var nodeNeeds = []need{
+	onPath("containerd", "containerd"),
+	onPath("containerd-shim-runc-v2", "containerd"),
+	onPath("ctr", "containerd"),
+	onPath("ip", "iproute2"),
+	onPath("mount", "mount"),       // the kubelet's way to mount volumes
+	onPath("nft", "nftables"),      // kube-proxy's
+	onPath("iptables", "iptables"), // the CNI plugin portmap's
+	{name: "CNI plugins", packages: []string{"containernetworking-plugins"}, met: func(context.Context) bool {
+		_, found := findPlugins(pluginFolders)
+		return found
+	}},
+}
+
+// runcBuildNeeds is what runc is built with: it is partly C.
+var runcBuildNeeds = []need{
+	onPath("gcc", "gcc", "libc6-dev"),
+	onPath("pkg-config", "pkg-config"),
+	{name: "libseccomp's header files", packages: []string{"libseccomp-dev", "pkg-config"}, met: func(ctx context.Context) bool {
+		return exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run() == nil
+	}},
+}
+
+func onPath(name string, packages ...string) need {
+	return need{name: name, packages: packages, met: func(context.Context) bool {
+		_, err := exec.LookPath(name)
+		return err == nil
+	}}
+}
+
+// pluginFolders are where CNI plugins are: Debian's folder, and everybody else's.
+var pluginFolders = []string{"/usr/lib/cni", "/opt/cni/bin"}
+
+// usedPlugins are those that the node's network consists of.
+var usedPlugins = []string{"ptp", "portmap", "host-local", "loopback"}
+
+// findPlugins returns the first folder that has all that are used.
+func findPlugins(folders []string) (string, bool) {
+	for _, folder := range folders {
+		has := func(name string) bool {
+			_, err := os.Stat(filepath.Join(folder, name))
+			return err == nil
+		}
+		if !slices.ContainsFunc(usedPlugins, func(name string) bool { return !has(name) }) {
+			return folder, true
+		}
+	}
+	return "", false
+}
+
+// addAdministratorsPath adds the folders of an administrator's programs to the
+// search path: of a user who became root without a login it lacks them.
+func addAdministratorsPath() error {
+	return os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
+}
+
+// unmet returns the names of what is missing and the packages that have it.
+func unmet(ctx context.Context, needs []need) (names, packages []string) {
+	for _, n := range needs {
+		if !n.met(ctx) {
+			names = append(names, n.name)
+			packages = append(packages, n.packages...)
+		}
+	}
+	slices.Sort(packages)
+	return names, slices.Compact(packages)
+}
+
+// ensureInstalled sees to it that all needs are met: as root on Debian by
+// installing what is missing, elsewhere by saying so.
+func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) error {
+	if err := addAdministratorsPath(); err != nil {
+		return err
+	}
+	names, packages := unmet(ctx, needs)
+	if len(names) == 0 {
+		return nil
+	}
+	_, noDebian := os.Stat("/etc/debian_version")
+	if os.Geteuid() != 0 || noDebian != nil {
+		return notInstalled(names, packages)
+	}
+	fmt.Fprintf(progress, "Missing: %s. Installing by apt-get: %s\n", strings.Join(names, ", "), strings.Join(packages, " "))
+	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
+	defer cancel()
+	for _, arguments := range [][]string{
+		{"update", "--quiet"},
+		append([]string{"install", "--quiet", "--yes", "--no-install-recommends"}, packages...),
+	} {
+		cmd := exec.CommandContext(ctx, "apt-get", arguments...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		cmd.Stdout, cmd.Stderr = progress, progress
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("apt-get %s: %w", strings.Join(arguments, " "), err)
+		}
+	}
+	if names, packages := unmet(ctx, needs); len(names) > 0 {
+		return notInstalled(names, packages)
+	}
+	return nil
+}
+
+func notInstalled(names, packages []string) error {
+	return fmt.Errorf("this machine lacks %s: install what Debian has in the packages %s (as root on Debian this program does it itself)",
+		strings.Join(names, ", "), strings.Join(packages, ", "))
+}

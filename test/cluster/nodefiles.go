@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+const (
+	nodeName = "node-0"
+
+	// nodeAddress is in a network namespace of the node's own: it can collide
+	// with nothing of the machine's.
+	nodeAddress    = "172.30.0.1"
+	nodeNetwork    = nodeAddress + "/24"
+	nodeDevice     = "node0"
+	podRange       = "10.244.0.0/16"
+	serviceAddress = "10.96.0.1" // of Service kubernetes: first of serviceRange
+	nodeEtcdPort   = 2379
+	nodeServerPort = 6443
+
+	// pauseImage is the name that every kubelet of this century knows.
+	pauseImage = "registry.k8s.io/pause:3.6"
+
+	// insideContainerd is the folder of containerd's state and socket as the
+	// node sees it; outside it is folder.containerdRun.
+	insideContainerd = "/run/containerd"
+	insideSocket     = insideContainerd + "/containerd.sock"
+)
+
+// The files of a node, beside those of a control plane.
+
+// nodeLog is what the processes say that hold the node together.
+func (f folder) nodeLog() string { return f.path("node.log") }
+
+// nodePID is the process 1 of the node, for those who want to look into its
+// namespaces from outside.
+func (f folder) nodePID() string { return f.path("node-pid") }
+
+// kubeletConfig is watched: with another content the kubelet starts again.
+func (f folder) kubeletConfig() string { return f.path("kubelet.yaml") }
+
+// etcKubernetes is the node's /etc/kubernetes. It is a plain folder: who writes
+// there from outside is noticed inside.
+func (f folder) etcKubernetes() string { return f.path("host/etc/kubernetes") }
+
+func (f folder) kubeletRoot() string             { return f.path("kubelet") }
+func (f folder) kubeletVolumes() string          { return f.path("volume-plugins") }
+func (f folder) resolvConf() string              { return f.path("resolv.conf") }
+func (f folder) podLogs() string                 { return f.path("log/pods") }
+func (f folder) containerLogs() string           { return f.path("log/containers") }
+func (f folder) containerdConfig() string        { return f.path("containerd.toml") }
+func (f folder) containerdData() string          { return f.path("containerd") }
+func (f folder) containerdExtras() string        { return f.path("containerd-extras") }
+func (f folder) containerdRun() string           { return f.path("run") }
+func (f folder) containerdSocket() string        { return f.path("run/containerd.sock") }
+func (f folder) networkConfig() string           { return f.path("cni/net.d") }
+func (f folder) networkAddresses() string        { return f.path("cni/addresses") }
+func (f folder) networkState() string            { return f.path("cni/state") }
+func (f folder) pauseArchive() string            { return f.path("pause.tar") }
+func (f folder) logOf(name string) string        { return f.path(name + ".log") }
+func (f folder) kubeconfigOf(name string) string { return f.path(name + ".kubeconfig") }
+
+// cgroup is the name of the node's control group, of its own for each folder:
+// there may be more than one node on a machine.
+func (f folder) cgroup() string { return "kubelet-https-guard-node-" + cacheKey(string(f))[:8] }
+
+func nodeAPIServerArguments(f folder) []string {
+	return append(commonAPIServerArguments(f, nodeServerPort, nodeEtcdPort),
+		// All addresses of the node's own network namespace.
+		"--bind-address=0.0.0.0",
+		"--advertise-address="+nodeAddress,
+		"--client-ca-file="+f.certificate(authorityName),
+		"--enable-admission-plugins=NodeRestriction",
+	)
+}
+
+func controllerManagerArguments(f folder) []string {
+	return []string{
+		"--kubeconfig=" + f.kubeconfigOf(controllerManagerName),
+		"--bind-address=" + loopback,
+		"--controllers=*",
+		"--leader-elect=false",
+		"--use-service-account-credentials=true",
+		"--service-account-private-key-file=" + f.serviceAccountKey(),
+		"--root-ca-file=" + f.certificate(authorityName),
+		"--flex-volume-plugin-dir=" + f.kubeletVolumes(),
+	}
+}
+
+func schedulerArguments(f folder) []string {
+	return []string{
+		"--kubeconfig=" + f.kubeconfigOf(schedulerName),
+		"--bind-address=" + loopback,
+		"--leader-elect=false",
+	}
+}
+
+func proxyArguments(f folder) []string {
+	return []string{
+		"--kubeconfig=" + f.kubeconfigOf(proxyName),
+		"--hostname-override=" + nodeName,
+		"--proxy-mode=nftables",
+		"--cluster-cidr=" + podRange,
+		"--healthz-bind-address=" + loopback,
+		"--metrics-bind-address=" + loopback,
+		// 0: the kernel's tables of connections stay as they are. Some of these
+		// settings are the whole machine's.
+		"--conntrack-max-per-core=0",
+		"--conntrack-tcp-timeout-established=0s",
+		"--conntrack-tcp-timeout-close-wait=0s",
+		"--oom-score-adj=0",
+	}
+}
+
+func kubeletArguments(f folder) []string {
+	return []string{
+		"--config=" + f.kubeletConfig(),
+		"--kubeconfig=" + f.kubeconfigOf(nodeClientName),
+		"--hostname-override=" + nodeName,
+		"--node-ip=" + nodeAddress,
+		// By default it has /var/lib/kubelet, which is a folder of ours inside
+		// the node (see nodeMounts).
+	}
+}
+
+// kubeletConfiguration is as the control that this project guards demands.
+func kubeletConfiguration(f folder) string {
+	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication:
+  anonymous:
+    enabled: false
+  webhook:
+    enabled: true
+  x509:
+    clientCAFile: %[1]q
+authorization:
+  mode: Webhook
+tlsCertFile: %[2]q
+tlsPrivateKeyFile: %[3]q
+readOnlyPort: 0
+
+containerRuntimeEndpoint: "unix://%[4]s"
+cgroupDriver: cgroupfs
+cgroupRoot: "/%[5]s"
+failCgroupV1: false
+failSwapOn: false
+# Changing the score of a process is not allowed on every machine.
+oomScoreAdj: 0
+# The chains are those of iptables, and kube-proxy uses nftables.
+makeIPTablesUtilChains: false
+resolvConf: %[6]q
+volumePluginDir: %[7]q
+registerWithTaints:
+- key: node-role.kubernetes.io/control-plane
+  effect: NoSchedule
+
+# A full disk is the machine's business: no pod is evicted and no image removed,
+# since none can be pulled again.
+evictionHard:
+  imagefs.available: 0%%
+  imagefs.inodesFree: 0%%
+  memory.available: 1Mi
+  nodefs.available: 0%%
+  nodefs.inodesFree: 0%%
+imageGCHighThresholdPercent: 100
+`,
+		f.certificate(authorityName),
+		f.certificate(kubeletServingName),
+		f.privateKey(kubeletServingName),
+		insideSocket,
+		f.cgroup(),
+		f.resolvConf(),
+		f.kubeletVolumes(),
+	)
+}
+
+// containerdConfiguration: AppArmor is off since its profiles are loaded into
+// the kernel, which is the machine's.
+func containerdConfiguration(f folder, runc, plugins string) string {
+	return fmt.Sprintf(`version = 2
+root = %[1]q
+state = %[2]q
+
+[grpc]
+  address = %[3]q
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = %[4]q
+
+[plugins."io.containerd.grpc.v1.cri"]
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  sandbox_image = %[5]q
+  stream_server_address = "127.0.0.1"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = %[6]q
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = %[7]q
+        SystemdCgroup = false
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = %[8]q
+    conf_dir = %[9]q
+`,
+		f.containerdData(),
+		insideContainerd,
+		insideSocket,
+		f.containerdExtras(),
+		pauseImage,
+		snapshotter,
+		runc,
+		plugins,
+		f.networkConfig(),
+	)
+}
+
+// networkConfiguration gives each pod a link of its own to the node. On a bridge
+// answers to what came over a Service would go straight from pod to pod, past
+// the node that has to translate them back.
+func networkConfiguration(f folder) string {
+	return fmt.Sprintf(`{
+  "cniVersion": "0.4.0",
+  "name": "node",
+  "plugins": [
+    {
+      "type": "ptp",
+      "ipam": {
+        "type": "host-local",
+        "dataDir": %q,
+        "ranges": [[{"subnet": %q}]],
+        "routes": [{"dst": "0.0.0.0/0"}]
+      }
+    },
+    {"type": "portmap", "capabilities": {"portMappings": true}}
+  ]
+}
+`, f.networkAddresses(), podRange)
+}
+
+// kubeletAccess lets kube-apiserver, by the name in its client certificate, use
+// the kubelet: for logs, exec and the proxy to the node.
+const kubeletAccess = `{
+  "apiVersion": "rbac.authorization.k8s.io/v1",
+  "kind": "ClusterRoleBinding",
+  "metadata": {"name": "kube-apiserver-kubelet-api-admin"},
+  "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
+  "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-apiserver"}]
+}`
+
+// nodeRoles are labels that no kubelet may give itself.
+const nodeRoles = `{"metadata": {"labels": {
+  "node-role.kubernetes.io/control-plane": "",
+  "node-role.kubernetes.io/master": ""
+}}}`
+
+// clientKubeconfig is for a component of the cluster, which has a certificate.
+func clientKubeconfig(f folder, name string) string {
+	return fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters:
+- name: kubelet-https-guard
+  cluster:
+    server: %s
+    certificate-authority: %q
+users:
+- name: %[3]s
+  user:
+    client-certificate: %[4]q
+    client-key: %[5]q
+contexts:
+- name: kubelet-https-guard
+  context:
+    cluster: kubelet-https-guard
+    user: %[3]s
+current-context: kubelet-https-guard
+`, serverURL(nodeServerPort), f.certificate(authorityName), name, f.certificate(name), f.privateKey(name))
+}
+
+// nodeCanBeIn refuses folders that would be hidden inside the node.
+func nodeCanBeIn(f folder) error {
+	for _, taken := range []string{"/run", "/var/run"} {
+		if strings.HasPrefix(string(f), taken+"/") {
+			return fmt.Errorf("%s is in %s, of which a node has its own: give another --dir", f, taken)
+		}
+	}
+	return nil
+}
