@@ -67,6 +67,15 @@ test: cluster-build tools ## Run all tests: unit tests and those against a real 
 	CGO_ENABLED=1 GOLANGCI_LINT=$(TOOLS)/golangci-lint go test -race -timeout $(TEST_TIMEOUT) ./...
 	cd test/cluster && CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
 
+.PHONY: chart-test
+chart-test: tools ## Test the chart: helm-unittest, values, schema, Kubernetes' own schemas
+	$(TOOLS)/helm-unittest --strict $(CHART)
+	go test ./test/chart -count=1
+
+.PHONY: e2e
+e2e: tools ## Install the image and the chart on a real node and try everything (as root; E2E_EXISTING=1 KUBECONFIG= E2E_IMAGE= for a cluster that is there)
+	E2E=1 go test ./test/installed -count=1 -v -timeout 60m
+
 .PHONY: test-unit
 test-unit: ## Run the tests that need neither an API server nor a linter
 	CGO_ENABLED=1 go test -race ./pkg/... ./webhook/... ./nodeagent/... ./test/openshift/...
@@ -110,6 +119,14 @@ cluster-up: ## Start a real control plane in the background and print how to use
 cluster-down: ## Stop it and remove what it stored
 	@go run -C test/cluster . down
 
+.PHONY: node-up
+node-up: ## Start a real node beside it: kubelet, containerd and the rest, as root on Debian, and print how to use it
+	@go run -C test/cluster . up --node
+
+.PHONY: node-down
+node-down: ## Stop it and remove all that it made
+	@go run -C test/cluster . down --node
+
 .PHONY: clean
 clean: demo-down ## Remove what was built here; the cluster's binaries stay in the user's cache
 	rm -rf $(BIN) $(DIST) $(TOOLS) .demo
@@ -117,4 +134,5 @@ clean: demo-down ## Remove what was built here; the cluster's binaries stay in t
 # Tools are pinned in tools/go.mod; go build knows whether they are up to date.
 .PHONY: tools
 tools:
-	@go build -C tools -o ../.tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint helm.sh/helm/v4/cmd/helm
+	@go build -C tools -o ../.tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint helm.sh/helm/v4/cmd/helm \
+		github.com/yannh/kubeconform/cmd/kubeconform github.com/helm-unittest/helm-unittest/cmd/helm-unittest

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package installed_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+// host is the node's own side of what the agent sees through its mount; empty
+// where the node is somebody else's.
+type host struct {
+	root string
+	// ca is the cluster's: of the kube-apiserver's client certificate and of the
+	// kubelet's serving certificate.
+	ca   *pkitest.CA
+	told map[types.UID]bool // Events that were waited for
+}
+
+// layOut lays a kubeadm-style tree out on the node, with the pair that the
+// kube-apiserver there really uses.
+func layOut(t *testing.T) *host {
+	t.Helper()
+	h := &host{told: map[types.UID]bool{}}
+	if shared.rig == nil {
+		return h
+	}
+	h.root = shared.rig.Path("cluster", "host")
+	ca := h.file(t, "pki/ca.crt")
+	var err error
+	if h.ca, err = pkitest.LoadCA(ca, h.file(t, "pki/ca.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openshift.Write(h.root, openshift.Kubeadm, openshift.Files{Certificate: h.file(t, "pki/kubelet-client.crt"), Key: h.file(t, "pki/kubelet-client.key"), ClientCA: ca}); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// file is one of the cluster's own files.
+func (h *host) file(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(shared.rig.Path("cluster", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// fresh is a new kubelet client pair of the cluster's CA.
+func (h *host) fresh() map[string][]byte {
+	pair := h.ca.Issue(pkitest.KubeletClient().Valid(time.Now().Add(-time.Minute), time.Now().AddDate(0, 0, 30)))
+	return map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key}
+}
+
+// event waits for the agent's next Event on the Node with this reason, and these
+// words in its note.
+func (h *host) event(t *testing.T, reason, words string) {
+	t.Helper()
+	await(t, fmt.Sprintf("Event %s with %q on Node %s", reason, words, shared.node), func() (bool, string) {
+		list, err := shared.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.kind=Node,regarding.name=" + shared.node})
+		if err != nil {
+			return false, err.Error()
+		}
+		var all []string
+		for _, e := range list.Items {
+			if !h.told[e.UID] && ours(e) {
+				if e.Reason == reason && strings.Contains(e.Note, words) {
+					h.told[e.UID] = true
+					return true, ""
+				}
+				all = append(all, e.Reason+": "+e.Note)
+			}
+		}
+		return false, strings.Join(all, "\n")
+	})
+}
+
+func ours(e eventsv1.Event) bool { return e.ReportingController == "kubelet-https-guard.io/nodeagent" }
+
+// log is what the agent has said.
+func (h *host) log(t *testing.T) []map[string]any {
+	t.Helper()
+	var lines []map[string]any
+	scanner := bufio.NewScanner(strings.NewReader(must(t, shared.kubectl(t.Context(), "logs", "-n", release, "daemonset/"+release+"-nodeagent"))))
+	for scanner.Scan() {
+		var line map[string]any
+		if json.Unmarshal(scanner.Bytes(), &line) == nil {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// agent: it finds the files on the host, sees them replaced through its mount,
+// and tells of it on the real Node.
+func (h *host) agent(t *testing.T) {
+	running := must(t, shared.kubectl(t.Context(), "get", "daemonset", release+"-nodeagent", "-n", release, "-o", "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}"))
+	if ready, desired, _ := strings.Cut(running, " "); ready != desired || ready == "0" {
+		t.Fatalf("%s of %s agents are ready", ready, desired)
+	}
+	if shared.rig == nil {
+		await(t, "an Event of the agent on the Node", func() (bool, string) {
+			list, err := shared.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.kind=Node"})
+			if err != nil {
+				return false, err.Error()
+			}
+			return slices.ContainsFunc(list.Items, ours), "none"
+		})
+		return
+	}
+	h.event(t, "Verified", "")
+
+	// The node becomes OpenShift's.
+	tree, err := openshift.Write(h.root, openshift.Current, openshift.Files{Certificate: h.file(t, "pki/kubelet-client.crt"), Key: h.file(t, "pki/kubelet-client.key"), ClientCA: h.ca.PEM()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(h.root, "etc/kubernetes/manifests/kube-apiserver.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the agent looks at OpenShift's files", func() (bool, string) {
+		lines := h.log(t)
+		for _, line := range lines {
+			if line["msg"] == "Looking at" && line["certificate"] == tree.CertificateOnHost() {
+				return true, ""
+			}
+		}
+		return false, fmt.Sprint(lines)
+	})
+	before := len(h.log(t))
+	for range 3 {
+		if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), h.fresh()); err != nil {
+			t.Fatal(err)
+		}
+		h.event(t, "CertificateRotated", tree.CertificateOnHost())
+	}
+	for _, line := range h.log(t)[before:] {
+		if line["msg"] == "Finding raised" {
+			t.Errorf("a rotation raises an alarm: %v", line)
+		}
+	}
+	if err := os.Remove(tree.Key()); err != nil {
+		t.Fatal(err)
+	}
+	h.event(t, string(finding.KeyMissing), "kubelet-client/tls.key")
+	if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), h.fresh()); err != nil {
+		t.Fatal(err)
+	}
+	h.event(t, string(finding.KeyMissing), "Cleared: ")
+
+	described := must(t, shared.kubectl(t.Context(), "describe", "node", shared.node))
+	_, events, _ := strings.Cut(described, "\nEvents:")
+	for _, word := range []string{"KeyMissing", "CertificateRotated", "Verified"} {
+		if !strings.Contains(events, word) {
+			t.Errorf("kubectl describe node does not show %s:\n%s", word, events)
+		}
+	}
+}
+
+// kubelet: the handshake with the real one, as it should be and as it should not.
+func (h *host) kubelet(t *testing.T) {
+	if shared.rig == nil {
+		t.Skip("its kubelet is configured anew for this, which is for a node of one's own")
+	}
+	path := shared.rig.Path("cluster", "kubelet.yaml")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(path, good, 0o600); err != nil {
+			t.Error(err)
+		}
+	})
+	configure := func(change func(map[string]any)) {
+		t.Helper()
+		config := map[string]any{}
+		if err := yaml.Unmarshal(good, &config); err != nil {
+			t.Fatal(err)
+		}
+		change(config)
+		data, err := yaml.Marshal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// In one step: the kubelet starts anew when it changes.
+		if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	foreign := pkitest.NewCAAround("foreign", time.Now())
+	address := must(t, shared.kubectl(t.Context(), "get", "node", shared.node, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`))
+	serving := foreign.Issue(pkitest.Request{CommonName: "kubelet", IPs: []net.IP{net.ParseIP(address)}}.Valid(time.Now().Add(-time.Minute), time.Now().AddDate(0, 0, 30)))
+	write := func(name string, data []byte) string {
+		t.Helper()
+		at := shared.rig.Path("cluster", name)
+		if err := os.WriteFile(at, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	certificate, key, ca := write("foreign.crt", serving.Certificate), write("foreign.key", serving.Key), write("foreign-ca.crt", foreign.PEM())
+
+	for _, c := range []struct {
+		reason finding.Reason
+		change func(map[string]any)
+	}{
+		{finding.ReadOnlyPortOpen, func(c map[string]any) { c["readOnlyPort"] = 10255 }},
+		{finding.KubeletCertificateUntrusted, func(c map[string]any) { c["tlsCertFile"], c["tlsPrivateKeyFile"] = certificate, key }},
+		{finding.ClientCertificateNotAccepted, func(c map[string]any) {
+			c["authentication"] = map[string]any{"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true}, "x509": map[string]any{"clientCAFile": ca}}
+		}},
+	} {
+		t.Run(string(c.reason), func(t *testing.T) {
+			configure(c.change)
+			h.event(t, string(c.reason), "")
+			configure(func(map[string]any) {})
+			h.event(t, string(c.reason), "Cleared: ")
+		})
+	}
+	// All is as it was, for everybody.
+	await(t, "the node is ready", func() (bool, string) {
+		ready := shared.kubectl(t.Context(), "get", "node", shared.node, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+		return ready.Output == "True", ready.Output
+	})
+	await(t, "the agent says so", func() (bool, string) {
+		for _, line := range slices.Backward(h.log(t)) {
+			if msg := line["msg"]; msg == "Verified" || msg == "Not verified" {
+				return msg == "Verified", fmt.Sprint(line)
+			}
+		}
+		return false, "no verdict"
+	})
+}

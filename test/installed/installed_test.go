@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package installed_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+const (
+	// waitTime bounds waiting for one thing; Pods take seconds to start.
+	waitTime = 2 * time.Minute
+	// lookEvery is how often it is looked for.
+	lookEvery = 100 * time.Millisecond
+	// stillTime is how long it is looked that something does not happen.
+	stillTime = 8 * time.Second
+)
+
+// await waits for a condition. what is said of it if it does not come.
+func await(t *testing.T, what string, condition func() (bool, string)) {
+	t.Helper()
+	deadline := time.After(waitTime)
+	for {
+		met, now := condition()
+		if met {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%s: not within %s; now: %s\n%s", what, waitTime, now, state(context.WithoutCancel(t.Context())))
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// state is what a person would look at.
+func state(ctx context.Context) string {
+	var text strings.Builder
+	for _, args := range [][]string{
+		{"get", "pods", "-A", "-o", "wide"},
+		{"describe", "pods", "-n", release},
+		{"logs", "-n", release, "-l", "app.kubernetes.io/instance=" + release, "--tail=20", "--prefix"},
+	} {
+		fmt.Fprintf(&text, "$ kubectl %s\n%s\n", strings.Join(args, " "), shared.kubectl(ctx, args...).Output)
+	}
+	return text.String()
+}
+
+// must runs helm or kubectl, which must succeed.
+func must(t *testing.T, r result) string {
+	t.Helper()
+	if r.Code != 0 {
+		t.Fatalf("exit code %d:\n%s\n%s", r.Code, r.Output, state(context.WithoutCancel(t.Context())))
+	}
+	return r.Output
+}
+
+// install runs helm install for this cluster.
+func install(t *testing.T, args ...string) result {
+	t.Helper()
+	return shared.helm(t.Context(), append(append([]string{"install", release, chart, "--namespace", release}, shared.values()...), args...)...)
+}
+
+// upgrade runs helm upgrade.
+func upgrade(t *testing.T, args ...string) result {
+	t.Helper()
+	return shared.helm(t.Context(), append(append([]string{"upgrade", release, chart, "--namespace", release, "--wait", "--timeout", helmWait}, shared.values()...), args...)...)
+}
+
+// uninstall removes the release, and looks for what it left.
+func uninstall(t *testing.T) {
+	t.Helper()
+	must(t, shared.helm(t.Context(), "uninstall", release, "--namespace", release, "--wait", "--timeout", helmWait))
+	nothingLeft(t)
+}
+
+// nothingLeft: no object of the release is left, of any kind, and nobody is asked
+// about writes any more.
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	kinds := must(t, shared.kubectl(t.Context(), "api-resources", "--verbs=list,delete", "-o", "name"))
+	var all []string
+	for kind := range strings.FieldsSeq(kinds) {
+		if !strings.HasPrefix(kind, "events") { // they expire
+			all = append(all, kind)
+		}
+	}
+	await(t, "all objects of the release are gone", func() (bool, string) {
+		labelled := shared.kubectl(t.Context(), "get", strings.Join(all, ","), "-A", "-l", "app.kubernetes.io/instance="+release, "--ignore-not-found", "-o", "name")
+		return labelled.Code == 0 && labelled.Output == "", labelled.Output
+	})
+	// And what has no such label.
+	here := must(t, shared.kubectl(t.Context(), "get", "secrets,configmaps,leases,pods,services,endpointslices,serviceaccounts", "-n", release, "-o", "name"))
+	for name := range strings.FieldsSeq(here) {
+		if name != "configmap/kube-root-ca.crt" && name != "configmap/openshift-service-ca.crt" && name != "serviceaccount/default" {
+			t.Errorf("%s is left in namespace %s", name, release)
+		}
+	}
+	everywhere := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings,roles,rolebindings", "-A", "-o", "name"))
+	for name := range strings.FieldsSeq(everywhere) {
+		if strings.Contains(name, release) {
+			t.Errorf("%s is left", name)
+		}
+	}
+	if v, err := shared.secret.write(t.Context(), mismatched(t)); v != allowed {
+		t.Errorf("a write to the Secret is not let through: %v", err)
+	}
+}
+
+// mismatched is a write that the webhook alone can refuse.
+func mismatched(t *testing.T) []byte {
+	t.Helper()
+	now := time.Now()
+	ca := pkitest.NewCAAround("ca", now)
+	request := shared.secret.request.Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30))
+	return patch(ca.Issue(request).Certificate, ca.Issue(request).Key)
+}
+
+// refusing waits until the webhook refuses.
+func refusing(t *testing.T) {
+	t.Helper()
+	body := mismatched(t)
+	await(t, "the webhook refuses", func() (bool, string) {
+		v, err := shared.secret.write(t.Context(), body)
+		return v == refused && strings.Contains(err.Error(), "KeyMismatch"), fmt.Sprint(err)
+	})
+}
+
+// as is a client that acts as somebody.
+func as(t *testing.T, user string) kubernetes.Interface {
+	t.Helper()
+	config := rest.CopyConfig(shared.config)
+	config.Impersonate.UserName = user
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// storeSecret has the protected Secret there, as whoever renews it would.
+func storeSecret(t *testing.T) {
+	t.Helper()
+	now := time.Now()
+	ca := pkitest.NewCAAround("ca", now)
+	pair := ca.Issue(shared.secret.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shared.secret.namespace, Name: shared.secret.name}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key},
+	}
+	client := shared.client
+	if shared.rig != nil {
+		service, err := client.CoreV1().Services(secret.Namespace).Get(t.Context(), "api", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, client = openshift.ServingCert(service.UID, pair.Certificate, pair.Key), as(t, openshift.ServiceCA)
+	}
+	_, err := client.CoreV1().Secrets(secret.Namespace).Create(t.Context(), secret, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+}
+
+// TestInstalled is the life of an installation. Its parts build on each other.
+func TestInstalled(t *testing.T) {
+	for _, namespace := range []string{release, shared.secret.namespace} {
+		_, err := shared.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	must(t, shared.kubectl(t.Context(), "label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged"))
+	storeSecret(t)
+	t.Cleanup(func() {
+		shared.helm(context.WithoutCancel(t.Context()), "uninstall", release, "--namespace", release, "--ignore-not-found")
+	})
+	nothingLeft(t)
+	h := layOut(t)
+
+	parts := []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"values that make no sense", badValues},
+		{"an image that cannot be had", noImage},
+		{"install", installed},
+		{"helm test", helmTest},
+		{"refused and let through", spotChecks},
+		{"the agent", h.agent},
+		{"the kubelet", h.kubelet},
+		{"restarted under load", restarted},
+		{"upgraded and rolled back under load", upgraded},
+		{"uninstall", uninstall},
+		{"from the chart before", fromBefore},
+		{"certificates of others", certificatesOfOthers},
+	}
+	for _, part := range parts {
+		if !t.Run(part.name, part.run) {
+			return // the next ones build on it
+		}
+	}
+}
+
+// badValues: Helm says at once what is wrong, and nothing is installed.
+func badValues(t *testing.T) {
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"a wrong type":     {[]string{"--set", "webhook.replicas=two"}, "webhook/replicas"},
+		"an unknown value": {[]string{"--set", "webhook.replica=2"}, "replica"},
+		"an unknown mode":  {[]string{"--set", "webhook.certificate.mode=letsencrypt"}, "webhook/certificate/mode"},
+		"cert-manager where it is not": {
+			[]string{"--set", "webhook.certificate.mode=cert-manager"}, "cert-manager",
+		},
+		"service-ca where it is not": {
+			[]string{"--set", "webhook.certificate.mode=service-ca"}, "service-ca",
+		},
+		"alerts where nobody reads them": {
+			[]string{"--set", "monitoring.prometheusRule.enabled=true"}, "monitoring.coreos.com",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := install(t, c.args...)
+			if r.Code == 0 || !strings.Contains(r.Output, c.want) {
+				t.Errorf("exit code %d, want a refusal with %q:\n%s", r.Code, c.want, r.Output)
+			}
+		})
+	}
+	nothingLeft(t)
+}
+
+// noImage: while an install does not come to its end, nothing is refused that
+// nobody could judge.
+func noImage(t *testing.T) {
+	s := startStream(t, shared.secret)
+	must(t, install(t, "--set", "image.tag=does-not-exist"))
+	await(t, "a Pod without its image", func() (bool, string) {
+		waiting := shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
+		return strings.Contains(waiting.Output, "Image"), waiting.Output
+	})
+	<-time.After(stillTime)
+	s.stop()
+	s.all.Wait()
+	good, bad := s.now()
+	if good.refused+good.failed+bad.refused+bad.failed > 0 || good.allowed == 0 {
+		t.Errorf("with no replica: %+v, %+v", good, bad)
+	}
+	// What the API server can judge by itself it refuses from the beginning.
+	if v, err := shared.secret.write(t.Context(), patch(nil, nil)); v != refused {
+		t.Errorf("empty values: %v", err)
+	}
+	uninstall(t)
+}
+
+// installed: from the first moment on nothing is refused that should not be.
+func installed(t *testing.T) {
+	s := startStream(t, shared.secret)
+	must(t, install(t, "--wait", "--timeout", helmWait))
+	await(t, "the webhook is asked", func() (bool, string) {
+		_, bad := s.now()
+		return bad.refused > 0, fmt.Sprintf("%+v", bad)
+	})
+	<-time.After(stillTime)
+	s.finish(t, false)
+	notes := must(t, shared.helm(t.Context(), "get", "notes", release, "--namespace", release))
+	for _, words := range []string{"helm test " + release, shared.secret.namespace} {
+		if !strings.Contains(notes, words) {
+			t.Errorf("the notes do not say %q:\n%s", words, notes)
+		}
+	}
+}
+
+func helmTest(t *testing.T) {
+	t.Log(must(t, shared.helm(t.Context(), "test", release, "--namespace", release, "--timeout", helmWait, "--logs")))
+	left := must(t, shared.kubectl(t.Context(), "get", "roles,rolebindings,serviceaccounts,pods", "-A", "-l", "app.kubernetes.io/component=test", "-o", "name"))
+	if left != "" {
+		t.Errorf("the test leaves %s", left)
+	}
+}
+
+// spotChecks: through the real Service. All of it is tested on an API server
+// alone, see test/e2e.
+func spotChecks(t *testing.T) {
+	p := shared.secret
+	now := time.Now()
+	ca := pkitest.NewCAAround("ca", now)
+	good := ca.Issue(p.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+	expired := ca.Issue(p.request.Valid(now.AddDate(-1, 0, 0), now.Add(-time.Hour)))
+	for name, c := range map[string]struct {
+		body []byte
+		want string // empty: it passes
+	}{
+		"a new pair":             {patch(good.Certificate, good.Key), ""},
+		"a chain":                {patch(good.ChainWith(ca.PEM()), good.Key), ""},
+		"the key of another":     {mismatched(t), "KeyMismatch"},
+		"expired":                {patch(expired.Certificate, expired.Key), "CertificateExpired"},
+		"garbage":                {patch([]byte("garbage"), good.Key), "CertificateUnparsable"},
+		"an empty key":           {patch(good.Certificate, nil), "KeyMissing"},
+		"an annotation":          {[]byte(`{"metadata":{"annotations":{"example.com/note":"x"}}}`), ""},
+		"nothing":                {[]byte(`{}`), ""},
+		"a finalizer of nobody":  {[]byte(`{"metadata":{"finalizers":["example.com/x"]}}`), ""},
+		"a label and a new pair": {[]byte(strings.Replace(string(patch(good.Certificate, good.Key)), "{", `{"metadata":{"labels":{"a":"b"}},`, 1)), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, err := p.write(t.Context(), c.body)
+			if c.want == "" && v != allowed || c.want != "" && (v != refused || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+	secrets := shared.client.CoreV1().Secrets(p.namespace)
+	dryRun := metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
+	for name, err := range map[string]error{
+		"delete":            secrets.Delete(t.Context(), p.name, dryRun),
+		"delete collection": secrets.DeleteCollection(t.Context(), dryRun, metav1.ListOptions{FieldSelector: "metadata.name=" + p.name}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "SecretMissing") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if shared.rig == nil {
+		return
+	}
+	// Whoever renews is never asked about, whatever is written.
+	renewed := ca.Issue(p.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+	service, err := shared.client.CoreV1().Services(p.namespace).Get(t.Context(), "api", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := openshift.ServingCert(service.UID, renewed.Certificate, renewed.Key)
+	if _, err := as(t, openshift.ServiceCA).CoreV1().Secrets(p.namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+		t.Errorf("service-ca's renewal: %v", err)
+	}
+}
+
+// rolledOut waits until all replicas are new and available.
+func rolledOut(t *testing.T) {
+	t.Helper()
+	must(t, shared.kubectl(t.Context(), "rollout", "status", "deployment/"+release+"-webhook", "-n", release, "--timeout", helmWait))
+}
+
+// restarted: replicas come and go, one is always there, and nobody notices.
+func restarted(t *testing.T) {
+	s := startStream(t, shared.secret)
+	deployment := "deployment/" + release + "-webhook"
+	must(t, shared.kubectl(t.Context(), "rollout", "restart", deployment, "-n", release))
+	rolledOut(t)
+	for _, how := range [][]string{{}, {"--force", "--grace-period=0"}, {"--grace-period=1"}} {
+		pods := strings.Fields(must(t, shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "--field-selector=status.phase=Running", "-o", "name")))
+		if len(pods) < 2 {
+			t.Fatalf("only %v", pods)
+		}
+		must(t, shared.kubectl(t.Context(), append([]string{"delete", pods[0], "-n", release, "--wait=false"}, how...)...))
+		await(t, "two replicas", func() (bool, string) {
+			available := shared.kubectl(t.Context(), "get", deployment, "-n", release, "-o", "jsonpath={.status.availableReplicas}")
+			gone := shared.kubectl(t.Context(), "get", pods[0], "-n", release, "--ignore-not-found", "-o", "name")
+			return available.Output == "2" && gone.Output == "", available.Output + " " + gone.Output
+		})
+	}
+	s.finish(t, true)
+}
+
+// upgraded: an upgrade and the way back are as quiet.
+func upgraded(t *testing.T) {
+	s := startStream(t, shared.secret)
+	must(t, upgrade(t, "--set", "log.level=debug", "--set", "webhook.replicas=3"))
+	rolledOut(t)
+	must(t, shared.helm(t.Context(), "rollback", release, "--namespace", release, "--wait", "--timeout", helmWait))
+	rolledOut(t)
+	s.finish(t, true)
+	// The chart that is rendered again changes nothing of what the webhook wrote.
+	before := registered(t)
+	must(t, upgrade(t))
+	if after := registered(t); before != after {
+		t.Errorf("an upgrade to the same changes what is registered:\n%s\n%s", before, after)
+	}
+}
+
+// registered is by what the API server asks the webhook.
+func registered(t *testing.T) string {
+	t.Helper()
+	return must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration/"+release, "clusterrolebinding/"+release+"-answers", "-o", "jsonpath={range .items[*]}{.webhooks}{.subjects}{end}"))
+}
+
+// before is the chart's last version before this one.
+const before = "testdata/kubelet-https-guard-0.1.0.tgz"
+
+// fromBefore: from the last version and back. That one wants a certificate that
+// somebody made.
+func fromBefore(t *testing.T) {
+	const secret = "made-by-hand"
+	now := time.Now()
+	ca := pkitest.NewCAAround("by hand", now)
+	name := release + "-webhook." + release + ".svc"
+	pair := ca.Issue(pkitest.Request{CommonName: name, DNSNames: []string{name}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
+	_, err := shared.client.CoreV1().Secrets(release).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: secret}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := base64.StdEncoding.EncodeToString(ca.PEM())
+	folder, err := filepath.Abs(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := []string{"--namespace", release, "--wait", "--timeout", helmWait}
+	old := append(append([]string{"install", release, folder}, wait...), append(shared.values(), "--set", "webhook.servingCertSecret="+secret, "--set", "webhook.caBundle="+bundle, "--set", "webhook.serviceCA=false")...)
+	must(t, shared.helm(t.Context(), old...))
+	refusing(t)
+	must(t, upgrade(t, "--set", "webhook.certificate.mode=provided", "--set", "webhook.certificate.secretName="+secret, "--set", "webhook.certificate.caBundle="+bundle))
+	refusing(t)
+	must(t, shared.helm(t.Context(), append([]string{"rollback", release, "1"}, wait...)...))
+	refusing(t)
+	must(t, shared.helm(t.Context(), append([]string{"rollback", release, "2"}, wait...)...))
+	refusing(t)
+	must(t, shared.helm(t.Context(), "test", release, "--namespace", release, "--timeout", helmWait))
+	if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), secret, metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+	uninstall(t)
+}
+
+// certificatesOfOthers: service-ca and cert-manager are not here; their part is
+// played, late, and until then nothing is refused.
+func certificatesOfOthers(t *testing.T) {
+	if shared.rig == nil {
+		t.Skip("the APIs of OpenShift and cert-manager are made up for this, which is for a cluster of one's own")
+	}
+	for _, mode := range []struct{ name, apis string }{
+		{"cert-manager", "testdata/cert-manager.yaml"},
+		{"service-ca", "testdata/openshift.yaml"},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			apis, err := os.ReadFile(mode.apis)
+			if err != nil {
+				t.Fatal(err)
+			}
+			must(t, shared.kubectlInput(t.Context(), string(apis), "apply", "-f", "-"))
+			must(t, shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"))
+			defer func() {
+				must(t, shared.kubectlInput(t.Context(), string(apis), "delete", "--wait", "-f", "-"))
+			}()
+			if mode.name == "service-ca" {
+				must(t, shared.kubectl(t.Context(), "create", "configmap", "openshift-service-ca.crt", "-n", release, "--from-literal=service-ca.crt="+string(shared.rig.ServiceCA.PEM())))
+				defer func() {
+					must(t, shared.kubectl(t.Context(), "delete", "configmap", "openshift-service-ca.crt", "-n", release))
+				}()
+			}
+			s := startStream(t, shared.secret)
+			must(t, install(t))
+			<-time.After(stillTime)
+			if good, bad := s.now(); good.refused+good.failed+bad.refused+bad.failed > 0 {
+				t.Errorf("without a certificate: %+v, %+v", good, bad)
+			}
+			playIssuer(t, mode.name)
+			await(t, "the webhook is asked", func() (bool, string) {
+				_, bad := s.now()
+				return bad.refused > 0, fmt.Sprintf("%+v", bad)
+			})
+			must(t, upgrade(t))
+			s.finish(t, false)
+			if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), release+"-webhook-tls", metav1.DeleteOptions{}); err != nil {
+				t.Error(err) // its issuer takes it with the Service or the Certificate
+			}
+			uninstall(t)
+		})
+	}
+}
+
+// playIssuer makes the webhook's serving certificate and registers its CA where
+// the chart asks for it.
+func playIssuer(t *testing.T, mode string) {
+	t.Helper()
+	asks := map[string][2]string{
+		"cert-manager": {"certificates.cert-manager.io", "jsonpath={.items[*].spec.secretName}"},
+		"service-ca":   {"services", `jsonpath={.items[*].metadata.annotations.service\.beta\.openshift\.io/serving-cert-secret-name}`},
+	}[mode]
+	if names := must(t, shared.kubectl(t.Context(), "get", asks[0], "-n", release, "-o", asks[1])); !strings.Contains(names, release+"-webhook-tls") {
+		t.Fatalf("nobody is asked to make Secret %s-webhook-tls, but %q", release, names)
+	}
+	annotation := map[string]string{
+		"cert-manager": `jsonpath={.metadata.annotations.cert-manager\.io/inject-ca-from}`,
+		"service-ca":   `jsonpath={.metadata.annotations.service\.beta\.openshift\.io/inject-cabundle}`,
+	}[mode]
+	if value := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration", release, "-o", annotation)); value == "" {
+		t.Fatal("nobody is asked to register the CA")
+	}
+	now := time.Now()
+	ca := pkitest.NewCAAround(mode, now)
+	name := release + "-webhook." + release + ".svc"
+	pair := ca.Issue(pkitest.Request{CommonName: name, DNSNames: []string{name}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
+	_, err := shared.client.CoreV1().Secrets(release).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: release + "-webhook-tls"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	configurations := shared.client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	configuration, err := configurations.Get(t.Context(), release, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range configuration.Webhooks {
+		configuration.Webhooks[i].ClientConfig.CABundle = ca.PEM()
+	}
+	if _, err := configurations.Update(t.Context(), configuration, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
