@@ -128,8 +128,8 @@ node-down: ## Stop it and remove all that it made
 	@go run -C test/cluster . down --node
 
 .PHONY: clean
-clean: demo-down ## Remove what was built here; the cluster's binaries stay in the user's cache
-	rm -rf $(BIN) $(DIST) $(TOOLS) .demo
+clean: demo-down node-down ## Remove what was built here; the cluster's binaries stay in the user's cache
+	rm -rf $(BIN) $(DIST) $(TOOLS) .demo .node
 
 # Tools are pinned in tools/go.mod; go build knows whether they are up to date.
 .PHONY: tools

@@ -94,6 +94,9 @@ func (f folder) claim(ctx context.Context) (*os.File, error) {
 		return nil, err
 	}
 	lock, err := waitForLock(ctx, f.lock(), claimTimeout, func() {})
+	if s, _ := f.status(); errors.Is(err, errLocked) && s.running && s.pid == 0 {
+		lock, err = waitForLock(ctx, f.lock(), orphanTimeout, func() {})
+	}
 	if errors.Is(err, errLocked) {
 		return nil, fmt.Errorf("a cluster runs in %s already", f)
 	}

@@ -253,6 +253,9 @@ func parse(arguments []string) (command string, o options, err error) {
 	if strings.ContainsAny(o.dir, ",\n") {
 		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q has a comma or a line break", command, o.dir)}
 	}
+	if o.node && !nodeCanBeIn(o.dir) {
+		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q is in /run, of which a node has its own", command, o.dir)}
+	}
 	return command, o, nil
 }
 

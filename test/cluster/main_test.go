@@ -112,6 +112,7 @@ func TestParse(t *testing.T) {
 		"LoadWithoutDir":     {arguments: []string{"load", "i.tar"}, usage: "load: --dir is missing"},
 		"LoadWithoutArchive": {arguments: []string{"load", "--dir", "/d"}, usage: "load: an archive is missing"},
 		"LoadTwo":            {arguments: []string{"load", "--dir", "/d", "i.tar", "j.tar"}, usage: `load: unexpected argument "j.tar"`},
+		"NodeInRun":          {arguments: []string{"up", "--node", "--dir", "/run/node"}, usage: `up: --dir "/run/node" is in /run, of which a node has its own`},
 		"PathsNode":          {arguments: []string{"paths", "--node"}, usage: "paths: flag provided but not defined: -node"},
 		"DownDir":            {arguments: []string{"down", "--dir", "/d"}, command: "down", options: options{dir: "/d"}},
 		"Nothing":            {usage: "a command is missing"},

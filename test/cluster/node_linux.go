@@ -39,9 +39,6 @@ func ensureNode(ctx context.Context, progress io.Writer) (string, error) {
 // or until the node does, which is one.
 func serveNode(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	f := folder(dir)
-	if err := nodeCanBeIn(f); err != nil {
-		return err
-	}
 	binaries, err := ensureNode(ctx, stderr)
 	if err != nil {
 		return err

@@ -83,6 +83,7 @@ func lookAtMachine(t *testing.T) machine {
 	return m
 }
 
+// check compares all but the control groups, which a running node has.
 func (m machine) check(t *testing.T, now machine) {
 	t.Helper()
 	if now.mounts != m.mounts {
@@ -203,7 +204,7 @@ func TestNode(t *testing.T) {
 	t.Run("HostPath", n.testHostPath)
 	t.Run("Network", func(t *testing.T) { n.testNetwork(t, prober) })
 	t.Run("Kubelet", n.testKubelet)
-	before.check(t, withoutCgroups(lookAtMachine(t)))
+	before.check(t, lookAtMachine(t))
 
 	// Not even a killed serve leaves anything but files.
 	init := n.init()
@@ -228,12 +229,6 @@ func TestNode(t *testing.T) {
 	if _, err := os.Stat(string(f)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is still there: %v", err)
 	}
-}
-
-// withoutCgroups is for while the node runs, which has some.
-func withoutCgroups(m machine) machine {
-	m.cgroups = ""
-	return m
 }
 
 // runningNode is a node that is ready.
@@ -306,6 +301,10 @@ func (n *runningNode) testNetwork(t *testing.T, prober string) {
 	if got := n.ask(t, "fetch", "url", "https://"+serviceAddress+"/readyz"); got != "200 ok" {
 		t.Errorf("from a pod to the API server: got %q", got)
 	}
+	// kube-proxy is told of the pods when they are ready, as everybody is.
+	eventually(t, time.Minute, "the Service's way to the pods", func() bool {
+		return n.ask(t, "fetch", "url", "http://10.96.7.7/ready") == "200 ready"
+	})
 	// Often enough that each pod is asked by itself and by the other.
 	for range 10 {
 		if got := n.ask(t, "fetch", "url", "http://10.96.7.7/ready"); got != "200 ready" {

@@ -235,10 +235,12 @@ func (r *runner) start(name, binary string, arguments []string) error {
 func (r *runner) until(ctx context.Context, what string, ready func(context.Context) error) error {
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
+	begin := time.Now()
 	var last error
 	for {
 		err := ready(ctx)
 		if err == nil {
+			fmt.Fprintf(os.Stderr, "Waited %s for %s\n", time.Since(begin).Round(time.Millisecond), what)
 			return nil
 		}
 		// What the end of time cut off says less than what was before it.
@@ -346,12 +348,20 @@ func (a api) nodeReady(ctx context.Context, path string) error {
 		return err
 	}
 	var node struct {
+		Spec   struct{ Taints []struct{ Key string } }
 		Status struct {
 			Conditions []struct{ Type, Status, Message string }
 		}
 	}
 	if err := json.Unmarshal(data, &node); err != nil {
 		return err
+	}
+	// The node controller takes it away a moment after the node is ready, and
+	// until then nothing is scheduled there.
+	for _, taint := range node.Spec.Taints {
+		if taint.Key == "node.kubernetes.io/not-ready" {
+			return errors.New("it is still tainted as not ready")
+		}
 	}
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == "Ready" && condition.Status == "True" {
