@@ -102,6 +102,15 @@ lint: tools ## Lint the code, the import rules and the chart
 	cd tools && go mod tidy -diff
 	cd test/cluster && go mod tidy -diff
 
+.PHONY: generate
+generate: tools ## Write what is generated: the chart's README
+	$(TOOLS)/helm-docs --chart-search-root charts --sort-values-order file --log-level warning
+
+.PHONY: verify
+verify: generate ## Check that what is generated is up to date, and that every value of the chart is described
+	git diff --exit-code -- charts
+	! grep -n '|  |$$' charts/*/README.md
+
 .PHONY: fmt
 fmt: tools ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
@@ -135,4 +144,5 @@ clean: demo-down node-down ## Remove what was built here; the cluster's binaries
 .PHONY: tools
 tools:
 	@go build -C tools -o ../.tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint helm.sh/helm/v4/cmd/helm \
-		github.com/yannh/kubeconform/cmd/kubeconform github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+		github.com/yannh/kubeconform/cmd/kubeconform github.com/helm-unittest/helm-unittest/cmd/helm-unittest \
+		github.com/norwoodj/helm-docs/cmd/helm-docs

@@ -16,6 +16,10 @@ import (
 // does not have: whose they are.
 var elsewhere = map[string]string{
 	"security.openshift.io/v1/SecurityContextConstraints": "OpenShift's own API",
+	"cert-manager.io/v1/Certificate":                      "cert-manager's",
+	"cert-manager.io/v1/Issuer":                           "cert-manager's",
+	"monitoring.coreos.com/v1/PodMonitor":                 "the Prometheus operator's",
+	"monitoring.coreos.com/v1/PrometheusRule":             "the Prometheus operator's",
 }
 
 // TestConforms: in every way to install it, what is rendered conforms to the API

@@ -60,7 +60,7 @@ func TestPackage(t *testing.T) {
 		}
 	}
 	slices.Sort(others)
-	want := []string{".helmignore", "Chart.yaml", "README.md", "values.schema.json", "values.yaml"}
+	want := []string{".helmignore", "Chart.yaml", "README.md", "files/dashboard.json", "values.schema.json", "values.yaml"}
 	if diff := cmp.Diff(want, others); diff != "" {
 		t.Errorf("what is packed beside the templates (-want +got):\n%s", diff)
 	}

@@ -81,3 +81,39 @@ func refused(t *testing.T, want []string, args ...string) {
 		}
 	}
 }
+
+// TestContradictions: what does not fit together, or not to the cluster, is
+// refused in a sentence that says what to change.
+func TestContradictions(t *testing.T) {
+	mode := func(name string, more ...string) []string {
+		args := []string{"--set", "webhook.certificate.mode=" + name}
+		for _, set := range more {
+			args = append(args, "--set", set)
+		}
+		return args
+	}
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"service-ca where it is not":              {mode("service-ca"), "webhook.certificate.mode is service-ca, but this cluster has no security.openshift.io/v1, so it is not OpenShift: set it to auto, cert-manager, self-managed or provided."},
+		"cert-manager where it is not":            {mode("cert-manager"), "webhook.certificate.mode is cert-manager, but this cluster has no cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed."},
+		"provided without a CA":                   {mode("provided", "webhook.certificate.secretName=s"), "webhook.certificate.mode is provided: set webhook.certificate.caBundle to the base64 of the CA's PEM."},
+		"provided without a Secret":               {mode("provided", "webhook.certificate.caBundle=Q0E="), "webhook.certificate.mode is provided: set webhook.certificate.secretName to the Secret with tls.crt and tls.key."},
+		"a CA where the webhook registers it":     {mode("self-managed", "webhook.certificate.caBundle=Q0E="), "webhook.certificate.caBundle is set, but by mode self-managed the CA is registered by somebody else: leave it empty, or set webhook.certificate.mode to provided."},
+		"a CA in the mode auto":                   {mode("auto", "webhook.certificate.caBundle=Q0E="), "webhook.certificate.caBundle is set, but by mode self-managed"},
+		"an Issuer where nobody issues":           {mode("self-managed", "webhook.certificate.issuerRef.name=i"), "webhook.certificate.issuerRef is set, but by mode self-managed cert-manager issues nothing: leave it empty, or set webhook.certificate.mode to cert-manager."},
+		"a webhook elsewhere, without its CA":     {[]string{"--set", "webhook.url=https://127.0.0.1:1"}, "webhook.url names a webhook outside the cluster, whose certificate is yours: set webhook.certificate.mode to provided."},
+		"alerts where nobody raises them":         {[]string{"--set", "monitoring.prometheusRule=true"}, "monitoring.prometheusRule is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false."},
+		"a PodMonitor where nobody monitors":      {[]string{"--set", "monitoring.podMonitor=true"}, "monitoring.podMonitor is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false."},
+		"nothing to install":                      {[]string{"--set", "webhook.enabled=false,nodeagent.enabled=false,policy.enabled=false"}, "webhook.enabled, nodeagent.enabled and policy.enabled are all false, so nothing would be installed: set one of them to true."},
+		"an old Kubernetes":                       {[]string{"--kube-version", "1.29.9"}, "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.9"},
+		"a value of a chart that was before this": {[]string{"--set", "webhook.serviceCA=true"}, "at '/webhook': additional properties 'serviceCA' not allowed"},
+		"an unknown mode":                         {mode("letsencrypt"), "at '/webhook/certificate/mode': value must be one of 'auto', 'service-ca', 'cert-manager', 'self-managed', 'provided'"},
+		"no base64":                               {mode("provided", "webhook.certificate.caBundle=PEM!"), "at '/webhook/certificate/caBundle'"},
+		"a kind of Issuer without its name":       {mode("auto", "webhook.certificate.issuerRef.kind=Issuer"), "at '/webhook/certificate/issuerRef'"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) { refused(t, []string{tc.want}, tc.args...) })
+	}
+}

@@ -233,7 +233,7 @@ func badValues(t *testing.T) {
 			[]string{"--set", "webhook.certificate.mode=service-ca"}, "service-ca",
 		},
 		"alerts where nobody reads them": {
-			[]string{"--set", "monitoring.prometheusRule.enabled=true"}, "monitoring.coreos.com",
+			[]string{"--set", "monitoring.prometheusRule=true"}, "monitoring.coreos.com",
 		},
 	}
 	for name, c := range cases {

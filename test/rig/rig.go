@@ -370,7 +370,8 @@ func (r *Rig) render(ctx context.Context, settings []string, templates ...string
 func (r *Rig) here() []string {
 	return []string{
 		fmt.Sprintf("webhook.url=https://127.0.0.1:%d", r.port),
-		"webhook.caBundle=" + base64.StdEncoding.EncodeToString(r.ca.PEM()),
+		"webhook.certificate.mode=provided",
+		"webhook.certificate.caBundle=" + base64.StdEncoding.EncodeToString(r.ca.PEM()),
 	}
 }
 

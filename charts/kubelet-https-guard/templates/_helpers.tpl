@@ -32,10 +32,101 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}true{{- end -}}
 {{- end -}}
 
-{{/* Not empty if service-ca issues the webhook's certificate: a CA or a URL that was given wins. */}}
-{{- define "kubelet-https-guard.serviceCA" -}}
-{{- with .Values.webhook -}}
-{{- if and .serviceCA (not .caBundle) (not .url) -}}true{{- end -}}
+{{/* Name of everything that belongs to the webhook. */}}
+{{- define "kubelet-https-guard.webhookName" -}}
+{{ include "kubelet-https-guard.fullname" . }}-webhook
+{{- end -}}
+
+{{/* Name of the webhook as API servers ask for it. */}}
+{{- define "kubelet-https-guard.serverName" -}}
+{{ include "kubelet-https-guard.webhookName" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{/* Who issues the webhook's certificate: webhook.certificate.mode with auto resolved. Fails where that does not fit. */}}
+{{- define "kubelet-https-guard.certificateMode" -}}
+{{- $certificate := .Values.webhook.certificate -}}
+{{- $certManager := .Capabilities.APIVersions.Has "cert-manager.io/v1" -}}
+{{- $mode := $certificate.mode -}}
+{{- if eq $mode "auto" -}}
+{{- $mode = include "kubelet-https-guard.openshift" . | empty | ternary ($certManager | ternary "cert-manager" "self-managed") "service-ca" -}}
+{{- end -}}
+{{- if and (eq $mode "service-ca") (not (include "kubelet-https-guard.openshift" .)) -}}
+{{- fail "webhook.certificate.mode is service-ca, but this cluster has no security.openshift.io/v1, so it is not OpenShift: set it to auto, cert-manager, self-managed or provided." -}}
+{{- else if and (eq $mode "cert-manager") (not $certManager) -}}
+{{- fail "webhook.certificate.mode is cert-manager, but this cluster has no cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed." -}}
+{{- else if and .Values.webhook.url (ne $mode "provided") -}}
+{{- fail "webhook.url names a webhook outside the cluster, whose certificate is yours: set webhook.certificate.mode to provided." -}}
+{{- else if and (eq $mode "provided") (not $certificate.caBundle) -}}
+{{- fail "webhook.certificate.mode is provided: set webhook.certificate.caBundle to the base64 of the CA's PEM." -}}
+{{- else if and (eq $mode "provided") (not .Values.webhook.url) (not $certificate.secretName) -}}
+{{- fail "webhook.certificate.mode is provided: set webhook.certificate.secretName to the Secret with tls.crt and tls.key." -}}
+{{- else if and $certificate.caBundle (ne $mode "provided") -}}
+{{- fail (printf "webhook.certificate.caBundle is set, but by mode %s the CA is registered by somebody else: leave it empty, or set webhook.certificate.mode to provided." $mode) -}}
+{{- else if and $certificate.issuerRef (ne $mode "cert-manager") -}}
+{{- fail (printf "webhook.certificate.issuerRef is set, but by mode %s cert-manager issues nothing: leave it empty, or set webhook.certificate.mode to cert-manager." $mode) -}}
+{{- end -}}
+{{ $mode }}
+{{- end -}}
+
+{{/* Secret with the webhook's certificate. */}}
+{{- define "kubelet-https-guard.servingSecret" -}}
+{{ .Values.webhook.certificate.secretName | default (printf "%s-tls" (include "kubelet-https-guard.webhookName" .)) }}
+{{- end -}}
+
+{{/*
+By what API servers ask the webhook; argument: the root and, as the second, the subjects. A registration that fails closed
+refuses from the moment at which it is stored, at an install before there is anybody to ask. So each webhook's conditions
+end with the question whether the webhook's ServiceAccount may "answer", which means nothing else. The webhook binds that
+right to itself when a replica is available and API servers trust its certificate. Here it is bound to nobody, and a field
+that is not here is nothing to restore for whoever applies this manifest again.
+*/}}
+{{- define "kubelet-https-guard.answers" -}}
+{{- $root := index . 0 -}}
+{{- $name := printf "%s-answers" (include "kubelet-https-guard.fullname" $root) -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "kubelet-https-guard.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: webhook
+rules:
+  - apiGroups: [kubelet-https-guard.io]
+    resources: [admissions]
+    verbs: [answer]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "kubelet-https-guard.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: webhook
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ $name }}
+{{- with index . 1 }}
+subjects:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The condition that asks for it. */}}
+{{- define "kubelet-https-guard.answersCondition" -}}
+{{- if not .Values.webhook.url }}
+# Last, since it asks an authorizer: nobody is asked before a replica can answer (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers).
+- name: a-replica-answers
+  expression: >-
+    authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
+    .group("kubelet-https-guard.io").resource("admissions").check("answer").allowed()
+{{- end }}
+{{- end -}}
+
+{{/* Fails where a CRD of the Prometheus operator is asked for and not there; arguments: the root, the value's name. */}}
+{{- define "kubelet-https-guard.needsPrometheusOperator" -}}
+{{- if not ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- fail (printf "monitoring.%s is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false." (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -65,12 +156,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 url: {{ printf "%s/validate" (trimSuffix "/" .) | quote }}
 {{- else -}}
 service:
-  name: {{ include "kubelet-https-guard.fullname" . }}-webhook
+  name: {{ include "kubelet-https-guard.webhookName" . }}
   namespace: {{ .Release.Namespace }}
   path: /validate
   port: 443
 {{- end }}
-{{- with .Values.webhook.caBundle }}
+{{- with .Values.webhook.certificate.caBundle }}
 caBundle: {{ . }}
 {{- end }}
 {{- end -}}
