@@ -79,7 +79,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.StringVar(&o.guard, "guard", "", "`file` with the webhook configuration and policies as they were installed, for the audit to compare (default: it does not)")
 	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute, "tell that they are not as they were installed when it has lasted this `time`; a Pod may see a changed ConfigMap two minutes late")
 	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the Lease; without one nothing is audited")
-	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-webhook", "`name` of the Lease")
+	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit", "`name` of the Lease")
 	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission on")
 	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics; 0 for none")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second, "go on answering for this `time` when asked to end, while that gets around")

@@ -53,7 +53,7 @@ func TestAudit(t *testing.T) {
 		if event.Regarding.UID != get(t).UID {
 			t.Errorf("it is about UID %q", event.Regarding.UID)
 		}
-		audited(t, start, "Lease", "kubelet-https-guard-webhook", "Warning", "NotVerified", "KeyUnparsable")
+		audited(t, start, "Lease", "kubelet-https-guard-audit", "Warning", "NotVerified", "KeyUnparsable")
 		store(t, serving(good))
 		audited(t, start, "Secret", name, "Normal", "KeyUnparsable", "Cleared: ")
 	})
@@ -131,7 +131,7 @@ func TestAudit(t *testing.T) {
 		if err := shared.rig.RestartWebhook(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		audited(t, before, "Lease", "kubelet-https-guard-webhook", "Normal", "Verified", "Control holds")
+		audited(t, before, "Lease", "kubelet-https-guard-audit", "Normal", "Verified", "Control holds")
 	})
 }
 

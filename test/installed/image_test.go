@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -191,14 +192,26 @@ func TestImage(t *testing.T) {
 		t.Errorf("it is %d bytes, more than %d", size, maxImage)
 	}
 
-	// Built once more, elsewhere and without any cache of what is linked.
-	again := t.TempDir()
-	if _, err := b.run(t.Context(), repository, "go", "build", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", again+"/", "./webhook", "./nodeagent"); err != nil {
+	// Built once more, elsewhere.
+	dist := t.TempDir()
+	if _, err := b.run(t.Context(), repository, "make", "dist", "DIST="+dist, "ARCHITECTURES="+runtime.GOARCH); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range files {
-		if err := sameProgram(filepath.Join(root, name), filepath.Join(again, name)); err != nil {
+		again := filepath.Join(dist, "linux-"+runtime.GOARCH, name)
+		if err := sameProgram(filepath.Join(root, name), again); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		sbom, err := os.ReadFile(again + ".cdx.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parts struct {
+			BOMFormat  string
+			Components []struct{ Name string }
+		}
+		if err := json.Unmarshal(sbom, &parts); err != nil || parts.BOMFormat != "CycloneDX" || len(parts.Components) < 10 {
+			t.Errorf("SBOM of %s: %v, format %q, %d components", name, err, parts.BOMFormat, len(parts.Components))
 		}
 	}
 }

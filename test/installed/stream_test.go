@@ -103,9 +103,11 @@ func startStream(t *testing.T, p protected) *stream {
 	t.Helper()
 	now := time.Now()
 	ca := pkitest.NewCAAround("stream", now)
+	// Longer than what the stored Secret's annotations say, or they would put the
+	// renewal off.
 	made := make([]pkitest.Pair, pairs)
 	for i := range made {
-		made[i] = ca.Issue(p.request.Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30+i)))
+		made[i] = ca.Issue(p.request.Valid(now.Add(-time.Hour), now.AddDate(3, 0, i)))
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	s := &stream{stop: stop}
