@@ -30,6 +30,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
 const (
@@ -53,6 +54,9 @@ type options struct {
 	provePatience               time.Duration
 	address                     string
 	shutdownDelay               time.Duration
+	tlsMinVersion               uint16
+	clientCA                    string
+	clientNames                 []string
 	healthAddress               string
 	instance                    string
 	logFormat                   string
@@ -81,6 +85,9 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the Lease; without one nothing is audited")
 	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit", "`name` of the Lease")
 	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission on")
+	minVersion := flags.String("tls-min-version", "VersionTLS12", "lowest `version` of TLS to speak: VersionTLS12 or VersionTLS13; OpenShift's TLS security profile (APIServer cluster) can raise it, and says which cipher suites")
+	flags.StringVar(&o.clientCA, "client-ca", "", "`file` with the CAs of the client certificates of those who may ask (default: anybody may; API servers show none unless they are configured to)")
+	clientNames := flags.String("client-names", "", "common `names` of those certificates, with commas between them (default: any)")
 	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics; 0 for none")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second, "go on answering for this `time` when asked to end, while that gets around")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
@@ -104,6 +111,16 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	}
 	if *names != "" {
 		o.servingNames = strings.Split(*names, ",")
+	}
+	if *clientNames != "" {
+		o.clientNames = strings.Split(*clientNames, ",")
+	}
+	if len(o.clientNames) > 0 && o.clientCA == "" {
+		return options{}, errors.New("--client-names needs --client-ca")
+	}
+	var err error
+	if o.tlsMinVersion, err = tlsserver.ParseVersion(*minVersion); err != nil {
+		return options{}, fmt.Errorf("--tls-min-version: %w", err)
 	}
 	if o.ownSecret != "" && (len(o.servingNames) == 0 || slices.Contains(o.servingNames, "") || o.namespace == "") {
 		return options{}, errors.New("--self-managed-cert needs --serving-names and --namespace")

@@ -130,6 +130,7 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	var auditing func(context.Context)
 	var keeping func(context.Context, chan<- struct{})
 	var gatekeeper *gate.Keeper
+	profile := func() tlsserver.Profile { return tlsserver.Profile{MinVersion: options.tlsMinVersion} }
 	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
@@ -155,6 +156,7 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		if err != nil {
 			return fmt.Errorf("make a client of the API server: %w", err)
 		}
+		profile = newProfile(ctx, objects, options.tlsMinVersion, log)
 		config.bundles = newBundles(delivery, objects, log)
 		config.Protected() // so that the bundles are known when the first request comes
 		if keeping, err = newKeeper(client, options, log); err != nil {
@@ -183,7 +185,10 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 			return group.Wait()
 		}
 	}
-	server, err := tlsserver.New(options.certDir, mux, options.shutdownDelay, time.Now, log)
+	server, err := tlsserver.New(tlsserver.Options{
+		Directory: options.certDir, Handler: mux, Linger: options.shutdownDelay, Profile: profile,
+		ClientCA: options.clientCA, ClientNames: options.clientNames, Now: time.Now, Log: log,
+	})
 	if err != nil {
 		return err
 	}

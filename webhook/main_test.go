@@ -33,6 +33,8 @@ func TestUsage(t *testing.T) {
 		"delay too long": {[]string{"--cert-dir", "d", "--shutdown-delay", "61s"}, "--shutdown-delay 1m1s is not between 0 and a minute"},
 		"no names":       {[]string{"--cert-dir", "d", "--self-managed-cert", "s", "--namespace", "n"}, "--self-managed-cert needs --serving-names and --namespace"},
 		"whom to bind":   {[]string{"--cert-dir", "d", "--namespace", "n", "--activate", "b"}, "--activate needs --namespace and POD_SERVICE_ACCOUNT"},
+		"TLS too old":    {[]string{"--cert-dir", "d", "--tls-min-version", "VersionTLS11"}, `--tls-min-version: "VersionTLS11" is neither VersionTLS12 nor VersionTLS13`},
+		"names of whom":  {[]string{"--cert-dir", "d", "--client-names", "a"}, "--client-names needs --client-ca"},
 		"log format":     {[]string{"--cert-dir", "d", "--log-format", "xml"}, `--log-format: log format "xml" is neither json nor text`},
 	}
 	for name, c := range cases {

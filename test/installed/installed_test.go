@@ -204,6 +204,7 @@ func TestInstalled(t *testing.T) {
 		{"install", installed},
 		{"helm test", helmTest},
 		{"refused and let through", spotChecks},
+		{"rights", rights},
 		{"the agent", h.agent},
 		{"the kubelet", h.kubelet},
 		{"restarted under load", restarted},

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +19,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 const (
@@ -53,29 +57,46 @@ const (
 	drainTime = 10 * time.Second
 )
 
+// Options are what a server needs.
+type Options struct {
+	// Directory holds the pair tls.crt and tls.key, which must be there.
+	Directory string
+	// Handler answers.
+	Handler http.Handler
+	// Linger is how long it goes on taking requests after it was asked to end.
+	Linger time.Duration
+	// Profile of now, for each connection anew; nil for the zero value.
+	Profile func() Profile
+	// ClientCA is a file with the CAs of those who may ask; empty: anybody may.
+	// ClientNames are their common names; none: any.
+	ClientCA    string
+	ClientNames []string
+	Now         func() time.Time
+	Log         *slog.Logger
+}
+
 // Server serves. [New] makes one.
 type Server struct {
-	directory string
-	handler   http.Handler
-	linger    time.Duration
-	log       *slog.Logger
-	now       func() time.Time
+	Options
+	handler http.Handler
 
-	pair atomic.Pointer[tls.Certificate]
+	pair    atomic.Pointer[tls.Certificate]
+	clients atomic.Pointer[x509.CertPool] // nil: anybody
 	// files are those that were read last, fault what was wrong with them.
-	files [2][]byte
+	files [3][]byte
 	fault string
 
 	address atomic.Pointer[net.Addr]
 	ending  atomic.Bool
 }
 
-// New returns a server with the pair tls.crt and tls.key of a directory, which
-// must be there. linger is how long it goes on taking requests after it was
-// asked to end.
-func New(directory string, handler http.Handler, linger time.Duration, now func() time.Time, log *slog.Logger) (*Server, error) {
-	s := &Server{directory: directory, linger: linger, now: now, log: log}
-	s.handler = s.parting(bounded(handler))
+// New returns a server. The error is about the files.
+func New(options Options) (*Server, error) {
+	s := &Server{Options: options}
+	if s.Profile == nil {
+		s.Profile = func() Profile { return Profile{} }
+	}
+	s.handler = s.parting(s.known(bounded(options.Handler)))
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load the serving certificate: %w", err)
 	}
@@ -95,12 +116,13 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		// hundreds of bodies in one connection's buffers.
 		Protocols: http1Only(),
 		TLSConfig: &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil },
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.config(), nil },
+			GetCertificate:     func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil },
 		},
 		// Who connects and says nothing, as the platform does to see whether a
 		// webhook is there, is no trouble.
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	address := listener.Addr()
 	s.address.Store(&address)
@@ -120,15 +142,30 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	}
 }
 
+// config is that of a new connection.
+func (s *Server) config() *tls.Config {
+	profile := s.Profile()
+	config := &tls.Config{
+		MinVersion: max(profile.MinVersion, tls.VersionTLS12), CipherSuites: profile.CipherSuites,
+		Certificates: []tls.Certificate{*s.pair.Load()}, NextProtos: []string{"http/1.1"},
+	}
+	if clients := s.clients.Load(); clients != nil {
+		// Who has none connects all the same, and is told what is missing: an API
+		// server shows the answer of a webhook to people, and no TLS alert.
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, clients
+	}
+	return config
+}
+
 // end stops being ready, goes on answering while that gets around, and then
 // lets what is under way come to its end.
 func (s *Server) end(ctx context.Context, server *http.Server, ended <-chan error) error {
 	s.ending.Store(true)
-	s.log.Info("Ending, still answering", "for", s.linger.String())
+	s.Log.Info("Ending, still answering", "for", s.Linger.String())
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve admission: %w", err)
-	case <-time.After(s.linger):
+	case <-time.After(s.Linger):
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
@@ -161,7 +198,7 @@ func (s *Server) Ready(ctx context.Context) error {
 		return fmt.Errorf("no TLS on %s: %w", *address, err)
 	}
 	defer connection.Close()
-	if leaf := s.pair.Load().Leaf; leaf != nil && s.now().After(leaf.NotAfter) {
+	if leaf := s.pair.Load().Leaf; leaf != nil && s.Now().After(leaf.NotAfter) {
 		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -174,29 +211,43 @@ func (s *Server) reload() {
 	switch err := s.load(); {
 	case err == nil && s.pair.Load() != before:
 		s.fault = ""
-		s.log.Info("Serving certificate reloaded", "notAfter", s.pair.Load().Leaf.NotAfter.UTC().Format(time.RFC3339))
+		s.Log.Info("Serving certificate reloaded", "notAfter", s.pair.Load().Leaf.NotAfter.UTC().Format(time.RFC3339))
 	case err == nil:
 		s.fault = ""
 	case s.fault != err.Error():
 		s.fault = err.Error()
-		s.log.Error("Serving certificate not reloaded, the last good one is kept", "err", err)
+		s.Log.Error("Serving certificate not reloaded, the last good one is kept", "err", err)
 	}
 }
 
 func (s *Server) load() error {
-	var files [2][]byte
-	for i, name := range []string{"tls.crt", "tls.key"} {
+	var files [3][]byte
+	for i, path := range []string{filepath.Join(s.Directory, "tls.crt"), filepath.Join(s.Directory, "tls.key"), s.ClientCA} {
+		if path == "" {
+			continue
+		}
 		var err error
-		if files[i], err = readBounded(filepath.Join(s.directory, name)); err != nil {
+		if files[i], err = readBounded(path); err != nil {
 			return err
 		}
 	}
-	if s.pair.Load() != nil && bytes.Equal(files[0], s.files[0]) && bytes.Equal(files[1], s.files[1]) {
+	if s.pair.Load() != nil && slices.EqualFunc(files[:], s.files[:], bytes.Equal) {
 		return nil
 	}
 	pair, err := tls.X509KeyPair(files[0], files[1])
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.directory, err)
+		return fmt.Errorf("%s: %w", s.Directory, err)
+	}
+	if s.ClientCA != "" {
+		cas, err := pki.ParseBundle(files[2])
+		if err != nil {
+			return fmt.Errorf("%s %w", s.ClientCA, err)
+		}
+		clients := x509.NewCertPool()
+		for _, ca := range cas {
+			clients.AddCert(ca)
+		}
+		s.clients.Store(clients)
 	}
 	s.files = files
 	s.pair.Store(&pair)
@@ -223,6 +274,25 @@ func (s *Server) parting(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.ending.Load() {
 			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// known lets those pass who may ask, before anything is read of what they say.
+func (s *Server) known(handler http.Handler) http.Handler {
+	if s.ClientCA == "" {
+		return handler
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			http.Error(w, "who asks this webhook must show a client certificate: give the kube-apiserver one (kubeConfigFile of its AdmissionConfiguration), or take --client-ca away", http.StatusUnauthorized)
+			return
+		}
+		name := r.TLS.VerifiedChains[0][0].Subject.CommonName
+		if len(s.ClientNames) > 0 && !slices.Contains(s.ClientNames, name) {
+			http.Error(w, fmt.Sprintf("%q is not among those who may ask this webhook: see --client-names", name), http.StatusForbidden)
+			return
 		}
 		handler.ServeHTTP(w, r)
 	})

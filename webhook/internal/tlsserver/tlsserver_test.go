@@ -46,16 +46,27 @@ type running struct {
 	stop    context.CancelFunc
 	ended   chan error
 	log     *bytes.Buffer
+	// profile may be changed; at first there is none.
+	profile *atomic.Pointer[Profile]
 }
 
 func start(t *testing.T, ca *pkitest.CA, linger time.Duration, handler http.HandlerFunc) running {
 	t.Helper()
-	directory := t.TempDir()
-	write(t, directory, serving(ca, time.Now().AddDate(0, 0, 30)))
-	r := running{roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer)}
+	return startWith(t, ca, Options{Linger: linger, Handler: handler})
+}
+
+// startWith starts a server that lacks nothing but what its process has.
+func startWith(t *testing.T, ca *pkitest.CA, options Options) running {
+	t.Helper()
+	options.Directory = t.TempDir()
+	write(t, options.Directory, serving(ca, time.Now().AddDate(0, 0, 30)))
+	r := running{roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer), profile: new(atomic.Pointer[Profile])}
 	r.roots.AddCert(ca.Certificate)
+	r.profile.Store(new(Profile))
+	options.Profile = func() Profile { return *r.profile.Load() }
+	options.Now, options.Log = time.Now, slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
-	if r.Server, err = New(directory, handler, linger, time.Now, slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
+	if r.Server, err = New(options); err != nil {
 		t.Fatal(err)
 	}
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -164,12 +175,12 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	for i := range 20 {
 		pair := serving(ca, time.Now().AddDate(0, 0, 31+i))
-		write(t, r.directory, pair)
+		write(t, r.Directory, pair)
 		r.reload()
 		if !presented().Equal(pair.Leaf) {
 			t.Fatalf("rotation %d is not presented", i)
 		}
-		if err := os.WriteFile(filepath.Join(r.directory, "tls.key"), []byte("garbage"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(r.Directory, "tls.key"), []byte("garbage"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		r.reload()
@@ -392,7 +403,7 @@ func TestReady(t *testing.T) {
 	ca := pkitest.NewCAAround("ca", time.Now())
 	directory := t.TempDir()
 	write(t, directory, serving(ca, time.Now().Add(-time.Hour)))
-	s, err := New(directory, http.NotFoundHandler(), 0, time.Now, slog.New(slog.DiscardHandler))
+	s, err := New(Options{Directory: directory, Handler: http.NotFoundHandler(), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,14 +440,14 @@ func TestReady(t *testing.T) {
 // TestNew: without a pair there is no server.
 func TestNew(t *testing.T) {
 	directory := t.TempDir()
-	if _, err := New(directory, nil, 0, time.Now, slog.New(slog.DiscardHandler)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without files: %v", err)
 	}
 	ca := pkitest.NewCAAround("ca", time.Now())
 	pair := serving(ca, time.Now())
 	pair.Key = serving(ca, time.Now()).Key
 	write(t, directory, pair)
-	if _, err := New(directory, nil, 0, time.Now, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "load the serving certificate: ") {
+	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "load the serving certificate: ") {
 		t.Errorf("with the key of another pair: %v", err)
 	}
 }

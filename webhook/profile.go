@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
+)
+
+// newProfile follows OpenShift's TLS security profile, which other clusters do
+// not have, and returns what it is now, never below a TLS version. What of it
+// cannot be followed is said once.
+func newProfile(ctx context.Context, client dynamic.Interface, minVersion uint16, log *slog.Logger) func() tlsserver.Profile {
+	object := follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "APIServer", "", "cluster")
+	// Nobody waits for changes: it is looked at for each connection.
+	follower := follow.Start(ctx, client, object, make(chan struct{}, 1))
+	var mu sync.Mutex
+	var read *unstructured.Unstructured
+	profile := tlsserver.Profile{MinVersion: minVersion}
+	return func() tlsserver.Profile {
+		live := follower.State().Live
+		mu.Lock()
+		defer mu.Unlock()
+		if live == read {
+			return profile
+		}
+		read = live
+		var err error
+		if profile, err = tlsserver.ProfileOf(live); err != nil {
+			log.WarnContext(ctx, "TLS security profile not followed", "object", "APIServer cluster", "err", err)
+		}
+		profile.MinVersion = max(profile.MinVersion, minVersion)
+		return profile
+	}
+}
