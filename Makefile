@@ -46,10 +46,12 @@ build: ## Build both programs into bin/
 
 comma := ,
 .PHONY: image
+# Old ones of buildah and podman (1.28, 4.3) do not know BUILDPLATFORM by themselves.
 image: ## Build the image by buildah, podman or docker (IMAGE=, PLATFORMS=linux/amd64,linux/arm64, GOFIPS140=v1.0.0 for FIPS)
 	@[ -n "$(BUILDER)" ] || { echo "make image needs buildah, podman or docker: install one of them" >&2; exit 1; }
 	$(BUILDER) $(if $(filter docker,$(BUILDER)),buildx) build --platform $(PLATFORMS) \
 		$(if $(and $(findstring $(comma),$(PLATFORMS)),$(filter-out docker,$(BUILDER))),--manifest,--tag) $(IMAGE) \
+		$(if $(filter-out docker,$(BUILDER)),--build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH)) \
 		--build-arg GOFIPS140=$(GOFIPS140) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
 
 .PHONY: dist
