@@ -25,6 +25,9 @@ IMAGE_FLAGS ?=
 ARCHITECTURES := amd64 arm64 ppc64le s390x
 RELEASE_FLAGS := -trimpath -buildvcs=auto -ldflags="-s -w"
 
+# How long each fuzzing target is fed, by make fuzz.
+FUZZTIME ?= 60s
+
 # A cold kube-apiserver takes minutes; everything else is far below this.
 TEST_TIMEOUT := 30m
 
@@ -85,6 +88,24 @@ test-unit: ## Run the tests that need neither an API server nor a linter
 .PHONY: test-rotation
 test-rotation: ## Rotate certificates 2000 times in every way, with faults, under the agent's eyes (some minutes)
 	go test ./test/rotation -count=1 -v -timeout 60m -rotations 2000
+
+.PHONY: fuzz
+fuzz: ## Feed every parser and the admission handler what nobody would send, FUZZTIME (60s) each; what breaks one is kept in testdata/fuzz
+	go test ./... -run '^$$' -list '^Fuzz' | awk '/^Fuzz/ {names[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, names[i]; n = 0}' | \
+		while read -r package name; do \
+			echo "$$name in $$package"; \
+			go test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done
+
+.PHONY: test-fips
+test-fips: ## Run the unit tests on Go's FIPS 140-3 module, and again where whatever it does not approve of is refused
+	GODEBUG=fips140=on go test ./pkg/... ./webhook/... ./nodeagent/...
+	GODEBUG=fips140=only go test ./pkg/... ./webhook/... ./nodeagent/...
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what the programs call; this asks vuln.go.dev
+	@go build -C tools -o ../.tools/ golang.org/x/vuln/cmd/govulncheck
+	$(TOOLS)/govulncheck ./webhook/... ./nodeagent/...
 
 .PHONY: bench-webhook
 bench-webhook: ## Measure admission, side by side with a webhook that lets all pass
