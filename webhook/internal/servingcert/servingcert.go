@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,7 +72,7 @@ type Keeper struct {
 }
 
 // errAgain: somebody else was faster; what is there now must be looked at.
-var errAgain = errors.New("another process has just written the Secret")
+var errAgain = errors.New("another process has just written the object")
 
 // Run keeps the certificate until the context ends. ready is closed when there
 // are files to serve from.
@@ -192,13 +193,23 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 	if len(parsed.Rest) != 1 {
 		return nil, errors.New("issue a serving certificate: it came without its CA")
 	}
-	cas := []*x509.Certificate{parsed.Rest[0]}
+	// What is served until the new one is known stays trusted, whatever has become
+	// of the Secret.
+	registered, err := k.registered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cas := append([]*x509.Certificate{parsed.Rest[0]}, registered...)
 	// Of the type that the chart gives it, which comes without data.
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: k.Secret}, Type: corev1.SecretTypeOpaque}
 	if before != nil {
 		secret = before.DeepCopy()
 		old, _ := pki.ParseBundle(before.Data[caKey]) // of no use where there is none
-		cas = append(cas, old...)
+		for _, ca := range old {
+			if !slices.ContainsFunc(cas, ca.Equal) {
+				cas = append(cas, ca)
+			}
+		}
 	}
 	var bundle []byte
 	for _, ca := range cas[:min(len(cas), maxCAs)] {
@@ -225,6 +236,35 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 	return stored, nil
 }
 
+// registered are the CAs that API servers trust now and that vouch for what is
+// in the files.
+func (k *Keeper) registered(ctx context.Context) ([]*x509.Certificate, error) {
+	served, err := k.served()
+	if err != nil {
+		return nil, nil // nothing is served yet
+	}
+	configuration, err := k.Webhooks.Get(ctx, k.Configuration, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
+	}
+	var vouching []*x509.Certificate
+	for _, hook := range configuration.Webhooks {
+		cas, _ := pki.ParseBundle(hook.ClientConfig.CABundle) // of no use where there is none
+		for _, ca := range cas {
+			roots := x509.NewCertPool()
+			roots.AddCert(ca)
+			_, err := served.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.Now()})
+			if err == nil && !slices.ContainsFunc(vouching, ca.Equal) {
+				vouching = append(vouching, ca)
+			}
+		}
+	}
+	return vouching, nil
+}
+
 // register has API servers trust the CAs; false where the configuration is not
 // there yet.
 func (k *Keeper) register(ctx context.Context, bundle []byte) (bool, error) {
@@ -241,17 +281,30 @@ func (k *Keeper) register(ctx context.Context, bundle []byte) (bool, error) {
 	if !changed {
 		return true, nil
 	}
-	if _, err := k.Webhooks.Update(ctx, configuration, metav1.UpdateOptions{}); err != nil {
+	_, err = k.Webhooks.Update(ctx, configuration, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) {
+		return false, errAgain // the other replica does the same
+	}
+	if err != nil {
 		return false, err
 	}
 	k.Log.InfoContext(ctx, "CA registered", "configuration", k.Configuration)
 	return true, nil
 }
 
+// served is the certificate in the files.
+func (k *Keeper) served() (*x509.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(k.Directory, corev1.TLSCertKey), filepath.Join(k.Directory, corev1.TLSPrivateKeyKey))
+	if err != nil {
+		return nil, err
+	}
+	return pair.Leaf, nil
+}
+
 // usable reports whether the files can be served from.
 func (k *Keeper) usable() bool {
-	pair, err := tls.LoadX509KeyPair(filepath.Join(k.Directory, corev1.TLSCertKey), filepath.Join(k.Directory, corev1.TLSPrivateKeyKey))
-	return err == nil && k.Now().Before(pair.Leaf.NotAfter)
+	leaf, err := k.served()
+	return err == nil && k.Now().Before(leaf.NotAfter)
 }
 
 // write writes the files, each in one step.

@@ -116,6 +116,7 @@ func TestLife(t *testing.T) {
 // TestIssue: what is of no use is replaced.
 func TestIssue(t *testing.T) {
 	cases := map[string]func(*corev1.Secret){
+		"deleted":       func(s *corev1.Secret) { s.Name = "" },
 		"nothing":       func(s *corev1.Secret) { s.Data = nil },
 		"garbage":       func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") },
 		"no CA":         func(s *corev1.Secret) { delete(s.Data, "ca.crt") },
@@ -138,11 +139,20 @@ func TestIssue(t *testing.T) {
 					t.Fatal(err)
 				}
 				spoil(secret)
-				if _, err := k.Secrets.Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+				if secret.Name == "" {
+					err = k.Secrets.Delete(t.Context(), "own", metav1.DeleteOptions{})
+				} else {
+					_, err = k.Secrets.Update(t.Context(), secret, metav1.UpdateOptions{})
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 			}
 			round(t, k)
+			// By the new name nobody could be answered before either.
+			if spoil != nil && !served(t, k).Equal(before) {
+				t.Error("the new one is served before it is known")
+			}
 			now = now.Add(spread + time.Second)
 			round(t, k)
 			if served(t, k).Equal(before) {
