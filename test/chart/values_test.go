@@ -96,7 +96,7 @@ func TestContradictions(t *testing.T) {
 		args []string
 		want string
 	}{
-		"service-ca where it is not":              {mode("service-ca"), "webhook.certificate.mode is service-ca, but this cluster has no security.openshift.io/v1, so it is not OpenShift: set it to auto, cert-manager, self-managed or provided."},
+		"service-ca where it is not":              {mode("service-ca"), "webhook.certificate.mode is service-ca, but nothing says that this is OpenShift: set it to auto, cert-manager, self-managed or provided."},
 		"cert-manager where it is not":            {mode("cert-manager"), "webhook.certificate.mode is cert-manager, but this cluster has no cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed."},
 		"provided without a CA":                   {mode("provided", "webhook.certificate.secretName=s"), "webhook.certificate.mode is provided: set webhook.certificate.caBundle to the base64 of the CA's PEM."},
 		"provided without a Secret":               {mode("provided", "webhook.certificate.caBundle=Q0E="), "webhook.certificate.mode is provided: set webhook.certificate.secretName to the Secret with tls.crt and tls.key."},
@@ -111,7 +111,9 @@ func TestContradictions(t *testing.T) {
 		"a PodMonitor where nobody monitors":      {[]string{"--set", "monitoring.podMonitor=true"}, "monitoring.podMonitor is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false."},
 		"nothing to install":                      {[]string{"--set", "webhook.enabled=false,nodeagent.enabled=false,policy.enabled=false"}, "webhook.enabled, nodeagent.enabled and policy.enabled are all false, so nothing would be installed: set one of them to true."},
 		"an old Kubernetes":                       {[]string{"--kube-version", "1.29.9"}, "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.9"},
-		"a value of a chart that was before this": {[]string{"--set", "webhook.serviceCA=true"}, "at '/webhook': additional properties 'serviceCA' not allowed"},
+		"a value of a chart that was before this": {[]string{"--set", "webhook.serviceCA=true"}, "webhook.serviceCA is of chart 0.1: set webhook.certificate.mode (true: auto), instead."},
+		"a group of values that is taken away":    {[]string{"--set", "webhook=null"}, "at '': missing property 'webhook'"},
+		"a value that is taken away":              {[]string{"--set", "webhook.failurePolicy=null"}, "at '/webhook': missing property 'failurePolicy'"},
 		"an unknown mode":                         {mode("letsencrypt"), "at '/webhook/certificate/mode': value must be one of 'auto', 'service-ca', 'cert-manager', 'self-managed', 'provided'"},
 		"no base64":                               {mode("provided", "webhook.certificate.caBundle=PEM!"), "at '/webhook/certificate/caBundle'"},
 		"a kind of Issuer without its name":       {mode("auto", "webhook.certificate.issuerRef.kind=Issuer"), "at '/webhook/certificate/issuerRef'"},

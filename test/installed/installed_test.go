@@ -235,6 +235,9 @@ func badValues(t *testing.T) {
 		"service-ca where it is not": {
 			[]string{"--set", "webhook.certificate.mode=service-ca"}, "service-ca",
 		},
+		"a namespace that is not there": {
+			[]string{"--set", "webhook.protectedSecrets[0].namespace=nowhere,webhook.protectedSecrets[0].name=a,webhook.protectedSecrets[0].usage=serverAuth"}, "namespace nowhere does not exist",
+		},
 		"alerts where nobody reads them": {
 			[]string{"--set", "monitoring.prometheusRule=true"}, "monitoring.coreos.com",
 		},
@@ -486,8 +489,8 @@ func certificatesOfOthers(t *testing.T) {
 			})
 			must(t, upgrade(t))
 			s.finish(t, false)
-			if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), release+"-webhook-tls", metav1.DeleteOptions{}); err != nil {
-				t.Error(err) // its issuer takes it with the Service or the Certificate
+			if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), release+"-webhook-"+mode.name, metav1.DeleteOptions{}); err != nil {
+				t.Error(err) // service-ca takes it with the Service, cert-manager leaves it: see the chart's README
 			}
 			uninstall(t)
 		})
@@ -502,8 +505,8 @@ func playIssuer(t *testing.T, mode string) {
 		"cert-manager": {"certificates.cert-manager.io", "jsonpath={.items[*].spec.secretName}"},
 		"service-ca":   {"services", `jsonpath={.items[*].metadata.annotations.service\.beta\.openshift\.io/serving-cert-secret-name}`},
 	}[mode]
-	if names := must(t, shared.kubectl(t.Context(), "get", asks[0], "-n", release, "-o", asks[1])); !strings.Contains(names, release+"-webhook-tls") {
-		t.Fatalf("nobody is asked to make Secret %s-webhook-tls, but %q", release, names)
+	if names := must(t, shared.kubectl(t.Context(), "get", asks[0], "-n", release, "-o", asks[1])); !strings.Contains(names, release+"-webhook-"+mode) {
+		t.Fatalf("nobody is asked to make Secret %s-webhook-%s, but %q", release, mode, names)
 	}
 	annotation := map[string]string{
 		"cert-manager": `jsonpath={.metadata.annotations.cert-manager\.io/inject-ca-from}`,
@@ -517,7 +520,7 @@ func playIssuer(t *testing.T, mode string) {
 	name := release + "-webhook." + release + ".svc"
 	pair := ca.Issue(pkitest.Request{CommonName: name, DNSNames: []string{name}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
 	_, err := shared.client.CoreV1().Secrets(release).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: release + "-webhook-tls"}, Type: corev1.SecretTypeTLS,
+		ObjectMeta: metav1.ObjectMeta{Name: release + "-webhook-" + mode}, Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key},
 	}, metav1.CreateOptions{})
 	if err != nil {

@@ -24,7 +24,7 @@ var absent = map[string][]string{
 		// Secrets: it reads those it protects, and its own.
 		"get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
 		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}", "delete secrets {protected}",
-		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/other", "delete secrets " + release + "/" + release + "-webhook-tls",
+		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/other", "delete secrets " + release + "/" + release + "-webhook-self-managed",
 		// Itself: it turns itself on, and that is all.
 		"create validatingwebhookconfigurations.admissionregistration.k8s.io /", "delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
 		"update validatingwebhookconfigurations.admissionregistration.k8s.io /other", "create mutatingwebhookconfigurations.admissionregistration.k8s.io /",
@@ -40,7 +40,7 @@ var absent = map[string][]string{
 		"get nodes/proxy /", "update nodes /", "create tokenreviews.authentication.k8s.io /", "update kubeapiservers.operator.openshift.io /cluster",
 	},
 	agentAccount: {
-		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-tls", "get configmaps kube-system/kubeadm-config",
+		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-self-managed", "get configmaps kube-system/kubeadm-config",
 		"list nodes /", "update nodes /{node}", "patch nodes/status /{node}", "get nodes/proxy /{node}", "get nodes/metrics /{node}", "delete nodes /{node}",
 		"get events.events.k8s.io default/", "update events.events.k8s.io default/any", "delete events.events.k8s.io default/any", "create events.events.k8s.io kube-system/",
 		"create pods default/", "create pods/exec " + release + "/", "create serviceaccounts/token " + release + "/" + agentAccount,

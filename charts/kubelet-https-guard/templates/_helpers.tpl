@@ -1,16 +1,16 @@
-{{/* Start of all names; 52 characters leave room for "-nodeagent" in a label of 63. */}}
+{{/* Start of all names, which a Service takes without dots; 52 characters leave room for "-nodeagent" in a label of 63. */}}
 {{- define "kubelet-https-guard.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
-{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{ .Release.Name | replace "." "-" | trunc 52 | trimSuffix "-" }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}
+{{ printf "%s-%s" (.Release.Name | replace "." "-") .Chart.Name | trunc 52 | trimSuffix "-" }}
 {{- end -}}
 {{- end -}}
 
 {{/* Labels that select; each file adds app.kubernetes.io/component. */}}
 {{- define "kubelet-https-guard.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels of every object. */}}
@@ -29,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 
 {{/* Not empty on OpenShift. */}}
 {{- define "kubelet-https-guard.openshift" -}}
-{{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}true{{- end -}}
+{{- if eq (toString .Values.openshift) "auto" | ternary (.Capabilities.APIVersions.Has "security.openshift.io/v1") (eq (toString .Values.openshift) "true") -}}true{{- end -}}
 {{- end -}}
 
 {{/* Name of everything that belongs to the webhook. */}}
@@ -45,15 +45,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{/* Who issues the webhook's certificate: webhook.certificate.mode with auto resolved. Fails where that does not fit. */}}
 {{- define "kubelet-https-guard.certificateMode" -}}
 {{- $certificate := .Values.webhook.certificate -}}
+{{- /* What these values were called by chart 0.1. */}}
+{{- range $old, $new := dict "serviceCA" "certificate.mode (true: auto)" "caBundle" "certificate.caBundle, with webhook.certificate.mode provided" "servingCertSecret" "certificate.secretName, with webhook.certificate.mode provided" -}}
+{{- if hasKey $.Values.webhook $old -}}
+{{- fail (printf "webhook.%s is of chart 0.1: set webhook.%s, instead." $old $new) -}}
+{{- end -}}
+{{- end -}}
 {{- $certManager := .Capabilities.APIVersions.Has "cert-manager.io/v1" -}}
 {{- $mode := $certificate.mode -}}
 {{- if eq $mode "auto" -}}
-{{- $mode = include "kubelet-https-guard.openshift" . | empty | ternary ($certManager | ternary "cert-manager" "self-managed") "service-ca" -}}
+{{- /* Who issues does not change because something else was installed, where the cluster can be asked. */}}
+{{- $own := lookup "v1" "Secret" .Release.Namespace (printf "%s-self-managed" (include "kubelet-https-guard.webhookName" .)) | empty | not -}}
+{{- $mode = include "kubelet-https-guard.openshift" . | empty | ternary (and $certManager (not $own) | ternary "cert-manager" "self-managed") "service-ca" -}}
 {{- end -}}
 {{- if and (eq $mode "service-ca") (not (include "kubelet-https-guard.openshift" .)) -}}
-{{- fail "webhook.certificate.mode is service-ca, but this cluster has no security.openshift.io/v1, so it is not OpenShift: set it to auto, cert-manager, self-managed or provided." -}}
+{{- fail "webhook.certificate.mode is service-ca, but nothing says that this is OpenShift: set it to auto, cert-manager, self-managed or provided. If it is OpenShift and is not asked (helm template), set openshift to true." -}}
 {{- else if and (eq $mode "cert-manager") (not $certManager) -}}
-{{- fail "webhook.certificate.mode is cert-manager, but this cluster has no cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed." -}}
+{{- fail "webhook.certificate.mode is cert-manager, but this cluster has no cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed. If the cluster is not asked (helm template), add --api-versions cert-manager.io/v1." -}}
 {{- else if and .Values.webhook.url (ne $mode "provided") -}}
 {{- fail "webhook.url names a webhook outside the cluster, whose certificate is yours: set webhook.certificate.mode to provided." -}}
 {{- else if and (eq $mode "provided") (not $certificate.caBundle) -}}
@@ -68,9 +76,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{ $mode }}
 {{- end -}}
 
-{{/* Secret with the webhook's certificate. */}}
+{{/* Secret with the webhook's certificate: another one for each who issues, since none takes over what another has made. */}}
 {{- define "kubelet-https-guard.servingSecret" -}}
-{{ .Values.webhook.certificate.secretName | default (printf "%s-tls" (include "kubelet-https-guard.webhookName" .)) }}
+{{ .Values.webhook.certificate.secretName | default (printf "%s-%s" (include "kubelet-https-guard.webhookName" .) (include "kubelet-https-guard.certificateMode" .)) }}
 {{- end -}}
 
 {{/*
@@ -115,18 +123,20 @@ subjects:
 {{/* The condition that asks for it. */}}
 {{- define "kubelet-https-guard.answersCondition" -}}
 {{- if not .Values.webhook.url }}
-# Last, since it asks an authorizer: nobody is asked before a replica can answer (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers).
+# Nobody is asked before a replica can answer (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers). An authorizer that fails closes nothing.
 - name: a-replica-answers
   expression: >-
     authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
-    .group("kubelet-https-guard.io").resource("admissions").check("answer").allowed()
+    .group("kubelet-https-guard.io").resource("admissions").check("answer").allowed() ||
+    authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
+    .group("kubelet-https-guard.io").resource("admissions").check("answer").errored()
 {{- end }}
 {{- end -}}
 
 {{/* Fails where a CRD of the Prometheus operator is asked for and not there; arguments: the root, the value's name. */}}
 {{- define "kubelet-https-guard.needsPrometheusOperator" -}}
 {{- if not ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
-{{- fail (printf "monitoring.%s is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false." (index . 1)) -}}
+{{- fail (printf "monitoring.%s is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false. If the cluster is not asked (helm template), add --api-versions monitoring.coreos.com/v1." (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -157,7 +167,7 @@ url: {{ printf "%s/validate" (trimSuffix "/" .) | quote }}
 {{- else -}}
 service:
   name: {{ include "kubelet-https-guard.webhookName" . }}
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
   path: /validate
   port: 443
 {{- end }}
