@@ -23,9 +23,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
@@ -38,6 +41,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/gate"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/servingcert"
@@ -162,7 +166,7 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		if keeping, err = newKeeper(client, options, log); err != nil {
 			return err
 		}
-		if gatekeeper, err = newGatekeeper(client, options, log); err != nil {
+		if gatekeeper, err = newGatekeeper(ctx, client, objects, options, meter, log); err != nil {
 			return err
 		}
 		if auditing, err = newAudit(client, objects, options, config, tellers, meter, log); err != nil {
@@ -250,7 +254,7 @@ func newKeeper(client *rest.Config, options options, log *slog.Logger) (func(con
 
 // newGatekeeper has API servers ask the webhook; nil where they do anyway. It
 // lacks the server.
-func newGatekeeper(client *rest.Config, options options, log *slog.Logger) (*gate.Keeper, error) {
+func newGatekeeper(ctx context.Context, client *rest.Config, objects dynamic.Interface, options options, meter meter, log *slog.Logger) (*gate.Keeper, error) {
 	if options.gate == "" {
 		return nil, nil
 	}
@@ -266,7 +270,14 @@ func newGatekeeper(client *rest.Config, options options, log *slog.Logger) (*gat
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the gate: %w", err)
 	}
+	reviews, err := authorizationclient.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the gate: %w", err)
+	}
+	changed := make(chan struct{}, 1)
+	follow.Start(ctx, objects, follow.Named(rbacv1.SchemeGroupVersion, "ClusterRoleBinding", "", options.gate), changed)
 	return &gate.Keeper{
+		Reviews: reviews.SelfSubjectAccessReviews(), Changed: changed, Asked: meter.isAsked,
 		Bindings: bindings.ClusterRoleBindings(), Deployments: deployments.Deployments(options.namespace), Webhooks: registration.ValidatingWebhookConfigurations(),
 		Binding: options.gate, Deployment: options.deployment, Configuration: options.registration,
 		Namespace: options.namespace, Account: options.account, Now: time.Now, Log: log,
@@ -322,6 +333,21 @@ func newAudit(client *rest.Config, objects dynamic.Interface, options options, c
 	leader := audit.Leader{
 		Leases: leases, Namespace: options.namespace, Name: options.lease, Identity: instance(options.instance),
 		Audit: auditor.Run, Leading: meter.leading, Failed: meter.failed.Inc, Log: log,
+	}
+	if options.gate == "" {
+		return leader.Run, nil // no Deployment is known
+	}
+	deployments, err := appsclient.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the audit: %w", err)
+	}
+	// So that it goes with the release, although no manifest has it.
+	leader.Owner = func(ctx context.Context) (metav1.OwnerReference, error) {
+		deployment, err := deployments.Deployments(options.namespace).Get(ctx, options.deployment, metav1.GetOptions{})
+		if err != nil {
+			return metav1.OwnerReference{}, fmt.Errorf("read Deployment %s: %w", options.deployment, err)
+		}
+		return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: deployment.Name, UID: deployment.UID}, nil
 	}
 	return leader.Run, nil
 }

@@ -16,7 +16,7 @@ type meter struct {
 	decided  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 
-	leader         prometheus.Gauge
+	leader, asked  prometheus.Gauge
 	audits, failed prometheus.Counter
 	// told is what the audit tells.
 	told *report.Metrics
@@ -27,6 +27,9 @@ func newMeter(registry prometheus.Registerer, told *report.Metrics) meter {
 		told: told,
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kubelet_https_guard_audit_leader", Help: "1 where this process audits what is stored; of all that share a Lease it is one.",
+		}),
+		asked: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_asked", Help: "1 where API servers ask the webhook about what is written, 0 where they do not, or it is not known.",
 		}),
 		audits: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_https_guard_audits_total", Help: "Looks at what is stored.",
@@ -43,7 +46,7 @@ func newMeter(registry prometheus.Registerer, told *report.Metrics) meter {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1},
 		}, []string{"operation"}),
 	}
-	registry.MustRegister(m.decided, m.duration, m.leader, m.audits, m.failed)
+	registry.MustRegister(m.decided, m.duration, m.leader, m.asked, m.audits, m.failed)
 	return m
 }
 
@@ -58,6 +61,14 @@ func (m meter) Audited(certificates []report.Certificate) {
 	m.audits.Inc()
 	for _, c := range certificates {
 		m.told.Certificate(c.At, c.Role, c.Leaf)
+	}
+}
+
+// isAsked shows whether API servers ask the webhook.
+func (m meter) isAsked(yes bool) {
+	m.asked.Set(0)
+	if yes {
+		m.asked.Set(1)
 	}
 }
 

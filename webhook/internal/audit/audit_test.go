@@ -241,6 +241,9 @@ func TestLeader(t *testing.T) {
 		var leading []bool
 		l := &Leader{
 			Leases: client.CoordinationV1(), Namespace: "guard", Name: "audit", Identity: "pod",
+			Owner: func(context.Context) (metav1.OwnerReference, error) {
+				return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "webhook", UID: "u"}, nil
+			},
 			Audit: func(ctx context.Context) {
 				if audits.Add(1) == 1 {
 					panic("-----BEGIN PRIVATE KEY-----")
@@ -277,6 +280,9 @@ func TestLeader(t *testing.T) {
 		lease, err := client.CoordinationV1().Leases("guard").Get(context.WithoutCancel(t.Context()), "audit", metav1.GetOptions{})
 		if err != nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != "" {
 			t.Errorf("the Lease was not released: %v, %v", lease.Spec, err)
+		}
+		if err == nil && (len(lease.OwnerReferences) != 1 || lease.OwnerReferences[0].UID != "u") {
+			t.Errorf("the Lease belongs to %v", lease.OwnerReferences)
 		}
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	coordination "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
@@ -26,12 +28,16 @@ const (
 	retryPeriod   = 26 * time.Second
 	// restPeriod is how long nothing is tried after the audit has failed.
 	restPeriod = 30 * time.Second
+	// prepareTime bounds the calls before an election.
+	prepareTime = 20 * time.Second
 )
 
 // Leader runs an audit in one of the processes that share a Lease.
 type Leader struct {
 	Leases          coordinationv1.LeasesGetter
 	Namespace, Name string // of the Lease
+	// Owner is what the Lease goes with when it is deleted; nil: with nothing.
+	Owner func(context.Context) (metav1.OwnerReference, error)
 	// Identity of this process; something random is added.
 	Identity string
 	// Audit runs until its context ends.
@@ -62,6 +68,9 @@ func (l *Leader) Run(ctx context.Context) {
 func (l *Leader) term(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
 	elected := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
@@ -92,6 +101,29 @@ func (l *Leader) term(ctx context.Context) error {
 		<-lost
 		return err
 	}
+}
+
+// prepare makes the Lease with its owner, if there is none: those that elect
+// make one without.
+func (l *Leader) prepare(ctx context.Context) error {
+	if l.Owner == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
+	leases := l.Leases.Leases(l.Namespace)
+	if _, err := leases.Get(ctx, l.Name, metav1.GetOptions{}); err == nil || !apierrors.IsNotFound(err) {
+		return err
+	}
+	owner, err := l.Owner(ctx)
+	if err != nil {
+		return fmt.Errorf("make Lease %s: %w", l.Name, err)
+	}
+	_, err = leases.Create(ctx, &coordination.Lease{ObjectMeta: metav1.ObjectMeta{Name: l.Name, OwnerReferences: []metav1.OwnerReference{owner}}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) { // by another replica
+		return fmt.Errorf("make Lease %s: %w", l.Name, err)
+	}
+	return nil
 }
 
 // guarded runs the audit. A panic is an error: its value may hold anything, so

@@ -27,11 +27,13 @@ import (
 	"slices"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	appsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
@@ -39,7 +41,7 @@ import (
 
 const (
 	// retry is how often it is tried to open the gate, every how often it is
-	// looked whether it still is.
+	// looked whether it still is, beside when the binding changes.
 	retry, every = time.Second, time.Minute
 	// callTime bounds the calls of one round.
 	callTime = 20 * time.Second
@@ -50,6 +52,11 @@ type Keeper struct {
 	Bindings    rbacclient.ClusterRoleBindingInterface
 	Deployments appsv1.DeploymentInterface // of the webhook's own namespace
 	Webhooks    admissionv1.ValidatingWebhookConfigurationInterface
+	Reviews     authorizationclient.SelfSubjectAccessReviewInterface
+	// Changed gets a value when the binding has changed.
+	Changed <-chan struct{}
+	// Asked is told whether API servers ask the webhook.
+	Asked func(bool)
 	// Binding, Deployment and Configuration are the names of the objects.
 	Binding, Deployment, Configuration string
 	// Namespace and Account are those of the webhook's ServiceAccount.
@@ -62,27 +69,41 @@ type Keeper struct {
 	Log     *slog.Logger
 
 	fault string // that was told last
+	open  bool   // it was seen open
 }
 
 // Run keeps the gate until the context ends.
 func (k *Keeper) Run(ctx context.Context) {
 	for {
 		pause := every
-		if err := k.round(ctx); err != nil {
+		err := k.round(ctx)
+		k.Asked(err == nil)
+		if err != nil {
 			pause = retry
 			if k.fault != err.Error() {
 				k.fault = err.Error()
-				k.Log.InfoContext(ctx, "API servers do not ask the webhook yet", "err", err)
+				k.told(ctx, err)
 			}
 		} else {
-			k.fault = ""
+			k.fault, k.open = "", true
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-k.Changed:
 		case <-time.After(pause):
 		}
 	}
+}
+
+// told logs why API servers do not ask the webhook: no wonder at an install, and
+// a hole in the guard later.
+func (k *Keeper) told(ctx context.Context, err error) {
+	if k.open {
+		k.Log.WarnContext(ctx, "API servers may not ask the webhook any more", "err", err)
+		return
+	}
+	k.Log.InfoContext(ctx, "API servers do not ask the webhook yet", "err", err)
 }
 
 // round opens the gate if it is closed and may be opened. The error says why it
@@ -96,7 +117,11 @@ func (k *Keeper) round(ctx context.Context) error {
 	}
 	subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: k.Namespace, Name: k.Account}
 	if slices.Contains(binding.Subjects, subject) {
-		return nil
+		return k.granted(ctx)
+	}
+	if k.open {
+		k.Log.WarnContext(ctx, "Somebody has had API servers ask the webhook no more", "binding", k.Binding)
+		k.open = false
 	}
 	if err := k.answers(ctx); err != nil {
 		return err
@@ -110,6 +135,21 @@ func (k *Keeper) round(ctx context.Context) error {
 		return fmt.Errorf("write ClusterRoleBinding %s: %w", k.Binding, err)
 	}
 	k.Log.InfoContext(ctx, "API servers ask the webhook from now on", "binding", k.Binding)
+	return k.granted(ctx)
+}
+
+// granted says why the right that is bound is not granted: what it consists of
+// is not this process's to write.
+func (k *Keeper) granted(ctx context.Context) error {
+	review, err := k.Reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "answer", Group: "kubelet-https-guard.io", Resource: "admissions"},
+	}}, metav1.CreateOptions{})
+	switch {
+	case err != nil:
+		return fmt.Errorf("look up the right to answer admissions.kubelet-https-guard.io: %w", err)
+	case !review.Status.Allowed:
+		return fmt.Errorf("the right to answer admissions.kubelet-https-guard.io is bound by ClusterRoleBinding %s, but not granted: see ClusterRole %s", k.Binding, k.Binding)
+	}
 	return nil
 }
 

@@ -15,9 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	registrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 )
@@ -36,11 +39,16 @@ type world struct {
 	byURL                                    bool
 	ready                                    error
 	serves                                   string // the name in the certificate
+	denied                                   bool   // the right that is bound
+	changed                                  chan struct{}
 }
 
 func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 	t.Helper()
 	cluster := fake.NewClientset()
+	cluster.PrependReactor("create", "selfsubjectaccessreviews", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, &authorizationv1.SelfSubjectAccessReview{Status: authorizationv1.SubjectAccessReviewStatus{Allowed: !w.denied}}, nil
+	})
 	var err error
 	create := func(made error) {
 		if err == nil {
@@ -77,6 +85,7 @@ func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 	}
 	return &Keeper{
 		Bindings: cluster.RbacV1().ClusterRoleBindings(), Deployments: cluster.AppsV1().Deployments("guard"), Webhooks: cluster.AdmissionregistrationV1().ValidatingWebhookConfigurations(),
+		Reviews: cluster.AuthorizationV1().SelfSubjectAccessReviews(), Changed: w.changed, Asked: func(bool) {},
 		Binding: "answers", Deployment: "webhook", Configuration: "guard", Namespace: "guard", Account: "webhook",
 		Ready: func(context.Context) error { return w.ready }, Serving: func() *tls.Certificate { return &pair },
 		Now: pkitest.Now, Log: slog.New(slog.NewTextHandler(log, nil)),
@@ -95,6 +104,7 @@ func TestRound(t *testing.T) {
 		"open already":          {func(w *world) { w.subjects, w.available = []rbacv1.Subject{account}, 0 }, ""},
 		"by a URL":              {func(w *world) { w.byURL, w.bundle = true, nil }, ""},
 		"two CAs, ours last":    {func(w *world) { w.bundle = append(foreign.PEM(), ca.PEM()...) }, ""},
+		"bound, not granted":    {func(w *world) { w.denied = true }, "the right to answer admissions.kubelet-https-guard.io is bound by ClusterRoleBinding answers, but not granted: see ClusterRole answers"},
 		"of somebody else":      {func(w *world) { w.subjects = []rbacv1.Subject{{Kind: "User", Name: "alice"}} }, ""},
 		"this one is not ready": {func(w *world) { w.ready = errors.New("not listening yet") }, "not listening yet"},
 		"nobody is available":   {func(w *world) { w.available = 0 }, "no replica of Deployment webhook is available"},
@@ -127,7 +137,7 @@ func TestRound(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := w.subjects
-			if c.why == "" {
+			if c.why == "" || w.denied {
 				want = []rbacv1.Subject{account}
 			}
 			if d := cmp.Diff(want, binding.Subjects); d != "" {
@@ -142,7 +152,10 @@ func TestRound(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		keeper := world{bundle: ca.PEM(), serves: "webhook.guard.svc", available: 1}.keeper(t, &log)
+		changed := make(chan struct{})
+		keeper := world{bundle: ca.PEM(), serves: "webhook.guard.svc", available: 1, changed: changed}.keeper(t, &log)
+		var asked []bool
+		keeper.Asked = func(yes bool) { asked = append(asked, yes) }
 		run := func(d time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
@@ -160,13 +173,18 @@ func TestRun(t *testing.T) {
 		if got := strings.Count(log.String(), opened); got != 1 {
 			t.Errorf("it was opened %d times:\n%s", got, log.String())
 		}
-		// Somebody installs the chart's manifest over it, while it rests.
-		time.AfterFunc(every/2, func() {
+		if asked[0] || !asked[len(asked)-1] {
+			t.Errorf("asked at first %v, at last %v", asked[0], asked[len(asked)-1])
+		}
+		// Somebody installs the chart's manifest over it, while it rests; that is seen
+		// at once, or after a minute.
+		closeIt := func() {
 			binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "answers"}}
 			if _, err := keeper.Bindings.Update(t.Context(), binding, metav1.UpdateOptions{}); err != nil {
 				t.Error(err)
 			}
-		})
+		}
+		time.AfterFunc(every/2, closeIt)
 		time.AfterFunc(every-retry, func() {
 			binding, err := keeper.Bindings.Get(t.Context(), "answers", metav1.GetOptions{})
 			if err != nil || len(binding.Subjects) > 0 {
@@ -174,8 +192,13 @@ func TestRun(t *testing.T) {
 			}
 		})
 		run(every + retry)
-		if got := strings.Count(log.String(), opened); got != 2 {
+		time.AfterFunc(retry, func() { closeIt(); changed <- struct{}{} })
+		run(2 * retry)
+		if got := strings.Count(log.String(), opened); got != 3 {
 			t.Errorf("it was opened %d times:\n%s", got, log.String())
+		}
+		if got := strings.Count(log.String(), "Somebody has had API servers ask the webhook no more"); got != 2 {
+			t.Errorf("it was told %d times that somebody closed it:\n%s", got, log.String())
 		}
 	})
 }
