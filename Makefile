@@ -19,6 +19,9 @@ PLATFORMS ?= linux/$(shell go env GOARCH)
 GOFIPS140 ?= off
 BUILDER ?= $(notdir $(firstword $(foreach program,buildah podman docker,$(shell command -v $(program)))))
 IMAGE_FLAGS ?=
+# When the commit was made (seconds since 1970), which is what the image says:
+# the same commit is the same image.
+COMMITTED = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # What the programs are built for. The flags are the Dockerfile's, so that the
 # same commit gives the same programs here and there.
@@ -52,9 +55,12 @@ comma := ,
 # Old ones of buildah and podman (1.28, 4.3) do not know BUILDPLATFORM by themselves.
 image: ## Build the image by buildah, podman or docker (IMAGE=, PLATFORMS=linux/amd64,linux/arm64, GOFIPS140=v1.0.0 for FIPS)
 	@[ -n "$(BUILDER)" ] || { echo "make image needs buildah, podman or docker: install one of them" >&2; exit 1; }
-	$(BUILDER) $(if $(filter docker,$(BUILDER)),buildx) build --platform $(PLATFORMS) \
+	@$(if $(and $(findstring $(comma),$(PLATFORMS)),$(filter docker,$(BUILDER)),$(if $(findstring --push,$(IMAGE_FLAGS)),,no)),echo "docker keeps no image of several platforms: add IMAGE_FLAGS=--push" >&2; exit 1)
+	@# A manifest list of before would keep its images, too, and be asked first.
+	@$(if $(filter-out docker,$(BUILDER)),$(BUILDER) manifest rm $(IMAGE) >/dev/null 2>&1 || $(BUILDER) rmi $(IMAGE) >/dev/null 2>&1 || true)
+	$(if $(filter docker,$(BUILDER)),SOURCE_DATE_EPOCH=$(COMMITTED) )$(BUILDER) $(if $(filter docker,$(BUILDER)),buildx) build --platform $(PLATFORMS) \
 		$(if $(and $(findstring $(comma),$(PLATFORMS)),$(filter-out docker,$(BUILDER))),--manifest,--tag) $(IMAGE) \
-		$(if $(filter-out docker,$(BUILDER)),--build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH)) \
+		$(if $(filter-out docker,$(BUILDER)),--timestamp $(COMMITTED) --build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH)) \
 		--build-arg GOFIPS140=$(GOFIPS140) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
 
 .PHONY: dist

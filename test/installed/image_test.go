@@ -194,7 +194,7 @@ func TestImage(t *testing.T) {
 
 	// Built once more, elsewhere.
 	dist := t.TempDir()
-	if _, err := b.run(t.Context(), repository, "make", "dist", "DIST="+dist, "ARCHITECTURES="+runtime.GOARCH); err != nil {
+	if _, err := b.run(t.Context(), repository, "env", "GOCACHE="+filepath.Join(dist, "cache"), "make", "dist", "DIST="+dist, "ARCHITECTURES="+runtime.GOARCH); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range files {
