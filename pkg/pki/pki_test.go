@@ -5,9 +5,9 @@ package pki_test
 import (
 	"bytes"
 	"crypto/ecdh"
-	"crypto/fips140"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"

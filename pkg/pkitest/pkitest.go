@@ -236,8 +236,8 @@ func certificatePEM(der []byte) []byte {
 
 // unenforced makes what strict FIPS mode (GODEBUG=fips140=only) forbids to make,
 // and others make all the same.
-func unenforced[T any](make func() (T, error)) (made T) {
-	fips140.WithoutEnforcement(func() { made = must(make()) })
+func unenforced[T any](issue func() (T, error)) (made T) {
+	fips140.WithoutEnforcement(func() { made = must(issue()) })
 	return made
 }
 

@@ -241,7 +241,7 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 func (k *Keeper) registered(ctx context.Context) ([]*x509.Certificate, error) {
 	served, err := k.served()
 	if err != nil {
-		return nil, nil // nothing is served yet
+		return nil, nil //nolint:nilerr // nothing is served yet
 	}
 	configuration, err := k.Webhooks.Get(ctx, k.Configuration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
