@@ -84,13 +84,17 @@ test-unit: ## Run the tests that need neither an API server nor a linter
 test-rotation: ## Rotate certificates 2000 times in every way, with faults, under the agent's eyes (some minutes)
 	go test ./test/rotation -count=1 -v -timeout 60m -rotations 2000
 
+.PHONY: bench
+bench: bench-webhook bench-agent ## Measure both, side by side with what else there is; figures to dist/, tables into docs/benchmarks.md (about 12 minutes)
+
+BENCH_FLAGS ?=
 .PHONY: bench-webhook
-bench-webhook: ## Measure admission, side by side with a webhook that lets all pass
-	@go run ./test/bench/webhook
+bench-webhook: ## Measure admission beside no webhook, the policy alone, no-op webhooks and Gatekeeper (BENCH_FLAGS="-rounds 2" is quicker)
+	@go run ./test/bench/webhook -json $(DIST)/bench-webhook.json -markdown docs/benchmarks.md $(BENCH_FLAGS)
 
 .PHONY: bench-agent
-bench-agent: ## Measure the agent: memory, idle CPU, how soon it tells
-	@go run ./test/bench/agent
+bench-agent: ## Measure the agent: memory, CPU, how soon it tells, what files and events cost
+	@go run ./test/bench/agent -json $(DIST)/bench-agent.json -markdown docs/benchmarks.md $(BENCH_FLAGS)
 
 .PHONY: lint
 lint: tools ## Lint the code, the import rules and the chart
@@ -101,6 +105,7 @@ lint: tools ## Lint the code, the import rules and the chart
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd test/cluster && go mod tidy -diff
+	cd test/bench/gatekeeper && go mod tidy -diff
 
 .PHONY: generate
 generate: tools ## Write what is generated: the chart's README
