@@ -84,17 +84,20 @@ test-unit: ## Run the tests that need neither an API server nor a linter
 test-rotation: ## Rotate certificates 2000 times in every way, with faults, under the agent's eyes (some minutes)
 	go test ./test/rotation -count=1 -v -timeout 60m -rotations 2000
 
+# Shorter runs: BENCH_WEBHOOK="-rounds 2 -requests 50" BENCH_AGENT="-runs 1 -idle 30s -noise 10s".
+BENCH_WEBHOOK ?=
+BENCH_AGENT ?=
 .PHONY: bench
-bench: bench-webhook bench-agent ## Measure both, side by side with what else there is; figures to dist/, tables into docs/benchmarks.md (about 12 minutes)
+bench: MARKDOWN := -markdown docs/benchmarks.md
+bench: bench-webhook bench-agent ## Measure both (about 10 minutes): tables into docs/benchmarks.md, figures to dist/bench-*.json
 
-BENCH_FLAGS ?=
 .PHONY: bench-webhook
-bench-webhook: ## Measure admission beside no webhook, the policy alone, no-op webhooks and Gatekeeper (BENCH_FLAGS="-rounds 2" is quicker)
-	@go run ./test/bench/webhook -json $(DIST)/bench-webhook.json -markdown docs/benchmarks.md $(BENCH_FLAGS)
+bench-webhook: ## Measure admission, side by side with no webhook, the policy alone, no-op webhooks and Gatekeeper
+	@go run ./test/bench/webhook -json $(DIST)/bench-webhook.json $(MARKDOWN) $(BENCH_WEBHOOK)
 
 .PHONY: bench-agent
 bench-agent: ## Measure the agent: memory, CPU, how soon it tells, what files and events cost
-	@go run ./test/bench/agent -json $(DIST)/bench-agent.json -markdown docs/benchmarks.md $(BENCH_FLAGS)
+	@go run ./test/bench/agent -json $(DIST)/bench-agent.json $(MARKDOWN) $(BENCH_AGENT)
 
 .PHONY: lint
 lint: tools ## Lint the code, the import rules and the chart

@@ -133,8 +133,7 @@ func goCommand(ctx context.Context, args ...string) (output string, err error) {
 	command := exec.CommandContext(ctx, "go", args...)
 	command.Dir, command.Env = gatekeeperFolder, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := command.Output()
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return "", fmt.Errorf("go %s in %s: %w\n%s", args[0], gatekeeperFolder, err, failed.Stderr)
 	}
 	return strings.TrimSpace(string(out)), err

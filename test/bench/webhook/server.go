@@ -117,7 +117,7 @@ func (s *server) update(ctx context.Context, secret *corev1.Secret, refused bool
 		return took, err
 	}
 	if err == nil {
-		return 0, fmt.Errorf("Secret %s/%s is not refused", secret.Namespace, secret.Name)
+		return 0, fmt.Errorf("%s/%s is not refused", secret.Namespace, secret.Name)
 	}
 	if !strings.Contains(err.Error(), "denied the request") {
 		return 0, err
