@@ -61,8 +61,9 @@ func (b *bench) compare(ctx context.Context, k comparison) error {
 		}
 		for range k.requests {
 			b.turn++
-			for place := range k.among {
-				n := (place + b.turn) % len(k.among)
+			// At random: whoever always came after the same one would pay for what
+			// that one does afterwards.
+			for _, n := range b.random.Perm(len(k.among)) {
 				one, err := k.send(ctx, k.among[n], b.turn)
 				if err != nil {
 					return fmt.Errorf("%s: %s: %w", k.what, k.among[n].name, err)
@@ -110,9 +111,9 @@ func (b *bench) throughput(ctx context.Context, k comparison) error {
 	k.what += fmt.Sprintf(", %d at a time", atATime)
 	fmt.Fprintf(os.Stderr, "  %s\n", k.what)
 	rate, cpu, serverCPU := rounds{}, rounds{}, rounds{}
-	for round := range b.rounds {
-		for place := range k.among {
-			to := k.among[(place+round)%len(k.among)]
+	for range b.rounds {
+		for _, n := range b.random.Perm(len(k.among)) {
+			to := k.among[n]
 			both := []contender{to, {pid: k.server}}
 			before, err := computed(both)
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,6 +34,7 @@ type bench struct {
 	contenders []contender
 	rsa, ecdsa []pkitest.Pair
 	document   results.Document
+	random     *rand.Rand
 	turn       int // requests sent to each of them so far
 }
 
@@ -50,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == noopCommand {
 		return serveNoop(ctx, args[1:])
 	}
-	var b bench
+	b := bench{random: rand.New(rand.NewPCG(1, 1))}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&b.requests, "requests", 200, "how many of each kind are sent to each in a round")
 	flags.IntVar(&b.rounds, "rounds", 5, "how often all of that is done; medians are printed")
