@@ -56,7 +56,7 @@ func main() {
 	var b bench
 	flag.DurationVar(&b.idle, "idle", time.Minute, "how long nothing happens; the agent looks by itself each 30 s")
 	flag.DurationVar(&b.noise, "noise", time.Minute, "how long 10,000 unrelated files are made and removed a second; a third of it for each lower rate")
-	flag.IntVar(&b.starts, "starts", 7, "how often the agent is started beside each number of files")
+	flag.IntVar(&b.starts, "starts", 5, "how often the agent is started beside each number of files")
 	flag.IntVar(&b.runs, "runs", 3, "how many agents are tried one after the other, each with all that follows; medians are printed")
 	flag.IntVar(&b.rounds, "rounds", 1, "how often each fault and expiry is tried in a run")
 	flag.IntVar(&b.writes, "writes", 10, "how often each way of writing is tried in a run")

@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&b.requests, "requests", 200, "how many of each kind are sent to each in a round")
 	flags.IntVar(&b.rounds, "rounds", 5, "how often all of that is done; medians are printed")
 	flags.IntVar(&b.pairs, "pairs", 150, "how many pairs there are of a kind; more than the webhook can remember")
-	flags.DurationVar(&b.load, "load", 2*time.Second, "how long there is load on each in a round")
+	flags.DurationVar(&b.load, "load", 1500*time.Millisecond, "how long there is load on each in a round")
 	b.output.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
