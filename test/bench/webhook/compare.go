@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -110,7 +111,8 @@ func (b *bench) addCPU(k comparison, c contender, cpu rounds) {
 func (b *bench) throughput(ctx context.Context, k comparison) error {
 	k.what += fmt.Sprintf(", %d at a time", atATime)
 	fmt.Fprintf(os.Stderr, "  %s\n", k.what)
-	rate, cpu, serverCPU := rounds{}, rounds{}, rounds{}
+	rate, lost, cpu, serverCPU := rounds{}, rounds{}, rounds{}, rounds{}
+	lostAny := false
 	for range b.rounds {
 		for _, n := range b.random.Perm(len(k.among)) {
 			to := k.among[n]
@@ -119,7 +121,7 @@ func (b *bench) throughput(ctx context.Context, k comparison) error {
 			if err != nil {
 				return err
 			}
-			count, err := b.load8(ctx, k, to)
+			count, unanswered, err := b.load8(ctx, k, to)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", k.what, to.name, err)
 			}
@@ -128,6 +130,8 @@ func (b *bench) throughput(ctx context.Context, k comparison) error {
 				return err
 			}
 			rate.add(to, count/b.load.Seconds())
+			lost.add(to, 100*unanswered/(count+unanswered))
+			lostAny = lostAny || unanswered > 0
 			cpu.add(to, microseconds(after[0]-before[0])/count)
 			serverCPU.add(to, microseconds(after[1]-before[1])/count)
 			if err := k.afterRound(ctx); err != nil {
@@ -141,6 +145,9 @@ func (b *bench) throughput(ctx context.Context, k comparison) error {
 			row = row.RatioAtLeast(k.throughput)
 		}
 		b.add(row)
+		if lostAny {
+			b.add(results.Measured(k.what, c.name, "not answered", "%", lost[c.name]...))
+		}
 		b.addCPU(k, c, cpu)
 		if k.server != 0 {
 			b.add(serverCPU.row(k.what, c, "API server's CPU a request", "µs"))
@@ -149,9 +156,11 @@ func (b *bench) throughput(ctx context.Context, k comparison) error {
 	return nil
 }
 
-// load8 counts the answers to clients that ask one contender for a while.
-func (b *bench) load8(ctx context.Context, k comparison, to contender) (float64, error) {
-	var count atomic.Int64
+// load8 counts the answers to clients that ask one contender for a while, and the
+// questions that it had no answer to: a machine with too much to do is no reason
+// to stop measuring. A wrong answer is.
+func (b *bench) load8(ctx context.Context, k comparison, to contender) (answered, unanswered float64, err error) {
+	var count, lost atomic.Int64
 	var failed atomic.Pointer[error]
 	var group sync.WaitGroup
 	first, deadline := b.turn, time.Now().Add(b.load)
@@ -162,6 +171,8 @@ func (b *bench) load8(ctx context.Context, k comparison, to contender) (float64,
 				switch {
 				case err == nil:
 					count.Add(1)
+				case errors.Is(err, errUnanswered):
+					lost.Add(1)
 				case !apierrors.IsConflict(err): // with another of the clients
 					failed.Store(&err)
 				}
@@ -171,12 +182,12 @@ func (b *bench) load8(ctx context.Context, k comparison, to contender) (float64,
 	group.Wait()
 	b.turn += int(count.Load())
 	if err := failed.Load(); err != nil {
-		return 0, *err
+		return 0, 0, *err
 	}
 	if count.Load() == 0 {
-		return 0, fmt.Errorf("no answer within %s", b.load)
+		return 0, 0, fmt.Errorf("no answer within %s", b.load)
 	}
-	return float64(count.Load()), nil
+	return float64(count.Load()), float64(lost.Load()), nil
 }
 
 // computed is the time that the contenders' processes have computed so far.

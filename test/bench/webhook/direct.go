@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,10 @@ func client() *http.Client {
 	}}
 }
 
+// errUnanswered: a webhook has too much to do, or for another reason does not
+// answer with a review.
+var errUnanswered = errors.New("no verdict")
+
 // ask sends a review, and fails if the answer is not the one that is due.
 func ask(ctx context.Context, c *http.Client, url string, body []byte, allowed bool) (took time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
@@ -76,7 +81,7 @@ func ask(ctx context.Context, c *http.Client, url string, body []byte, allowed b
 	}
 	var review admissionv1.AdmissionReview
 	if err := json.Unmarshal(answer, &review); err != nil || response.StatusCode != http.StatusOK || review.Response == nil {
-		return 0, fmt.Errorf("%s answers %s with no review", url, response.Status)
+		return 0, fmt.Errorf("%w: %s: %s: %.200s", errUnanswered, url, response.Status, answer)
 	}
 	if review.Response.Allowed != allowed {
 		return 0, fmt.Errorf("%s says %t instead of %t: %v", url, review.Response.Allowed, allowed, review.Response.Result)

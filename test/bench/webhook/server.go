@@ -114,6 +114,9 @@ func (s *server) update(ctx context.Context, secret *corev1.Secret, refused bool
 	begin := time.Now()
 	_, err := s.CoreV1().Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
 	took := time.Since(begin)
+	if err != nil && strings.Contains(err.Error(), "failed calling webhook") {
+		return 0, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
 	if !refused {
 		return took, err
 	}
