@@ -37,6 +37,9 @@ type Machine struct {
 	Cores  int    `json:"cores"`
 	Go     string `json:"go"`
 	CPU    string `json:"cpu"`
+	// Load is its load average of the last minute when the benchmark began: what
+	// else it had to do.
+	Load float64 `json:"load"`
 }
 
 // Row is one figure of one contender: the median of all rounds, the lowest and
@@ -71,8 +74,18 @@ func (o *Output) AddTo(flags *flag.FlagSet) {
 // New begins a document about this machine.
 func New(bench string) Document {
 	return Document{Bench: bench, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine{
-		GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel(),
+		GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel(), Load: loadAverage(),
 	}}
+}
+
+// loadAverage is what the kernel says (proc_loadavg(5)); 0 where it says nothing.
+func loadAverage() (load float64) {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	_, _ = fmt.Sscan(string(data), &load)
+	return load
 }
 
 // cpuModel is what the kernel says (proc_cpuinfo(5)); some architectures have no
@@ -217,8 +230,8 @@ func replace(path, bench, text string) error {
 // per contender, a column per metric.
 func (d Document) Markdown() string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s, %d cores, %s/%s, %s; measured on %s.\n",
-		d.Machine.CPU, d.Machine.Cores, d.Machine.GOOS, d.Machine.GOARCH, d.Machine.Go, d.Measured.Format(time.DateOnly))
+	fmt.Fprintf(&out, "%s, %d cores, %s/%s, %s; load average before it began %.1f; measured on %s.\n",
+		d.Machine.CPU, d.Machine.Cores, d.Machine.GOOS, d.Machine.GOARCH, d.Machine.Go, d.Machine.Load, d.Measured.Format(time.DateOnly))
 	for _, note := range d.Notes {
 		fmt.Fprintln(&out, note)
 	}

@@ -14,7 +14,7 @@ import (
 func document() Document {
 	return Document{
 		Bench: "x", Measured: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC),
-		Machine: Machine{GOOS: "linux", GOARCH: "arm64", Cores: 4, Go: "go1.26.8", CPU: "Some"},
+		Machine: Machine{GOOS: "linux", GOARCH: "arm64", Cores: 4, Go: "go1.26.8", CPU: "Some", Load: 0.25},
 		Notes:   []string{"Medians of 3 rounds."},
 		Rows: []Row{
 			Measured("refused", "no-op", "p50", "ms", 1, 1, 1).Against([]float64{1, 1, 1}),
@@ -26,7 +26,7 @@ func document() Document {
 }
 
 func TestMarkdown(t *testing.T) {
-	want := `Some, 4 cores, linux/arm64, go1.26.8; measured on 2026-11-25.
+	want := `Some, 4 cores, linux/arm64, go1.26.8; load average before it began 0.2; measured on 2026-11-25.
 Medians of 3 rounds.
 
 | budget             | allowed      | measured            | ratio             |            |
