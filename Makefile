@@ -97,10 +97,10 @@ test-rotation: ## Rotate certificates 2000 times in every way, with faults, unde
 
 .PHONY: fuzz
 fuzz: ## Feed every parser and the admission handler what nobody would send, FUZZTIME (60s) each; what breaks one is kept in testdata/fuzz
-	go test ./... -run '^$$' -list '^Fuzz' | awk '/^Fuzz/ {names[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, names[i]; n = 0}' | \
+	grep -rno --include=*_test.go '^func Fuzz[A-Za-z]*' pkg webhook nodeagent | sed -E 's#^(.*)/[^/]*:[0-9]+:func #./\1 #' | \
 		while read -r package name; do \
-			echo "$$name in $$package"; \
-			go test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
+			echo "$$name in $$package" && \
+			go test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
 		done
 
 .PHONY: test-fips
@@ -113,13 +113,20 @@ vuln: ## Look for known vulnerabilities in what the programs call; this asks vul
 	@go build -C tools -o ../.tools/ golang.org/x/vuln/cmd/govulncheck
 	$(TOOLS)/govulncheck ./webhook/... ./nodeagent/...
 
+# Shorter runs: BENCH_WEBHOOK="-rounds 2 -requests 50" BENCH_AGENT="-runs 1 -idle 30s -noise 10s".
+BENCH_WEBHOOK ?=
+BENCH_AGENT ?=
+.PHONY: bench
+bench: MARKDOWN := -markdown docs/benchmarks.md
+bench: bench-webhook bench-agent ## Measure both (about 10 minutes): tables into docs/benchmarks.md, figures to dist/bench-*.json
+
 .PHONY: bench-webhook
-bench-webhook: ## Measure admission, side by side with a webhook that lets all pass
-	@go run ./test/bench/webhook
+bench-webhook: ## Measure admission, side by side with no webhook, the policy alone, no-op webhooks and Gatekeeper
+	@go run ./test/bench/webhook -json $(DIST)/bench-webhook.json $(MARKDOWN) $(BENCH_WEBHOOK)
 
 .PHONY: bench-agent
-bench-agent: ## Measure the agent: memory, idle CPU, how soon it tells
-	@go run ./test/bench/agent
+bench-agent: ## Measure the agent: memory, CPU, how soon it tells, what files and events cost
+	@go run ./test/bench/agent -json $(DIST)/bench-agent.json $(MARKDOWN) $(BENCH_AGENT)
 
 .PHONY: lint
 lint: tools ## Lint the code, the import rules and the chart
@@ -130,6 +137,7 @@ lint: tools ## Lint the code, the import rules and the chart
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd test/cluster && go mod tidy -diff
+	cd test/bench/gatekeeper && go mod tidy -diff
 
 .PHONY: generate
 generate: tools ## Write what is generated: the chart's README

@@ -92,10 +92,13 @@ func (a *Agent) Stop() error {
 	}
 }
 
-// CPU is the time that the agent has computed so far (the first number of
+// CPU is the time that the agent has computed so far.
+func (a *Agent) CPU() (time.Duration, error) { return CPUOf(a.command.Process.Pid) }
+
+// CPUOf is the time that a process has computed so far (the first number of
 // schedstat, proc_pid_schedstat(5), of all its threads).
-func (a *Agent) CPU() (time.Duration, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", a.command.Process.Pid))
+func CPUOf(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
 		return 0, err
 	}

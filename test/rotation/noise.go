@@ -9,15 +9,12 @@ import (
 	"time"
 )
 
-const (
-	// eventsEachSecond is how often the kernel tells of what Noise does.
-	eventsEachSecond = 10_000
-	noiseEvery       = 10 * time.Millisecond
-)
+const noiseEvery = 10 * time.Millisecond
 
 // Noise makes and removes a file in a directory over and over, of each of which
-// the kernel tells once, until the context ends. It returns how often.
-func Noise(ctx context.Context, directory string) (events int) {
+// the kernel tells once, so often a second, until the context ends. It returns
+// how often.
+func Noise(ctx context.Context, directory string, eachSecond int) (events int) {
 	ticker := time.NewTicker(noiseEvery)
 	defer ticker.Stop()
 	name := filepath.Join(directory, "unrelated")
@@ -28,7 +25,7 @@ func Noise(ctx context.Context, directory string) (events int) {
 			return events
 		case <-ticker.C:
 		}
-		for float64(events) < eventsEachSecond*time.Since(began).Seconds() {
+		for float64(events) < float64(eachSecond)*time.Since(began).Seconds() {
 			if err := os.WriteFile(name, nil, 0o600); err != nil {
 				return events
 			}

@@ -167,7 +167,7 @@ func TestRotationBesideUnrelatedEvents(t *testing.T) {
 	made := make(chan int)
 	began := time.Now()
 	directory := filepath.Join(d.Host.Tree.Root, "etc/kubernetes/manifests") // a new revision is another tree
-	go func() { made <- rotation.Noise(ctx, directory) }()
+	go func() { made <- rotation.Noise(ctx, directory, 10_000) }()
 	drive(t, d, random, *rotations/4)
 	took := time.Since(began)
 	stop()

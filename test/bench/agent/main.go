@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command agent measures the node agent as it is shipped: memory, what it
-// computes while nothing happens and while much does, how soon it tells. It
-// prints what it measured beside what is allowed and asserts nothing.
+// computes while nothing happens and while much does, how soon it tells, and what
+// many files cost. It prints what it measured beside what is allowed and does not
+// judge it; it fails where the agent does not say what it should.
 package main
 
 import (
@@ -17,11 +18,12 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/bench/results"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
@@ -32,21 +34,33 @@ const (
 	scrapeEvery = 15 * time.Second
 	// notice is what is allowed from a write to the line about it.
 	notice = 250 * time.Millisecond
+	// patience is how late it may come before there is nothing to measure.
+	patience = 5 * time.Second
+
+	// What is allowed otherwise: MiB, and percents of a core.
+	memoryBudget, idleBudget, noiseBudget = 20, 0.1, 25
+	// muchNoise is the rate of unrelated events that noiseBudget is for.
+	muchNoise = 10_000
 )
 
 type bench struct {
-	idle, noise    time.Duration
-	starts, rounds int
-	binary, dir    string
-	table          *tabwriter.Writer
+	idle, noise                  time.Duration
+	starts, runs, rounds, writes int
+	output                       results.Output
+
+	binary, dir string
+	document    results.Document
 }
 
 func main() {
 	var b bench
-	flag.DurationVar(&b.idle, "idle", time.Minute, "how long nothing happens")
-	flag.DurationVar(&b.noise, "noise", time.Minute, "how long 10,000 unrelated files are made and removed a second")
-	flag.IntVar(&b.starts, "starts", 20, "how often the agent is started")
-	flag.IntVar(&b.rounds, "rounds", 20, "how often each way of writing, and each fault, is tried")
+	flag.DurationVar(&b.idle, "idle", time.Minute, "how long nothing happens; the agent looks by itself each 30 s")
+	flag.DurationVar(&b.noise, "noise", time.Minute, "how long 10,000 unrelated files are made and removed a second; a third of it for each lower rate")
+	flag.IntVar(&b.starts, "starts", 5, "how often the agent is started beside each number of files")
+	flag.IntVar(&b.runs, "runs", 3, "how many agents are tried one after the other, each with all that follows; medians are printed")
+	flag.IntVar(&b.rounds, "rounds", 1, "how often each fault and expiry is tried in a run")
+	flag.IntVar(&b.writes, "writes", 10, "how often each way of writing is tried in a run")
+	b.output.AddTo(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := b.run(ctx)
@@ -69,126 +83,101 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s/%s, %d cores, %s. The agent has an API server and a kubelet to talk to, and is scraped each %s.\n\n",
-		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), scrapeEvery)
-	b.table = tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	b.row("what", "measured", "allowed")
-	b.row("binary", megabytes(info.Size()), "")
-	for _, part := range []func(context.Context) error{b.measureStart, b.measureIdle, b.measureLatency, b.measureNoise} {
-		if err := part(ctx); err != nil {
-			return err
-		}
-		if err := b.table.Flush(); err != nil {
+	b.document = results.New("agent")
+	b.document.Notes = []string{fmt.Sprintf("Medians of %d runs (lowest–highest). The agent has an API server and a kubelet to talk to, and is scraped each %s.", b.runs, scrapeEvery)}
+	b.add(results.Measured("program", "agent", "size", "MiB", mebibytes(info.Size())))
+	for _, part := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"files beside those that matter", b.measureFiles},
+		{"how soon it tells", b.measureLatency},
+		{"unrelated events", b.measureNoise},
+	} {
+		fmt.Fprintf(os.Stderr, "measuring: %s\n", part.what)
+		if err := part.do(ctx); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.output.Write(b.document)
 }
 
-func (b *bench) row(what, measured, allowed string) {
-	fmt.Fprintf(b.table, "%s\t%s\t%s\n", what, measured, allowed)
+func (b *bench) add(rows ...results.Row) { b.document.Rows = append(b.document.Rows, rows...) }
+
+func mebibytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+
+// guarded is an agent over a host of its own.
+type guarded struct {
+	*rotation.Driver
+	close func()
 }
 
-func megabytes(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }
-
-// guard starts an agent over a new host, as the chart does.
-func (b *bench) guard(ctx context.Context) (d *rotation.Driver, metrics string, end func() error, err error) {
-	root, err := os.MkdirTemp(b.dir, "host")
+// guard starts an agent as the chart does, over a new host with so many more
+// files in the folders of the pair and of the manifest.
+func (b *bench) guard(ctx context.Context, files int) (*guarded, error) {
+	folder, err := os.MkdirTemp(b.dir, "agent")
 	if err != nil {
-		return nil, "", nil, err
+		return nil, err
 	}
 	random := rand.New(rand.NewPCG(1, 1))
-	host, err := rotation.NewHost(root, random, func() {})
+	host, err := rotation.NewHost(filepath.Join(folder, "host"), random, func() {})
 	if err != nil {
-		return nil, "", nil, err
+		return nil, err
 	}
-	servers, err := newServers(b.dir, host)
+	for _, directory := range []string{host.Tree.Directory(), filepath.Dir(host.Tree.Manifest())} {
+		for i := range files {
+			if err := os.WriteFile(filepath.Join(directory, fmt.Sprintf("other-%d", i)), nil, 0o600); err != nil {
+				return nil, err
+			}
+		}
+	}
+	servers, err := newServers(folder, host)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, err
 	}
-	command := exec.CommandContext(ctx, b.binary, "--root", root, "--node-name", "master-0",
+	command := exec.CommandContext(ctx, b.binary, "--root", host.Tree.Root, "--node-name", "master-0",
 		"--kubeconfig", servers.kubeconfig, "--kubelet-address", servers.kubelet, "--metrics-bind-address", "127.0.0.1:0")
-	d = &rotation.Driver{Host: host, Settle: settle, Notice: notice, Tolerated: map[string]int{}}
+	g := &guarded{
+		Driver: &rotation.Driver{Host: host, Settle: settle, Notice: patience, Tolerated: map[string]int{}},
+		close:  servers.close,
+	}
 	began := time.Now()
-	if d.Agent, err = rotation.Start(command); err != nil {
-		return nil, "", nil, err
+	if g.Agent, err = rotation.Start(command); err != nil {
+		servers.close()
+		return nil, err
 	}
-	if err := d.Started(ctx, began); err != nil {
-		return nil, "", nil, err
+	if err := g.Started(ctx, began); err != nil {
+		return nil, errors.Join(err, g.end())
 	}
-	return d, d.Metrics, func() error {
-		defer servers.close()
-		return d.Agent.Stop()
-	}, nil
+	return g, nil
 }
 
-// measureStart: from the start of the process to the first verdict.
-func (b *bench) measureStart(ctx context.Context) error {
-	var all []time.Duration
-	for range b.starts {
-		d, _, end, err := b.guard(ctx)
-		if err != nil {
-			return err
-		}
-		all = append(all, d.Latencies["start to verdict"]...)
-		if err := end(); err != nil {
-			return err
-		}
-	}
-	b.latency("start to verdict", all, "")
-	return nil
+func (g *guarded) end() error {
+	defer g.close()
+	return g.Agent.Stop()
 }
 
-func (b *bench) latency(what string, all []time.Duration, allowed string) {
-	b.row(what, fmt.Sprintf("p50 %s, p99 %s (of %d)", milliseconds(rotation.Quantile(all, 0.5)), milliseconds(rotation.Quantile(all, 0.99)), len(all)), allowed)
-}
-
-func milliseconds(d time.Duration) string {
-	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
-}
-
-// measureIdle: nothing happens but ticks, scrapes and the kubelet's answers.
-func (b *bench) measureIdle(ctx context.Context) error {
-	d, metrics, end, err := b.guard(ctx)
-	if err != nil {
-		return err
-	}
-	share, err := b.while(ctx, d, metrics, func(ctx context.Context) error { return d.Quiet(ctx, b.idle) })
-	if err != nil {
-		return err
-	}
-	b.row(fmt.Sprintf("CPU, idle for %s", b.idle), fmt.Sprintf("%.3f %% of a core", 100*share), "0.1 %")
-	return errors.Join(b.memory(d, "memory, idle"), end())
-}
-
-func (b *bench) memory(d *rotation.Driver, what string) error {
-	memory, err := d.Agent.Memory()
-	if err != nil {
-		return err
-	}
-	b.row(what, fmt.Sprintf("%s RSS (%s anonymous), at most %s", megabytes(memory.Now), megabytes(memory.Anonymous), megabytes(memory.Most)), "20 MiB")
-	return nil
-}
-
-// while does something with the agent scraped, and returns what share of a core
-// the agent took.
-func (b *bench) while(ctx context.Context, d *rotation.Driver, metrics string, do func(context.Context) error) (share float64, err error) {
+// while does something with the agent scraped, and returns what percentage of a
+// core the agent took.
+func (g *guarded) while(ctx context.Context, do func(context.Context) error) (percent float64, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	before, err := d.Agent.CPU()
+	before, err := g.Agent.CPU()
 	if err != nil {
 		return 0, err
 	}
 	began := time.Now()
 	scraped := make(chan error, 1)
-	go func() { scraped <- scrape(ctx, metrics) }()
+	go func() { scraped <- scrape(ctx, g.Metrics) }()
 	if err := do(ctx); err != nil {
 		return 0, err
 	}
-	after, err := d.Agent.CPU()
+	after, err := g.Agent.CPU()
 	took := time.Since(began)
 	stop()
-	return (after - before).Seconds() / took.Seconds(), errors.Join(err, <-scraped)
+	return 100 * (after - before).Seconds() / took.Seconds(), errors.Join(err, <-scraped)
 }
 
 // scrape reads the metrics until the context ends.
@@ -220,69 +209,196 @@ func scrape(ctx context.Context, address string) error {
 	}
 }
 
-// measureLatency: each way of writing, each fault, each moment.
-func (b *bench) measureLatency(ctx context.Context) error {
-	d, metrics, end, err := b.guard(ctx)
+// memory is what is resident now.
+func (b *bench) memory(g *guarded, what, contender, metric string) error {
+	memory, err := g.Agent.Memory()
 	if err != nil {
 		return err
 	}
-	writers := rotation.Writers()
-	share, err := b.while(ctx, d, metrics, func(ctx context.Context) error {
-		for range b.rounds {
-			for i, w := range writers {
-				if err := d.Rotate(ctx, w); err != nil {
-					return err
-				}
-				if i == 0 {
-					if err := d.Expire(ctx, w, w); err != nil {
-						return err
-					}
-				}
-			}
-			for i, f := range rotation.Faults() {
-				if err := d.Fault(ctx, f, writers[i%len(writers)], writers[(i+1)%len(writers)]); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	var every []time.Duration
-	for _, w := range writers {
-		label := "rotation, " + w.Name
-		b.latency(label, d.Latencies[label], "")
-		every = append(every, d.Latencies[label]...)
-	}
-	b.latency("new certificate → log line, all of them", every, "p99 250 ms")
-	b.latency("fault → log line, settle being "+settle.String(), d.Latencies["fault"], "p99 1250 ms")
-	b.latency("expiry → log line", d.Latencies["moment"], "p99 250 ms")
-	b.row("CPU, while all that was done", fmt.Sprintf("%.2f %% of a core", 100*share), "")
-	return errors.Join(b.memory(d, "memory, after that"), end())
+	b.add(results.Measured(what, contender, metric, "MiB", mebibytes(memory.Now)).AtMost(memoryBudget))
+	return nil
 }
 
-// measureNoise: files that do not matter, beside those that do.
+// latencies are those of some runs.
+type latencies [][]time.Duration
+
+// addLatencies adds medians of the runs' quantiles. budget is in milliseconds; 0: none.
+func (b *bench) addLatencies(what, contender string, runs latencies, budget float64) {
+	var half, most []float64
+	for _, run := range runs {
+		half = append(half, milliseconds(rotation.Quantile(run, 0.5)))
+		most = append(most, milliseconds(rotation.Quantile(run, 0.99)))
+	}
+	p99 := results.Measured(what, contender, "p99", "ms", most...)
+	if budget > 0 {
+		p99 = p99.AtMost(budget)
+	}
+	b.add(results.Measured(what, contender, "p50", "ms", half...), p99)
+}
+
+// measureFiles: what files cost that nobody asks for, from one to very many. The
+// agents are idle at the same time, so that it takes no longer than one.
+func (b *bench) measureFiles(ctx context.Context) error {
+	group, idle := errgroup.WithContext(ctx)
+	counts := []int{1, 100, 1_000, 10_000}
+	var agents []*guarded
+	starts, percents := map[int][]float64{}, make([]float64, len(counts))
+	for place, files := range counts {
+		for started := range b.starts {
+			g, err := b.guard(ctx, files)
+			if err != nil {
+				return err
+			}
+			starts[files] = append(starts[files], milliseconds(g.Latencies["start to verdict"][0]))
+			if started < b.starts-1 {
+				if err := g.end(); err != nil {
+					return err
+				}
+				continue
+			}
+			agents = append(agents, g)
+			group.Go(func() (err error) {
+				percents[place], err = g.while(idle, func(ctx context.Context) error { return g.Quiet(ctx, b.idle) })
+				return err
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for place, files := range counts {
+		const what = "files beside those that matter"
+		g, contender := agents[place], fmt.Sprint(files)
+		b.add(results.Measured(what, contender, "start to verdict", "ms", starts[files]...),
+			results.Measured(what, contender, "CPU, idle", "% of a core", percents[place]).AtMost(idleBudget))
+		if err := b.memory(g, what, contender, "memory, idle"); err != nil {
+			return err
+		}
+		g.Latencies = map[string][]time.Duration{}
+		writer := rotation.Writers()[0]
+		for range b.writes {
+			if err := g.Rotate(ctx, writer); err != nil {
+				return err
+			}
+		}
+		var told []float64
+		for _, took := range g.Latencies["rotation, "+writer.Name] {
+			told = append(told, milliseconds(took))
+		}
+		b.add(results.Measured(what, contender, "new certificate → log line", "ms", told...))
+		if err := g.end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureLatency: each way of writing, each fault, each moment.
+func (b *bench) measureLatency(ctx context.Context) error {
+	told := map[string]latencies{}
+	var every latencies
+	var percents []float64
+	writers := rotation.Writers()
+	for range b.runs {
+		g, err := b.guard(ctx, 0)
+		if err != nil {
+			return err
+		}
+		percent, err := g.while(ctx, func(ctx context.Context) error { return b.tryAll(ctx, g, writers) })
+		if err != nil {
+			return errors.Join(err, g.end())
+		}
+		percents = append(percents, percent)
+		var all []time.Duration
+		for _, w := range writers {
+			all = append(all, g.Latencies["rotation, "+w.Name]...)
+		}
+		every = append(every, all)
+		for label, took := range g.Latencies {
+			told[label] = append(told[label], took)
+		}
+		if len(percents) == b.runs {
+			if err := b.memory(g, "memory after all ways of writing and faults", "agent", "resident"); err != nil {
+				return err
+			}
+		}
+		if err := g.end(); err != nil {
+			return err
+		}
+	}
+	const rotated = "new certificate → log line"
+	b.addLatencies(rotated, "all of them", every, milliseconds(notice))
+	for _, w := range writers {
+		b.addLatencies(rotated, w.Name, told["rotation, "+w.Name], 0)
+	}
+	b.addLatencies("other → log line", "fault, settle being "+settle.String(), told["fault"], milliseconds(settle+notice))
+	b.addLatencies("other → log line", "expiry, after its moment", told["moment"], milliseconds(notice))
+	b.add(results.Measured("CPU while all that was done", "agent", "CPU", "% of a core", percents...))
+	return nil
+}
+
+func (b *bench) tryAll(ctx context.Context, g *guarded, writers []rotation.Writer) error {
+	for range b.writes {
+		for _, w := range writers {
+			if err := g.Rotate(ctx, w); err != nil {
+				return err
+			}
+		}
+	}
+	for range b.rounds {
+		if err := g.Expire(ctx, writers[0], writers[0]); err != nil {
+			return err
+		}
+		for i, f := range rotation.Faults() {
+			if err := g.Fault(ctx, f, writers[i%len(writers)], writers[(i+1)%len(writers)]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// measureNoise: files that do not matter come and go beside those that do, and
+// what matters is still told.
 func (b *bench) measureNoise(ctx context.Context) error {
-	d, metrics, end, err := b.guard(ctx)
-	if err != nil {
-		return err
+	for _, rate := range []int{100, 1_000, muchNoise} {
+		g, err := b.guard(ctx, 0)
+		if err != nil {
+			return err
+		}
+		g.Tolerated["Watching had trouble"] = 0
+		long := b.noise / 3
+		if rate == muchNoise {
+			long = b.noise
+		}
+		long /= time.Duration(b.runs)
+		var percents, rates []float64
+		for range b.runs {
+			made := 0
+			percent, err := g.while(ctx, func(ctx context.Context) error {
+				ctx, stop := context.WithTimeout(ctx, long)
+				defer stop()
+				made = rotation.Noise(ctx, filepath.Dir(g.Host.Tree.Manifest()), rate)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			percents, rates = append(percents, percent), append(rates, float64(made)/long.Seconds())
+		}
+		const what = "unrelated events a second"
+		contender := fmt.Sprint(rate)
+		cpu := results.Measured(what, contender, "CPU", "% of a core", percents...)
+		if rate == muchNoise {
+			cpu = cpu.AtMost(noiseBudget)
+		}
+		b.add(results.Measured(what, contender, "made", "events/s", rates...), cpu)
+		if err := g.Rotate(ctx, rotation.Writers()[0]); err != nil {
+			return err
+		}
+		if err := errors.Join(b.memory(g, what, contender, "memory after that"), g.end()); err != nil {
+			return err
+		}
 	}
-	d.Tolerated["Watching had trouble"] = 0
-	made := make(chan int, 1)
-	share, err := b.while(ctx, d, metrics, func(ctx context.Context) error {
-		ctx, stop := context.WithTimeout(ctx, b.noise)
-		defer stop()
-		made <- rotation.Noise(ctx, filepath.Join(d.Host.Tree.Root, "etc/kubernetes/manifests"))
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	b.row(fmt.Sprintf("CPU, %.0f unrelated events a second for %s", float64(<-made)/b.noise.Seconds(), b.noise), fmt.Sprintf("%.1f %% of a core", 100*share), "25 %")
-	if err := d.Rotate(ctx, rotation.Writers()[0]); err != nil {
-		return err
-	}
-	return errors.Join(b.memory(d, "memory, after that"), end())
+	return nil
 }

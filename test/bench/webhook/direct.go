@@ -7,12 +7,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -58,7 +57,12 @@ func client() *http.Client {
 	}}
 }
 
-func ask(ctx context.Context, c *http.Client, url string, body []byte) (took time.Duration, err error) {
+// errUnanswered: a webhook has too much to do, or for another reason does not
+// answer with a review.
+var errUnanswered = errors.New("no verdict")
+
+// ask sends a review, and fails if the answer is not the one that is due.
+func ask(ctx context.Context, c *http.Client, url string, body []byte, allowed bool) (took time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
@@ -70,19 +74,27 @@ func ask(ctx context.Context, c *http.Client, url string, body []byte) (took tim
 		return 0, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+	answer, err := io.ReadAll(response.Body)
+	took = time.Since(begin)
+	if err != nil {
 		return 0, err
 	}
-	if response.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("%s answers %s", url, response.Status)
+	var review admissionv1.AdmissionReview
+	if err := json.Unmarshal(answer, &review); err != nil || response.StatusCode != http.StatusOK || review.Response == nil {
+		return 0, fmt.Errorf("%w: %s: %s: %.200s", errUnanswered, url, response.Status, answer)
 	}
-	return time.Since(begin), nil
+	if review.Response.Allowed != allowed {
+		return 0, fmt.Errorf("%s says %t instead of %t: %v", url, review.Response.Allowed, allowed, review.Response.Result)
+	}
+	return took, nil
 }
 
-// updates are the bodies of updates along a chain of Secrets, in a circle.
-func (b *bench) updates(pairs []pkitest.Pair, change func(*corev1.Secret)) (bodies [][]byte, err error) {
-	for i := range pairs {
-		before, after := b.secret(pairs[i]), b.secret(pairs[(i+1)%len(pairs)])
+// updates are the bodies of updates from one of the pairs to another, in a
+// circle, of Secrets that are changed in the same way.
+func (b *bench) updates(from, to []pkitest.Pair, change func(*corev1.Secret)) (bodies [][]byte, err error) {
+	for i := range from {
+		before, after := b.secret(from[i]), b.secret(to[(i+1)%len(to)])
+		change(before)
 		change(after)
 		body, err := b.body(before, after)
 		if err != nil {
@@ -93,110 +105,61 @@ func (b *bench) updates(pairs []pkitest.Pair, change func(*corev1.Secret)) (bodi
 	return bodies, nil
 }
 
+// mismatched pairs have the certificate of one and the key of the next.
+func mismatched(pairs []pkitest.Pair) []pkitest.Pair {
+	mixed := slices.Clone(pairs)
+	for i := range mixed {
+		mixed[i].Key = pairs[(i+1)%len(pairs)].Key
+	}
+	return mixed
+}
+
 func asItIs(*corev1.Secret) {}
 
-// measureDirectly: the same requests to both over TLS, without an API server.
+// large makes a Secret as large as it may be.
+func large(s *corev1.Secret) {
+	s.Data["more"] = bytes.Repeat([]byte("x"), corev1.MaxSecretSize-len(s.Data[corev1.TLSCertKey])-len(s.Data[corev1.TLSPrivateKeyKey]))
+}
+
+// measureDirectly: the same requests to each webhook over TLS, without an API
+// server.
 func (b *bench) measureDirectly(ctx context.Context) error {
-	large := func(s *corev1.Secret) { s.Data["more"] = bytes.Repeat([]byte("x"), 1000<<10) }
-	cases := []struct {
-		what     string
-		pairs    []pkitest.Pair
-		change   func(*corev1.Secret)
-		share    int // of the requests: 1/share
-		p50, p99 string
-	}{
-		{"directly, no-op update", b.rsa[:1], asItIs, 1, "1.10", ""},
-		{"directly, content seen before", b.rsa[:2], asItIs, 1, "1.25", ""},
-		{"directly, new RSA 2048 content", b.rsa, asItIs, 1, "2.00", ""},
-		{"directly, new ECDSA content", b.ecdsa, asItIs, 1, "", ""},
-		{"directly, refused", b.rsa[:2], func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }, 1, "", ""},
-		{"directly, Secret of 1 MiB", b.rsa[:2], large, 10, "", ""},
-	}
 	c := client()
-	for _, k := range cases {
-		bodies, err := b.updates(k.pairs, k.change)
+	for _, k := range []struct {
+		what     string
+		from, to []pkitest.Pair
+		change   func(*corev1.Secret)
+		refused  bool
+		p50      float64 // budget; 0: none
+		share    int     // of the requests: 1/share
+		loaded   bool    // many at a time, too
+	}{
+		{what: "no-op update", from: b.rsa[:1], to: b.rsa[:1], change: asItIs, p50: 1.10, share: 1},
+		{what: "content seen before", from: b.rsa[:2], to: b.rsa[:2], change: asItIs, p50: 1.25, share: 1},
+		{what: "new RSA 2048 content", from: b.rsa, to: b.rsa, change: asItIs, p50: 2.00, share: 1, loaded: true},
+		{what: "new ECDSA content", from: b.ecdsa, to: b.ecdsa, change: asItIs, share: 1},
+		{what: "refused, the key is another's", from: b.rsa, to: mismatched(b.rsa), change: asItIs, refused: true, share: 1},
+		{what: "Secret of 1 MiB, content seen before", from: b.rsa[:2], to: b.rsa[:2], change: large, share: 10, loaded: true},
+	} {
+		bodies, err := b.updates(k.from, k.to, k.change)
 		if err != nil {
 			return err
 		}
-		send := func(to contender, i int) (time.Duration, error) { return ask(ctx, c, to.url, bodies[i%len(bodies)]) }
-		if err := b.compare(k.what, b.requests/k.share, k.p50, k.p99, send); err != nil {
+		comparison := comparison{
+			what: "directly: " + k.what, among: b.webhooks(), requests: max(1, b.requests/k.share), p50: k.p50,
+			send: func(ctx context.Context, to contender, i int) (time.Duration, error) {
+				return ask(ctx, c, to.url, bodies[i%len(bodies)], !k.refused || !to.judges)
+			},
+			afterRound: func(context.Context) error { return nil },
+		}
+		if err := b.compare(ctx, comparison); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// compare sends requests to both by turns, in rounds, and tells the medians of
-// the rounds' ratios.
-func (b *bench) compare(what string, requests int, p50, p99 string, send func(to contender, i int) (time.Duration, error)) error {
-	type quantiles struct{ ours, other []time.Duration }
-	var half, most quantiles
-	var ratio50, ratio99 []float64
-	next := 0
-	for range b.rounds {
-		var ours, other []time.Duration
-		for range requests {
-			next++
-			order := []contender{b.ours, b.noop}
-			if next%2 == 0 {
-				slices.Reverse(order)
-			}
-			for _, to := range order {
-				took, err := send(to, next)
-				if err != nil {
-					return fmt.Errorf("%s: %w", what, err)
-				}
-				if to.name == b.ours.name {
-					ours = append(ours, took)
-				} else {
-					other = append(other, took)
-				}
+		if k.loaded {
+			if err := b.throughput(ctx, comparison); err != nil {
+				return err
 			}
 		}
-		add := func(q *quantiles, share float64, ratios []float64) []float64 {
-			a, o := rotation.Quantile(ours, share), rotation.Quantile(other, share)
-			q.ours, q.other = append(q.ours, a), append(q.other, o)
-			return append(ratios, float64(a)/float64(o))
-		}
-		ratio50, ratio99 = add(&half, 0.5, ratio50), add(&most, 0.99, ratio99)
 	}
-	tell := func(name string, q quantiles, ratios []float64, allowed string) {
-		slices.Sort(ratios)
-		b.row(what+", "+name, micro(rotation.Quantile(q.ours, 0.5)), micro(rotation.Quantile(q.other, 0.5)),
-			fmt.Sprintf("%.2f (%.2f to %.2f)", ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1]), allowed)
-	}
-	tell("p50", half, ratio50, p50)
-	tell("p99", most, ratio99, p99)
-	return nil
-}
-
-func micro(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
-
-// measureLoad: eight at a time with Secrets of 1 MiB, and what memory that takes.
-func (b *bench) measureLoad(ctx context.Context) error {
-	const clients = 8
-	bodies, err := b.updates(b.rsa[:20], func(s *corev1.Secret) { s.Data["more"] = bytes.Repeat([]byte("x"), 1000<<10) })
-	if err != nil {
-		return err
-	}
-	var counts [2]atomic.Int64
-	for i, to := range []contender{b.ours, b.noop} {
-		limited, cancel := context.WithTimeout(ctx, b.load)
-		var group sync.WaitGroup
-		for range clients {
-			group.Go(func() {
-				c := client()
-				for j := 0; limited.Err() == nil; j++ {
-					if _, err := ask(limited, c, to.url, bodies[j%len(bodies)]); err == nil {
-						counts[i].Add(1)
-					}
-				}
-			})
-		}
-		group.Wait()
-		cancel()
-	}
-	perSecond := func(i int) string { return fmt.Sprintf("%.0f a second", float64(counts[i].Load())/b.load.Seconds()) }
-	b.row("directly, Secrets of 1 MiB, 8 at a time", perSecond(0), perSecond(1), fmt.Sprintf("%.2f", float64(counts[0].Load())/float64(counts[1].Load())), "")
-	return b.memory("memory, under that load", "96 MiB")
+	return b.eachMemory("most, under load of 1 MiB Secrets", 96, func(m rotation.Memory) int64 { return m.Most })
 }

@@ -1,45 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command webhook measures the admission webhook as it is shipped, side by side
-// with a webhook of controller-runtime that lets everything pass: the same
-// requests to both, by turns, directly and through a real API server. It prints
-// ratios beside what is allowed and asserts nothing.
+// with what else could stand in its place: nothing, the policy alone, webhooks
+// that let everything pass, Gatekeeper with the same checks. The same requests
+// go to all of them by turns, directly and through a real API server. It prints
+// ratios beside what is allowed and does not judge them; it fails where one of
+// them does not answer as it should.
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/bench/results"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
-	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
 type bench struct {
 	requests, rounds int
 	pairs            int
 	load             time.Duration
+	output           results.Output
 
 	dir        string
 	rig        *rig.Rig
-	ours, noop contender
+	contenders []contender
 	rsa, ecdsa []pkitest.Pair
-	table      *tabwriter.Writer
-}
-
-// contender is a webhook.
-type contender struct {
-	name    string
-	url     string
-	process *rig.Process
+	document   results.Document
+	random     *rand.Rand
+	turn       int // requests sent to each of them so far
 }
 
 func main() {
@@ -53,15 +49,16 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == "noop" {
-		return noop(ctx, args[1:])
+	if len(args) > 0 && args[0] == noopCommand {
+		return serveNoop(ctx, args[1:])
 	}
-	var b bench
+	b := bench{random: rand.New(rand.NewPCG(1, 1))}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&b.requests, "requests", 600, "how many of each kind are sent to each in a round")
-	flags.IntVar(&b.rounds, "rounds", 3, "how often all of that is done; medians are printed")
-	flags.IntVar(&b.pairs, "pairs", 150, "how many RSA pairs there are; more than the webhook can remember")
-	flags.DurationVar(&b.load, "load", 5*time.Second, "how long there is load, each time")
+	flags.IntVar(&b.requests, "requests", 200, "how many of each kind are sent to each in a round")
+	flags.IntVar(&b.rounds, "rounds", 5, "how often all of that is done; medians are printed")
+	flags.IntVar(&b.pairs, "pairs", 150, "how many pairs there are of a kind; more than the webhook can remember")
+	flags.DurationVar(&b.load, "load", 1500*time.Millisecond, "how long there is load on each in a round")
+	b.output.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -81,47 +78,29 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := b.rig.InstallGuard(ctx); err != nil {
 		return err
 	}
-	if err := b.startNoop(ctx); err != nil {
+	b.document = results.New("webhook")
+	b.document.Notes = []string{fmt.Sprintf("Medians of %d rounds of %d requests to each, by turns (lowest–highest); ratios to the %s.", b.rounds, b.requests, reference)}
+	if err := b.startContenders(ctx); err != nil {
 		return err
 	}
 	b.makePairs()
-	fmt.Printf("%s/%s, %d cores, %s. Medians of %d rounds of %d requests each, by turns; the other one is a webhook of controller-runtime that lets everything pass.\n\n",
-		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), b.rounds, b.requests)
-	b.table = tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	b.row("what", "ours", "the other one", "ratio", "allowed")
-	for _, part := range []func(context.Context) error{b.measureIdle, b.measureDirectly, b.measureThroughServer, b.measureLoad} {
-		if err := part(ctx); err != nil {
+	for _, part := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"what each of them says", b.proveAnswers},
+		{"directly", b.measureDirectly},
+		{"through the API server", b.measureThroughServer},
+	} {
+		fmt.Fprintf(os.Stderr, "measuring: %s\n", part.what)
+		if err := part.do(ctx); err != nil {
 			return err
 		}
-		if err := b.table.Flush(); err != nil {
-			return err
-		}
 	}
-	return nil
+	return b.output.Write(b.document)
 }
 
-func (b *bench) row(what, ours, other, ratio, allowed string) {
-	fmt.Fprintf(b.table, "%s\t%s\t%s\t%s\t%s\n", what, ours, other, ratio, allowed)
-}
-
-func (b *bench) startNoop(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	port, err := rig.FreePort(ctx)
-	if err != nil {
-		return err
-	}
-	address, certDir := b.rig.WebhookAddress()
-	process, err := b.rig.Launch("noop", self, "noop", "--port", fmt.Sprint(port), "--cert-dir", certDir)
-	if err != nil {
-		return err
-	}
-	b.ours = contender{"ours", "https://" + address + "/validate", b.rig.Webhook}
-	b.noop = contender{"no-op", fmt.Sprintf("https://127.0.0.1:%d/validate", port), process}
-	return nil
-}
+func (b *bench) add(rows ...results.Row) { b.document.Rows = append(b.document.Rows, rows...) }
 
 // makePairs issues them: RSA keys take their time.
 func (b *bench) makePairs() {
@@ -134,20 +113,4 @@ func (b *bench) makePairs() {
 	for range b.pairs {
 		b.rsa = append(b.rsa, b.rig.ServiceCA.Issue(request))
 	}
-}
-
-// measureIdle: memory when nothing has been asked yet.
-func (b *bench) measureIdle(context.Context) error { return b.memory("memory, idle", "45 MiB") }
-
-func (b *bench) memory(what, allowed string) error {
-	ours, err := rotation.MemoryOf(b.ours.process.PID())
-	other, otherErr := rotation.MemoryOf(b.noop.process.PID())
-	if err := errors.Join(err, otherErr); err != nil {
-		return err
-	}
-	show := func(m rotation.Memory) string {
-		return fmt.Sprintf("%.1f MiB, at most %.1f", float64(m.Now)/(1<<20), float64(m.Most)/(1<<20))
-	}
-	b.row(what, show(ours), show(other), "", allowed)
-	return nil
 }

@@ -3,147 +3,396 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// Namespaces: ours guards the Secret in the first, the no-op is asked about the
-// one in the second, nobody about the one in the third.
+// Each contender has a namespace with a Secret of the same name. Ours guards the
+// platform's own; a copy of its policy holds in another.
 const (
-	guarded   = "openshift-apiserver"
-	withNoop  = "bench-noop"
-	unguarded = "bench-none"
+	secretName       = "serving-cert"
+	guardedNamespace = "openshift-apiserver"
+	policyNamespace  = "bench-policy"
 )
+
+// server is the API server.
+type server struct {
+	kubernetes.Interface
+	etcd       string // URL
+	pid        int
+	serviceUID types.UID
+	ca         []byte
+	revision   string // etcd's when it was compacted last; empty before
+}
+
+func (b *bench) connect(ctx context.Context) (*server, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", b.rig.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1                           // as fast as it goes
+	config.WarningHandler = rest.NoWarnings{} // the API server has its own of pairs that do not match
+	s := &server{ca: b.rig.ServiceCA.PEM()}
+	if s.Interface, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	version, err := s.Discovery().ServerVersion()
+	if err != nil {
+		return nil, err
+	}
+	b.document.Notes = append(b.document.Notes, "Kubernetes "+version.GitVersion+", etcd without fsync.")
+	service, err := s.CoreV1().Services(guardedNamespace).Get(ctx, "api", metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	s.serviceUID = service.UID
+	etcd, err := os.ReadFile(b.rig.Path("cluster", "etcd-url"))
+	if err != nil {
+		return nil, err
+	}
+	s.etcd = string(etcd)
+	s.pid, err = childOf(b.rig.Path("cluster", "pid"), "kube-apiserver")
+	return s, err
+}
+
+// childOf is the process of that name whose parent's number is in a file.
+func childOf(pidFile, name string) (int, error) {
+	parent, err := os.ReadFile(pidFile)
+	if err != nil {
+		return 0, err
+	}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// proc_pid_stat(5): pid (name) state parent …
+		pid, rest, _ := strings.Cut(string(stat), " ("+name+") ")
+		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strings.TrimSpace(string(parent)) {
+			return strconv.Atoi(pid)
+		}
+	}
+	return 0, fmt.Errorf("process %s has no child %s", bytes.TrimSpace(parent), name)
+}
+
+// secret of a contender with that pair.
+func (s *server) secret(of contender, p pkitest.Pair) *corev1.Secret {
+	secret := openshift.ServingCert(s.serviceUID, p.ChainWith(s.ca), p.Key)
+	secret.Namespace = of.namespace
+	return secret
+}
+
+// update writes a Secret, and fails if the answer is not the one that is due.
+func (s *server) update(ctx context.Context, secret *corev1.Secret, refused bool) (time.Duration, error) {
+	begin := time.Now()
+	_, err := s.CoreV1().Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
+	took := time.Since(begin)
+	if err != nil && strings.Contains(err.Error(), "failed calling webhook") {
+		return 0, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	if !refused {
+		return took, err
+	}
+	if err == nil {
+		return 0, fmt.Errorf("%s/%s is not refused", secret.Namespace, secret.Name)
+	}
+	if !strings.Contains(err.Error(), "denied the request") {
+		return 0, err
+	}
+	return took, nil
+}
 
 // measureThroughServer: updates of a Secret, as a client of the API server sees
 // them.
 func (b *bench) measureThroughServer(ctx context.Context) error {
-	config, err := clientcmd.BuildConfigFromFlags("", b.rig.Kubeconfig)
+	s, err := b.connect(ctx)
 	if err != nil {
 		return err
 	}
-	config.QPS = -1 // as fast as it goes
-	api, err := kubernetes.NewForConfig(config)
-	if err != nil {
+	if err := b.prepareServer(ctx, s); err != nil {
 		return err
 	}
-	if err := b.prepareServer(ctx, api); err != nil {
-		return err
-	}
-	service, err := api.CoreV1().Services(guarded).Get(ctx, "api", metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	update := func(namespace string, i int) (time.Duration, error) {
-		p := b.rsa[i%len(b.rsa)]
-		secret := openshift.ServingCert(service.UID, p.ChainWith(b.rig.ServiceCA.PEM()), p.Key)
-		secret.Namespace = namespace
-		begin := time.Now()
-		_, err := api.CoreV1().Secrets(namespace).Update(ctx, secret, metav1.UpdateOptions{})
-		if apierrors.IsNotFound(err) {
-			_, err = api.CoreV1().Secrets(namespace).Create(ctx, secret, metav1.CreateOptions{})
+	for _, k := range []struct {
+		what     string
+		pairs    []pkitest.Pair
+		change   func(secret *corev1.Secret, i int)
+		refused  bool
+		p50, p99 float64 // budgets; 0: none
+		share    int     // of the requests: 1/share
+		loaded   bool    // many at a time, too
+	}{
+		{what: "content as before, an annotation new", pairs: b.rsa[:1], change: annotate, share: 1},
+		{what: "new RSA 2048 content", pairs: b.rsa, p50: 1.10, p99: 1.25, share: 1, loaded: true},
+		{what: "new ECDSA content", pairs: b.ecdsa, share: 1},
+		{what: "refused, the key is another's", pairs: mismatched(b.rsa), refused: true, share: 1},
+		{what: "new RSA 2048 content, Secret of 1 MiB", pairs: b.rsa, change: enlarge, share: 20},
+	} {
+		comparison := comparison{
+			what: "through the API server: " + k.what, among: b.contenders, requests: max(1, b.requests/k.share),
+			p50: k.p50, p99: k.p99, throughput: 0.90, server: s.pid, afterRound: s.compact,
+			send: func(ctx context.Context, to contender, i int) (time.Duration, error) {
+				secret := s.secret(to, k.pairs[i%len(k.pairs)])
+				if k.change != nil {
+					k.change(secret, i)
+				}
+				return s.update(ctx, secret, k.refused && to.judges)
+			},
 		}
-		return time.Since(begin), err
-	}
-	between := func(ours, other string) func(contender, int) (time.Duration, error) {
-		return func(to contender, i int) (time.Duration, error) {
-			if to.name == b.ours.name {
-				return update(ours, i)
-			}
-			return update(other, i)
-		}
-	}
-	for _, namespace := range []string{guarded, withNoop, unguarded} {
-		if _, err := update(namespace, 0); err != nil {
+		if err := b.compare(ctx, comparison); err != nil {
 			return err
 		}
+		if k.loaded {
+			if err := b.throughput(ctx, comparison); err != nil {
+				return err
+			}
+		}
+	}
+	return b.measureWithPolicy(ctx, s)
+}
+
+func annotate(secret *corev1.Secret, i int) { secret.Annotations["bench"] = strconv.Itoa(i) }
+func enlarge(secret *corev1.Secret, _ int)  { large(secret) }
+
+// measureWithPolicy: ours as it is installed, webhook and policy together, beside
+// the reference.
+func (b *bench) measureWithPolicy(ctx context.Context, s *server) error {
+	if err := b.rig.Register(ctx, rig.Registration, rig.Policy); err != nil {
+		return err
+	}
+	var among []contender
+	for _, c := range b.contenders {
+		if c.ours {
+			c.name += ", with the policy"
+		}
+		if c.ours || c.name == reference {
+			among = append(among, c)
+		}
+	}
+	return b.compare(ctx, comparison{
+		what: "through the API server, webhook and policy: new RSA 2048 content", among: among, requests: b.requests,
+		p50: 1.10, p99: 1.25, afterRound: s.compact,
+		send: func(ctx context.Context, to contender, i int) (time.Duration, error) {
+			return s.update(ctx, s.secret(to, b.rsa[i%len(b.rsa)]), false)
+		},
+	})
+}
+
+// prepareServer makes the Secrets, registers what is not registered yet just as
+// ours is, and waits until each contender does what it is there for.
+func (b *bench) prepareServer(ctx context.Context, s *server) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	for _, c := range b.contenders {
+		if !c.ours {
+			if _, err := s.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace}}, metav1.CreateOptions{}); err != nil {
+				return err
+			}
+		}
+		if _, err := s.CoreV1().Secrets(c.namespace).Create(ctx, s.secret(c, b.rsa[0]), metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		if c.pid != 0 && !c.ours {
+			if err := b.register(ctx, s, c); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.copyPolicy(ctx); err != nil {
+		return err
 	}
 	if err := b.rig.Register(ctx, rig.Registration); err != nil {
 		return err
 	}
-	if err := b.compare("through the API server, new RSA 2048 content", b.requests, "1.10", "1.25", between(guarded, withNoop)); err != nil {
-		return err
-	}
-	if err := b.throughput(update); err != nil {
-		return err
-	}
-	if err := b.compare("  ours, and no webhook at all", b.requests, "", "", between(guarded, unguarded)); err != nil {
-		return err
-	}
-	if err := b.rig.Register(ctx, rig.Registration, rig.Policy); err != nil {
-		return err
-	}
-	return b.compare("  ours with the policy, and the no-op", b.requests, "", "", between(guarded, withNoop))
-}
-
-// throughput: eight clients at a time, by turns.
-func (b *bench) throughput(update func(namespace string, i int) (time.Duration, error)) error {
-	const clients = 8
-	var counts [2]atomic.Int64
-	var failed atomic.Pointer[error]
-	for range b.rounds {
-		for i, namespace := range []string{guarded, withNoop} {
-			var group sync.WaitGroup
-			deadline := time.Now().Add(b.load)
-			for offset := range clients {
-				group.Go(func() {
-					for j := offset; time.Now().Before(deadline); j += clients {
-						switch _, err := update(namespace, j); {
-						case err == nil:
-							counts[i].Add(1)
-						case !apierrors.IsConflict(err):
-							failed.Store(&err)
-						}
-					}
-				})
+	for _, c := range b.contenders {
+		for {
+			err := b.proveInForce(ctx, s, c)
+			if err == nil {
+				break
 			}
-			group.Wait()
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s is not in force at the API server: %w", c.name, err)
+			case <-time.After(100 * time.Millisecond):
+			}
 		}
 	}
-	if err := failed.Load(); err != nil {
-		return *err
-	}
-	seconds := b.load.Seconds() * float64(b.rounds)
-	b.row("through the API server, 8 at a time", fmt.Sprintf("%.0f a second", float64(counts[0].Load())/seconds), fmt.Sprintf("%.0f a second", float64(counts[1].Load())/seconds),
-		fmt.Sprintf("%.2f", float64(counts[0].Load())/float64(counts[1].Load())), "0.90 at least")
 	return nil
 }
 
-// prepareServer registers the no-op webhook just as ours is.
-func (b *bench) prepareServer(ctx context.Context, api kubernetes.Interface) error {
-	for _, name := range []string{withNoop, unguarded} {
-		if _, err := api.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
-			return err
-		}
+// hookName is that of the webhook in its registration.
+func (c contender) hookName() string {
+	if c.ours {
+		return "secrets.kubelet-https-guard.io"
 	}
-	configurations := api.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	return c.namespace + ".kubelet-https-guard.io"
+}
+
+// register registers a webhook like ours, for its own namespace.
+func (b *bench) register(ctx context.Context, s *server, c contender) error {
+	configurations := s.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 	ours, err := configurations.Get(ctx, "kubelet-https-guard", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
 	hook := ours.Webhooks[0].DeepCopy()
-	hook.ClientConfig = registrationv1.WebhookClientConfig{URL: &b.noop.url, CABundle: b.rig.CABundle()}
-	hook.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": withNoop}}
+	hook.Name = c.hookName()
+	hook.ClientConfig = registrationv1.WebhookClientConfig{URL: &c.url, CABundle: b.rig.CABundle()}
+	hook.NamespaceSelector = inNamespace(c.namespace)
 	for i := range hook.MatchConditions {
 		if hook.MatchConditions[i].Name == "protected" {
-			hook.MatchConditions[i].Expression = `request.namespace + "/" + (object == null ? oldObject : object).metadata.?name.orValue("") in ["` + withNoop + `/serving-cert"]`
+			hook.MatchConditions[i].Expression = fmt.Sprintf(`request.namespace + "/" + (object == null ? oldObject : object).metadata.?name.orValue("") in [%q]`, c.namespace+"/"+secretName)
 		}
 	}
 	_, err = configurations.Create(ctx, &registrationv1.ValidatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: "noop"}, Webhooks: []registrationv1.ValidatingWebhook{*hook},
+		ObjectMeta: metav1.ObjectMeta{Name: c.namespace}, Webhooks: []registrationv1.ValidatingWebhook{*hook},
 	}, metav1.CreateOptions{})
 	return err
+}
+
+func inNamespace(name string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: name}}
+}
+
+// copyPolicy makes the policy of the guarded Secret hold in another namespace.
+func (s *server) copyPolicy(ctx context.Context) error {
+	const name = "kubelet-https-guard." + guardedNamespace + "." + secretName
+	policies, bindings := s.AdmissionregistrationV1().ValidatingAdmissionPolicies(), s.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	policy, err := policies.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	binding, err := bindings.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	policy.ObjectMeta, binding.ObjectMeta = metav1.ObjectMeta{Name: policyNamespace}, metav1.ObjectMeta{Name: policyNamespace}
+	policy.Spec.MatchConstraints.NamespaceSelector = inNamespace(policyNamespace)
+	binding.Spec.PolicyName = policyNamespace
+	_, err = policies.Create(ctx, policy, metav1.CreateOptions{})
+	_, bindingErr := bindings.Create(ctx, binding, metav1.CreateOptions{})
+	return errors.Join(err, bindingErr)
+}
+
+// proveInForce sees to it that the API server asks a webhook, that a judge and
+// the policy refuse what they should, and that nothing else does.
+func (b *bench) proveInForce(ctx context.Context, s *server, c contender) error {
+	empty := s.secret(c, b.rsa[0])
+	empty.Data[corev1.TLSPrivateKeyKey] = nil
+	other := s.secret(c, mismatched(b.rsa)[1])
+	dry := metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}}
+	before, err := s.asked(ctx, c)
+	if err != nil {
+		return err
+	}
+	_, emptyErr := s.CoreV1().Secrets(c.namespace).Update(ctx, empty, dry)
+	_, otherErr := s.CoreV1().Secrets(c.namespace).Update(ctx, other, dry)
+	after, err := s.asked(ctx, c)
+	if err != nil {
+		return err
+	}
+	type facts struct{ emptyRefused, otherRefused, asked bool }
+	want := facts{emptyRefused: c.judges || c.namespace == policyNamespace, otherRefused: c.judges, asked: c.pid != 0}
+	if got := (facts{emptyErr != nil, otherErr != nil, after == before+2}); got != want {
+		return fmt.Errorf("%+v instead of %+v: %w", got, want, errors.Join(emptyErr, otherErr))
+	}
+	for _, err := range []error{emptyErr, otherErr} {
+		if apierrors.IsInternalError(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// asked is how often the API server says that it asked a webhook.
+func (s *server) asked(ctx context.Context, c contender) (count float64, err error) {
+	metrics, err := s.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(metrics)) {
+		if !strings.HasPrefix(line, "apiserver_admission_webhook_request_total{") || !strings.Contains(line, fmt.Sprintf("name=%q", c.hookName())) {
+			continue
+		}
+		_, text, _ := strings.Cut(line, "} ")
+		value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the API server's metrics: %w", err)
+		}
+		count += value
+	}
+	return count, nil
+}
+
+// compact has etcd forget what was overwritten before it was called last, or its
+// small quota would be used up. What is newer API servers may still ask for.
+func (s *server) compact(ctx context.Context) error {
+	var status struct {
+		Header struct {
+			Revision string `json:"revision"`
+		} `json:"header"`
+	}
+	if err := s.etcdCall(ctx, "/v3/maintenance/status", struct{}{}, &status); err != nil {
+		return err
+	}
+	before := s.revision
+	s.revision = status.Header.Revision
+	if before == "" || before == s.revision {
+		return nil
+	}
+	err := s.etcdCall(ctx, "/v3/kv/compaction", map[string]any{"revision": before, "physical": true}, &struct{}{})
+	if err != nil && strings.Contains(err.Error(), "has been compacted") {
+		return nil // by the API server, every few minutes
+	}
+	return err
+}
+
+func (s *server) etcdCall(ctx context.Context, path string, request, response any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, s.etcd+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(post)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("etcd answers %s to %s: %s", answer.Status, path, data)
+	}
+	return json.Unmarshal(data, response)
 }

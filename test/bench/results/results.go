@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package results is what a benchmark measured: rows of medians with their
+// spread, written as JSON, as tables, and into the documentation. It measures
+// nothing itself.
+package results
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Document is one run of a benchmark.
+type Document struct {
+	// Bench names it, also in the documentation's markers.
+	Bench    string    `json:"bench"`
+	Measured time.Time `json:"measured"`
+	Machine  Machine   `json:"machine"`
+	// Notes say what the rows are medians of, and of which versions.
+	Notes []string `json:"notes,omitempty"`
+	Rows  []Row    `json:"rows"`
+}
+
+// Machine that it ran on.
+type Machine struct {
+	GOOS   string `json:"goos"`
+	GOARCH string `json:"goarch"`
+	Cores  int    `json:"cores"`
+	Go     string `json:"go"`
+	CPU    string `json:"cpu"`
+	// Load is its load average of the last minute when the benchmark began: what
+	// else it had to do.
+	Load float64 `json:"load"`
+}
+
+// Row is one figure of one contender: the median of all rounds, the lowest and
+// the highest of them, and the same of the rounds' ratios to what it is compared
+// with, if to anything.
+type Row struct {
+	What      string  `json:"what"`
+	Contender string  `json:"contender"`
+	Metric    string  `json:"metric"`
+	Unit      string  `json:"unit"`
+	Value     float64 `json:"value"`
+	Low       float64 `json:"low"`
+	High      float64 `json:"high"`
+	Ratio     float64 `json:"ratio,omitempty"`
+	RatioLow  float64 `json:"ratioLow,omitempty"`
+	RatioHigh float64 `json:"ratioHigh,omitempty"`
+	// Budget is what is allowed, and Within whether it is kept; both are left out
+	// where nothing is.
+	Budget string `json:"budget,omitempty"`
+	Within *bool  `json:"within,omitempty"`
+}
+
+// Output says where a document goes besides standard output.
+type Output struct{ json, markdown string }
+
+// AddTo adds its flags.
+func (o *Output) AddTo(flags *flag.FlagSet) {
+	flags.StringVar(&o.json, "json", "", "`file` to write the results to")
+	flags.StringVar(&o.markdown, "markdown", "", "`file` in which to replace the tables between the markers of this benchmark")
+}
+
+// New begins a document about this machine.
+func New(bench string) Document {
+	return Document{Bench: bench, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine{
+		GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel(), Load: loadAverage(),
+	}}
+}
+
+// loadAverage is what the kernel says (proc_loadavg(5)); 0 where it says nothing.
+func loadAverage() (load float64) {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	_, _ = fmt.Sscan(string(data), &load)
+	return load
+}
+
+// cpuModel is what the kernel says (proc_cpuinfo(5)); some architectures have no
+// name for it.
+func cpuModel() string {
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(line, ":")
+		if key = strings.TrimSpace(key); key == "model name" || key == "cpu" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+// Measured is a row of the rounds' values.
+func Measured(what, contender, metric, unit string, rounds ...float64) Row {
+	r := Row{What: what, Contender: contender, Metric: metric, Unit: unit}
+	r.Value, r.Low, r.High = spread(rounds)
+	return r
+}
+
+// Against adds the rounds' ratios.
+func (r Row) Against(ratios []float64) Row {
+	r.Ratio, r.RatioLow, r.RatioHigh = spread(ratios)
+	return r
+}
+
+// spread is the median of values, the lowest and the highest.
+func spread(values []float64) (median, low, high float64) {
+	if len(values) == 0 {
+		return 0, 0, 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	median = sorted[middle]
+	if len(sorted)%2 == 0 {
+		median = (sorted[middle-1] + sorted[middle]) / 2
+	}
+	return median, sorted[0], sorted[len(sorted)-1]
+}
+
+// AtMost allows the median no more than that.
+func (r Row) AtMost(limit float64) Row {
+	return r.within(fmt.Sprintf("≤ %s %s", number(limit), r.Unit), r.Value <= limit)
+}
+
+// RatioAtMost allows the median ratio no more than that.
+func (r Row) RatioAtMost(limit float64) Row {
+	return r.within(fmt.Sprintf("ratio ≤ %.2f", limit), r.Ratio <= limit)
+}
+
+// RatioAtLeast wants the median ratio to be no less than that.
+func (r Row) RatioAtLeast(limit float64) Row {
+	return r.within(fmt.Sprintf("ratio ≥ %.2f", limit), r.Ratio >= limit)
+}
+
+func (r Row) within(budget string, within bool) Row {
+	r.Budget, r.Within = budget, &within
+	return r
+}
+
+// number with about three figures.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case v < 0.1:
+		return fmt.Sprintf("%.3f", v)
+	case v < 10:
+		return fmt.Sprintf("%.2f", v)
+	case v < 100:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.0f", v)
+	}
+}
+
+func (r Row) value() string {
+	return between(number(r.Value), number(r.Low), number(r.High))
+}
+
+func (r Row) ratio() string {
+	if r.Ratio == 0 {
+		return ""
+	}
+	return between(fmt.Sprintf("%.2f×", r.Ratio), fmt.Sprintf("%.2f", r.RatioLow), fmt.Sprintf("%.2f", r.RatioHigh))
+}
+
+// between shows a median with its spread, if there is any.
+func between(median, low, high string) string {
+	if low == high {
+		return median
+	}
+	return fmt.Sprintf("%s (%s–%s)", median, low, high)
+}
+
+// Write prints the tables, and writes them wherever else they are wanted.
+func (o *Output) Write(d Document) error {
+	tables := d.Markdown()
+	fmt.Print("\n" + tables)
+	var faults []error
+	if o.json != "" {
+		faults = append(faults, d.writeJSON(o.json))
+	}
+	if o.markdown != "" {
+		faults = append(faults, replace(o.markdown, d.Bench, tables))
+	}
+	return errors.Join(faults...)
+}
+
+func (d Document) writeJSON(path string) error {
+	data, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
+}
+
+// replace puts text between the markers of a benchmark.
+func replace(path, bench, text string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	begin, end := fmt.Appendf(nil, "<!-- bench %s -->\n", bench), fmt.Appendf(nil, "<!-- end of bench %s -->\n", bench)
+	before, rest, found := bytes.Cut(data, begin)
+	_, after, ended := bytes.Cut(rest, end)
+	if !found || !ended {
+		return fmt.Errorf("%s has no lines %q and %q", path, bytes.TrimSpace(begin), bytes.TrimSpace(end))
+	}
+	return os.WriteFile(path, slices.Concat(before, begin, []byte(text), end, after), 0o644)
+}
+
+// Markdown shows the budgets, and a table for each thing that was done: a line
+// per contender, a column per metric.
+func (d Document) Markdown() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s, %d cores, %s/%s, %s; load average before it began %.1f; measured on %s.\n",
+		d.Machine.CPU, d.Machine.Cores, d.Machine.GOOS, d.Machine.GOARCH, d.Machine.Go, d.Machine.Load, d.Measured.Format(time.DateOnly))
+	for _, note := range d.Notes {
+		fmt.Fprintln(&out, note)
+	}
+	budgets := [][]string{{"budget", "allowed", "measured", "ratio", ""}}
+	var whats []string
+	of := map[string][]Row{}
+	for _, r := range d.Rows {
+		if r.Within != nil {
+			verdict := "kept"
+			if !*r.Within {
+				verdict = "**missed**"
+			}
+			budgets = append(budgets, []string{r.What + ": " + r.Contender + ", " + r.Metric, r.Budget, r.value() + " " + r.Unit, r.ratio(), verdict})
+		}
+		if of[r.What] == nil {
+			whats = append(whats, r.What)
+		}
+		of[r.What] = append(of[r.What], r)
+	}
+	if len(budgets) > 1 {
+		fmt.Fprintf(&out, "\n%s", table(budgets))
+	}
+	for _, what := range whats {
+		fmt.Fprintf(&out, "\n%s", table(pivot(what, of[what])))
+	}
+	return out.String()
+}
+
+// pivot has a line per contender, and a column per metric and one for its ratios.
+func pivot(what string, rows []Row) [][]string {
+	header, lines := []string{what}, [][]string{}
+	column, line := map[string]int{}, map[string]int{}
+	place := func(name string, wanted bool) int {
+		if column[name] == 0 && wanted {
+			column[name] = len(header)
+			header = append(header, name)
+		}
+		return column[name]
+	}
+	for _, r := range rows {
+		if _, known := line[r.Contender]; !known {
+			line[r.Contender] = len(lines)
+			lines = append(lines, []string{r.Contender})
+		}
+		at := line[r.Contender]
+		set := func(column int, text string) {
+			for len(lines[at]) <= column {
+				lines[at] = append(lines[at], "")
+			}
+			lines[at][column] = text
+		}
+		metric := r.Metric + ", " + r.Unit
+		set(place(metric, true), r.value())
+		// Its spread is in the JSON, and above where there is a budget.
+		if c := place("ratio of "+r.Metric, r.Ratio != 0); c != 0 && r.Ratio != 0 {
+			set(c, fmt.Sprintf("%.2f×", r.Ratio))
+		}
+	}
+	return append([][]string{header}, lines...)
+}
+
+// table in Markdown, to be read as it is, too. The first line is its head.
+func table(lines [][]string) string {
+	var widths []int
+	for i := range lines[0] {
+		width := 3
+		for _, line := range lines {
+			if i < len(line) {
+				width = max(width, len([]rune(line[i])))
+			}
+		}
+		widths = append(widths, width)
+	}
+	var out strings.Builder
+	for n, line := range lines {
+		for i, width := range widths {
+			cell := ""
+			if i < len(line) {
+				cell = line[i]
+			}
+			fmt.Fprintf(&out, "| %-*s ", width, cell)
+		}
+		out.WriteString("|\n")
+		if n == 0 {
+			for _, width := range widths {
+				out.WriteString("| " + strings.Repeat("-", width) + " ")
+			}
+			out.WriteString("|\n")
+		}
+	}
+	return out.String()
+}

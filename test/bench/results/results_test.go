@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package results
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func document() Document {
+	return Document{
+		Bench: "x", Measured: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC),
+		Machine: Machine{GOOS: "linux", GOARCH: "arm64", Cores: 4, Go: "go1.26.8", CPU: "Some", Load: 0.25},
+		Notes:   []string{"Medians of 3 rounds."},
+		Rows: []Row{
+			Measured("refused", "no-op", "p50", "ms", 1, 1, 1).Against([]float64{1, 1, 1}),
+			Measured("refused", "no-op", "CPU", "µs", 50),
+			Measured("refused", "ours", "p50", "ms", 3, 1.5, 2).Against([]float64{3, 1.5, 2}).RatioAtMost(1.5),
+			Measured("memory", "ours", "idle", "MiB", 12.34).AtMost(45),
+		},
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	want := `Some, 4 cores, linux/arm64, go1.26.8; load average before it began 0.2; measured on 2026-11-25.
+Medians of 3 rounds.
+
+| budget             | allowed      | measured            | ratio             |            |
+| ------------------ | ------------ | ------------------- | ----------------- | ---------- |
+| refused: ours, p50 | ratio ≤ 1.50 | 2.00 (1.50–3.00) ms | 2.00× (1.50–3.00) | **missed** |
+| memory: ours, idle | ≤ 45.0 MiB   | 12.3 MiB            |                   | kept       |
+
+| refused | p50, ms          | ratio of p50 | CPU, µs |
+| ------- | ---------------- | ------------ | ------- |
+| no-op   | 1.00             | 1.00×        | 50.0    |
+| ours    | 2.00 (1.50–3.00) | 2.00×        |         |
+
+| memory | idle, MiB |
+| ------ | --------- |
+| ours   | 12.3      |
+`
+	if diff := cmp.Diff(want, document().Markdown()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	tests := map[string]struct {
+		values []float64
+		want   [3]float64
+	}{
+		"none": {},
+		"one":  {[]float64{4}, [3]float64{4, 4, 4}},
+		"odd":  {[]float64{9, 1, 5}, [3]float64{5, 1, 9}},
+		"even": {[]float64{9, 1, 5, 2}, [3]float64{3.5, 1, 9}},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			median, low, high := spread(c.values)
+			if diff := cmp.Diff(c.want, [3]float64{median, low, high}); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestReplace(t *testing.T) {
+	tests := map[string]struct {
+		text, want string
+		fails      bool
+	}{
+		"between the markers": {"a\n<!-- bench x -->\nold\n<!-- end of bench x -->\nb\n", "a\n<!-- bench x -->\nnew\n<!-- end of bench x -->\nb\n", false},
+		"markers of another":  {"<!-- bench y -->\nold\n<!-- end of bench y -->\n", "<!-- bench y -->\nold\n<!-- end of bench y -->\n", true},
+		"no end":              {"<!-- bench x -->\nold\n", "<!-- bench x -->\nold\n", true},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "page.md")
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := replace(path, "x", "new\n"); (err != nil) != c.fails {
+				t.Errorf("error: %v", err)
+			}
+			got, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, string(got)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
