@@ -60,6 +60,8 @@ type Server struct {
 	linger    time.Duration
 	log       *slog.Logger
 	now       func() time.Time
+	// reloadEvery is the constant, but for tests.
+	reloadEvery time.Duration
 
 	pair atomic.Pointer[tls.Certificate]
 	// files are those that were read last, fault what was wrong with them.
@@ -74,7 +76,7 @@ type Server struct {
 // must be there. linger is how long it goes on taking requests after it was
 // asked to end.
 func New(directory string, handler http.Handler, linger time.Duration, now func() time.Time, log *slog.Logger) (*Server, error) {
-	s := &Server{directory: directory, linger: linger, now: now, log: log}
+	s := &Server{directory: directory, linger: linger, now: now, log: log, reloadEvery: reloadEvery}
 	s.handler = s.parting(bounded(handler))
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load the serving certificate: %w", err)
@@ -106,7 +108,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	s.address.Store(&address)
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", "") }()
-	ticker := time.NewTicker(reloadEvery)
+	ticker := time.NewTicker(s.reloadEvery)
 	defer ticker.Stop()
 	for {
 		select {

@@ -58,6 +58,7 @@ func start(t *testing.T, ca *pkitest.CA, linger time.Duration, handler http.Hand
 	if r.Server, err = New(directory, handler, linger, time.Now, slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
 		t.Fatal(err)
 	}
+	r.reloadEvery = time.Hour // the tests call reload, which is for one goroutine
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +66,15 @@ func start(t *testing.T, ca *pkitest.CA, linger time.Duration, handler http.Hand
 	r.address = listener.Addr().String()
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	go func() { r.ended <- r.Run(ctx, listener) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.ended <- r.Run(ctx, listener)
+	}()
+	t.Cleanup(func() {
+		_ = listener.Close() // so that it does not linger for whom nobody waits
+		<-done
+	})
 	await(t, r.Server, true)
 	return r
 }
