@@ -84,6 +84,15 @@ test-unit: ## Run the tests that need neither an API server nor a linter
 test-rotation: ## Rotate certificates 2000 times in every way, with faults, under the agent's eyes (some minutes)
 	go test ./test/rotation -count=1 -v -timeout 60m -rotations 2000
 
+.PHONY: test-faults
+test-faults: ## Let everything go wrong under both programs, beside a real API server (some minutes)
+	FAULTS=1 go test ./test/faults -count=1 -v -timeout 30m
+
+DURATION ?= 20m
+.PHONY: soak
+soak: ## Run both programs under load and rotations, and print what grows per hour (DURATION=20m)
+	@go run ./test/soak -duration $(DURATION) $(SOAK_FLAGS)
+
 .PHONY: bench-webhook
 bench-webhook: ## Measure admission, side by side with a webhook that lets all pass
 	@go run ./test/bench/webhook
