@@ -5,6 +5,7 @@
 package admission
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -58,6 +59,8 @@ type Stream struct {
 	Questions []Question
 	// Every is the time between two requests.
 	Every time.Duration
+	// Patience is how long an answer is waited for; zero for [answerTime].
+	Patience time.Duration
 
 	mu     sync.Mutex
 	counts Counts
@@ -99,7 +102,7 @@ func (s *Stream) Run(ctx context.Context) {
 
 // Ask asks one question and counts the answer.
 func (s *Stream) Ask(ctx context.Context, q Question) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Patience, answerTime))
 	defer cancel()
 	allowed, err := q.Ask(ctx)
 	s.count(func(c *Counts) {

@@ -393,6 +393,12 @@ func (r *Rig) WebhookAddress() (address, certDir string) {
 	return fmt.Sprintf("127.0.0.1:%d", r.port), r.Path("webhook", "tls")
 }
 
+// IssueServing makes a pair for the webhook, of the CA that the API server knows
+// it by.
+func (r *Rig) IssueServing(notBefore, notAfter time.Time) pkitest.Pair {
+	return r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notBefore, notAfter))
+}
+
 // CABundle is what the API server knows the webhook by, PEM.
 func (r *Rig) CABundle() []byte { return r.ca.PEM() }
 
@@ -453,7 +459,7 @@ func (r *Rig) Register(ctx context.Context, parts ...Part) error {
 // and the rights of its ServiceAccount.
 func (r *Rig) StartWebhook(ctx context.Context) error {
 	now := time.Now()
-	serving := r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
+	serving := r.IssueServing(now.Add(-time.Hour), now.AddDate(1, 0, 0))
 	// As on OpenShift, but for the guard's own registration, which points here.
 	config, err := r.webhookConfig(ctx, nil, "config.yaml")
 	if err != nil {
