@@ -86,7 +86,7 @@ test-rotation: ## Rotate certificates 2000 times in every way, with faults, unde
 
 .PHONY: test-faults
 test-faults: ## Let everything go wrong under both programs, beside a real API server (some minutes)
-	FAULTS=1 go test ./test/faults -count=1 -v -timeout 30m
+	FAULTS=1 go test ./test/faults -count=1 -v -parallel 6 -timeout 30m
 
 DURATION ?= 20m
 .PHONY: soak

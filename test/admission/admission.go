@@ -38,6 +38,9 @@ type Counts struct {
 func (c Counts) String() string {
 	text := fmt.Sprintf("%d allowed, %d refused, %d wrongly allowed, %d wrongly refused, %d without an answer",
 		c.Allowed, c.Refused, c.WronglyAllowed, c.WronglyRefused, c.Unanswered)
+	if c.Late > 0 {
+		text += fmt.Sprintf(", %d not sent since too many waited", c.Late)
+	}
 	if c.Wrong != "" {
 		text += "; wrong: " + c.Wrong
 	}

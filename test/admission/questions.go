@@ -140,12 +140,23 @@ func Post(ctx context.Context, client *http.Client, url string, body []byte) (al
 }
 
 // Through makes these changes through an API server. The Secret must be there.
+// What is stored is stored one after the other: of many at once all but one would
+// begin anew in the API server, each time, and the last one might never end.
 func Through(api kubernetes.Interface, namespace, name string, changes []Change) []Question {
 	var questions []Question
+	turn := make(chan struct{}, 1)
 	for _, change := range changes {
 		questions = append(questions, Question{Name: change.Name, Allowed: change.Allowed, Ask: func(ctx context.Context) (bool, error) {
 			if change.To == nil {
 				return answerOf(api.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{}))
+			}
+			if change.Allowed {
+				select {
+				case turn <- struct{}{}:
+					defer func() { <-turn }()
+				case <-ctx.Done():
+					return false, fmt.Errorf("the one before has no answer: %w", ctx.Err())
+				}
 			}
 			_, err := api.CoreV1().Secrets(namespace).Update(ctx, change.To, metav1.UpdateOptions{})
 			return answerOf(err)

@@ -163,6 +163,10 @@ func agentDescriptors(s *scene) {
 			}
 		}
 	}
+	// Somebody scrapes, and cannot be taken.
+	if _, err := a.process.Read(s.Context()); err == nil {
+		s.Error("metrics were served without a descriptor")
+	}
 	s.quiet(a)
 	undo()
 	var want []string

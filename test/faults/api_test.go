@@ -177,11 +177,11 @@ func commandLine(s *scene, argument string) []string {
 // behind starts all that a row about the API server itself needs: a second
 // one, the registered webhook and an agent that use it, and a stream of changes of
 // the registered webhook's Secret through it.
-func (s *scene) behind() (second *server, w *webhook, a *agent, stream *admission.Stream, done func() admission.Counts) {
+func (s *scene) behind() (second *server, a *agent, stream *admission.Stream, done func() admission.Counts) {
 	s.Helper()
 	second = s.startServer()
 	s.reach(second.url, shared.config.CAData)
-	w = s.startRegistered()
+	w := s.startRegistered()
 	a = s.startAgent(launch{})
 	s.ready(w)
 	s.delivered(a)
@@ -189,11 +189,11 @@ func (s *scene) behind() (second *server, w *webhook, a *agent, stream *admissio
 	s.rested("agent", a.process.Process, agentLimit)
 	stream, done = s.ask(s.registered(second.api))
 	s.rightAgain(stream)
-	return second, w, a, stream, done
+	return second, a, stream, done
 }
 
 func killAPIServer(s *scene) {
-	second, _, a, stream, done := s.behind()
+	second, a, stream, done := s.behind()
 	for range 2 {
 		if err := syscall.Kill(second.process.PID(), syscall.SIGKILL); err != nil {
 			s.Fatal(err)
@@ -213,7 +213,7 @@ func killAPIServer(s *scene) {
 // loseEtcd is a row in which the API server loses its etcd for a while.
 func loseEtcd(lose func(*tcpProxy)) func(*scene) {
 	return func(s *scene) {
-		second, _, a, stream, done := s.behind()
+		second, a, stream, done := s.behind()
 		lose(second.etcd)
 		a.Tolerated[notDelivered] = 0
 		s.breakAndMend(a)

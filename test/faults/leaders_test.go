@@ -13,10 +13,10 @@ import (
 // twoLeaders: the first one is stopped (as a machine that swaps, or a virtual one
 // that is moved), the Lease becomes another's, and it goes on.
 func twoLeaders(s *scene) {
-	first, second := s.startWebhook("first", launch{}), (*webhook)(nil)
+	first := s.startWebhook("first", launch{})
 	s.ready(first)
 	s.audited(first)
-	second = s.startWebhook("second", launch{})
+	second := s.startWebhook("second", launch{})
 	s.ready(second)
 	s.rested("first", first.Process, webhookLimit)
 	s.rested("second", second.Process, webhookLimit)

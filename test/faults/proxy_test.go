@@ -277,6 +277,7 @@ func (p *proxy) delay() {
 		case <-time.After(2 * time.Second):
 			p.pass.ServeHTTP(w, r)
 		case <-r.Context().Done():
+			panic(http.ErrAbortHandler) // no answer at all
 		}
 	}))
 }

@@ -34,7 +34,7 @@ import (
 const (
 	// patience bounds each wait for something that must come: far more than it
 	// takes, since how soon is not the question here.
-	patience = 2 * time.Minute
+	patience = 3 * time.Minute
 	lookEach = 50 * time.Millisecond
 	// settleTime is the agents' --settle, tick their --resync.
 	settleTime, tick = 500 * time.Millisecond, time.Second
@@ -75,7 +75,7 @@ func newScene(t *testing.T, number int) *scene {
 	t.Helper()
 	s := &scene{T: t, name: fmt.Sprintf("fault-%d", number), ca: pkitest.NewCAAround("rows", time.Now())}
 	s.changes = admission.Changes(s.ca, pkitest.ServingCert(), s.secret)
-	for _, make := range []func() error{
+	for _, create := range []func() error{
 		func() error {
 			_, err := shared.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.name}}, metav1.CreateOptions{})
 			return err
@@ -89,7 +89,7 @@ func newScene(t *testing.T, number int) *scene {
 			return err
 		},
 	} {
-		if err := make(); err != nil {
+		if err := create(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -192,7 +192,7 @@ func (s *scene) goodConfig(directory string) []byte {
 	return fmt.Appendf(nil, `apiVersion: kubelet-https-guard.io/v1alpha1
 kind: WebhookConfiguration
 protectedSecrets:
-- {namespace: %s, name: %s, usage: serverAuth, caBundleFile: %s}
+- {namespace: %s, name: %s, usage: serverAuth, caBundleFile: %q}
 `, s.name, secretName, filepath.Join(directory, "ca.crt"))
 }
 

@@ -54,7 +54,7 @@ const (
 type soak struct {
 	duration, every time.Duration
 	seed            uint64
-	markdown        string
+	markdown, csv   string
 	stdout          io.Writer
 
 	rig            *rig.Rig
@@ -80,6 +80,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.DurationVar(&s.every, "every", 50*time.Millisecond, "time between two updates of the protected Secret")
 	flags.Uint64Var(&s.seed, "seed", 0, "of all that is random on the host; 0 for another one each time")
 	flags.StringVar(&s.markdown, "markdown", "", "`file` in which the result is put between two markers")
+	flags.StringVar(&s.csv, "csv", "", "`file` for all samples")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -181,6 +182,11 @@ func (s *soak) load(ctx context.Context) error {
 	}
 	text := result.markdown()
 	fmt.Fprint(s.stdout, text)
+	if s.csv != "" {
+		if err := os.WriteFile(s.csv, []byte(result.csv()), 0o600); err != nil {
+			return err
+		}
+	}
 	if s.markdown != "" && driverErr == nil {
 		if err := replaceBetween(s.markdown, marker, text); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -29,11 +30,26 @@ type result struct {
 
 // wrong says what must not be.
 func (r result) wrong() error {
-	if wrong := r.Answers.WronglyAllowed + r.Answers.WronglyRefused + r.Answers.Unanswered; wrong > 0 {
-		return fmt.Errorf("%s; unanswered: %s", r.Answers, r.Answers.Why)
+	if r.Answers.WronglyAllowed+r.Answers.WronglyRefused > 0 || r.Answers.Right() == 0 {
+		return fmt.Errorf("admission: %s", r.Answers)
 	}
 	return nil
 }
+
+// csv are all samples, for who wants to see when something grew.
+func (r result) csv() string {
+	var b strings.Builder
+	b.WriteString("process,seconds,rss,goroutines,descriptors\n")
+	for _, s := range []samples{r.Webhook, r.Agent} {
+		for _, one := range s.all {
+			fmt.Fprintf(&b, "%s,%.0f,%d,%d,%d\n", s.name, one.at.Seconds(), one.RSS, one.Goroutines, one.Descriptors)
+		}
+	}
+	return b.String()
+}
+
+// local is what differs from run to run in an error.
+var local = regexp.MustCompile(`(https://127\.0\.0\.1):\d+`)
 
 // samples are those of one process.
 type samples struct {
@@ -110,6 +126,9 @@ func (r result) markdown() string {
 		}
 	}
 	fmt.Fprintf(&b, "\nAdmission, through the API server: %s.\n", r.Answers)
+	if r.Answers.Why != "" {
+		fmt.Fprintf(&b, "Why the last one of them had none: %s.\n", local.ReplaceAllString(r.Answers.Why, "$1"))
+	}
 	fmt.Fprintf(&b, "Host: %d rotations and %d faults, %d edges told, each once; %d of them are Events; none lost.\n", r.Rotations, r.Faults, r.Told, r.Events)
 	return b.String()
 }
