@@ -120,6 +120,15 @@ BENCH_AGENT ?=
 bench: MARKDOWN := -markdown docs/benchmarks.md
 bench: bench-webhook bench-agent ## Measure both (about 10 minutes): tables into docs/benchmarks.md, figures to dist/bench-*.json
 
+.PHONY: test-faults
+test-faults: ## Let everything go wrong under both programs, beside a real API server (some minutes)
+	FAULTS=1 go test ./test/faults -count=1 -v -parallel 6 -timeout 30m
+
+DURATION ?= 20m
+.PHONY: soak
+soak: ## Run both programs under load and rotations, and print what grows per hour (DURATION=20m)
+	@go run ./test/soak -duration $(DURATION) $(SOAK_FLAGS)
+
 .PHONY: bench-webhook
 bench-webhook: ## Measure admission, side by side with no webhook, the policy alone, no-op webhooks and Gatekeeper
 	@go run ./test/bench/webhook -json $(DIST)/bench-webhook.json $(MARKDOWN) $(BENCH_WEBHOOK)

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
@@ -90,6 +91,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		_, _ = fmt.Fprintf(stderr, "nodeagent: --log-format: %v\n", err)
 		return exitUsage
 	}
+	// client-go and net/http log through globals of their own.
+	klog.SetSlogLogger(log)
+	slog.SetDefault(log)
 	options := scan.Options{
 		Directory: config.directory, ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
 	}

@@ -5,6 +5,7 @@ package report
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -76,14 +77,30 @@ func NewClient(config *rest.Config) (*Client, error) {
 	return &Client{client}, nil
 }
 
-// CreateEvent implements [EventAPI].
+// What stands between here and the API server may answer 200 in its place, with
+// nothing or with anything.
+var (
+	errNoEvent = errors.New("the answer is not the Event that was sent")
+	errNoUID   = errors.New("the answer has no UID")
+)
+
+// CreateEvent implements [EventAPI]. An Event is stored only where the answer is
+// that Event.
 func (c *Client) CreateEvent(ctx context.Context, event *eventsv1.Event) error {
 	body, err := json.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("encode Event: %w", err)
 	}
-	return c.rest.Post().AbsPath("/apis/events.k8s.io/v1/namespaces", event.Namespace, "events").
-		SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Do(ctx).Error()
+	answer, err := c.rest.Post().AbsPath("/apis/events.k8s.io/v1/namespaces", event.Namespace, "events").
+		SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Do(ctx).Raw()
+	if err != nil {
+		return err
+	}
+	var stored metav1.PartialObjectMetadata
+	if err := json.Unmarshal(answer, &stored); err != nil || stored.Name != event.Name {
+		return errNoEvent
+	}
+	return nil
 }
 
 // NodeUID implements [EventAPI].
@@ -96,6 +113,9 @@ func (c *Client) NodeUID(ctx context.Context, node string) (types.UID, error) {
 	var metadata metav1.PartialObjectMetadata
 	if err := json.Unmarshal(body, &metadata); err != nil {
 		return "", fmt.Errorf("decode the Node: %w", err)
+	}
+	if metadata.UID == "" {
+		return "", errNoUID
 	}
 	return metadata.UID, nil
 }

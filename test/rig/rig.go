@@ -72,6 +72,8 @@ type Options struct {
 	// RealNode: with a kubelet, a container runtime and all else that runs Pods,
 	// which takes root. Its name is [RealNode].
 	RealNode bool
+	// WebhookFlags are more flags of the webhook, which win over the rig's own.
+	WebhookFlags []string
 }
 
 // Rig is a running control plane with the guard's registration.
@@ -391,6 +393,12 @@ func (r *Rig) WebhookAddress() (address, certDir string) {
 	return fmt.Sprintf("127.0.0.1:%d", r.port), r.Path("webhook", "tls")
 }
 
+// IssueServing makes a pair for the webhook, of the CA that the API server knows
+// it by.
+func (r *Rig) IssueServing(notBefore, notAfter time.Time) pkitest.Pair {
+	return r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notBefore, notAfter))
+}
+
 // CABundle is what the API server knows the webhook by, PEM.
 func (r *Rig) CABundle() []byte { return r.ca.PEM() }
 
@@ -451,7 +459,7 @@ func (r *Rig) Register(ctx context.Context, parts ...Part) error {
 // and the rights of its ServiceAccount.
 func (r *Rig) StartWebhook(ctx context.Context) error {
 	now := time.Now()
-	serving := r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
+	serving := r.IssueServing(now.Add(-time.Hour), now.AddDate(1, 0, 0))
 	// As on OpenShift, but for the guard's own registration, which points here.
 	config, err := r.webhookConfig(ctx, nil, "config.yaml")
 	if err != nil {
@@ -474,10 +482,12 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 			return err
 		}
 	}
-	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"),
+	flags := append([]string{
 		"--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay", "0s",
 		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml"),
-		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig)
+		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
+	}, r.options.WebhookFlags...)
+	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"), flags...)
 	return err
 }
 
@@ -508,12 +518,18 @@ func (r *Rig) webhookConfig(ctx context.Context, settings []string, file string)
 // StartAgent starts an agent over a host tree, with the rights of its
 // ServiceAccount.
 func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) (*Process, error) {
-	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-nodeagent")
+	kubeconfig, err := r.AgentKubeconfig(ctx)
 	if err != nil {
 		return nil, err
 	}
 	args := append([]string{"--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0"}, flags...)
 	return r.processes.launch(r.Path("nodeagent.log"), r.binary("nodeagent"), args...)
+}
+
+// AgentKubeconfig is a file with the rights of the agent's ServiceAccount, for
+// who starts one otherwise.
+func (r *Rig) AgentKubeconfig(ctx context.Context) (string, error) {
+	return r.kubeconfigOf(ctx, "kubelet-https-guard-nodeagent")
 }
 
 // AgentOnce runs the agent once.

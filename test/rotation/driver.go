@@ -39,6 +39,9 @@ type Driver struct {
 	Latencies map[string][]time.Duration
 	// Rotations and Faults done so far.
 	Rotations, Faults int
+	// Told counts the lines that raised, cleared or told of anything, each of
+	// which is an Event, too, where there is an API server.
+	Told int
 
 	stall atomic.Int64 // the worst one since the step began, in nanoseconds
 	keys  map[string]bool
@@ -268,6 +271,7 @@ func (d *Driver) expect(ctx context.Context, step string, wants ...want) error {
 			}
 			w := wants[index]
 			wants = slices.Delete(wants, index, index+1)
+			d.Told++
 			if err := d.secret(line); err != nil {
 				return err
 			}
@@ -296,8 +300,11 @@ func (d *Driver) unexpected(line Line, ok bool) error {
 		return err
 	}
 	told := []report.What{report.FindingRaised, report.FindingCleared, report.Verified, report.NotVerified, report.CertificateRotated}
-	if slices.Contains(told, report.What(line.Msg)) && !d.Host.fleeting[line.SHA256] {
-		return fmt.Errorf("the agent said %s", line.Text)
+	if slices.Contains(told, report.What(line.Msg)) {
+		if !d.Host.fleeting[line.SHA256] {
+			return fmt.Errorf("the agent said %s", line.Text)
+		}
+		d.Told++
 	}
 	if line.Level == "INFO" {
 		if line.Address != "" {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -80,4 +81,36 @@ func TestMemory(t *testing.T) {
 	if d := cmp.Diff([]finding.Reason{finding.SecretMissing}, []finding.Reason{memory.Judge(servingCert(), nil, now).Findings[0].Reason}); d != "" {
 		t.Error(d)
 	}
+}
+
+// TestMemoryWhenTheClockIsSet: a moment of a running process knows how long it
+// runs, too, which goes on when its clock is set back. What is remembered of a
+// time that has not come yet, or comes again, does not count.
+func TestMemoryWhenTheClockIsSet(t *testing.T) {
+	ca := pkitest.NewCAAround("service-ca", time.Now())
+	pair := ca.Issue(pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)))
+	want := check.SecretExpectation{Namespace: "n", Name: "s", Usage: x509.ExtKeyUsageServerAuth, Roots: []*x509.Certificate{ca.Certificate}}
+	stored := &check.Secret{Type: "kubernetes.io/tls", Certificate: pair.Certificate, Key: pair.Key}
+	memory := admit.NewMemory()
+	for _, by := range []time.Duration{0, -2000 * time.Hour, 0, 2000 * time.Hour, 0, -2000 * time.Hour} {
+		now := set(t, by)
+		if d := cmp.Diff(check.SecretFindings(want, stored, now), memory.Judge(want, stored, now).Findings); d != "" {
+			t.Errorf("the clock is off by %s (-catalogue +memory):\n%s", by, d)
+		}
+	}
+}
+
+// set is now by a clock that was set: its wall clock is off, its monotonic one is
+// not.
+func set(t *testing.T, by time.Duration) time.Time {
+	t.Helper()
+	before := time.Now()
+	now := before
+	// A flag, 33 bits of seconds, 30 of nanoseconds (time.Time).
+	wall := (*uint64)(unsafe.Pointer(&now))
+	*wall += uint64(int64(by/time.Second)) << 30
+	if now.Sub(before) != 0 || now.Round(0).Sub(before.Round(0)) != by {
+		t.Fatalf("time.Time is made otherwise than this test knows: off by %s and %s, not by 0 and %s", now.Sub(before), now.Round(0).Sub(before.Round(0)), by)
+	}
+	return now
 }

@@ -79,6 +79,8 @@ type Options struct {
 type Server struct {
 	Options
 	handler http.Handler
+	// reloadEvery is the constant, but for tests.
+	reloadEvery time.Duration
 
 	pair    atomic.Pointer[tls.Certificate]
 	clients atomic.Pointer[x509.CertPool] // nil: anybody
@@ -92,7 +94,7 @@ type Server struct {
 
 // New returns a server. The error is about the files.
 func New(options Options) (*Server, error) {
-	s := &Server{Options: options}
+	s := &Server{Options: options, reloadEvery: reloadEvery}
 	if s.Profile == nil {
 		s.Profile = func() Profile { return Profile{} }
 	}
@@ -128,7 +130,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	s.address.Store(&address)
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", "") }()
-	ticker := time.NewTicker(reloadEvery)
+	ticker := time.NewTicker(s.reloadEvery)
 	defer ticker.Stop()
 	for {
 		select {

@@ -69,6 +69,7 @@ func startWith(t *testing.T, ca *pkitest.CA, options Options) running {
 	if r.Server, err = New(options); err != nil {
 		t.Fatal(err)
 	}
+	r.reloadEvery = time.Hour // the tests call reload, which is for one goroutine
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +77,15 @@ func startWith(t *testing.T, ca *pkitest.CA, options Options) running {
 	r.address = listener.Addr().String()
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	go func() { r.ended <- r.Run(ctx, listener) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.ended <- r.Run(ctx, listener)
+	}()
+	t.Cleanup(func() {
+		_ = listener.Close() // so that it does not linger for whom nobody waits
+		<-done
+	})
 	await(t, r.Server, true)
 	return r
 }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package admission asks the webhook, directly or through an API server, what
+// has one right answer each, over and over, and counts the answers.
+package admission
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Question is a request with one right answer.
+type Question struct {
+	Name string
+	// Allowed is the right answer.
+	Allowed bool
+	// Ask says what the answer is. An error is no answer.
+	Ask func(context.Context) (allowed bool, err error)
+}
+
+// Counts are answers.
+type Counts struct {
+	// Right ones.
+	Allowed, Refused int
+	// Wrong ones, and the first of them.
+	WronglyAllowed, WronglyRefused int
+	Wrong                          string
+	// Unanswered, and why the last one was.
+	Unanswered int
+	Why        string
+	// Late: no request was sent, since too many waited for their answers.
+	Late int
+}
+
+func (c Counts) String() string {
+	text := fmt.Sprintf("%d allowed, %d refused, %d wrongly allowed, %d wrongly refused, %d without an answer",
+		c.Allowed, c.Refused, c.WronglyAllowed, c.WronglyRefused, c.Unanswered)
+	if c.Late > 0 {
+		text += fmt.Sprintf(", %d not sent since too many waited", c.Late)
+	}
+	if c.Wrong != "" {
+		text += "; wrong: " + c.Wrong
+	}
+	return text
+}
+
+// Right is the number of right answers.
+func (c Counts) Right() int { return c.Allowed + c.Refused }
+
+const (
+	// maxWaiting bounds the requests under way, answerTime one of them: the
+	// webhook's own time is 3 s.
+	maxWaiting = 16
+	answerTime = 10 * time.Second
+)
+
+// Stream asks questions in turn. Its counts may be read at any time.
+type Stream struct {
+	Questions []Question
+	// Every is the time between two requests.
+	Every time.Duration
+	// Patience is how long an answer is waited for; zero for [answerTime].
+	Patience time.Duration
+
+	mu     sync.Mutex
+	counts Counts
+}
+
+// Counts are those so far.
+func (s *Stream) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
+}
+
+// Run asks until the context ends and all answers are there.
+func (s *Stream) Run(ctx context.Context) {
+	ticker := time.NewTicker(s.Every)
+	defer ticker.Stop()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	waiting := make(chan struct{}, maxWaiting)
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		select {
+		case waiting <- struct{}{}:
+		default:
+			s.count(func(c *Counts) { c.Late++ })
+			continue
+		}
+		asking.Go(func() {
+			// What is under way at the end is answered.
+			s.Ask(context.WithoutCancel(ctx), s.Questions[i%len(s.Questions)])
+			<-waiting
+		})
+	}
+}
+
+// Ask asks one question and counts the answer.
+func (s *Stream) Ask(ctx context.Context, q Question) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Patience, answerTime))
+	defer cancel()
+	allowed, err := q.Ask(ctx)
+	s.count(func(c *Counts) {
+		switch {
+		case err != nil:
+			c.Unanswered++
+			c.Why = q.Name + ": " + err.Error()
+		case allowed && q.Allowed:
+			c.Allowed++
+		case !allowed && !q.Allowed:
+			c.Refused++
+		case allowed:
+			c.WronglyAllowed++
+			c.wrong(q.Name + " was allowed")
+		default:
+			c.WronglyRefused++
+			c.wrong(q.Name + " was refused")
+		}
+	})
+}
+
+func (c *Counts) wrong(what string) {
+	if c.Wrong == "" {
+		c.Wrong = what
+	}
+}
+
+func (s *Stream) count(change func(*Counts)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.counts)
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package faults_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/admission"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
+)
+
+// The agent's warning when nobody takes an Event.
+const notDelivered = "Event not delivered, trying again"
+
+// badAPI is a row in which both programs reach the API server through a proxy
+// that is a bad one for a while. complains: the agent says that nobody takes its
+// Events.
+func badAPI(bad func(*proxy), complains bool) func(*scene) {
+	return func(s *scene) {
+		p := newProxy(s.T, shared)
+		s.reach("https://"+p.address, p.ca.PEM())
+		w, a := s.startWebhook("webhook", launch{}), s.startAgent(launch{})
+		s.ready(w)
+		s.audited(w)
+		s.delivered(a)
+		s.rested("webhook", w.Process, webhookLimit)
+		s.rested("agent", a.process.Process, agentLimit)
+		stream, done := s.ask(s.directly(w))
+		s.rightAgain(stream)
+
+		bad(p)
+		a.Tolerated[notDelivered] = 0
+		s.breakAndMend(a)
+		garbage := s.good().DeepCopy()
+		garbage.Data[corev1.TLSPrivateKeyKey] = []byte("garbage")
+		s.restore(garbage)
+		s.rightAgain(stream)
+		if complains {
+			s.await("the agent says that nobody takes its Events", func(ctx context.Context) bool {
+				if err := a.Quiet(ctx, lookEach); err != nil {
+					s.Fatal(err)
+				}
+				return a.Tolerated[notDelivered] > 0
+			})
+		}
+		p.mend(s.T)
+
+		// The audit sees what happened meanwhile, and that it is over.
+		s.edges(w, "Finding raised KeyUnparsable")
+		s.restore(s.good())
+		s.edges(w, "Finding raised KeyUnparsable", "Finding cleared KeyUnparsable")
+		counts := done()
+		s.allAnswered(counts)
+		s.refusals(w, counts.Refused)
+		s.breakAndMend(a)
+		s.delivered(a)
+		if said := a.Tolerated[notDelivered]; said > 2 || (complains && said == 0) {
+			s.Errorf("the agent said %d times: %s", said, notDelivered)
+		}
+		w.client.CloseIdleConnections()
+	}
+}
+
+// server is a second API server of the same cluster, which reaches etcd through a
+// proxy.
+type server struct {
+	etcd    *tcpProxy
+	process *rig.Process
+	url     string
+	program string
+	args    []string
+	api     kubernetes.Interface
+	ready   func(context.Context) bool
+}
+
+// startServer starts one with the arguments of the rig's own.
+func (s *scene) startServer() *server {
+	s.Helper()
+	args := commandLine(s, "--audit-log-path="+shared.rig.Path("cluster", "audit.log"))
+	etcd, err := os.ReadFile(shared.rig.Path("cluster", "etcd-url"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	port, err := rig.FreePort(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	second := &server{etcd: newTCPProxy(s.T, strings.TrimPrefix(string(etcd), "http://")), url: fmt.Sprintf("https://127.0.0.1:%d", port), program: args[0]}
+	for _, arg := range args[1:] {
+		switch name, _, _ := strings.Cut(arg, "="); name {
+		case "--etcd-servers":
+			arg = "--etcd-servers=http://" + second.etcd.address
+		case "--secure-port":
+			arg = "--secure-port=" + strconv.Itoa(port)
+		case "--audit-log-path":
+			arg = "--audit-log-path=" + filepath.Join(s.TempDir(), "audit.log")
+		}
+		second.args = append(second.args, arg)
+	}
+	config := rest.CopyConfig(shared.config)
+	config.Host, config.Timeout = second.url, 10*time.Second
+	if second.api, err = kubernetes.NewForConfig(config); err != nil {
+		s.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(shared.config.CAData)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true}}
+	second.ready = func(ctx context.Context) bool {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, second.url+"/readyz", nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+shared.config.BearerToken)
+		response, err := client.Do(request)
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	}
+	s.run(second)
+	return second
+}
+
+// run starts the second API server's process.
+func (s *scene) run(second *server) {
+	s.Helper()
+	var err error
+	if second.process, err = shared.rig.Launch(s.name+"-kube-apiserver", second.program, second.args...); err != nil {
+		s.Fatal(err)
+	}
+	process := second.process
+	s.Cleanup(func() { _ = process.Stop() })
+	s.await("the second API server is ready", second.ready)
+}
+
+// commandLine is that of the process that has an argument.
+func commandLine(s *scene, argument string) []string {
+	s.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		if args := strings.Split(string(bytes.TrimSuffix(data, []byte{0})), "\x00"); slices.Contains(args, argument) {
+			return args
+		}
+	}
+	s.Fatalf("no process has the argument %s", argument)
+	return nil
+}
+
+// behind starts all that a row about the API server itself needs: a second
+// one, the registered webhook and an agent that use it, and a stream of changes of
+// the registered webhook's Secret through it.
+func (s *scene) behind() (second *server, a *agent, stream *admission.Stream, done func() admission.Counts) {
+	s.Helper()
+	second = s.startServer()
+	s.reach(second.url, shared.config.CAData)
+	w := s.startRegistered()
+	a = s.startAgent(launch{})
+	s.ready(w)
+	s.delivered(a)
+	s.rested("webhook", w.Process, webhookLimit)
+	s.rested("agent", a.process.Process, agentLimit)
+	stream, done = s.ask(s.registered(second.api))
+	s.rightAgain(stream)
+	return second, a, stream, done
+}
+
+func killAPIServer(s *scene) {
+	second, a, stream, done := s.behind()
+	for range 2 {
+		if err := syscall.Kill(second.process.PID(), syscall.SIGKILL); err != nil {
+			s.Fatal(err)
+		}
+		_ = second.process.Stop()
+		a.Tolerated[notDelivered] = 0
+		s.breakAndMend(a)
+		s.run(second)
+		s.rightAgain(stream)
+		s.delivered(a)
+	}
+	if counts := done(); counts.Unanswered == 0 {
+		s.Error("the API server was never away")
+	}
+}
+
+// loseEtcd is a row in which the API server loses its etcd for a while.
+func loseEtcd(lose func(*tcpProxy)) func(*scene) {
+	return func(s *scene) {
+		second, a, stream, done := s.behind()
+		lose(second.etcd)
+		a.Tolerated[notDelivered] = 0
+		s.breakAndMend(a)
+		unanswered := stream.Counts().Unanswered
+		s.await("changes fail", func(context.Context) bool { return stream.Counts().Unanswered > unanswered })
+		second.etcd.mend(s.T)
+		s.rightAgain(stream)
+		s.breakAndMend(a)
+		s.delivered(a)
+		done()
+	}
+}
+
+// startRegistered starts the webhook that the API servers ask: there is one
+// address, so its rows run alone.
+func (s *scene) startRegistered() *webhook {
+	s.Helper()
+	w := &webhook{config: shared.rig.Path("webhook", "config.yaml")}
+	_, w.certDir = shared.rig.WebhookAddress()
+	s.again(w)
+	return w
+}
+
+// again starts a registered webhook once more.
+func (s *scene) again(w *webhook) {
+	s.Helper()
+	address, _ := shared.rig.WebhookAddress()
+	s.startWebhookAt(w, "webhook", address, launch{}, "--namespace", s.name, "--kubeconfig", s.kubeconfig)
+}
+
+// registered are questions about the registered webhook's Secret, through an API
+// server. They begin with the Secret there.
+func (s *scene) registered(api kubernetes.Interface) []admission.Question {
+	s.Helper()
+	const namespace, name = "openshift-apiserver", "serving-cert"
+	changes := admission.Changes(shared.rig.ServiceCA, pkitest.ServingCert(), func(chain, key []byte) *corev1.Secret {
+		return openshift.ServingCert(shared.serviceUID, chain, key)
+	})
+	s.await("the Secret is there", func(ctx context.Context) bool {
+		_, err := api.CoreV1().Secrets(namespace).Create(ctx, changes[0].To, metav1.CreateOptions{})
+		return err == nil || apierrors.IsAlreadyExists(err)
+	})
+	return admission.Through(api, namespace, name, changes)
+}
