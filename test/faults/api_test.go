@@ -18,7 +18,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -245,7 +244,7 @@ func (s *scene) again(w *webhook) {
 }
 
 // registered are questions about the registered webhook's Secret, through an API
-// server. They begin with the Secret there.
+// server. They begin with the Secret there, which the rig's own has made.
 func (s *scene) registered(api kubernetes.Interface) []admission.Question {
 	s.Helper()
 	const namespace, name = "openshift-apiserver", "serving-cert"
@@ -253,8 +252,12 @@ func (s *scene) registered(api kubernetes.Interface) []admission.Question {
 		return openshift.ServingCert(shared.serviceUID, chain, key)
 	})
 	s.await("the Secret is there", func(ctx context.Context) bool {
-		_, err := api.CoreV1().Secrets(namespace).Create(ctx, changes[0].To, metav1.CreateOptions{})
-		return err == nil || apierrors.IsAlreadyExists(err)
+		_, err := shared.api.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err == nil {
+			return true
+		}
+		_, err = shared.api.CoreV1().Secrets(namespace).Create(ctx, changes[0].To, metav1.CreateOptions{})
+		return err == nil
 	})
 	return admission.Through(api, namespace, name, changes)
 }

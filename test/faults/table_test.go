@@ -21,6 +21,13 @@ type fault struct {
 	do    func(*scene)
 }
 
+// What is expected of several rows.
+const (
+	throughOutage = "right; what was told meanwhile is told in Events afterwards, each once, and the audit sees what happened meanwhile"
+	withoutStore  = "fails closed through that API server; right as soon as all is there again; what was told meanwhile is told in Events, each once"
+	byTheTick     = "said once; edges are told by the tick, and by events again without a restart"
+)
+
 // Where a row says "right", all of the stream's questions were answered, and
 // rightly; "fails closed" means that there may be no answer meanwhile. A wrong
 // answer fails every row. So does an edge that is told twice or never, what
@@ -30,21 +37,21 @@ func faults() []fault {
 	return []fault{
 		{"kill -9 of the webhook, ten times", "fails closed while it is away; right as soon as it runs again", true, killWebhook},
 		{"kill -9 of the agent, at any moment of a change", "what is wrong when it starts again is told, once; what was mended meanwhile is not told of", false, killAgent},
-		{"API server refuses connections", "right; what the log told are Events once it is back, each once, and the audit goes on", false, badAPI((*proxy).refuse, true)},
-		{"API server silent: packets get lost", "the same", false, badAPI((*proxy).freeze, true)},
-		{"API server slow: each answer 2 s late", "the same, with nothing to complain of", false, badAPI((*proxy).delay, false)},
-		{"API server answers 429 with Retry-After", "the same", false, badAPI(answering(tooMany), true)},
-		{"API server answers 500", "the same", false, badAPI(answering(broken), true)},
-		{"API server answers garbage", "the same", false, badAPI(answering(garbage), true)},
-		{"API server cuts answers off", "the same; an Event that was stored without an answer is not stored twice", false, badAPI((*proxy).cut, true)},
-		{"API server killed and started anew", "right; the same", true, killAPIServer},
-		{"etcd refuses connections", "fails closed through the API server; right as soon as etcd is back; Events arrive, each once", true, loseEtcd((*tcpProxy).refuse)},
-		{"etcd silent", "the same", true, loseEtcd((*tcpProxy).freeze)},
+		{"API server refuses connections", throughOutage, false, badAPI((*proxy).refuse, true)},
+		{"API server silent: packets get lost", throughOutage, false, badAPI((*proxy).freeze, true)},
+		{"API server slow: each answer 2 s late", throughOutage + "; nothing is complained of", false, badAPI((*proxy).delay, false)},
+		{"API server answers 429 with Retry-After", throughOutage, false, badAPI(answering(tooMany), true)},
+		{"API server answers 500", throughOutage, false, badAPI(answering(broken), true)},
+		{"API server answers garbage", throughOutage, false, badAPI(answering(garbage), true)},
+		{"API server cuts answers off", throughOutage + "; what was stored without an answer is not stored twice", false, badAPI((*proxy).cut, true)},
+		{"API server killed and started anew", withoutStore, true, killAPIServer},
+		{"etcd refuses connections", withoutStore, true, loseEtcd((*tcpProxy).refuse)},
+		{"etcd silent", withoutStore, true, loseEtcd((*tcpProxy).freeze)},
 		{"disk full at logging", "right; edges and refusals are metrics and Events all the same", false, diskFull},
 		{"log read by nobody: the pipe is full", "fails closed at the most; right again as soon as somebody reads", false, logStuck},
 		{"clock jumps, both ways, years", "verdicts go by the clock there is, also remembered ones; each edge once; alive all the time; as before when the clock is", false, clockJumps},
-		{"no inotify instances, later given back", "said once; edges by the tick; by events again without a restart", false, withoutInotify("/proc/sys/user/max_inotify_instances", "The kernel gives no inotify instance")},
-		{"no inotify watches, later given back", "the same", false, withoutInotify("/proc/sys/user/max_inotify_watches", "The kernel gives no more watches")},
+		{"no inotify instances, later given back", byTheTick, false, withoutInotify("/proc/sys/user/max_inotify_instances", "The kernel gives no inotify instance")},
+		{"no inotify watches, later given back", byTheTick, false, withoutInotify("/proc/sys/user/max_inotify_watches", "The kernel gives no more watches")},
 		{"descriptors of the webhook used up", "who is connected gets right answers, others wait; right for all without a restart", false, webhookDescriptors},
 		{"descriptors of the agent used up", "could not verify, no violation; cleared once there are some again", false, agentDescriptors},
 		{"serving certificate garbage", "right with the last good one; said once", true, servingGarbage},
@@ -66,10 +73,10 @@ func TestFaults(t *testing.T) {
 	t.Cleanup(func() { tell(rows) }) // after all rows, also those beside each other
 	for i, f := range all {
 		t.Run(f.name, func(t *testing.T) {
-			began := time.Now()
 			if !f.alone {
 				t.Parallel()
 			}
+			began := time.Now()
 			t.Log("expected: " + f.expect)
 			s := newScene(t, i)
 			rows[i] = row{name: f.name, expect: f.expect, result: "failed"}
