@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,7 +19,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/admission"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
@@ -113,7 +116,7 @@ func servingExpired(s *scene) {
 	// An API server looks at a certificate when it connects.
 	second := s.startServer()
 	fails, failing := s.ask(s.registered(second.api)[:2])
-	s.await("a new API server refuses the certificate", func(context.Context) bool { return s.refused(second) })
+	s.await("a new API server refuses the certificate", func(context.Context) bool { return s.refused(second, expired.Certificate) })
 	mend()
 	s.ready(w)
 	s.rightAgain(stream)
@@ -125,9 +128,13 @@ func servingExpired(s *scene) {
 }
 
 // refused: a change through an API server fails since the webhook's certificate is
-// none.
-func (s *scene) refused(through *server) bool {
-	err := through.api.CoreV1().Secrets("openshift-apiserver").Delete(s.Context(), "serving-cert", metav1.DeleteOptions{})
+// none. The change is one of content, which the policy leaves to the webhook.
+func (s *scene) refused(through *server, chain []byte) bool {
+	patch, err := json.Marshal(map[string]any{"data": map[string][]byte{corev1.TLSCertKey: chain}})
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, err = through.api.CoreV1().Secrets("openshift-apiserver").Patch(s.Context(), "serving-cert", types.MergePatchType, patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err != nil && strings.Contains(err.Error(), "failed calling webhook") && strings.Contains(err.Error(), "expired")
 }
 
