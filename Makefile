@@ -74,9 +74,10 @@ dist: ## Build both programs for every platform, as in the image, into dist/, ea
 	done
 
 .PHONY: test
-test: cluster-build tools ## Run all tests: unit tests and those against a real API server
+test: cluster-build tools ## Run all tests: unit tests, those against a real API server, and 3 s of each fuzzing target
 	CGO_ENABLED=1 GOLANGCI_LINT=$(TOOLS)/golangci-lint go test -race -timeout $(TEST_TIMEOUT) ./...
 	cd test/cluster && CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
 
 .PHONY: chart-test
 chart-test: tools ## Test the chart: helm-unittest, values, schema, Kubernetes' own schemas
@@ -100,7 +101,7 @@ fuzz: ## Feed every parser and the admission handler what nobody would send, FUZ
 	grep -rno --include=*_test.go '^func Fuzz[A-Za-z]*' pkg webhook nodeagent | sed -E 's#^(.*)/[^/]*:[0-9]+:func #./\1 #' | \
 		while read -r package name; do \
 			echo "$$name in $$package" && \
-			go test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
+			go test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s </dev/null || exit 1; \
 		done
 
 .PHONY: test-fips
