@@ -4,9 +4,12 @@
 # (The agent's Pod runs as root by its own security context, since the files
 # that it reads belong to root.) Other platforms are cross-compiled, nothing is
 # emulated. The same commit and the same Go give the same programs.
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+# Where neither is to be had from its usual place: an image with Go, a module proxy.
+ARG GO_IMAGE=golang:1.26
+FROM --platform=$BUILDPLATFORM $GO_IMAGE AS build
 ARG TARGETOS=linux
 ARG TARGETARCH
+ARG GOPROXY=https://proxy.golang.org,direct
 # A version of Go's FIPS 140-3 module, such as v1.0.0, makes the FIPS variant:
 # built with that module, and in FIPS mode unless GODEBUG says otherwise.
 ARG GOFIPS140=off

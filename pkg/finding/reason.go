@@ -5,6 +5,7 @@ package finding
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Reason is one CamelCase word that names what is wrong. It is the same in a
@@ -134,6 +135,14 @@ var severities = map[Reason]Severity{
 
 // Severity of the reason; [Unverified] for one that the table does not know.
 func (r Reason) Severity() Severity { return severities[r] }
+
+// runbook has a section for each reason, which a forge gives an anchor by its
+// title in small letters.
+const runbook = "https://github.com/kubelet-https-guard/kubelet-https-guard/blob/main/docs/runbook.md"
+
+// HelpURI is where the runbook says what the reason means, how to be sure of it,
+// and what to do.
+func (r Reason) HelpURI() string { return runbook + "#" + strings.ToLower(string(r)) }
 
 // Reasons returns all reasons, sorted.
 func Reasons() []Reason { return slices.Sorted(maps.Keys(severities)) }
