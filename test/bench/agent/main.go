@@ -63,7 +63,11 @@ func main() {
 	b.output.AddTo(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := b.run(ctx)
+	do := b.run
+	if flag.Arg(0) == asFloor {
+		do = serveFloor
+	}
+	err := do(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -162,22 +166,28 @@ func (g *guarded) end() error {
 // while does something with the agent scraped, and returns what percentage of a
 // core the agent took.
 func (g *guarded) while(ctx context.Context, do func(context.Context) error) (percent float64, err error) {
+	return scraped(ctx, g.Metrics, g.Agent.CPU, do)
+}
+
+// scraped does something while a program is scraped, and returns what percentage
+// of a core the program took.
+func scraped(ctx context.Context, metrics string, cpu func() (time.Duration, error), do func(context.Context) error) (percent float64, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	before, err := g.Agent.CPU()
+	before, err := cpu()
 	if err != nil {
 		return 0, err
 	}
 	began := time.Now()
-	scraped := make(chan error, 1)
-	go func() { scraped <- scrape(ctx, g.Metrics) }()
+	ended := make(chan error, 1)
+	go func() { ended <- scrape(ctx, metrics) }()
 	if err := do(ctx); err != nil {
 		return 0, err
 	}
-	after, err := g.Agent.CPU()
+	after, err := cpu()
 	took := time.Since(began)
 	stop()
-	return 100 * (after - before).Seconds() / took.Seconds(), errors.Join(err, <-scraped)
+	return 100 * (after - before).Seconds() / took.Seconds(), errors.Join(err, <-ended)
 }
 
 // scrape reads the metrics until the context ends.
@@ -237,7 +247,8 @@ func (b *bench) addLatencies(what, contender string, runs latencies, budget floa
 }
 
 // measureFiles: what files cost that nobody asks for, from one to very many. The
-// agents are idle at the same time, so that it takes no longer than one.
+// agents are idle at the same time, so that it takes no longer than one, and beside them
+// what is only scraped.
 func (b *bench) measureFiles(ctx context.Context) error {
 	group, idle := errgroup.WithContext(ctx)
 	counts := []int{1, 100, 1_000, 10_000}
@@ -263,9 +274,15 @@ func (b *bench) measureFiles(ctx context.Context) error {
 			})
 		}
 	}
+	var floor float64
+	group.Go(func() (err error) {
+		floor, err = measureFloor(idle, b.idle)
+		return err
+	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	b.add(results.Measured("files beside those that matter", "no agent: a program that is only scraped", "CPU, idle", "% of a core", floor))
 	for place, files := range counts {
 		const what = "files beside those that matter"
 		g, contender := agents[place], fmt.Sprint(files)
