@@ -88,6 +88,25 @@ chart-test: tools ## Test the chart: helm-unittest, values, schema, Kubernetes' 
 e2e: tools ## Install the image and the chart on a real node and try everything (as root; E2E_EXISTING=1 KUBECONFIG= E2E_IMAGE= for a cluster that is there)
 	E2E=1 go test ./test/installed -count=1 -v -timeout 60m
 
+.PHONY: docs-test
+docs-test: tools ## Run the commands in the documentation, on a real node with the guard installed (as root)
+	go test ./test/docs -count=1
+	E2E=1 go test ./test/installed -run TestDocs -count=1 -v -timeout 30m
+
+.PHONY: test-monitoring
+test-monitoring: tools cluster-build prometheus ## Try the alerts by promtool, and the dashboard by a Prometheus that scrapes the real programs
+	PROMETHEUS=$$(if [ -x $(PROMETHEUS)/prometheus ]; then echo $(PROMETHEUS); else dirname "$$(command -v promtool)"; fi) go test ./test/monitoring -count=1 -v -timeout 10m
+
+# Debian's package is unpacked, not installed: nothing is started.
+PROMETHEUS := $(TOOLS)/prometheus/usr/bin
+.PHONY: prometheus
+prometheus:
+	@[ -x $(PROMETHEUS)/promtool ] || command -v promtool prometheus >/dev/null || { \
+		mkdir -p $(TOOLS)/prometheus && cd $(TOOLS)/prometheus && \
+		{ apt-get download -q prometheus || { apt-get update -q && apt-get download -q prometheus; }; } && \
+		dpkg -x prometheus_*.deb . && rm prometheus_*.deb; \
+	} || { echo "make test-monitoring needs prometheus and promtool: install them" >&2; exit 1; }
+
 .PHONY: test-unit
 test-unit: ## Run the tests that need neither an API server nor a linter
 	CGO_ENABLED=1 go test -race ./pkg/... ./webhook/... ./nodeagent/... ./test/openshift/...
@@ -150,12 +169,13 @@ lint: tools ## Lint the code, the import rules and the chart
 	cd test/bench/gatekeeper && go mod tidy -diff
 
 .PHONY: generate
-generate: tools ## Write what is generated: the chart's README
+generate: tools ## Write what is generated: the chart's README, the configuration reference, the control mapping
 	$(TOOLS)/helm-docs --chart-search-root charts --sort-values-order file --log-level warning
+	go run ./test/docs/generate
 
 .PHONY: verify
 verify: generate ## Check that what is generated is up to date, and that every value of the chart is described
-	git diff --exit-code -- charts
+	git diff --exit-code -- charts docs
 	! grep -n '|  |$$' charts/*/README.md
 
 .PHONY: fmt

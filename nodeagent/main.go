@@ -30,20 +30,11 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/watch"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 )
 
-// Exit codes. Those of --once are a contract.
-const (
-	exitCompliant  = 0
-	exitViolation  = 1
-	exitUnverified = 2
-	exitFailed     = 3 // the agent itself failed
-	exitUsage      = 64
-	reporterName   = "kubelet-https-guard.io/nodeagent"
-)
+const reporterName = "kubelet-https-guard.io/nodeagent"
 
 // The agent's heap is small and it does one thing at a time, rarely. So, unless
 // GOGC and GOMAXPROCS say otherwise, the garbage collector gets half of the usual
@@ -72,24 +63,24 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	config, err := parseConfig(args, getenv, stderr)
 	switch {
 	case errors.Is(err, errHelp):
-		return exitCompliant
+		return evidence.ExitCompliant
 	case err != nil:
 		_, _ = fmt.Fprintf(stderr, "nodeagent: %v\nRun nodeagent --help for the flags.\n", err)
-		return exitUsage
+		return evidence.ExitUsage
 	case config.version:
 		_, _ = fmt.Fprintln(stdout, "nodeagent", version.String())
-		return exitCompliant
+		return evidence.ExitCompliant
 	}
 
 	host, err := hostfs.New(config.root, check.MaxFileBytes)
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "nodeagent: --root: %v\n", err)
-		return exitUsage
+		return evidence.ExitUsage
 	}
 	log, err := report.NewLogger(stderr, config.logFormat, config.logLevel)
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "nodeagent: --log-format: %v\n", err)
-		return exitUsage
+		return evidence.ExitUsage
 	}
 	// client-go and net/http log through globals of their own.
 	klog.SetSlogLogger(log)
@@ -107,13 +98,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		snapshot := guard.Settled(ctx)
 		if ctx.Err() != nil {
 			log.Error("Interrupted before what is found has settled")
-			return exitFailed
+			return evidence.ExitFailed
 		}
-		if err := evidence.Write(stdout, config.output, document(snapshot, config)); err != nil {
+		d := document(snapshot, config)
+		if err := evidence.Write(stdout, config.output.On(stdout, getenv), d); err != nil {
 			log.Error("Report not written", "err", err)
-			return exitFailed
+			return evidence.ExitFailed
 		}
-		return exitCode(finding.VerdictOf(snapshot.All()))
+		return d.ExitCode()
 	}
 	var kubelet scan.Kubelet
 	if config.kubelet != nil {
@@ -124,12 +116,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	switch {
 	case errors.Is(err, errNoNode):
 		_, _ = fmt.Fprintf(stderr, "nodeagent: %v\n", err)
-		return exitUsage
+		return evidence.ExitUsage
 	case err != nil:
 		log.Error("Stopped", "err", err)
-		return exitFailed
+		return evidence.ExitFailed
 	}
-	return exitCompliant
+	return evidence.ExitCompliant
 }
 
 // askedNow asks the kubelet for each look, which then waits for the answer.
@@ -195,16 +187,4 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	err = group.Wait()
 	delivered()
 	return errors.Join(err, deliverer.Wait())
-}
-
-func exitCode(verdict finding.Verdict) int {
-	switch verdict {
-	case finding.Compliant:
-		return exitCompliant
-	case finding.NotCompliant:
-		return exitViolation
-	case finding.CouldNotVerify:
-		return exitUnverified
-	}
-	return exitUnverified
 }

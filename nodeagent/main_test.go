@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
@@ -253,8 +254,8 @@ func TestUsage(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), append([]string{"--once"}, c.args...), noEnvironment, &stdout, &stderr)
 			line, _, _ := strings.Cut(stderr.String(), "\n")
-			if code != exitUsage || line != "nodeagent: "+c.want {
-				t.Errorf("got exit code %d and %q, want %d and %q", code, line, exitUsage, "nodeagent: "+c.want)
+			if code != evidence.ExitUsage || line != "nodeagent: "+c.want {
+				t.Errorf("got exit code %d and %q, want %d and %q", code, line, evidence.ExitUsage, "nodeagent: "+c.want)
 			}
 		})
 	}
@@ -286,8 +287,8 @@ func TestOnceFormats(t *testing.T) {
 	once := func(format string) string {
 		var stdout, stderr bytes.Buffer
 		args := []string{"--once", "-o", format, "--root", tree.Root, "--settle", "0s", "--node-name", "master-0", "--kubelet-address", "127.0.0.1:1"}
-		if code := run(t.Context(), args, noEnvironment, &stdout, &stderr); code != exitUnverified {
-			t.Errorf("exit code %d, want %d\n%s%s", code, exitUnverified, &stdout, &stderr)
+		if code := run(t.Context(), args, noEnvironment, &stdout, &stderr); code != evidence.ExitUnverified {
+			t.Errorf("exit code %d, want %d\n%s%s", code, evidence.ExitUnverified, &stdout, &stderr)
 		}
 		return stdout.String()
 	}
@@ -426,7 +427,7 @@ func TestServe(t *testing.T) {
 func TestServeNot(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(t.Context(), []string{"--root", t.TempDir(), "--metrics-bind-address", "192.0.2.1:1"}, noEnvironment, io.Discard, &stderr)
-	if code != exitFailed || !strings.Contains(stderr.String(), "192.0.2.1:1") {
+	if code != evidence.ExitFailed || !strings.Contains(stderr.String(), "192.0.2.1:1") {
 		t.Errorf("exit code %d\n%s", code, &stderr)
 	}
 }

@@ -233,10 +233,14 @@ func (c config) protectedNow(b *bundles) []admit.Protected {
 }
 
 // subject is what is audited by this configuration.
-func (c config) subject(b *bundles, guardPatience time.Duration) audit.Subject {
+func (c config) subject(guardPatience time.Duration) audit.Subject {
 	subject := audit.Subject{Guard: c.guard, GuardPatience: guardPatience}
-	for _, p := range c.protectedNow(b) {
-		subject.Secrets = append(subject.Secrets, p.SecretExpectation)
+	for i, p := range c.protected {
+		secret := audit.Secret{SecretExpectation: p.SecretExpectation}
+		if ref := c.bundles[i]; ref != nil {
+			secret.Bundle = &audit.Bundle{Namespace: ref.Namespace, Name: ref.Name, Key: ref.Key}
+		}
+		subject.Secrets = append(subject.Secrets, secret)
 	}
 	return subject
 }

@@ -82,6 +82,9 @@ func main() {
 
 // run is the whole command but for the process around it.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "audit" {
+		return runAudit(ctx, args[1:], getenv, stdout, stderr)
+	}
 	options, err := parseOptions(args, getenv, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

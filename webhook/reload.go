@@ -56,7 +56,7 @@ func (r *reloader) OverridesAction() admit.Action { return r.current.Load().over
 
 // Subject is what is audited now.
 func (r *reloader) Subject(guardPatience time.Duration) audit.Subject {
-	return r.current.Load().subject(r.bundles, guardPatience)
+	return r.current.Load().subject(guardPatience)
 }
 
 // Run reloads until the context ends.

@@ -11,8 +11,8 @@
 //
 // Each check stands in a file of its own with the source of its rule above it;
 // the lists in this file and in keypair.go, secret.go, service.go, override.go,
-// files.go, manifest.go, configuration.go, kubelet.go and guard.go are all there
-// is, nothing registers itself.
+// files.go, manifest.go, configuration.go, kubelet.go, bundle.go and guard.go are
+// all there is, nothing registers itself.
 package check
 
 import (
@@ -41,12 +41,28 @@ func runAll[F any](checks []check[F], facts F, now time.Time) []finding.Finding 
 
 // Reasons are all reasons that the catalogue can give, in its order.
 func Reasons() []finding.Reason {
-	reasons := append(NodeReasons(), KubeletReasons()...)
-	reasons = appendReasons(reasons, secretChecks())
-	reasons = appendReasons(reasons, serviceChecks())
-	reasons = appendReasons(reasons, overrideChecks())
-	return appendReasons(reasons, guardChecks())
+	return slices.Concat(
+		NodeReasons(), KubeletReasons(),
+		SecretReasons(), BundleReasons(), ServiceReasons(), OverrideReasons(), GuardReasons(),
+	)
 }
+
+// SecretReasons are those that a protected Secret can give.
+func SecretReasons() []finding.Reason {
+	return appendReasons(appendReasons(nil, secretChecks()), keyPairChecks())
+}
+
+// BundleReasons are those that a CA bundle can give.
+func BundleReasons() []finding.Reason { return appendReasons(nil, bundleChecks()) }
+
+// ServiceReasons are those that a Service can give which service-ca issues for.
+func ServiceReasons() []finding.Reason { return appendReasons(nil, serviceChecks()) }
+
+// OverrideReasons are those that overrides of a configuration can give.
+func OverrideReasons() []finding.Reason { return appendReasons(nil, overrideChecks()) }
+
+// GuardReasons are those that the guard's registration can give.
+func GuardReasons() []finding.Reason { return appendReasons(nil, guardChecks()) }
 
 // NodeReasons are those that a look at a node can give without its kubelet.
 func NodeReasons() []finding.Reason {

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
@@ -33,6 +35,8 @@ const (
 	JUnit
 	// SARIF is version 2.1.0 of the OASIS standard.
 	SARIF
+	// ColouredTable is [Table] with colours. No flag names it: see [Format.On].
+	ColouredTable
 )
 
 var formats = []struct {
@@ -43,20 +47,59 @@ var formats = []struct {
 	JSON:  {"json", writeJSON},
 	JUnit: {"junit", writeJUnit},
 	SARIF: {"sarif", writeSARIF},
+
+	ColouredTable: {"", writeColouredTable},
 }
 
 // MarshalText implements [encoding.TextMarshaler].
-func (f Format) MarshalText() ([]byte, error) { return []byte(formats[f].name), nil }
+func (f Format) MarshalText() ([]byte, error) {
+	if f == ColouredTable {
+		f = Table
+	}
+	return []byte(formats[f].name), nil
+}
+
+// On is the format in which to write to out: on a terminal a table has colours,
+// unless NO_COLOR is set (no-color.org) or the terminal is a dumb one.
+func (f Format) On(out io.Writer, getenv func(string) string) Format {
+	file, isFile := out.(interface{ Fd() uintptr })
+	if f != Table || !isFile || getenv("NO_COLOR") != "" || getenv("TERM") == "dumb" || !term.IsTerminal(int(file.Fd())) {
+		return f
+	}
+	return ColouredTable
+}
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (f *Format) UnmarshalText(text []byte) error {
 	for format, known := range formats {
-		if known.name == string(text) {
+		if known.name == string(text) && known.name != "" {
 			*f = Format(format)
 			return nil
 		}
 	}
 	return fmt.Errorf("%q is not table, json, junit or sarif", text)
+}
+
+// Exit codes of programs that look once. They are a contract.
+const (
+	ExitCompliant  = 0
+	ExitViolation  = 1
+	ExitUnverified = 2
+	ExitFailed     = 3 // the program itself failed
+	ExitUsage      = 64
+)
+
+// ExitCode is that of the document's verdict.
+func (d Document) ExitCode() int {
+	switch finding.VerdictOf(d.Findings) {
+	case finding.Compliant:
+		return ExitCompliant
+	case finding.NotCompliant:
+		return ExitViolation
+	case finding.CouldNotVerify:
+		return ExitUnverified
+	}
+	return ExitUnverified
 }
 
 // Document is all that is written. What is empty was not known.

@@ -7,15 +7,19 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
+	"io"
 	"math/big"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sys/unix"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -271,32 +275,95 @@ func decode(t *testing.T, unmarshal func([]byte, any) error, text []byte, into a
 }
 
 // TestTable: the verdict comes first, and no text of others moves the cursor.
+// colours are the escape sequences that set one.
+var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+
 func TestTable(t *testing.T) {
+	const runbook = "https://github.com/kubelet-https-guard/kubelet-https-guard/blob/main/docs/runbook.md#"
 	const want = `Node/master-0: could not verify
 CIS OpenShift 1.2.4 (1.2.2 from v1.9), "Use https for kubelet connections"
 
 Unverified Unreadable
-  at     /etc/kubernetes/manifests/kube-apiserver-pod.yaml apiServerArguments
-  seen   permission denied
   to do  run as root
+  seen   permission denied
+  at     /etc/kubernetes/manifests/kube-apiserver-pod.yaml apiServerArguments
+  more   ` + runbook + `unreadable
 
 Warning WeakKey
-  at     /etc/kubernetes/static pod/tls.crt
-  seen   RSA 1024
   to do  renew it
+  seen   RSA 1024
+  at     /etc/kubernetes/static pod/tls.crt
+  more   ` + runbook + `weakkey
 
-`
+looked at                   2026-`
 	text := string(write(t, evidence.Table, documents()["could not verify"]))
 	if !strings.HasPrefix(text, want) {
 		t.Errorf("the table begins (-want +got):\n%s", cmp.Diff(want, text))
 	}
 	for name, d := range documents() {
+		if d := cmp.Diff(string(write(t, evidence.Table, d)), colours.ReplaceAllString(string(write(t, evidence.ColouredTable, d)), "")); d != "" {
+			t.Errorf("%s: the table in colours says something else (-plain +coloured):\n%s", name, d)
+		}
 		for _, r := range string(write(t, evidence.Table, d)) {
 			if r != '\n' && (r < ' ' || r == 0x7f || r == 0x202e || r == 0x2028) {
 				t.Errorf("%s: the table holds %U", name, r)
 			}
 		}
 	}
+}
+
+// TestColours: on a terminal only, and only where they are wanted.
+func TestColours(t *testing.T) {
+	master, slave := terminal(t)
+	defer func() { _, _ = master.Close(), slave.Close() }()
+	cases := map[string]struct {
+		out         io.Writer
+		format      evidence.Format
+		environment map[string]string
+		want        evidence.Format
+	}{
+		"a terminal":                 {slave, evidence.Table, nil, evidence.ColouredTable},
+		"a terminal, other format":   {slave, evidence.JSON, nil, evidence.JSON},
+		"a terminal, NO_COLOR":       {slave, evidence.Table, map[string]string{"NO_COLOR": "1"}, evidence.Table},
+		"a terminal, NO_COLOR empty": {slave, evidence.Table, map[string]string{"NO_COLOR": ""}, evidence.ColouredTable},
+		"a dumb terminal":            {slave, evidence.Table, map[string]string{"TERM": "dumb"}, evidence.Table},
+		"no file":                    {&bytes.Buffer{}, evidence.Table, nil, evidence.Table},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := c.format.On(c.out, func(name string) string { return c.environment[name] }); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+	file, err := os.Create(t.TempDir() + "/report")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	if got := evidence.Table.On(file, func(string) string { return "" }); got != evidence.Table {
+		t.Errorf("a file gets format %d", got)
+	}
+}
+
+// terminal is a pseudo-terminal (pty(7)).
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
 }
 
 func TestFormat(t *testing.T) {

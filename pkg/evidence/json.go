@@ -71,6 +71,7 @@ type findingDocument struct {
 	Location finding.Location `json:"location"`
 	Message  string           `json:"message"`
 	Remedy   string           `json:"remedy"`
+	HelpURI  string           `json:"helpURI"`
 }
 
 func writeJSON(w io.Writer, d Document) error {
@@ -95,7 +96,7 @@ func writeJSON(w io.Writer, d Document) error {
 	for _, f := range d.Findings {
 		out.Findings = append(out.Findings, findingDocument{
 			checked:  checked{f.Reason, f.Severity().String()},
-			Location: f.Location, Message: f.Message, Remedy: f.Remedy,
+			Location: f.Location, Message: f.Message, Remedy: f.Remedy, HelpURI: f.Reason.HelpURI(),
 		})
 	}
 	return encodeJSON(w, out)

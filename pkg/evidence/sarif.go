@@ -34,6 +34,7 @@ type (
 	}
 	sarifRule struct {
 		ID                   string          `json:"id"`
+		HelpURI              string          `json:"helpUri"`
 		DefaultConfiguration sarifLevel      `json:"defaultConfiguration"`
 		Properties           sarifProperties `json:"properties"`
 	}
@@ -94,7 +95,7 @@ func writeSARIF(w io.Writer, d Document) error {
 	for index, reason := range d.Checked {
 		kind, level := sarifKind(reason.Severity())
 		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{
-			ID: string(reason), DefaultConfiguration: sarifLevel{level}, Properties: sarifProperties{finding.Controls()},
+			ID: string(reason), HelpURI: reason.HelpURI(), DefaultConfiguration: sarifLevel{level}, Properties: sarifProperties{finding.Controls()},
 		})
 		for _, f := range d.withReason(reason) {
 			run.Results = append(run.Results, sarifResult{

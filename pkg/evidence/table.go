@@ -16,31 +16,68 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
+// paint gives text a colour, or leaves it as it is.
+type paint func(colour, text string) string
+
+// Colours of ECMA-48 (SGR), which every terminal knows.
+const bold, red, green, yellow = "1", "1;31", "1;32", "1;33"
+
+func plain(_, text string) string { return text }
+
+func coloured(colour, text string) string { return "\x1b[" + colour + "m" + text + "\x1b[0m" }
+
+// colourOf a severity; what could not be looked at is as doubtful as a warning.
+func colourOf(s finding.Severity) string {
+	switch s {
+	case finding.Violation:
+		return red
+	case finding.Warning, finding.Unverified:
+		return yellow
+	case finding.Info:
+		return green
+	}
+	return yellow
+}
+
 // writeTable writes the verdict, what is wrong and what to do about it, and
 // then what was looked at.
-func writeTable(w io.Writer, d Document) error {
+func writeTable(w io.Writer, d Document) error { return tabulate(w, d, plain) }
+
+func writeColouredTable(w io.Writer, d Document) error { return tabulate(w, d, coloured) }
+
+func tabulate(w io.Writer, d Document, paint paint) error {
 	var text bytes.Buffer
-	_, _ = fmt.Fprintf(&text, "%s: %s\n%s, %q\n", printable(d.subject()), finding.VerdictOf(d.Findings), finding.ControlsText, finding.ControlTitle)
+	verdict, colour := finding.VerdictOf(d.Findings), yellow
+	switch verdict {
+	case finding.Compliant:
+		colour = green
+	case finding.NotCompliant:
+		colour = red
+	case finding.CouldNotVerify:
+	}
+	_, _ = fmt.Fprintf(&text, "%s: %s\n%s, %q\n", printable(d.subject()), paint(colour, verdict.String()), finding.ControlsText, finding.ControlTitle)
 	for _, f := range d.Findings {
-		_, _ = fmt.Fprintf(&text, "\n%s %s\n  at     %s\n  seen   %s\n  to do  %s\n",
-			f.Severity(), f.Reason, printable(string(f.Location)), printable(f.Message), printable(f.Remedy))
+		_, _ = fmt.Fprintf(&text, "\n%s %s\n  to do  %s\n  seen   %s\n  at     %s\n  more   %s\n",
+			paint(colourOf(f.Severity()), f.Severity().String()), paint(bold, string(f.Reason)),
+			printable(f.Remedy), printable(f.Message), printable(string(f.Location)), f.Reason.HelpURI())
 	}
 	_, _ = fmt.Fprintln(&text)
 
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	row := func(key, value string) {
 		if value != "" {
-			_, _ = fmt.Fprintf(table, "%s:\t%s\n", key, printable(value))
+			_, _ = fmt.Fprintf(table, "%s\t%s\n", key, printable(value))
 		}
 	}
-	row("at", d.At.UTC().Format(time.RFC3339))
+	row("looked at", d.At.UTC().Format(time.RFC3339)+" by "+d.Generator+" "+d.Version)
 	row("found by", d.FoundBy)
 	row("revision", d.Revision)
 	for _, e := range d.Examined {
 		row(e.Role, string(e.Location))
 	}
 	for _, c := range d.Certificates {
-		_, _ = fmt.Fprintf(table, "\n%s:\t%s\n", printable(c.Role), printable(c.X509.Subject.String()))
+		// One block for all of them, so that they are aligned.
+		row("certificate "+c.Role, c.X509.Subject.String())
 		row("  issued by", c.X509.Issuer.String())
 		row("  valid", c.X509.NotBefore.UTC().Format(time.RFC3339)+" to "+c.X509.NotAfter.UTC().Format(time.RFC3339))
 		row("  SHA-256", pki.Fingerprint(c.X509))

@@ -537,6 +537,11 @@ func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) R
 	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"--once", "--root", hostRoot, "--node-name", Node}, flags...)...))
 }
 
+// AuditOnce runs webhook audit --once.
+func (r *Rig) AuditOnce(ctx context.Context, flags ...string) Result {
+	return run(exec.CommandContext(ctx, r.binary("webhook"), append([]string{"audit", "--once"}, flags...)...))
+}
+
 // kubeconfigOf writes a kubeconfig with a token of a ServiceAccount.
 func (r *Rig) kubeconfigOf(ctx context.Context, account string) (string, error) {
 	token := r.KubectlCommand(ctx, "create", "token", "--namespace", guardNamespace, "--duration", "24h", account)

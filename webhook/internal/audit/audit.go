@@ -29,9 +29,20 @@ const (
 	shortest = 100 * time.Millisecond
 )
 
+// Secret is one that is audited.
+type Secret struct {
+	// SecretExpectation has no Roots if Bundle has them.
+	check.SecretExpectation
+	// Bundle has the CAs that its certificate must lead to, if it is not nil.
+	Bundle *Bundle
+}
+
+// Bundle is a CA bundle under a key of a ConfigMap.
+type Bundle struct{ Namespace, Name, Key string }
+
 // Subject is what is audited.
 type Subject struct {
-	Secrets []check.SecretExpectation
+	Secrets []Secret
 	// Guard are the objects by which the API server knows of the guard, as they
 	// were installed.
 	Guard []*unstructured.Unstructured

@@ -4,6 +4,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
@@ -56,6 +58,10 @@ func serviceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
 		want.ManagedBy == check.ManagedByServiceCA && want.Service != ""
 }
 
+func bundleObject(b Bundle) follow.Object {
+	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
+}
+
 func configObject() follow.Object {
 	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", configNamespace, configName)
 }
@@ -72,9 +78,12 @@ func guardObject(installed *unstructured.Unstructured) follow.Object {
 func objectsOf(subject Subject) []follow.Object {
 	all := []follow.Object{operatorObject(), configObject()}
 	for _, want := range subject.Secrets {
-		all = append(all, secretObject(want))
-		if service, ok := serviceObject(want); ok && !slices.Contains(all, service) {
+		all = append(all, secretObject(want.SecretExpectation))
+		if service, ok := serviceObject(want.SecretExpectation); ok && !slices.Contains(all, service) {
 			all = append(all, service)
+		}
+		if want.Bundle != nil && !slices.Contains(all, bundleObject(*want.Bundle)) {
+			all = append(all, bundleObject(*want.Bundle))
 		}
 	}
 	for _, installed := range subject.Guard {
@@ -113,9 +122,12 @@ func look(subject Subject, states map[follow.Object]follow.State, now time.Time)
 	digest.Sum(l.Contents[:0])
 
 	for _, want := range subject.Secrets {
-		l.secret(want)
+		if want.Bundle != nil {
+			want.Roots = l.bundle(*want.Bundle)
+		}
+		l.secret(want.SecretExpectation)
+		l.service(want.SecretExpectation)
 	}
-	l.services(subject.Secrets)
 	l.operator()
 	for _, installed := range subject.Guard {
 		l.guard(installed.Object, guardObject(installed))
@@ -195,23 +207,38 @@ func (l *looking) secret(want check.SecretExpectation) {
 	l.about[finding.ID{Location: certificate.At}] = s.Reference(o)
 }
 
-// services: whether service-ca can still renew.
-func (l *looking) services(wants []check.SecretExpectation) {
-	seen := map[follow.Object]bool{}
-	for _, want := range wants {
-		o, has := serviceObject(want)
-		if !has || seen[o] {
-			continue
-		}
-		seen[o] = true
-		s, ok := l.of(o)
-		if !ok || s.Live == nil {
-			continue // without it the garbage collector takes the Secret, which is told
-		}
-		l.found(fromStored, o, check.ServiceFindings(check.Service{
-			Namespace: o.Namespace, Name: o.Name, Annotations: s.Live.GetAnnotations(),
-		}, l.At)...)
+// bundle is what is in a CA bundle; nil where that is not known, and then no
+// certificate is held against it. Two Secrets may share one, and what is found
+// twice is one finding.
+func (l *looking) bundle(b Bundle) []*x509.Certificate {
+	o := bundleObject(b)
+	s, ok := l.of(o)
+	if !ok {
+		return nil
 	}
+	judged := check.Bundle{At: finding.Location(string(o.At()) + " " + b.Key)}
+	var roots []*x509.Certificate
+	configMap, err := decode[corev1.ConfigMap](s)
+	if judged.Missing = err != nil || configMap == nil; !judged.Missing {
+		roots, judged.Err = pki.ParseBundle([]byte(configMap.Data[b.Key]))
+	}
+	l.found(fromStored, o, check.BundleFindings(judged, l.At)...)
+	return roots
+}
+
+// service: whether service-ca can still renew.
+func (l *looking) service(want check.SecretExpectation) {
+	o, has := serviceObject(want)
+	if !has {
+		return
+	}
+	s, ok := l.of(o)
+	if !ok || s.Live == nil {
+		return // without it the garbage collector takes the Secret, which is told
+	}
+	l.found(fromStored, o, check.ServiceFindings(check.Service{
+		Namespace: o.Namespace, Name: o.Name, Annotations: s.Live.GetAnnotations(),
+	}, l.At)...)
 }
 
 // operator: the configuration that OpenShift's operator writes, and what people

@@ -33,15 +33,15 @@ func subject() Subject {
 		"spec": map[string]any{"failurePolicy": "Fail"},
 	}}
 	return Subject{
-		Secrets: []check.SecretExpectation{
-			{
+		Secrets: []Secret{
+			{SecretExpectation: check.SecretExpectation{
 				Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth, DNSNames: []string{"api.openshift-apiserver.svc"},
 				ManagedBy: check.ManagedByServiceCA, Service: "api", ExpiringFraction: check.DefaultExpiringFraction,
-			},
-			{
+			}},
+			{SecretExpectation: check.SecretExpectation{
 				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: x509.ExtKeyUsageClientAuth,
 				ManagedBy: check.ManagedByCertRotation, ExpiringFraction: check.DefaultExpiringFraction,
-			},
+			}},
 		},
 		Guard: []*unstructured.Unstructured{installed}, GuardPatience: time.Minute,
 	}

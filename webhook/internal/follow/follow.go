@@ -97,11 +97,25 @@ type Follower struct {
 // Start follows an object until the context ends. changed gets a value after the
 // state has changed; it should have room for one.
 func Start(ctx context.Context, client dynamic.Interface, o Object, changed chan<- struct{}) *Follower {
+	f := newFollower(client, o, changed)
+	go f.run(ctx)
+	return f
+}
+
+// Look looks at an object once.
+func Look(ctx context.Context, client dynamic.Interface, o Object) State {
+	f := newFollower(client, o, make(chan struct{}, 1))
+	if _, err := f.list(ctx); err != nil {
+		f.failed(err)
+	}
+	return f.State()
+}
+
+func newFollower(client dynamic.Interface, o Object, changed chan<- struct{}) *Follower {
 	f := &Follower{object: o, api: client.Resource(o.Resource), changed: changed}
 	if o.Namespace != "" {
 		f.api = client.Resource(o.Resource).Namespace(o.Namespace)
 	}
-	go f.run(ctx)
 	return f
 }
 
@@ -122,6 +136,16 @@ func (f *Follower) set(s State) {
 	}
 }
 
+// failed notes why the object could not be looked at. A list of objects is not
+// found only where there is no such API.
+func (f *Follower) failed(err error) {
+	s := f.State()
+	if s.Err = err; apierrors.IsNotFound(err) {
+		s = State{Known: true, NoAPI: true}
+	}
+	f.set(s)
+}
+
 // run lists and watches until the context ends.
 func (f *Follower) run(ctx context.Context) {
 	pause := firstRetry
@@ -132,11 +156,7 @@ func (f *Follower) run(ctx context.Context) {
 			err = f.watch(ctx, version)
 		}
 		if err != nil && ctx.Err() == nil {
-			s := f.State()
-			if s.Err = err; apierrors.IsNotFound(err) {
-				s = State{Known: true, NoAPI: true}
-			}
-			f.set(s)
+			f.failed(err)
 		}
 		select {
 		case <-ctx.Done():

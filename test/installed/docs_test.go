@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package installed_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+)
+
+// TestDocs runs the commands in the documentation, page by page, as a reader
+// would: with oc and helm, at the root of the repository. It plays what OpenShift
+// has besides: service-ca, the kubelet client's Secret, the configuration.
+func TestDocs(t *testing.T) {
+	if shared.rig == nil {
+		t.Skip("the commands in the documentation are run on the cluster of the tests alone")
+	}
+	must(t, shared.kubectl(t.Context(), "delete", "namespace", release, "--ignore-not-found", "--wait"))
+	storeSecret(t)
+	likeOpenShift(t)
+	layOut(t)
+	playServiceCA(t)
+	t.Cleanup(func() {
+		shared.helm(context.WithoutCancel(t.Context()), "uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
+	})
+
+	root, err := filepath.Abs(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := t.TempDir()
+	name, tag, _ := strings.Cut(shared.image, ":")
+	if at := strings.LastIndex(shared.image, ":"); at > 0 {
+		name, tag = shared.image[:at], shared.image[at+1:]
+	}
+	for program, script := range map[string]string{
+		"oc": fmt.Sprintf("exec %q \"$@\"\n", shared.rig.Kubectl),
+		// The image is on the node already, by another name than the chart's.
+		"helm": fmt.Sprintf("case $1 in install | upgrade) set -- \"$@\" --set image.repository=%s,image.tag=%s,image.pullPolicy=Never ;; esac\nexec %q \"$@\"\n",
+			name, tag, filepath.Join(root, ".tools", "helm")),
+		"webhook": fmt.Sprintf("exec %q \"$@\"\n", filepath.Join(root, "bin", "webhook")),
+	} {
+		if err := os.WriteFile(filepath.Join(programs, program), []byte("#!/bin/bash\n"+script), 0o755); err != nil { //nolint:gosec // it is run
+			t.Fatal(err)
+		}
+	}
+	ran := 0
+	for _, page := range docs.Pages() {
+		blocks, err := docs.Blocks(repository, page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range blocks {
+			ran++
+			ok := t.Run(fmt.Sprintf("%s line %d %s", page, block.Line, block.Section), func(t *testing.T) {
+				command := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", block.Script)
+				command.Dir = workspace(t, root)
+				command.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "KUBECONFIG="+shared.rig.Kubeconfig)
+				out, err := command.CombinedOutput()
+				t.Logf("%s\n%s", block.Script, out)
+				if err != nil {
+					t.Fatal(err)
+				}
+			})
+			if !ok && page == "install.md" {
+				t.Fatal("without it nothing else works")
+			}
+			if block.Section == "OpenShift" {
+				refusing(t)
+			}
+		}
+	}
+	if ran < len(docs.Pages()) {
+		t.Errorf("only %d blocks were found", ran)
+	}
+}
+
+// workspace is a folder in which a reader's files may be written, with the chart
+// where the repository has it.
+func workspace(t *testing.T, root string) string {
+	t.Helper()
+	folder := t.TempDir()
+	if err := os.Symlink(filepath.Join(root, "charts"), filepath.Join(folder, "charts")); err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+// likeOpenShift makes what else the documentation looks at.
+func likeOpenShift(t *testing.T) {
+	t.Helper()
+	now := time.Now()
+	pair := shared.rig.ServiceCA.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
+	secret := openshift.KubeletClient(pair.Certificate, pair.Key)
+	if _, err := shared.client.CoreV1().Secrets(secret.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	config := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-kube-apiserver", Name: "config"},
+		Data: map[string]string{"config.yaml": `{"apiServerArguments":{"kubelet-certificate-authority":["/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"],` +
+			`"kubelet-client-certificate":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt"],"kubelet-client-key":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.key"]},` +
+			`"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`},
+	}
+	if _, err := shared.client.CoreV1().ConfigMaps(config.Namespace).Create(t.Context(), config, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+}
+
+// playServiceCA has a deleted Secret made anew, as service-ca does.
+func playServiceCA(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	serviceCA := as(t, openshift.ServiceCA)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(lookEvery):
+			}
+			if _, err := shared.client.CoreV1().Secrets(shared.secret.namespace).Get(ctx, shared.secret.name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+				continue
+			}
+			service, err := shared.client.CoreV1().Services(shared.secret.namespace).Get(ctx, "api", metav1.GetOptions{})
+			if err != nil {
+				continue
+			}
+			now := time.Now()
+			pair := shared.rig.ServiceCA.Issue(shared.secret.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+			_, _ = serviceCA.CoreV1().Secrets(shared.secret.namespace).Create(ctx, openshift.ServingCert(service.UID, pair.Certificate, pair.Key), metav1.CreateOptions{})
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+}

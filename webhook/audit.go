@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+)
+
+// The chart's files: where its Deployment mounts the service CA, the ConfigMap
+// from which it does, and the keys of its own ConfigMap.
+const (
+	serviceCAFile                    = "/etc/service-ca/service-ca.crt"
+	serviceCAConfigMap, serviceCAKey = "openshift-service-ca.crt", "service-ca.crt"
+	configKey, guardKey              = "config.yaml", "guard.yaml"
+)
+
+// auditTime bounds one look: all objects are asked for at the same time, twice if
+// something is found, with a few seconds in between.
+const auditTime, minAuditTime, maxAuditTime = 30 * time.Second, 5 * time.Second, 10 * time.Minute
+
+// auditOptions are what the command line of webhook audit says.
+type auditOptions struct {
+	kubeconfig, config, guard, installed, cluster string
+	time                                          time.Duration
+	output                                        evidence.Format
+}
+
+// parseAuditOptions reads the flags. Its error is one line for people.
+func parseAuditOptions(args []string, getenv func(string) string, stderr io.Writer) (auditOptions, error) {
+	o := auditOptions{output: evidence.Table}
+	var once bool
+	flags := flag.NewFlagSet("webhook audit", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the caller prints the error, once
+	flags.BoolVar(&once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify); must be set: without audit, the webhook does it all the time")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", getenv("KUBECONFIG"), "`file` to reach the API server by (default: $KUBECONFIG, then that of the Pod)")
+	flags.StringVar(&o.installed, "installed", "", "`namespace/name` of the chart's ConfigMap in the cluster, to take both of the next files from")
+	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
+	flags.StringVar(&o.guard, "guard", "", "`file` with what registers the guard as it was installed, to compare (default: it is not looked at)")
+	flags.StringVar(&o.cluster, "cluster-name", "", "`name` of the cluster in the report (default: its API server's address)")
+	flags.DurationVar(&o.time, "timeout", auditTime, "give up after this `time`")
+	flags.TextVar(&o.output, "o", evidence.Table, "`format` of the report: table, json, junit or sarif")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		_, _ = fmt.Fprint(stderr, "webhook audit --once looks at what is stored, and prints what it found.\n\nFlags:\n")
+		flags.SetOutput(stderr)
+		flags.PrintDefaults()
+		return o, err
+	case err != nil:
+		return o, err
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
+	case !once:
+		return o, errors.New("webhook audit needs --once")
+	case o.installed != "" && (o.config != "" || o.guard != ""):
+		return o, errors.New("--installed takes the place of --config and --guard: leave them out")
+	case o.installed != "" && strings.Count(o.installed, "/") != 1:
+		return o, fmt.Errorf("--installed %q is no namespace/name", o.installed)
+	case o.time < minAuditTime || o.time > maxAuditTime:
+		return o, fmt.Errorf("--timeout %s is not between %s and %s", o.time, minAuditTime, maxAuditTime)
+	}
+	return o, nil
+}
+
+// runAudit is webhook audit: one look at what is stored, for an administrator's
+// own machine or a CronJob. It changes nothing in the cluster.
+func runAudit(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	usage := func(err error) int {
+		_, _ = fmt.Fprintf(stderr, "webhook audit: %v\nRun webhook audit --help for the flags.\n", err)
+		return exitUsage
+	}
+	options, err := parseAuditOptions(args, getenv, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return usage(err)
+	}
+	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-audit/"+version.String())
+	switch {
+	case errors.Is(err, report.ErrNoAPIServer):
+		return usage(errors.New("no API server is known: set --kubeconfig or KUBECONFIG"))
+	case err != nil:
+		return usage(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, options.time)
+	defer cancel()
+	document, err := auditOnce(ctx, client, options)
+	if err == nil {
+		err = evidence.Write(stdout, options.output.On(stdout, getenv), document)
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "webhook audit: %v\n", err)
+		return evidence.ExitFailed
+	}
+	return document.ExitCode()
+}
+
+// auditOnce is the look, as a document.
+func auditOnce(ctx context.Context, client *rest.Config, options auditOptions) (evidence.Document, error) {
+	loaded, err := options.load(ctx, client)
+	if err != nil {
+		return evidence.Document{}, err
+	}
+	objects, err := dynamic.NewForConfig(client)
+	if err != nil {
+		return evidence.Document{}, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	result, err := audit.Once(ctx, objects, loaded.subject(0), time.Now)
+	if err != nil {
+		return evidence.Document{}, fmt.Errorf("look at what is stored: %w", err)
+	}
+	document := evidence.Document{
+		At: result.At, Generator: "kubelet-https-guard/webhook", Version: version.String(),
+		Kind: "Cluster", Name: options.cluster, FoundBy: options.foundBy(),
+		Checked: result.Checked, Findings: result.Findings,
+	}
+	if document.Name == "" {
+		document.Name = client.Host
+	}
+	for _, e := range result.Examined {
+		document.Examined = append(document.Examined, evidence.Examined{Role: e.Role, Location: e.Location})
+	}
+	for _, c := range result.Certificates {
+		document.Certificates = append(document.Certificates, evidence.Certificate{Role: c.Role, Location: c.At, X509: c.Leaf})
+	}
+	return document, nil
+}
+
+// foundBy says in words where it stands what is to be looked at.
+func (o auditOptions) foundBy() string {
+	switch {
+	case o.installed != "":
+		return "ConfigMap " + o.installed
+	case o.config != "":
+		return "configuration " + o.config
+	}
+	return "what OpenShift has"
+}
+
+// load reads the configuration: out of files, or out of the cluster.
+func (o auditOptions) load(ctx context.Context, client *rest.Config) (config, error) {
+	if o.installed == "" {
+		return loadConfig(o.config, o.guard)
+	}
+	core, err := coreclient.NewForConfig(client)
+	if err != nil {
+		return config{}, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	namespace, name, _ := strings.Cut(o.installed, "/")
+	configMap, err := core.ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return config{}, fmt.Errorf("read the chart's ConfigMap %s: %w", o.installed, err)
+	}
+	loaded, err := installedConfig(configMap)
+	if err != nil {
+		return config{}, fmt.Errorf("ConfigMap %s: %w", o.installed, err)
+	}
+	return loaded, nil
+}
+
+// installedConfig is the configuration in the chart's ConfigMap. What its Pods
+// have mounted is read from where it is mounted from.
+func installedConfig(configMap *corev1.ConfigMap) (config, error) {
+	file, err := parseConfig([]byte(configMap.Data[configKey]))
+	if err != nil {
+		return config{}, fmt.Errorf("its %s: %w", configKey, err)
+	}
+	for i, s := range file.ProtectedSecrets {
+		if s.CABundleFile == serviceCAFile {
+			file.ProtectedSecrets[i].CABundleFile = ""
+			file.ProtectedSecrets[i].CABundleConfigMap = &bundleRef{Namespace: configMap.Namespace, Name: serviceCAConfigMap, Key: serviceCAKey}
+		}
+	}
+	loaded, err := file.validated()
+	if err != nil {
+		return config{}, fmt.Errorf("its %s: %w", configKey, err)
+	}
+	if loaded.guard, err = parseGuard([]byte(configMap.Data[guardKey])); err != nil {
+		return config{}, fmt.Errorf("its %s: %w", guardKey, err)
+	}
+	return loaded, nil
+}
