@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			return evidence.ExitFailed
 		}
 		d := document(snapshot, config)
-		if err := evidence.Write(stdout, config.output.On(stdout, getenv), d); err != nil {
+		if err := evidence.Write(stdout, config.output.Coloured(report.Colours(stdout, getenv)), d); err != nil {
 			log.Error("Report not written", "err", err)
 			return evidence.ExitFailed
 		}

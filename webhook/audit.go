@@ -103,7 +103,7 @@ func runAudit(ctx context.Context, args []string, getenv func(string) string, st
 	defer cancel()
 	document, err := auditOnce(ctx, client, options)
 	if err == nil {
-		err = evidence.Write(stdout, options.output.On(stdout, getenv), document)
+		err = evidence.Write(stdout, options.output.Coloured(report.Colours(stdout, getenv)), document)
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "webhook audit: %v\n", err)

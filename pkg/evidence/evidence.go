@@ -15,8 +15,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
@@ -35,7 +33,7 @@ const (
 	JUnit
 	// SARIF is version 2.1.0 of the OASIS standard.
 	SARIF
-	// ColouredTable is [Table] with colours. No flag names it: see [Format.On].
+	// ColouredTable is [Table] with colours. No flag names it: see [Format.Coloured].
 	ColouredTable
 )
 
@@ -59,14 +57,13 @@ func (f Format) MarshalText() ([]byte, error) {
 	return []byte(formats[f].name), nil
 }
 
-// On is the format in which to write to out: on a terminal a table has colours,
-// unless NO_COLOR is set (no-color.org) or the terminal is a dumb one.
-func (f Format) On(out io.Writer, getenv func(string) string) Format {
-	file, isFile := out.(interface{ Fd() uintptr })
-	if f != Table || !isFile || getenv("NO_COLOR") != "" || getenv("TERM") == "dumb" || !term.IsTerminal(int(file.Fd())) {
-		return f
+// Coloured is the format for who may be shown colours, or not: only a table has
+// any.
+func (f Format) Coloured(yes bool) Format {
+	if f == Table && yes {
+		return ColouredTable
 	}
-	return ColouredTable
+	return f
 }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].

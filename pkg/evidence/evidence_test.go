@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"fmt"
-	"io"
 	"math/big"
 	"os"
 	"os/exec"
@@ -19,7 +17,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"golang.org/x/sys/unix"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -312,58 +309,15 @@ looked at                   2026-`
 	}
 }
 
-// TestColours: on a terminal only, and only where they are wanted.
-func TestColours(t *testing.T) {
-	master, slave := terminal(t)
-	defer func() { _, _ = master.Close(), slave.Close() }()
-	cases := map[string]struct {
-		out         io.Writer
-		format      evidence.Format
-		environment map[string]string
-		want        evidence.Format
-	}{
-		"a terminal":                 {slave, evidence.Table, nil, evidence.ColouredTable},
-		"a terminal, other format":   {slave, evidence.JSON, nil, evidence.JSON},
-		"a terminal, NO_COLOR":       {slave, evidence.Table, map[string]string{"NO_COLOR": "1"}, evidence.Table},
-		"a terminal, NO_COLOR empty": {slave, evidence.Table, map[string]string{"NO_COLOR": ""}, evidence.ColouredTable},
-		"a dumb terminal":            {slave, evidence.Table, map[string]string{"TERM": "dumb"}, evidence.Table},
-		"no file":                    {&bytes.Buffer{}, evidence.Table, nil, evidence.Table},
+func TestColoured(t *testing.T) {
+	for format, want := range map[evidence.Format]evidence.Format{evidence.Table: evidence.ColouredTable, evidence.JSON: evidence.JSON, evidence.SARIF: evidence.SARIF} {
+		if got := format.Coloured(true); got != want {
+			t.Errorf("%s with colours: got %d, want %d", formatName(t, format), got, want)
+		}
+		if got := format.Coloured(false); got != format {
+			t.Errorf("%s without: got %d", formatName(t, format), got)
+		}
 	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := c.format.On(c.out, func(name string) string { return c.environment[name] }); got != c.want {
-				t.Errorf("got %d, want %d", got, c.want)
-			}
-		})
-	}
-	file, err := os.Create(t.TempDir() + "/report")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = file.Close() }()
-	if got := evidence.Table.On(file, func(string) string { return "" }); got != evidence.Table {
-		t.Errorf("a file gets format %d", got)
-	}
-}
-
-// terminal is a pseudo-terminal (pty(7)).
-func terminal(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	return master, slave
 }
 
 func TestFormat(t *testing.T) {

@@ -53,7 +53,7 @@ func TestDocs(t *testing.T) {
 			name, tag, filepath.Join(root, ".tools", "helm")),
 		"webhook": fmt.Sprintf("exec %q \"$@\"\n", filepath.Join(root, "bin", "webhook")),
 	} {
-		if err := os.WriteFile(filepath.Join(programs, program), []byte("#!/bin/bash\n"+script), 0o755); err != nil { //nolint:gosec // it is run
+		if err := os.WriteFile(filepath.Join(programs, program), []byte("#!/bin/bash\n"+script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

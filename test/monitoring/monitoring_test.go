@@ -220,7 +220,7 @@ scrape_configs:
 	}
 	at := fmt.Sprintf("127.0.0.1:%d", port)
 	var log bytes.Buffer
-	command := exec.Command(program, "--config.file="+filepath.Join(directory, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(directory, "data"), "--web.listen-address="+at)
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), program, "--config.file="+filepath.Join(directory, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(directory, "data"), "--web.listen-address="+at)
 	command.Stdout, command.Stderr = &log, &log
 	if err := command.Start(); err != nil {
 		t.Fatal(err)

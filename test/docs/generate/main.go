@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,26 +18,26 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(context.Background()); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	bin, err := os.MkdirTemp("", "docs")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(bin) }()
-	if out, err := exec.Command("go", "build", "-o", bin, "./webhook", "./nodeagent").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./webhook", "./nodeagent").CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	for name, command := range map[string][]string{
 		"flags of webhook": {"webhook"}, "flags of webhook audit": {"webhook", "audit"}, "flags of nodeagent": {"nodeagent"},
 	} {
 		var help bytes.Buffer
-		program := exec.Command(filepath.Join(bin, command[0]), append(command[1:], "--help")...)
+		program := exec.CommandContext(ctx, filepath.Join(bin, command[0]), append(command[1:], "--help")...)
 		program.Stderr = &help
 		program.Env = []string{} // defaults come from the environment
 		if err := program.Run(); err != nil {

@@ -330,7 +330,10 @@ func decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns
 	defer bodies.Release(size)
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // a server's connections have deadlines
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	// At once as large as it is said to be, which counts as taken. A Buffer wants
+	// some room at its end to see that there is no more.
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), maxBody)+bytes.MinRead))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit))
 	}
@@ -343,7 +346,7 @@ func decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns
 		return nil
 	}
 	defer turns.Release(1)
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body = io.NopCloser(body)
 	result := &answer{header: http.Header{}, status: http.StatusOK}
 	handler.ServeHTTP(result, r)
 	return result

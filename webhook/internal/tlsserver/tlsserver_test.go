@@ -48,6 +48,8 @@ type running struct {
 	log     *bytes.Buffer
 	// profile may be changed; at first there is none.
 	profile *atomic.Pointer[Profile]
+	// cleanup is that of the test.
+	cleanup func(func())
 }
 
 func start(t *testing.T, ca *pkitest.CA, linger time.Duration, handler http.HandlerFunc) running {
@@ -60,7 +62,7 @@ func startWith(t *testing.T, ca *pkitest.CA, options Options) running {
 	t.Helper()
 	options.Directory = t.TempDir()
 	write(t, options.Directory, serving(ca, time.Now().AddDate(0, 0, 30)))
-	r := running{roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer), profile: new(atomic.Pointer[Profile])}
+	r := running{cleanup: t.Cleanup, roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer), profile: new(atomic.Pointer[Profile])}
 	r.roots.AddCert(ca.Certificate)
 	r.profile.Store(new(Profile))
 	options.Profile = func() Profile { return *r.profile.Load() }
@@ -102,10 +104,13 @@ func await(t *testing.T, s *Server, ready bool) {
 	}
 }
 
+// client is one of its own, whose connections end with the test.
 func (r running) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{
+	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 	}}
+	r.cleanup(client.CloseIdleConnections)
+	return client
 }
 
 // post sends a body and returns the answer's code.
