@@ -14,6 +14,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/usage"
 )
 
 // errNoNode: Events are about a Node.
@@ -58,14 +59,12 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	flags.StringVar(&c.logFormat, "log-format", "json", "`format` of the log: json or text")
 	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
 	flags.BoolVar(&c.once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify)")
-	flags.TextVar(&c.output, "o", evidence.Table, "`format` of what --once prints: table, json, junit or sarif")
+	flags.TextVar(&c.output, "o", evidence.Table, "`format` of what --once prints: table, json, junit, sarif or openreports")
 	flags.BoolVar(&c.version, "version", false, "print the version")
 
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprint(stderr, "nodeagent watches the kubelet client certificate of a control-plane node.\n\nFlags:\n")
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
+		usage.Print(stderr, "nodeagent watches the kubelet client certificate of a control-plane node.", flags, groups()...)
 		return config{}, errHelp
 	case err != nil:
 		return config{}, err
@@ -79,6 +78,17 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 		}
 	}
 	return c, c.validate()
+}
+
+// groups are the flags as --help shows them.
+func groups() []usage.Group {
+	return []usage.Group{
+		{Title: "What it looks at", Flags: []string{"root", "kubelet-client-dir", "kubelet-ca", "kubelet-address", "expiring-fraction"}},
+		{Title: "When", Flags: []string{"resync", "settle"}},
+		{Title: "Whom it tells", Flags: []string{"node-name", "kubeconfig", "metrics-bind-address", "log-format", "log-level"}},
+		{Title: "Once, for evidence", Flags: []string{"once", "o"}},
+		{Title: "Other", Flags: []string{"version"}},
+	}
 }
 
 func (c config) validate() error {

@@ -244,7 +244,7 @@ func TestUsage(t *testing.T) {
 		"relative CA":        {[]string{"--kubelet-ca", "ca.crt"}, `--kubelet-ca "ca.crt" is not an absolute path of the host`},
 		"log format":         {[]string{"--log-format", "xml"}, `--log-format: log format "xml" is neither json nor text`},
 		"log level":          {[]string{"--log-level", "loud"}, `invalid value "loud" for flag -log-level: slog: level string "loud": unknown name`},
-		"format":             {[]string{"-o", "yaml"}, `invalid value "yaml" for flag -o: "yaml" is not table, json, junit or sarif`},
+		"format":             {[]string{"-o", "yaml"}, `invalid value "yaml" for flag -o: "yaml" is not table, json, junit, sarif or openreports`},
 		"no root":            {[]string{"--root", ""}, "--root is empty"},
 		"root not there":     {[]string{"--root", "/does/not/exist"}, "--root: look at the host's root: stat /does/not/exist: no such file or directory"},
 		"root a file":        {[]string{"--root", "main.go"}, "--root: the host's root main.go is not a directory"},
@@ -266,6 +266,9 @@ func TestHelpAndVersion(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), args, noEnvironment, &stdout, &stderr); code != 0 || stdout.Len()+stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, said %q", args, code, stdout.String()+stderr.String())
+		}
+		if strings.Contains(stderr.String(), "\nOthers:\n") {
+			t.Errorf("%v: a flag is in no group:\n%s", args, &stderr)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/usage"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
@@ -50,17 +51,17 @@ func parseAuditOptions(args []string, getenv func(string) string, stderr io.Writ
 	flags.SetOutput(io.Discard) // the caller prints the error, once
 	flags.BoolVar(&once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify); must be set: without audit, the webhook does it all the time")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", getenv("KUBECONFIG"), "`file` to reach the API server by (default: $KUBECONFIG, then that of the Pod)")
-	flags.StringVar(&o.installed, "installed", "", "`namespace/name` of the chart's ConfigMap in the cluster, to take both of the next files from")
+	flags.StringVar(&o.installed, "installed", "", "`namespace/name` of the chart's ConfigMap in the cluster, to take what --config and --guard say from")
 	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
 	flags.StringVar(&o.guard, "guard", "", "`file` with what registers the guard as it was installed, to compare (default: it is not looked at)")
 	flags.StringVar(&o.cluster, "cluster-name", "", "`name` of the cluster in the report (default: its API server's address)")
 	flags.DurationVar(&o.time, "timeout", auditTime, "give up after this `time`")
-	flags.TextVar(&o.output, "o", evidence.Table, "`format` of the report: table, json, junit or sarif")
+	flags.TextVar(&o.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprint(stderr, "webhook audit --once looks at what is stored, and prints what it found.\n\nFlags:\n")
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
+		usage.Print(stderr, "webhook audit --once looks at what is stored, prints what it found, and ends.", flags,
+			usage.Group{Title: "What it looks at", Flags: []string{"kubeconfig", "installed", "config", "guard"}},
+			usage.Group{Title: "What it prints", Flags: []string{"once", "o", "cluster-name", "timeout"}})
 		return o, err
 	case err != nil:
 		return o, err
@@ -97,7 +98,7 @@ func runAudit(ctx context.Context, args []string, getenv func(string) string, st
 	case errors.Is(err, report.ErrNoAPIServer):
 		return usage(errors.New("no API server is known: set --kubeconfig or KUBECONFIG"))
 	case err != nil:
-		return usage(err)
+		return usage(fmt.Errorf("--kubeconfig: %w", err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, options.time)
 	defer cancel()

@@ -28,6 +28,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/usage"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
@@ -96,9 +97,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprint(stderr, "webhook refuses changes that would weaken the protected objects, and audits what is stored.\n\nFlags:\n")
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
+		usage.Print(stderr, "webhook refuses changes that would weaken the protected objects, and audits what is stored.\nTo look at what is stored once, for evidence: webhook audit --help.", flags, groups()...)
 		return options{}, err
 	case err != nil:
 		return options{}, err
@@ -142,6 +141,19 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		return options{}, fmt.Errorf("--guard-patience %s is less than nothing", o.guardPatience)
 	}
 	return o, nil
+}
+
+// groups are the flags as --help shows them.
+func groups() []usage.Group {
+	return []usage.Group{
+		{Title: "What it protects", Flags: []string{"config"}},
+		{Title: "How it is reached", Flags: []string{"bind-address", "tls-min-version", "client-ca", "client-names", "shutdown-delay"}},
+		{Title: "Its certificate", Flags: []string{"cert-dir", "self-managed-cert", "serving-names", "webhook-configuration"}},
+		{Title: "When it is asked", Flags: []string{"activate", "deployment"}},
+		{Title: "The audit", Flags: []string{"audit", "guard", "guard-patience", "namespace", "lease"}},
+		{Title: "Whom it tells", Flags: []string{"kubeconfig", "health-bind-address", "log-format", "log-level"}},
+		{Title: "Instead of serving", Flags: []string{"prove", "prove-patience", "version"}},
+	}
 }
 
 // fileConfig is the configuration file.

@@ -50,10 +50,13 @@ func TestUsage(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"--version"}} {
+	for _, args := range [][]string{{"--help"}, {"audit", "--help"}, {"--version"}} {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), args, noEnvironment, &stdout, &stderr); code != 0 || stdout.Len()+stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, said %q", args, code, stdout.String()+stderr.String())
+		}
+		if strings.Contains(stderr.String(), "\nOthers:\n") {
+			t.Errorf("%v: a flag is in no group:\n%s", args, &stderr)
 		}
 	}
 }

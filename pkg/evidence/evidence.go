@@ -33,6 +33,8 @@ const (
 	JUnit
 	// SARIF is version 2.1.0 of the OASIS standard.
 	SARIF
+	// OpenReports is a ClusterReport of openreports.io/v1alpha1, to be applied.
+	OpenReports
 	// ColouredTable is [Table] with colours. No flag names it: see [Format.Coloured].
 	ColouredTable
 )
@@ -45,6 +47,8 @@ var formats = []struct {
 	JSON:  {"json", writeJSON},
 	JUnit: {"junit", writeJUnit},
 	SARIF: {"sarif", writeSARIF},
+
+	OpenReports: {"openreports", writeOpenReport},
 
 	ColouredTable: {"", writeColouredTable},
 }
@@ -74,7 +78,7 @@ func (f *Format) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not table, json, junit or sarif", text)
+	return fmt.Errorf("%q is not table, json, junit, sarif or openreports", text)
 }
 
 // Exit codes of programs that look once. They are a contract.

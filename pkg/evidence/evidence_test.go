@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -320,8 +321,36 @@ func TestColoured(t *testing.T) {
 	}
 }
 
+// TestOpenReports: one result for each finding and for each reason that was not
+// found, counted rightly, in an object with a name that the API takes. (That the
+// API takes all of it is tried in test/e2e.)
+func TestOpenReports(t *testing.T) {
+	type result struct{ Rule, Result string }
+	want := map[string][]any{
+		"compliant": {"kubelet-https-guard-node-master-0", "4 0 0 0", []result{{"CertificateExpired", "pass"}, {"KeyMissing", "pass"}, {"Unreadable", "pass"}, {"WeakKey", "pass"}}},
+		"not compliant": {"kubelet-https-guard-node-master-0", "2 2 0 1", []result{
+			{"CertificateExpired", "fail"}, {"CertificateExpired", "fail"}, {"KeyMissing", "pass"}, {"Unreadable", "error"}, {"WeakKey", "pass"},
+		}},
+		"could not verify": {"kubelet-https-guard-node-master-0", "2 0 1 1", []result{{"CertificateExpired", "pass"}, {"KeyMissing", "pass"}, {"Unreadable", "error"}, {"WeakKey", "warn"}}},
+		"nothing known":    {"kubelet-https-guard-node", "0 0 0 0", []result{}},
+		"strange texts":    {"kubelet-https-guard-node-a--0-b", "3 1 0 0", []result{{"CertificateExpired", "pass"}, {"KeyMissing", "fail"}, {"Unreadable", "pass"}, {"WeakKey", "pass"}}},
+	}
+	for name, want := range want {
+		var report struct {
+			Metadata struct{ Name string }
+			Summary  struct{ Pass, Fail, Warn, Error int }
+			Results  []result
+		}
+		decode(t, json.Unmarshal, write(t, evidence.OpenReports, documents()[name]), &report)
+		s := report.Summary
+		if d := cmp.Diff(want, []any{report.Metadata.Name, fmt.Sprint(s.Pass, s.Fail, s.Warn, s.Error), report.Results}); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}
+
 func TestFormat(t *testing.T) {
-	for _, name := range []string{"table", "json", "junit", "sarif"} {
+	for _, name := range []string{"table", "json", "junit", "sarif", "openreports"} {
 		var format evidence.Format
 		if err := format.UnmarshalText([]byte(name)); err != nil {
 			t.Error(err)
@@ -344,7 +373,7 @@ func (full) Write([]byte) (int, error) { return 0, errFull }
 
 // TestFull: a report that could not be written is no report.
 func TestFull(t *testing.T) {
-	for _, format := range []evidence.Format{evidence.Table, evidence.JSON, evidence.JUnit, evidence.SARIF} {
+	for _, format := range []evidence.Format{evidence.Table, evidence.JSON, evidence.JUnit, evidence.SARIF, evidence.OpenReports} {
 		if err := evidence.Write(full{}, format, documents()["compliant"]); !errors.Is(err, errFull) {
 			t.Errorf("%s: got %v", formatName(t, format), err)
 		}

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -100,6 +101,23 @@ func TestAuditOnce(t *testing.T) {
 		d := verdict(0, "Compliant", "", "--cluster-name", "production")
 		if d.Subject.Name != "production" || slices.ContainsFunc(d.Checked, func(c struct{ Reason, Location string }) bool { return c.Reason == "GuardMissing" }) {
 			t.Errorf("it is about %v, checked %v", d.Subject, d.Checked)
+		}
+	})
+	t.Run("as an OpenReports object", func(t *testing.T) {
+		const crd = "testdata/openreports.io_clusterreports.yaml"
+		for _, args := range [][]string{{"apply", "-f", crd}, {"wait", "--for=condition=Established", "-f", crd}} {
+			if r := shared.rig.KubectlCommand(t.Context(), args...); r.Code != 0 {
+				t.Fatal(r.Output)
+			}
+		}
+		t.Cleanup(func() { shared.rig.KubectlCommand(context.WithoutCancel(t.Context()), "delete", "-f", crd) })
+		report := shared.rig.AuditOnce(t.Context(), append([]string{"--kubeconfig", shared.rig.Kubeconfig, "--cluster-name", "Production 1", "-o", "openreports"}, files...)...)
+		await(t, "the API takes the report", func() bool { // it may know the kind a moment later
+			return shared.rig.KubectlInput(t.Context(), report.Output, "apply", "--validate=strict", "-f", "-").Code == 0
+		})
+		stored := shared.rig.KubectlCommand(t.Context(), "get", "clusterreports.openreports.io", "kubelet-https-guard-cluster-production-1", "-o", "jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='KeyMismatch')].result}")
+		if stored.Output != "0 Production 1 pass" {
+			t.Errorf("stored: %s", stored.Output)
 		}
 	})
 	t.Run("a violation", func(t *testing.T) {

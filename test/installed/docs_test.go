@@ -108,6 +108,11 @@ func likeOpenShift(t *testing.T) {
 	if _, err := shared.client.CoreV1().Secrets(secret.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
+	crd, err := os.ReadFile(openReports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, shared.kubectlInput(t.Context(), string(crd), "apply", "-f", "-"))
 	config := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-kube-apiserver", Name: "config"},
 		Data: map[string]string{"config.yaml": `{"apiServerArguments":{"kubelet-certificate-authority":["/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"],` +
@@ -118,6 +123,9 @@ func likeOpenShift(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// openReports is the kind that evidence may be applied as.
+const openReports = "../e2e/testdata/openreports.io_clusterreports.yaml"
 
 // playServiceCA has a deleted Secret made anew, as service-ca does.
 func playServiceCA(t *testing.T) {

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+)
+
+// TestAuditUsage: as TestUsage, of webhook audit.
+func TestAuditUsage(t *testing.T) {
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"not once":          {nil, "webhook audit needs --once"},
+		"an argument":       {[]string{"--once", "now"}, `argument "now": only flags are taken`},
+		"unknown flag":      {[]string{"--once", "--all"}, "flag provided but not defined: -all"},
+		"unknown format":    {[]string{"--once", "-o", "yaml"}, `invalid value "yaml" for flag -o: "yaml" is not table, json, junit, sarif or openreports`},
+		"two sources":       {[]string{"--once", "--installed", "a/b", "--config", "c"}, "--installed takes the place of --config and --guard: leave them out"},
+		"no name":           {[]string{"--once", "--installed", "a"}, `--installed "a" is no namespace/name`},
+		"too little time":   {[]string{"--once", "--timeout", "1s"}, "--timeout 1s is not between 5s and 10m0s"},
+		"nobody to ask":     {[]string{"--once"}, "no API server is known: set --kubeconfig or KUBECONFIG"},
+		"no such file":      {[]string{"--once", "--kubeconfig", "/does/not/exist"}, "--kubeconfig: stat /does/not/exist"},
+		"a name and a file": {[]string{"--once", "--installed", "a/b", "--guard", "g"}, "--installed takes the place of --config and --guard: leave them out"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := run(t.Context(), append([]string{"audit"}, c.args...), noEnvironment, &stdout, &stderr)
+			line, _, _ := strings.Cut(stderr.String(), "\n")
+			if code != exitUsage || !strings.Contains(line, "webhook audit: ") || !strings.Contains(line, c.want) {
+				t.Errorf("got exit code %d and %q, want %d and %q", code, line, exitUsage, c.want)
+			}
+		})
+	}
+}
+
+// TestInstalledConfig: the chart's ConfigMap says what to look at, wherever that is
+// done.
+func TestInstalledConfig(t *testing.T) {
+	const file = `apiVersion: kubelet-https-guard.io/v1alpha1
+kind: WebhookConfiguration
+protectedSecrets:
+- {namespace: a, name: serving, usage: serverAuth, caBundleFile: /etc/service-ca/service-ca.crt}
+- {namespace: a, name: client, usage: clientAuth, caBundleConfigMap: {namespace: b, name: ca, key: k}}
+- {namespace: a, name: plain, usage: clientAuth}
+`
+	const guard = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: g}\n"
+	configMap := func(config, guard string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "guard", Name: "c"}, Data: map[string]string{"config.yaml": config, "guard.yaml": guard}}
+	}
+	loaded, err := installedConfig(configMap(file, guard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := loaded.subject(0)
+	var bundles []*audit.Bundle
+	for _, s := range subject.Secrets {
+		bundles = append(bundles, s.Bundle)
+	}
+	want := []*audit.Bundle{{Namespace: "guard", Name: "openshift-service-ca.crt", Key: "service-ca.crt"}, {Namespace: "b", Name: "ca", Key: "k"}, nil}
+	if d := cmp.Diff(want, bundles); d != "" || len(subject.Guard) != 1 {
+		t.Errorf("guard %d, bundles (-want +got):\n%s", len(subject.Guard), d)
+	}
+	for name, bad := range map[string]*corev1.ConfigMap{
+		"config.yaml":             configMap("protected: []", guard),
+		"guard.yaml":              configMap(file, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"),
+		"protectedSecrets[0] a/b": configMap(strings.ReplaceAll(file, "name: serving, usage: serverAuth", "name: b, usage: none"), guard),
+	} {
+		if _, err := installedConfig(bad); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
