@@ -9,7 +9,7 @@ ARG GO_IMAGE=golang:1.26
 FROM --platform=$BUILDPLATFORM $GO_IMAGE AS build
 ARG TARGETOS=linux
 ARG TARGETARCH
-ARG GOPROXY=https://proxy.golang.org,direct
+ARG GOPROXY
 # A version of Go's FIPS 140-3 module, such as v1.0.0, makes the FIPS variant:
 # built with that module, and in FIPS mode unless GODEBUG says otherwise.
 ARG GOFIPS140=off
