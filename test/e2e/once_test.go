@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -104,7 +105,10 @@ func TestAuditOnce(t *testing.T) {
 		}
 	})
 	t.Run("as an OpenReports object", func(t *testing.T) {
-		const crd = "testdata/openreports.io_clusterreports.yaml"
+		crd, err := filepath.Abs("testdata/openreports.io_clusterreports.yaml") // kubectl runs elsewhere
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, args := range [][]string{{"apply", "-f", crd}, {"wait", "--for=condition=Established", "-f", crd}} {
 			if r := shared.rig.KubectlCommand(t.Context(), args...); r.Code != 0 {
 				t.Fatal(r.Output)
