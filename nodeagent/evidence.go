@@ -19,9 +19,10 @@ func document(s scan.Snapshot, c config) evidence.Document {
 		At: s.At, Generator: "kubelet-https-guard/nodeagent", Version: version.String(),
 		Kind: "Node", Name: c.nodeName,
 		FoundBy: s.Layout.How, Revision: s.Layout.Revision,
-		Checked: check.FilesReasons(), Findings: s.All(),
+		Findings: s.All(),
 	}
-	// Nobody is to take for checked what was not looked at.
+	// Nobody is to take for checked what was not looked at, or could not be.
+	d.Checked = filesReasons(s)
 	switch layout := s.Layout; {
 	case layout.Manifest == "":
 	case layout.ManifestReadErr != nil || layout.ManifestParseErr != nil:
@@ -62,4 +63,25 @@ func document(s scan.Snapshot, c config) evidence.Document {
 		})
 	}
 	return d
+}
+
+// filesReasons are those that were looked for in the files.
+func filesReasons(s scan.Snapshot) []finding.Reason {
+	l := s.Layout
+	unread := func(at ...string) bool {
+		return slices.ContainsFunc(finding.OfSeverity(s.Findings, finding.Unverified), func(f finding.Finding) bool {
+			return slices.Contains(at, string(f.Location))
+		})
+	}
+	switch {
+	case l.Certificate.Host == "" && l.Key.Host == "":
+		return nil
+	case unread(l.Certificate.Host, l.Key.Host):
+		return check.UnreadFilesReasons()
+	}
+	reasons := check.FilesReasons()
+	if l.ClientCA == "" || unread(l.ClientCA) {
+		reasons = slices.DeleteFunc(reasons, func(r finding.Reason) bool { return r == finding.UntrustedIssuer })
+	}
+	return reasons
 }

@@ -77,6 +77,10 @@ func FilesReasons() []finding.Reason {
 	return appendReasons(reasons, filesChecks())
 }
 
+// UnreadFilesReasons are those that files of the pair can give which cannot be
+// read.
+func UnreadFilesReasons() []finding.Reason { return appendReasons(nil, fileChecks()) }
+
 // ManifestReasons are those that the manifest of the static pod can give.
 func ManifestReasons() []finding.Reason { return appendReasons(nil, manifestChecks()) }
 

@@ -35,25 +35,37 @@ type Examined struct {
 	Location finding.Location
 }
 
-// Once looks at everything once. What is found is looked at a second time, after
-// as long as what is stored must be wrong to be told of, and only what lasts is
-// in the result; the guard's registration and what cannot be looked at wait no
-// longer than that here. The error is the context's.
+// maxLooks bounds how often Once looks at what is never the same twice.
+const maxLooks = 4
+
+// Once looks at everything once. If it finds anything it looks again, after as
+// long as what is stored must be wrong to be told of, until nothing is found or
+// the same as the time before; after [maxLooks] the last look counts, whatever it
+// found. So a rotation under way is no finding, and nothing that the last look
+// found or could not look at is left out. The guard's registration and what
+// cannot be looked at wait no longer than that here. The error is the context's.
 func Once(ctx context.Context, client dynamic.Interface, subject Subject, now func() time.Time) (Result, error) {
-	states := lookAll(ctx, client, subject)
-	seen, _ := look(subject, states, now())
-	if standing := allOf(seen); len(standing) > 0 {
-		select {
-		case <-ctx.Done():
-		case <-time.After(settle):
+	return once(ctx, func() map[follow.Object]follow.State { return lookAll(ctx, client, subject) }, subject, now)
+}
+
+func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, subject Subject, now func() time.Time) (Result, error) {
+	var states map[follow.Object]follow.State
+	var seen report.Look
+	var before []finding.ID
+	for n := range maxLooks {
+		if n > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(settle):
+			}
 		}
-		states = lookAll(ctx, client, subject)
+		states = lookAll()
 		seen, _ = look(subject, states, now())
-		for i := range seen.Sources {
-			seen.Sources[i].Findings = slices.DeleteFunc(seen.Sources[i].Findings, func(f finding.Finding) bool {
-				return !slices.ContainsFunc(standing, func(before finding.Finding) bool { return before.ID() == f.ID() })
-			})
+		found := idsOf(seen)
+		if len(found) == 0 || slices.Equal(found, before) {
+			break
 		}
+		before = found
 	}
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -97,29 +109,65 @@ func allOf(l report.Look) []finding.Finding {
 	return all
 }
 
-// checked are the reasons that were looked for: nobody is to take for checked
-// what is not there to be looked at.
+// idsOf are those of all findings, in the order of findings.
+func idsOf(l report.Look) []finding.ID {
+	var ids []finding.ID
+	for _, f := range finding.Sort(allOf(l)) {
+		ids = append(ids, f.ID())
+	}
+	return ids
+}
+
+// checked are the reasons that were looked for everywhere: nobody is to take for
+// checked what is not there to be looked at, or what could not be.
 func checked(subject Subject, states map[follow.Object]follow.State) []finding.Reason {
-	reasons := append(check.SecretReasons(), finding.Unreadable)
+	unknown := func(o follow.Object) bool { return !states[o].Known }
+	reasons := []finding.Reason{finding.Unreadable}
+	var secrets, bundles, services, guard []follow.Object
 	for _, want := range subject.Secrets {
+		secrets = append(secrets, secretObject(want.SecretExpectation))
 		if want.Bundle != nil {
-			reasons = append(reasons, check.BundleReasons()...)
+			bundles = append(bundles, bundleObject(*want.Bundle))
 		}
-		if service, has := serviceObject(want.SecretExpectation); has && states[service].Live != nil {
-			reasons = append(reasons, check.ServiceReasons()...)
+		if service, has := serviceObject(want.SecretExpectation); has && (unknown(service) || states[service].Live != nil) {
+			services = append(services, service)
 		}
 	}
-	switch operator := states[operatorObject()]; {
-	case operator.NoAPI || !operator.Known:
-	case states[configObject()].Live == nil:
-		reasons = slices.Concat(reasons, check.OverrideReasons(), check.UnreadConfigurationReasons())
+	for _, installed := range subject.Guard {
+		guard = append(guard, guardObject(installed))
+	}
+	for _, group := range []struct {
+		of    []follow.Object
+		gives func() []finding.Reason
+	}{
+		{secrets, check.SecretReasons}, {bundles, check.BundleReasons}, {services, check.ServiceReasons}, {guard, check.GuardReasons},
+	} {
+		if len(group.of) > 0 && !slices.ContainsFunc(group.of, unknown) {
+			reasons = append(reasons, group.gives()...)
+		}
+	}
+	if slices.ContainsFunc(subject.Secrets, func(want Secret) bool {
+		return want.Roots == nil && (want.Bundle == nil || !usable(*want.Bundle, states))
+	}) {
+		reasons = slices.DeleteFunc(reasons, func(r finding.Reason) bool { return r == finding.UntrustedIssuer })
+	}
+	if operator := states[operatorObject()]; operator.NoAPI || !operator.Known {
+		return reasons
+	}
+	reasons = append(reasons, check.OverrideReasons()...)
+	switch configuration := states[configObject()]; {
+	case !configuration.Known:
+	case configuration.Live == nil:
+		reasons = append(reasons, check.UnreadConfigurationReasons()...)
 	default:
-		reasons = slices.Concat(reasons, check.OverrideReasons(), check.ConfigurationReasons())
-	}
-	if len(subject.Guard) > 0 {
-		reasons = append(reasons, check.GuardReasons()...)
+		reasons = append(reasons, check.ConfigurationReasons()...)
 	}
 	return reasons
+}
+
+// usable: certificates could be held against it.
+func usable(b Bundle, states map[follow.Object]follow.State) bool {
+	return (&looking{states: states, about: map[finding.ID]report.Object{}, Look: report.Look{Sources: make([]report.Source, sources)}}).bundle(b) != nil
 }
 
 // role says what an object is looked at for.
