@@ -109,6 +109,7 @@ func TestContradictions(t *testing.T) {
 		"a webhook elsewhere, without its CA":     {[]string{"--set", "webhook.url=https://127.0.0.1:1"}, "webhook.url names a webhook outside the cluster, whose certificate is yours: set webhook.certificate.mode to provided."},
 		"alerts where nobody raises them":         {[]string{"--set", "monitoring.prometheusRule=true"}, "monitoring.prometheusRule is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false."},
 		"a PodMonitor where nobody monitors":      {[]string{"--set", "monitoring.podMonitor=true"}, "monitoring.podMonitor is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false."},
+		"an agent that looks too seldom":          {[]string{"--set", "nodeagent.resync=15m"}, "at '/nodeagent/resync'"},
 		"nothing to install":                      {[]string{"--set", "webhook.enabled=false,nodeagent.enabled=false,policy.enabled=false"}, "webhook.enabled, nodeagent.enabled and policy.enabled are all false, so nothing would be installed: set one of them to true."},
 		"an old Kubernetes":                       {[]string{"--kube-version", "1.29.9"}, "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.9"},
 		"a value of a chart that was before this": {[]string{"--set", "webhook.serviceCA=true"}, "webhook.serviceCA is of chart 0.1: set webhook.certificate.mode (true: auto), instead."},

@@ -15,7 +15,6 @@ import (
 
 // Mapping is docs/control-mapping.json.
 type Mapping struct {
-	Schema     string    `json:"$schema"`
 	APIVersion string    `json:"apiVersion"`
 	Controls   []Control `json:"controls"`
 }
