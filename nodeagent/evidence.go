@@ -32,7 +32,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 	default:
 		d.Checked = slices.Concat(d.Checked, check.ManifestReasons(), check.ConfigurationReasons())
 	}
-	if c.kubelet != nil {
+	if c.kubelet != nil && len(finding.OfSeverity(s.Kubelet, finding.Unverified)) == 0 {
 		d.Checked = append(d.Checked, check.KubeletReasons()...)
 	}
 	examined := func(role string, location finding.Location) {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -340,6 +341,57 @@ func TestOnceFormats(t *testing.T) {
 			t.Errorf("%s: no %q in\n%s", format, mark, text)
 		}
 	}
+}
+
+// TestOnceChecked: what could not be looked at is not said to have been checked.
+func TestOnceChecked(t *testing.T) {
+	now := time.Now()
+	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
+	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
+	const at = "/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/kubelet-client/"
+	cases := map[string]struct {
+		change func(root string) error
+		want   string
+	}{
+		"all there":        {func(string) error { return nil }, "CertificateMissing KeyMismatch UntrustedIssuer ClientKeyNotConfigured"},
+		"no CA":            {func(root string) error { return os.Remove(filepath.Join(root, "/etc/kubernetes/kubelet-ca.crt")) }, "CertificateMissing KeyMismatch ClientKeyNotConfigured"},
+		"no manifest":      {func(root string) error { return os.RemoveAll(filepath.Join(root, "/etc/kubernetes/manifests")) }, ""},
+		"a link to itself": {func(root string) error { return loop(filepath.Join(root, at, "tls.crt")) }, "ClientKeyNotConfigured"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.change(tree.Root); err != nil {
+				t.Fatal(err)
+			}
+			var stdout, stderr bytes.Buffer
+			run(t.Context(), []string{"--once", "-o", "json", "--root", tree.Root, "--settle", "0s", "--kubelet-address", "127.0.0.1:1"}, noEnvironment, &stdout, &stderr)
+			var d struct{ Checked []struct{ Reason string } }
+			if err := json.Unmarshal(stdout.Bytes(), &d); err != nil {
+				t.Fatalf("%v\n%s", err, &stderr)
+			}
+			var got []string
+			for _, reason := range []string{"CertificateMissing", "KeyMismatch", "UntrustedIssuer", "ClientKeyNotConfigured", "KubeletNotTLS"} {
+				if slices.ContainsFunc(d.Checked, func(c struct{ Reason string }) bool { return c.Reason == reason }) {
+					got = append(got, reason)
+				}
+			}
+			if diff := cmp.Diff(c.want, strings.Join(got, " ")); diff != "" {
+				t.Errorf("(-want +got):\n%s\n%s", diff, &stdout)
+			}
+		})
+	}
+}
+
+// loop puts a link to itself where a file is: that cannot be read, by root either.
+func loop(path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return os.Symlink(filepath.Base(path), path)
 }
 
 // TestServe: readiness, health and metrics of a running agent.

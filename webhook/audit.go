@@ -8,6 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
@@ -44,13 +47,13 @@ type auditOptions struct {
 }
 
 // parseAuditOptions reads the flags. Its error is one line for people.
-func parseAuditOptions(args []string, getenv func(string) string, stderr io.Writer) (auditOptions, error) {
+func parseAuditOptions(args []string, stderr io.Writer) (auditOptions, error) {
 	o := auditOptions{output: evidence.Table}
 	var once bool
 	flags := flag.NewFlagSet("webhook audit", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the error, once
 	flags.BoolVar(&once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify); must be set: without audit, the webhook does it all the time")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", getenv("KUBECONFIG"), "`file` to reach the API server by (default: $KUBECONFIG, then that of the Pod)")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: those of $KUBECONFIG, ~/.kube/config, or what the Pod is given)")
 	flags.StringVar(&o.installed, "installed", "", "`namespace/name` of the chart's ConfigMap in the cluster, to take what --config and --guard say from")
 	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
 	flags.StringVar(&o.guard, "guard", "", "`file` with what registers the guard as it was installed, to compare (default: it is not looked at)")
@@ -86,14 +89,14 @@ func runAudit(ctx context.Context, args []string, getenv func(string) string, st
 		_, _ = fmt.Fprintf(stderr, "webhook audit: %v\nRun webhook audit --help for the flags.\n", err)
 		return exitUsage
 	}
-	options, err := parseAuditOptions(args, getenv, stderr)
+	options, err := parseAuditOptions(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
 		return usage(err)
 	}
-	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-audit/"+version.String())
+	client, err := options.client(getenv)
 	switch {
 	case errors.Is(err, report.ErrNoAPIServer):
 		return usage(errors.New("no API server is known: set --kubeconfig or KUBECONFIG"))
@@ -111,6 +114,26 @@ func runAudit(ctx context.Context, args []string, getenv func(string) string, st
 		return evidence.ExitFailed
 	}
 	return document.ExitCode()
+}
+
+// client says how to reach the API server, as kubectl finds out: by the flag, by
+// the files of KUBECONFIG, by the one in the home directory; then by what a Pod is
+// given.
+func (o auditOptions) client(getenv func(string) string) (*rest.Config, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig, Precedence: filepath.SplitList(getenv(clientcmd.RecommendedConfigPathEnvVar))}
+	if home := getenv("HOME"); len(rules.Precedence) == 0 && home != "" {
+		rules.Precedence = []string{filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName)}
+	}
+	const userAgent = "kubelet-https-guard-audit/"
+	client, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return report.Config("", userAgent+version.String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	client.UserAgent = userAgent + version.String()
+	return client, nil
 }
 
 // auditOnce is the look, as a document.
@@ -133,7 +156,7 @@ func auditOnce(ctx context.Context, client *rest.Config, options auditOptions) (
 		Checked: result.Checked, Findings: result.Findings,
 	}
 	if document.Name == "" {
-		document.Name = client.Host
+		document.Name = address(client.Host)
 	}
 	for _, e := range result.Examined {
 		document.Examined = append(document.Examined, evidence.Examined{Role: e.Role, Location: e.Location})
@@ -142,6 +165,17 @@ func auditOnce(ctx context.Context, client *rest.Config, options auditOptions) (
 		document.Certificates = append(document.Certificates, evidence.Certificate{Role: c.Role, Location: c.At, X509: c.Leaf})
 	}
 	return document, nil
+}
+
+// address is a server's without a user's name and password, which a kubeconfig may
+// have in it.
+func address(server string) string {
+	parsed, err := url.Parse(server)
+	if err != nil {
+		return "unknown"
+	}
+	parsed.User = nil
+	return parsed.String()
 }
 
 // foundBy says in words where it stands what is to be looked at.
@@ -195,6 +229,9 @@ func installedConfig(configMap *corev1.ConfigMap) (config, error) {
 	}
 	if loaded.guard, err = parseGuard([]byte(configMap.Data[guardKey])); err != nil {
 		return config{}, fmt.Errorf("its %s: %w", guardKey, err)
+	}
+	if len(loaded.guard) == 0 {
+		return config{}, fmt.Errorf("it has no %s, with which the guard's registration is compared; upgrade the chart, or leave --installed out", guardKey)
 	}
 	return loaded, nil
 }

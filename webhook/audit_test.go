@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
 
@@ -38,6 +41,52 @@ func TestAuditUsage(t *testing.T) {
 			line, _, _ := strings.Cut(stderr.String(), "\n")
 			if code != exitUsage || !strings.Contains(line, "webhook audit: ") || !strings.Contains(line, c.want) {
 				t.Errorf("got exit code %d and %q, want %d and %q", code, line, exitUsage, c.want)
+			}
+		})
+	}
+}
+
+// TestAuditClient: the API server is found as kubectl finds it.
+func TestAuditClient(t *testing.T) {
+	home := t.TempDir()
+	write := func(path, server string) string {
+		t.Helper()
+		path = filepath.Join(home, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := "apiVersion: v1\nkind: Config\n"
+		if server != "" {
+			text += "clusters: [{name: c, cluster: {server: '" + server + "'}}]\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: x\n"
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write(".kube/config", "https://home.example.com")
+	empty, second, flag := write("empty", ""), write("second", "https://user:password@second.example.com:6443"), write("flag", "https://flag.example.com")
+	cases := map[string]struct {
+		flag string
+		env  map[string]string
+		want string
+	}{
+		"the flag":             {flag: flag, env: map[string]string{"KUBECONFIG": second, "HOME": home}, want: "https://flag.example.com"},
+		"files of KUBECONFIG":  {env: map[string]string{"KUBECONFIG": "/does/not/exist:" + empty + ":" + second, "HOME": home}, want: "https://second.example.com:6443"},
+		"in the home folder":   {env: map[string]string{"HOME": home}, want: "https://home.example.com"},
+		"nothing of all these": {env: map[string]string{"HOME": "/does/not/exist"}, want: report.ErrNoAPIServer.Error()},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			client, err := auditOptions{kubeconfig: c.flag}.client(func(key string) string { return c.env[key] })
+			got := ""
+			if err != nil {
+				got = err.Error()
+			} else {
+				got = address(client.Host)
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
 	}
@@ -72,6 +121,7 @@ protectedSecrets:
 	}
 	for name, bad := range map[string]*corev1.ConfigMap{
 		"config.yaml":             configMap("protected: []", guard),
+		"no guard.yaml":           configMap(file, ""),
 		"guard.yaml":              configMap(file, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"),
 		"protectedSecrets[0] a/b": configMap(strings.ReplaceAll(file, "name: serving, usage: serverAuth", "name: b, usage: none"), guard),
 	} {

@@ -59,9 +59,12 @@ func (m meter) Decided(operation, decision, reason string, took time.Duration) {
 // Audited implements [audit.Meter].
 func (m meter) Audited(certificates []report.Certificate) {
 	m.audits.Inc()
+	roles := make([]string, 0, len(certificates))
 	for _, c := range certificates {
 		m.told.Certificate(c.At, c.Role, c.Leaf)
+		roles = append(roles, c.Role)
 	}
+	m.told.KeepRoles(roles...) // others were protected before a change of the configuration
 }
 
 // isAsked shows whether API servers ask the webhook.

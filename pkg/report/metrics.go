@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -100,4 +101,18 @@ func (m *Metrics) Certificate(location finding.Location, role string, c *x509.Ce
 	m.at[role] = at
 	m.notBefore.WithLabelValues(at, role).Set(float64(c.NotBefore.Unix()))
 	m.notAfter.WithLabelValues(at, role).Set(float64(c.NotAfter.Unix()))
+}
+
+// KeepRoles takes the validity of certificates in all other roles away: nobody
+// looks for them any more.
+func (m *Metrics) KeepRoles(roles ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for role, at := range m.at {
+		if !slices.Contains(roles, role) {
+			m.notBefore.DeleteLabelValues(at, role)
+			m.notAfter.DeleteLabelValues(at, role)
+			delete(m.at, role)
+		}
+	}
 }

@@ -471,6 +471,9 @@ func TestMetrics(t *testing.T) {
 	expect("a certificate that vanished", certificate("/a/tls.crt")+none)
 	metrics.Certificate("/b/tls.crt", "kubelet-client", leaf)
 	expect("a certificate elsewhere", certificate("/b/tls.crt")+none)
+	metrics.Certificate("Secret a/b", "a/b", leaf)
+	metrics.KeepRoles("kubelet-client", "c/d")
+	expect("another one that is looked at no more", certificate("/b/tls.crt")+none)
 	tell(report.Notice{What: report.Verified})
 	tell(report.Notice{What: report.FindingRaised, Finding: keyMissing()})
 	const raised = "finding /c/tls.key KeyMissing Violation = 1\n"

@@ -90,7 +90,9 @@ type Block struct {
 
 // Pages are the pages with commands that are run, in the order in which they are:
 // each finds the cluster as the one before has left it.
-func Pages() []string { return []string{"install.md", "runbook.md", "operations.md", "evidence.md"} }
+func Pages() []string {
+	return []string{"install.md", "runbook.md", "operations.md", "evidence.md", "uninstall.md"}
+}
 
 // Blocks are the blocks of a page that are marked as sh.
 func Blocks(repository, page string) ([]Block, error) {

@@ -74,6 +74,10 @@ func TestDocs(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				const refused = "refused, as it should be"
+				if strings.Count(string(out), refused) != strings.Count(block.Script, refused) {
+					t.Error("something was let through that should be refused")
+				}
 			})
 			if !ok && page == "install.md" {
 				t.Fatal("without it nothing else works")

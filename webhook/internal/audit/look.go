@@ -143,7 +143,7 @@ func (l *looking) of(o follow.Object) (s follow.State, ok bool) {
 	if s.Err != nil {
 		l.found(fromErrors, o, finding.Finding{
 			Reason: finding.Unreadable, Location: o.At(),
-			Message: "it cannot be looked at: " + whyNot(s.Err), Remedy: "give the webhook's ServiceAccount the rights of its chart, or see to the API server",
+			Message: "it cannot be looked at: " + whyNot(s.Err), Remedy: "give who looks (the webhook's ServiceAccount, or the user of the kubeconfig) the right to list it, or see to the API server",
 		})
 	}
 	if !s.Known && s.Err == nil {
