@@ -79,7 +79,7 @@ func TestAuditClient(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			client, err := auditOptions{kubeconfig: c.flag}.client(func(key string) string { return c.env[key] })
-			got := ""
+			var got string
 			if err != nil {
 				got = err.Error()
 			} else {
