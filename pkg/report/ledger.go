@@ -61,8 +61,8 @@ type Certificate struct {
 // that went away while others are settling.
 //
 // A finding that went away in the same look in which something Unverified came
-// up in its source is veiled by that: nobody knows whether it is gone. It stands
-// until all of the veil is lifted.
+// up in its source that hides it ([finding.Reason.Hides]) is veiled by that:
+// nobody knows whether it is gone. It stands until all of the veil is lifted.
 type Ledger struct {
 	settle time.Duration
 
@@ -158,8 +158,12 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		if _, known := l.gone[id]; known {
 			continue
 		}
-		if veil := veils[l.from[id]]; len(veil) > 0 && f.Severity() != finding.Unverified {
-			l.veils[id] = veil
+		for _, veil := range veils[l.from[id]] {
+			if veil.Reason.Hides(f.Reason) {
+				l.veils[id] = append(l.veils[id], veil)
+			}
+		}
+		if len(l.veils[id]) > 0 {
 			continue
 		}
 		l.gone[id] = look.At

@@ -162,13 +162,23 @@ func TestLedger(t *testing.T) {
 		},
 		"all of a veil must be lifted": {
 			looks: []seen{
-				{0, "1", "KeyMismatch", "", ""}, {settle, "1", "KeyMismatch", "", ""},
+				{0, "1", "UntrustedIssuer", "", ""}, {settle, "1", "UntrustedIssuer", "", ""},
 				{2 * settle, "2", "Unreadable ClientCAUnavailable", "", ""}, {3 * settle, "2", "Unreadable ClientCAUnavailable", "", ""},
 				{4 * settle, "3", "ClientCAUnavailable", "", ""}, {5 * settle, "3", "ClientCAUnavailable", "", ""}, {6 * settle, "4", "", "a", ""},
 			},
 			want: []string{
-				"again at 1s", "raised KeyMismatch, Not verified", "again at 3s", "raised ClientCAUnavailable, raised Unreadable",
-				"cleared Unreadable", "", "cleared KeyMismatch, cleared ClientCAUnavailable, Verified",
+				"again at 1s", "raised UntrustedIssuer, Not verified", "again at 3s", "raised ClientCAUnavailable, raised Unreadable",
+				"cleared Unreadable", "", "cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
+			},
+		},
+		"without CAs it is not known who issued, and all else is": {
+			looks: []seen{
+				{0, "1", "KeyMismatch UntrustedIssuer", "", ""}, {settle, "1", "KeyMismatch UntrustedIssuer", "", ""},
+				{2 * settle, "2", "ClientCAUnavailable", "", ""}, {3 * settle, "2", "ClientCAUnavailable", "", ""}, {4 * settle, "3", "", "a", ""},
+			},
+			want: []string{
+				"again at 1s", "raised KeyMismatch, raised UntrustedIssuer, Not verified", "again at 3s",
+				"raised ClientCAUnavailable, cleared KeyMismatch", "cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
 			},
 		},
 		"a repair with a new certificate": {
