@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
@@ -126,10 +127,17 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	targets := map[string]string{"webhook": address(t, r.Webhook, "Serving health"), "nodeagent": address(t, agent, "Serving metrics and health")}
+	// It serves before it has looked: what is taken away before its first verdict
+	// was never there, for it.
+	if _, err := agent.Await(t.Context(), "its first verdict", func(l rig.Line) bool { return l.Text("msg") == "Verified" || l.Text("msg") == "Not verified" }); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Remove(tree.Certificate()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := agent.Await(t.Context(), "finding", func(l rig.Line) bool { return l.Text("msg") == "Finding raised" }); err != nil {
+	if _, err := agent.Await(t.Context(), string(finding.CertificateMissing), func(l rig.Line) bool {
+		return l.Text("msg") == "Finding raised" && l.Text("reason") == string(finding.CertificateMissing)
+	}); err != nil {
 		t.Fatal(err)
 	}
 
