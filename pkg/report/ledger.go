@@ -62,7 +62,8 @@ type Certificate struct {
 //
 // A finding that went away in the same look in which something Unverified came
 // up in its source that hides it ([finding.Reason.Hides]) is veiled by that:
-// nobody knows whether it is gone. It stands until all of the veil is lifted.
+// nobody knows whether it is gone. It stands until all of the veil is lifted,
+// whatever hides it and comes up meanwhile included.
 type Ledger struct {
 	settle time.Duration
 
@@ -151,10 +152,6 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		if _, stands := standing[id]; stands {
 			continue
 		}
-		if slices.ContainsFunc(l.veils[id], func(veil finding.ID) bool { _, stands := standing[veil]; return stands }) {
-			continue
-		}
-		delete(l.veils, id)
 		if _, known := l.gone[id]; known {
 			continue
 		}
@@ -163,9 +160,11 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 				l.veils[id] = append(l.veils[id], veil)
 			}
 		}
+		l.veils[id] = slices.DeleteFunc(l.veils[id], func(veil finding.ID) bool { _, stands := standing[veil]; return !stands })
 		if len(l.veils[id]) > 0 {
 			continue
 		}
+		delete(l.veils, id)
 		l.gone[id] = look.At
 	}
 

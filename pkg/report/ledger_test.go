@@ -171,6 +171,18 @@ func TestLedger(t *testing.T) {
 				"cleared Unreadable", "", "cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
 			},
 		},
+		"what hides a veiled finding and comes up later is a veil as well": {
+			looks: []seen{
+				{0, "1", "UntrustedIssuer", "", ""}, {settle, "1", "UntrustedIssuer", "", ""},
+				{2 * settle, "2", "Unreadable", "", ""}, {3 * settle, "2", "Unreadable", "", ""},
+				{4 * settle, "3", "Unreadable ClientCAUnavailable", "", ""}, {5 * settle, "3", "Unreadable ClientCAUnavailable", "", ""},
+				{6 * settle, "4", "ClientCAUnavailable", "", ""}, {7 * settle, "5", "", "a", ""},
+			},
+			want: []string{
+				"again at 1s", "raised UntrustedIssuer, Not verified", "again at 3s", "raised Unreadable", "again at 5s",
+				"raised ClientCAUnavailable", "cleared Unreadable", "cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
+			},
+		},
 		"without CAs it is not known who issued, and all else is": {
 			looks: []seen{
 				{0, "1", "KeyMismatch UntrustedIssuer", "", ""}, {settle, "1", "KeyMismatch UntrustedIssuer", "", ""},
