@@ -3,11 +3,8 @@
 package main
 
 import (
-	"slices"
-
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
@@ -19,21 +16,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 		At: s.At, Generator: "kubelet-https-guard/nodeagent", Version: version.String(),
 		Kind: "Node", Name: c.nodeName,
 		FoundBy: s.Layout.How, Revision: s.Layout.Revision,
-		Findings: s.All(),
-	}
-	// Nobody is to take for checked what was not looked at, or could not be.
-	d.Checked = filesReasons(s)
-	switch layout := s.Layout; {
-	case layout.Manifest == "":
-	case layout.ManifestReadErr != nil || layout.ManifestParseErr != nil:
-		d.Checked = append(d.Checked, check.ManifestReasons()...)
-	case layout.ConfigErr != nil:
-		d.Checked = slices.Concat(d.Checked, check.ManifestReasons(), check.UnreadConfigurationReasons())
-	default:
-		d.Checked = slices.Concat(d.Checked, check.ManifestReasons(), check.ConfigurationReasons())
-	}
-	if c.kubelet != nil && len(finding.OfSeverity(s.Kubelet, finding.Unverified)) == 0 {
-		d.Checked = append(d.Checked, check.KubeletReasons()...)
+		Checked: s.LookedFor, Findings: s.All(),
 	}
 	examined := func(role string, location finding.Location) {
 		if location != "" {
@@ -63,25 +46,4 @@ func document(s scan.Snapshot, c config) evidence.Document {
 		})
 	}
 	return d
-}
-
-// filesReasons are those that were looked for in the files.
-func filesReasons(s scan.Snapshot) []finding.Reason {
-	l := s.Layout
-	unread := func(at ...string) bool {
-		return slices.ContainsFunc(finding.OfSeverity(s.Findings, finding.Unverified), func(f finding.Finding) bool {
-			return slices.Contains(at, string(f.Location))
-		})
-	}
-	switch {
-	case l.Certificate.Host == "" && l.Key.Host == "":
-		return nil
-	case unread(l.Certificate.Host, l.Key.Host):
-		return check.UnreadFilesReasons()
-	}
-	reasons := check.FilesReasons()
-	if l.ClientCA == "" || unread(l.ClientCA) {
-		reasons = slices.DeleteFunc(reasons, func(r finding.Reason) bool { return r == finding.UntrustedIssuer })
-	}
-	return reasons
 }

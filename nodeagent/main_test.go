@@ -353,10 +353,16 @@ func TestOnceChecked(t *testing.T) {
 		change func(root string) error
 		want   string
 	}{
-		"all there":        {func(string) error { return nil }, "CertificateMissing KeyMismatch UntrustedIssuer ClientKeyNotConfigured"},
-		"no CA":            {func(root string) error { return os.Remove(filepath.Join(root, "/etc/kubernetes/kubelet-ca.crt")) }, "CertificateMissing KeyMismatch ClientKeyNotConfigured"},
-		"no manifest":      {func(root string) error { return os.RemoveAll(filepath.Join(root, "/etc/kubernetes/manifests")) }, ""},
-		"a link to itself": {func(root string) error { return loop(filepath.Join(root, at, "tls.crt")) }, "ClientKeyNotConfigured"},
+		"all there":                       {func(string) error { return nil }, "CertificateMissing KeyMissing KeyMismatch CertificateExpired UntrustedIssuer ClientKeyNotConfigured"},
+		"no CA":                           {func(root string) error { return os.Remove(filepath.Join(root, "/etc/kubernetes/kubelet-ca.crt")) }, "CertificateMissing KeyMissing KeyMismatch CertificateExpired ClientKeyNotConfigured"},
+		"no manifest":                     {func(root string) error { return os.RemoveAll(filepath.Join(root, "/etc/kubernetes/manifests")) }, ""},
+		"a certificate that links itself": {func(root string) error { return loop(filepath.Join(root, at, "tls.crt")) }, "KeyMissing ClientKeyNotConfigured"},
+		"no certificate":                  {func(root string) error { return os.Remove(filepath.Join(root, at, "tls.crt")) }, "CertificateMissing KeyMissing ClientKeyNotConfigured"},
+		"no key":                          {func(root string) error { return os.Remove(filepath.Join(root, at, "tls.key")) }, "CertificateMissing KeyMissing CertificateExpired UntrustedIssuer ClientKeyNotConfigured"},
+		"a certificate under no mount":    {unmount, "KeyMissing ClientKeyNotConfigured"},
+		"no configuration": {func(root string) error {
+			return os.RemoveAll(filepath.Join(root, "/etc/kubernetes/static-pod-resources/kube-apiserver-pod-7/configmaps/config"))
+		}, ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -374,7 +380,7 @@ func TestOnceChecked(t *testing.T) {
 				t.Fatalf("%v\n%s", err, &stderr)
 			}
 			var got []string
-			for _, reason := range []string{"CertificateMissing", "KeyMismatch", "UntrustedIssuer", "ClientKeyNotConfigured", "KubeletNotTLS"} {
+			for _, reason := range []string{"CertificateMissing", "KeyMissing", "KeyMismatch", "CertificateExpired", "UntrustedIssuer", "ClientKeyNotConfigured", "KubeletNotTLS"} {
 				if slices.ContainsFunc(d.Checked, func(c struct{ Reason string }) bool { return c.Reason == reason }) {
 					got = append(got, reason)
 				}
@@ -384,6 +390,16 @@ func TestOnceChecked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unmount configures a certificate that is under no mount of the kube-apiserver.
+func unmount(root string) error {
+	path := openshift.Tree{Root: root, Layout: openshift.Current, Revision: 7}.Config()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, regexp.MustCompile(`"[^"]*/tls\.crt"`).ReplaceAll(text, []byte(`"/nowhere/tls.crt"`)), 0o600)
 }
 
 // loop puts a link to itself where a file is: that cannot be read, by root either.

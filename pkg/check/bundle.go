@@ -23,9 +23,12 @@ func BundleFindings(b Bundle, now time.Time) []finding.Finding {
 	return runAll(bundleChecks(), b, now)
 }
 
+// LookedFor are the reasons for which [BundleFindings] could look.
+func (b Bundle) LookedFor() []finding.Reason { return lookedFor(bundleChecks(), b) }
+
 func bundleChecks() []check[Bundle] {
 	return []check[Bundle]{
-		{[]finding.Reason{finding.ClientCAUnavailable}, bundleUsable},
+		{[]finding.Reason{finding.ClientCAUnavailable}, nil, bundleUsable},
 	}
 }
 

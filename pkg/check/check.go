@@ -22,85 +22,51 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// check looks at facts of type F. reasons are all that it can give, for the
-// test that every reason has a fixture.
+// check looks at facts of type F. reasons are all that it can give. can says
+// whether there is what it looks at; nil for always.
 type check[F any] struct {
 	reasons []finding.Reason
+	can     func(facts F) bool
 	run     func(facts F, now time.Time) []finding.Finding
 }
 
-// runAll runs all the checks, so that people see everything that is wrong at
-// once.
+// possible are the checks that can be run on the facts.
+func possible[F any](checks []check[F], facts F) []check[F] {
+	return slices.DeleteFunc(checks, func(c check[F]) bool { return c.can != nil && !c.can(facts) })
+}
+
+// runAll runs all the checks that can be run, so that people see everything that
+// is wrong at once.
 func runAll[F any](checks []check[F], facts F, now time.Time) []finding.Finding {
 	var findings []finding.Finding
-	for _, c := range checks {
+	for _, c := range possible(checks, facts) {
 		findings = append(findings, c.run(facts, now)...)
 	}
 	return finding.Sort(findings)
 }
 
-// Reasons are all reasons that the catalogue can give, in its order.
-func Reasons() []finding.Reason {
-	return slices.Concat(
-		NodeReasons(), KubeletReasons(),
-		SecretReasons(), BundleReasons(), ServiceReasons(), OverrideReasons(), GuardReasons(),
-	)
-}
-
-// SecretReasons are those that a protected Secret can give.
-func SecretReasons() []finding.Reason {
-	return appendReasons(appendReasons(nil, secretChecks()), keyPairChecks())
-}
-
-// BundleReasons are those that a CA bundle can give.
-func BundleReasons() []finding.Reason { return appendReasons(nil, bundleChecks()) }
-
-// ServiceReasons are those that a Service can give which service-ca issues for.
-func ServiceReasons() []finding.Reason { return appendReasons(nil, serviceChecks()) }
-
-// OverrideReasons are those that overrides of a configuration can give.
-func OverrideReasons() []finding.Reason { return appendReasons(nil, overrideChecks()) }
-
-// GuardReasons are those that the guard's registration can give.
-func GuardReasons() []finding.Reason { return appendReasons(nil, guardChecks()) }
-
-// NodeReasons are those that a look at a node can give without its kubelet.
-func NodeReasons() []finding.Reason {
-	return slices.Concat(FilesReasons(), ManifestReasons(), ConfigurationReasons())
-}
-
-// FilesReasons are those that the files of the pair and of its CA can give.
-func FilesReasons() []finding.Reason {
+// reasonsOf are those that the checks can give.
+func reasonsOf[F any](checks []check[F]) []finding.Reason {
 	var reasons []finding.Reason
-	reasons = appendReasons(reasons, keyPairChecks())
-	reasons = appendReasons(reasons, fileChecks())
-	return appendReasons(reasons, filesChecks())
-}
-
-// UnreadFilesReasons are those that files of the pair can give which cannot be
-// read.
-func UnreadFilesReasons() []finding.Reason { return appendReasons(nil, fileChecks()) }
-
-// ManifestReasons are those that the manifest of the static pod can give.
-func ManifestReasons() []finding.Reason { return appendReasons(nil, manifestChecks()) }
-
-// ConfigurationReasons are those that a configuration can give.
-func ConfigurationReasons() []finding.Reason { return appendReasons(nil, configurationChecks()) }
-
-// UnreadConfigurationReasons are those that one can give that cannot be read or
-// parsed.
-func UnreadConfigurationReasons() []finding.Reason {
-	return appendReasons(nil, configurationChecks()[:1])
-}
-
-// KubeletReasons are those that a handshake with the kubelet adds.
-func KubeletReasons() []finding.Reason { return appendReasons(nil, kubeletChecks()) }
-
-func appendReasons[F any](reasons []finding.Reason, checks []check[F]) []finding.Reason {
 	for _, c := range checks {
 		reasons = append(reasons, c.reasons...)
 	}
 	return reasons
+}
+
+// lookedFor are the reasons that [runAll] looks for in the facts: where there is
+// nothing to look at, that nothing is found says nothing.
+func lookedFor[F any](checks []check[F], facts F) []finding.Reason {
+	return reasonsOf(possible(checks, facts))
+}
+
+// Reasons are all reasons that the catalogue can give, in its order.
+func Reasons() []finding.Reason {
+	return slices.Concat(
+		reasonsOf(keyPairChecks()), reasonsOf(fileChecks()), reasonsOf(filesChecks()),
+		reasonsOf(manifestChecks()), reasonsOf(configurationChecks()), reasonsOf(kubeletChecks()),
+		reasonsOf(secretChecks()), reasonsOf(bundleChecks()), reasonsOf(serviceChecks()), reasonsOf(overrideChecks()), reasonsOf(guardChecks()),
+	)
 }
 
 // one is a list of one finding, the answer of most checks.

@@ -75,6 +75,41 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
+// TestLookedFor: of a kubelet that says little, little is known. (What is known of
+// half a pair is tested where evidence is written.)
+func TestLookedFor(t *testing.T) {
+	serving, signer := pkitest.NewCA("csr-signer"), pkitest.NewCA("signer")
+	leaf, client := serving.Issue(pkitest.ServingCert()).Leaf, signer.Issue(pkitest.KubeletClient())
+	good := check.NewKeyPair(check.Source{Data: client.Certificate}, check.Source{Data: client.Key}, check.Expectation{})
+	none := check.NewKeyPair(check.Source{}, check.Source{}, check.Expectation{})
+	ca, away := file("/ca.crt", serving.PEM()), check.File{Path: "/ca.crt", Err: fs.ErrPermission}
+	answers := check.KubeletAnswer{Certificates: []*x509.Certificate{leaf}, AsksClients: true}
+	cases := map[string]struct {
+		answer check.KubeletAnswer
+		client check.KeyPair
+		ca     check.File
+		want   string
+	}{
+		"all there":        {answers, good, ca, "KubeletUnreachable KubeletNotTLS Unreadable StaleMount KubeletCertificateUntrusted ClientCertificateNotAccepted ReadOnlyPortOpen"},
+		"no certificate":   {answers, none, ca, "KubeletUnreachable KubeletNotTLS Unreadable StaleMount KubeletCertificateUntrusted ReadOnlyPortOpen"},
+		"no CA configured": {answers, good, check.File{}, "KubeletUnreachable KubeletNotTLS ClientCertificateNotAccepted ReadOnlyPortOpen"},
+		"no CA readable":   {answers, good, away, "KubeletUnreachable KubeletNotTLS Unreadable StaleMount ClientCertificateNotAccepted ReadOnlyPortOpen"},
+		"no TLS":           {check.KubeletAnswer{NotTLS: true, Err: errors.New("no TLS record")}, good, ca, "KubeletUnreachable KubeletNotTLS ReadOnlyPortOpen"},
+		"no answer":        {check.KubeletAnswer{Err: errors.New("connection refused")}, good, ca, "KubeletUnreachable"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, reason := range check.NewKubelet(c.answer, c.client, c.ca).LookedFor() {
+				got = append(got, string(reason))
+			}
+			if d := cmp.Diff(c.want, strings.Join(got, " ")); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 func lines(findings []finding.Finding) []string {
 	var lines []string
 	for _, f := range findings {

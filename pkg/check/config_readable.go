@@ -8,9 +8,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// configReadable: there is a configuration and it has a shape that
-// kube-apiserver reads (see package kubeapiserver). Without one nothing says
-// that kubelets are spoken to over verified TLS.
+// configReadable: there is a configuration. Without one nothing says that
+// kubelets are spoken to over verified TLS.
 func configReadable(c Configuration, _ time.Time) []finding.Finding {
 	switch {
 	case c.Missing:
@@ -19,10 +18,17 @@ func configReadable(c Configuration, _ time.Time) []finding.Finding {
 			"see why the kube-apiserver operator did not write it")
 	case c.ReadErr != nil:
 		return unreadable(c.At, "the kube-apiserver's configuration", c.ReadErr)
-	case c.Err != nil:
-		return one(finding.ConfigUnparsable, c.At,
-			"the kube-apiserver's configuration cannot be parsed: "+oneLine(c.Err),
-			"see why the kube-apiserver operator did not write it, and undo edits by hand")
 	}
 	return nil
+}
+
+// configParsable: it has a shape that kube-apiserver reads (see package
+// kubeapiserver).
+func configParsable(c Configuration, _ time.Time) []finding.Finding {
+	if c.Err == nil {
+		return nil
+	}
+	return one(finding.ConfigUnparsable, c.At,
+		"the kube-apiserver's configuration cannot be parsed: "+oneLine(c.Err),
+		"see why the kube-apiserver operator did not write it, and undo edits by hand")
 }

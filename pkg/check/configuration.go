@@ -25,22 +25,25 @@ type Configuration struct {
 
 // ConfigurationFindings checks a configuration.
 func ConfigurationFindings(c Configuration, now time.Time) []finding.Finding {
-	if c.Missing || c.ReadErr != nil || c.Err != nil {
-		// Nothing more can be said of it.
-		return runAll(configurationChecks()[:1], c, now)
-	}
 	return runAll(configurationChecks(), c, now)
 }
 
+// LookedFor are the reasons for which [ConfigurationFindings] could look.
+func (c Configuration) LookedFor() []finding.Reason { return lookedFor(configurationChecks(), c) }
+
 func configurationChecks() []check[Configuration] {
 	return []check[Configuration]{
-		{[]finding.Reason{finding.ConfigMissing, finding.ConfigUnparsable, finding.Unreadable, finding.StaleMount}, configReadable},
-		{[]finding.Reason{finding.ClientCertificateNotConfigured, finding.ClientKeyNotConfigured}, configClientPair},
-		{[]finding.Reason{finding.KubeletHTTPSDisabled}, configHTTPS},
-		{[]finding.Reason{finding.KubeletCANotConfigured}, configKubeletCA},
-		{[]finding.Reason{finding.ReadOnlyPortConfigured}, configReadOnlyPort},
+		{[]finding.Reason{finding.ConfigMissing, finding.Unreadable, finding.StaleMount}, nil, configReadable},
+		{[]finding.Reason{finding.ConfigUnparsable}, Configuration.wasRead, configParsable},
+		{[]finding.Reason{finding.ClientCertificateNotConfigured, finding.ClientKeyNotConfigured}, Configuration.parsed, configClientPair},
+		{[]finding.Reason{finding.KubeletHTTPSDisabled}, Configuration.parsed, configHTTPS},
+		{[]finding.Reason{finding.KubeletCANotConfigured}, Configuration.parsed, configKubeletCA},
+		{[]finding.Reason{finding.ReadOnlyPortConfigured}, Configuration.parsed, configReadOnlyPort},
 	}
 }
+
+func (c Configuration) wasRead() bool { return !c.Missing && c.ReadErr == nil }
+func (c Configuration) parsed() bool  { return c.wasRead() && c.Err == nil }
 
 // argument locates one argument in the configuration.
 func (c Configuration) argument(name string) finding.Location {

@@ -15,9 +15,6 @@ import (
 // templates/master/01-master-kubelet/_base/files/kubelet.yaml).
 func fileClientCA(c ClientFiles, _ time.Time) []finding.Finding {
 	ca := c.clientCA
-	if ca.Path == "" {
-		return nil
-	}
 	var why string
 	switch {
 	case ca.Err != nil:

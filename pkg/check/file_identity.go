@@ -28,9 +28,6 @@ func identities() []identity {
 // client's that the kubelet would also let in, or refuse as not authorised.
 func fileIdentity(c ClientFiles, _ time.Time) []finding.Finding {
 	leaf := c.pair.Leaf()
-	if leaf == nil {
-		return nil
-	}
 	for _, known := range identities() {
 		if leaf.Subject.CommonName == known.commonName && slices.Contains(leaf.Subject.Organization, known.organization) {
 			return nil

@@ -17,9 +17,6 @@ const maxKeyMode = 0o600
 // fileMode: nobody but root can read the private key.
 func fileMode(c ClientFiles, _ time.Time) []finding.Finding {
 	key := c.key
-	if key.Path == "" || key.Err != nil || !key.Mode.IsRegular() {
-		return nil
-	}
 	switch {
 	case key.Mode.Perm()&^maxKeyMode != 0:
 		return one(finding.KeyFileExposed, finding.Location(key.Path),

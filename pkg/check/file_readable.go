@@ -20,7 +20,7 @@ import (
 func fileReadable(f File, _ time.Time) []finding.Finding {
 	location := finding.Location(f.Path)
 	switch {
-	case f.Path == "" || f.missing():
+	case f.missing():
 		return nil
 	case f.Err != nil:
 		return unreadable(location, "it", f.Err)

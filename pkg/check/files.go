@@ -5,6 +5,7 @@ package check
 import (
 	"crypto/x509"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -34,7 +35,7 @@ type File struct {
 
 // readable: there is a file whose data were read.
 func (f File) readable() bool {
-	return f.Path != "" && f.Err == nil && f.Mode.IsRegular() && f.Size <= MaxFileBytes
+	return f.named() && f.Err == nil && f.Mode.IsRegular() && f.Size <= MaxFileBytes
 }
 
 // source is the file as one half of a pair. A file that is not there is an
@@ -81,18 +82,35 @@ func (c ClientFiles) Findings(now time.Time) []finding.Finding {
 	return finding.Sort(findings)
 }
 
+// LookedFor are the reasons for which [ClientFiles.Findings] could look: of what
+// a file can be itself, those that it could of both.
+func (c ClientFiles) LookedFor() []finding.Reason {
+	ofKey := lookedFor(fileChecks(), c.key)
+	ofBoth := slices.DeleteFunc(lookedFor(fileChecks(), c.certificate), func(r finding.Reason) bool { return !slices.Contains(ofKey, r) })
+	return slices.Concat(c.pair.LookedFor(), ofBoth, lookedFor(filesChecks(), c))
+}
+
 // fileChecks look at one file of the pair.
 func fileChecks() []check[File] {
 	return []check[File]{
-		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge, finding.Unreadable, finding.StaleMount}, fileReadable},
+		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge, finding.Unreadable, finding.StaleMount}, File.named, fileReadable},
 	}
 }
 
 // filesChecks look at all files together.
 func filesChecks() []check[ClientFiles] {
 	return []check[ClientFiles]{
-		{[]finding.Reason{finding.KeyFileExposed}, fileMode},
-		{[]finding.Reason{finding.UnexpectedIdentity}, fileIdentity},
-		{[]finding.Reason{finding.ClientCAUnavailable}, fileClientCA},
+		{[]finding.Reason{finding.KeyFileExposed}, ClientFiles.hasKeyFile, fileMode},
+		{[]finding.Reason{finding.UnexpectedIdentity}, ClientFiles.hasLeaf, fileIdentity},
+		{[]finding.Reason{finding.ClientCAUnavailable}, ClientFiles.namesClientCA, fileClientCA},
 	}
 }
+
+// named: a file was looked for.
+func (f File) named() bool { return f.Path != "" }
+
+func (c ClientFiles) hasKeyFile() bool {
+	return c.key.named() && c.key.Err == nil && c.key.Mode.IsRegular()
+}
+func (c ClientFiles) hasLeaf() bool       { return c.pair.hasLeaf() }
+func (c ClientFiles) namesClientCA() bool { return c.clientCA.named() }

@@ -32,15 +32,20 @@ func GuardFindings(g Guard, now time.Time) []finding.Finding {
 	return runAll(guardChecks(), g, now)
 }
 
+// LookedFor are the reasons for which [GuardFindings] could look.
+func (g Guard) LookedFor() []finding.Reason { return lookedFor(guardChecks(), g) }
+
+func (g Guard) exists() bool { return g.Live != nil }
+
 func guardChecks() []check[Guard] {
 	return []check[Guard]{
-		{[]finding.Reason{finding.GuardMissing}, guardExists},
-		{[]finding.Reason{finding.GuardWeakened}, guardAsInstalled},
+		{[]finding.Reason{finding.GuardMissing}, nil, guardExists},
+		{[]finding.Reason{finding.GuardWeakened}, Guard.exists, guardAsInstalled},
 	}
 }
 
 func guardExists(g Guard, _ time.Time) []finding.Finding {
-	if g.Live != nil {
+	if g.exists() {
 		return nil
 	}
 	return one(finding.GuardMissing, g.At, "it is gone, so what it refused is let through", "install the chart's release again (helm upgrade)")
@@ -53,9 +58,6 @@ const maxDifferences = 5
 // that says what is asked about and what becomes of it are as they were
 // installed.
 func guardAsInstalled(g Guard, _ time.Time) []finding.Finding {
-	if g.Live == nil {
-		return nil
-	}
 	var all []string
 	for _, field := range []string{"spec", "webhooks", "rules", "roleRef", "subjects"} {
 		all = append(all, differences(field, g.Installed[field], g.Live[field])...)

@@ -5,6 +5,7 @@ package check
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -68,7 +69,7 @@ func (p KeyPair) Leaf() *x509.Certificate { return p.chain.Leaf }
 // Loads reports whether a TLS program can load the pair: both halves are there
 // and belong together.
 func (p KeyPair) Loads() bool {
-	return p.chainErr == nil && p.publicErr == nil && pki.SameKey(p.chain.Leaf.PublicKey, p.public)
+	return p.parsed() && pki.SameKey(p.chain.Leaf.PublicKey, p.public)
 }
 
 // Findings runs the checks on the pair.
@@ -76,14 +77,35 @@ func (p KeyPair) Findings(now time.Time) []finding.Finding {
 	return runAll(keyPairChecks(), p, now)
 }
 
+// LookedFor are the reasons for which [KeyPair.Findings] could look.
+func (p KeyPair) LookedFor() []finding.Reason { return lookedFor(keyPairChecks(), p) }
+
 func keyPairChecks() []check[KeyPair] {
 	return []check[KeyPair]{
-		{[]finding.Reason{finding.CertificateMissing, finding.KeyMissing}, present},
-		{[]finding.Reason{finding.CertificateUnparsable, finding.KeyUnparsable, finding.ChainUnparsable, finding.ChainDoubtful}, parsable},
-		{[]finding.Reason{finding.KeyMismatch}, matching},
-		{[]finding.Reason{finding.CertificateExpired, finding.CertificateNotYetValid, finding.CertificateExpiringSoon}, valid},
-		{[]finding.Reason{finding.WrongKeyUsage}, usage},
-		{[]finding.Reason{finding.WeakKey, finding.WeakSignature}, strong},
-		{[]finding.Reason{finding.UntrustedIssuer}, trusted},
+		{[]finding.Reason{finding.CertificateMissing}, KeyPair.seesCertificate, certificatePresent},
+		{[]finding.Reason{finding.KeyMissing}, KeyPair.seesKey, keyPresent},
+		{[]finding.Reason{finding.CertificateUnparsable}, KeyPair.hasCertificate, certificateParsable},
+		{[]finding.Reason{finding.KeyUnparsable}, KeyPair.hasKey, keyParsable},
+		{[]finding.Reason{finding.ChainUnparsable, finding.ChainDoubtful}, KeyPair.hasLeaf, chainParsable},
+		{[]finding.Reason{finding.KeyMismatch}, KeyPair.parsed, matching},
+		{[]finding.Reason{finding.CertificateExpired, finding.CertificateNotYetValid, finding.CertificateExpiringSoon}, KeyPair.hasLeaf, valid},
+		{[]finding.Reason{finding.WrongKeyUsage}, KeyPair.hasLeaf, usage},
+		{[]finding.Reason{finding.WeakKey, finding.WeakSignature}, KeyPair.hasLeaf, strong},
+		{[]finding.Reason{finding.UntrustedIssuer}, KeyPair.hasRoots, trusted},
 	}
+}
+
+func (p KeyPair) seesCertificate() bool { return !p.certificate.Hidden }
+func (p KeyPair) seesKey() bool         { return !p.key.Hidden }
+func (p KeyPair) hasCertificate() bool {
+	return p.seesCertificate() && !errors.Is(p.chainErr, pki.ErrEmpty)
+}
+func (p KeyPair) hasKey() bool  { return p.seesKey() && !errors.Is(p.publicErr, pki.ErrEmpty) }
+func (p KeyPair) hasLeaf() bool { return p.chain.Leaf != nil }
+func (p KeyPair) parsed() bool  { return p.chainErr == nil && p.publicErr == nil }
+
+// hasRoots: who issued the certificate can be told. A weak signature is a finding
+// of its own, and x509 would not look further.
+func (p KeyPair) hasRoots() bool {
+	return p.hasLeaf() && p.want.Roots != nil && !signedWeakly(p.chain.Leaf)
 }

@@ -26,9 +26,6 @@ const (
 // certificate is as good as none.
 func strong(p KeyPair, _ time.Time) []finding.Finding {
 	leaf := p.chain.Leaf
-	if leaf == nil {
-		return nil
-	}
 	var findings []finding.Finding
 	if weakKey(leaf) {
 		findings = append(findings, finding.Finding{

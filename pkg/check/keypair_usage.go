@@ -15,7 +15,7 @@ import (
 // and anyExtendedKeyUsage stands for all of them.
 func usage(p KeyPair, _ time.Time) []finding.Finding {
 	leaf := p.chain.Leaf
-	if leaf == nil || serves(leaf, p.want.Usage) {
+	if serves(leaf, p.want.Usage) {
 		return nil
 	}
 	return one(finding.WrongKeyUsage, p.certificate.At,

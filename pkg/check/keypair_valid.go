@@ -17,9 +17,6 @@ import (
 // "A while" is a fraction of its own lifetime, see [DefaultExpiringFraction].
 func valid(p KeyPair, now time.Time) []finding.Finding {
 	leaf := p.chain.Leaf
-	if leaf == nil {
-		return nil
-	}
 	switch {
 	case now.Before(leaf.NotBefore):
 		return one(finding.CertificateNotYetValid, p.certificate.At,

@@ -69,11 +69,14 @@ func (k Kubelet) Findings(now time.Time) []finding.Finding {
 	return runAll(kubeletChecks(), k, now)
 }
 
+// LookedFor are the reasons for which [Kubelet.Findings] could look.
+func (k Kubelet) LookedFor() []finding.Reason { return lookedFor(kubeletChecks(), k) }
+
 // NextChange is the next moment after now from which [Kubelet.Findings] may
 // differ although the answer is the same: a certificate that the kubelet sent,
 // or a CA, becomes valid or expires. ok is false where there is none.
 func (k Kubelet) NextChange(now time.Time) (next time.Time, ok bool) {
-	if k.ca.Path == "" {
+	if !k.ca.named() {
 		return time.Time{}, false
 	}
 	var moments []time.Time
@@ -89,15 +92,25 @@ func (k Kubelet) NextChange(now time.Time) (next time.Time, ok bool) {
 
 func kubeletChecks() []check[Kubelet] {
 	return []check[Kubelet]{
-		{[]finding.Reason{finding.KubeletNotTLS, finding.KubeletUnreachable}, kubeletSpeaksTLS},
-		{[]finding.Reason{finding.KubeletCertificateUntrusted, finding.Unreadable, finding.StaleMount}, kubeletTrusted},
-		{[]finding.Reason{finding.ClientCertificateNotAccepted}, kubeletAcceptsClient},
-		{[]finding.Reason{finding.ReadOnlyPortOpen}, kubeletReadOnlyPort},
+		{[]finding.Reason{finding.KubeletUnreachable}, nil, kubeletReachable},
+		{[]finding.Reason{finding.KubeletNotTLS}, Kubelet.spoke, kubeletSpeaksTLS},
+		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, Kubelet.measured, kubeletCAReadable},
+		{[]finding.Reason{finding.KubeletCertificateUntrusted}, Kubelet.measurable, kubeletTrusted},
+		{[]finding.Reason{finding.ClientCertificateNotAccepted}, Kubelet.metClient, kubeletAcceptsClient},
+		// Where nothing answers at all, that this port does not says nothing.
+		{[]finding.Reason{finding.ReadOnlyPortOpen}, func(k Kubelet) bool { return k.spoke() || k.answer.ReadOnlyOpen }, kubeletReadOnlyPort},
 	}
 }
 
-// answered: the handshake came about.
-func (k Kubelet) answered() bool { return k.answer.Err == nil && len(k.answer.Certificates) > 0 }
+// answered: the handshake came about. spoke: something answered, whatever it is.
+// measured: its certificate is to be held against a bundle, measurable: and that
+// can be read, or is not there. metClient: there is a client's certificate to
+// hold against the answer.
+func (k Kubelet) answered() bool   { return k.answer.Err == nil && len(k.answer.Certificates) > 0 }
+func (k Kubelet) spoke() bool      { return k.answer.NotTLS || k.answered() }
+func (k Kubelet) measured() bool   { return k.answered() && k.ca.named() }
+func (k Kubelet) measurable() bool { return k.measured() && (k.ca.Err == nil || k.ca.missing()) }
+func (k Kubelet) metClient() bool  { return k.answered() && k.client.hasLeaf() }
 
 // missing: there is no such file, as opposed to one that cannot be looked at.
 func (f File) missing() bool { return errors.Is(f.Err, fs.ErrNotExist) }

@@ -10,18 +10,21 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
+// kubeletCAReadable: the CA bundle by which the kube-apiserver knows kubelets can
+// be looked at. That it is missing is of the kubelet's certificate.
+func kubeletCAReadable(k Kubelet, _ time.Time) []finding.Finding {
+	if k.measurable() {
+		return nil
+	}
+	return unreadable(finding.Location(k.ca.Path), "the CA bundle by which the kube-apiserver knows kubelets", k.ca.Err)
+}
+
 // kubeletTrusted: the kube-apiserver, verifying as it is configured to, takes
 // the kubelet's certificate: it leads to a CA of kubelet-certificate-authority,
 // is for a server, holds now, and for the address that the node is called by
 // (Kubernetes pkg/kubelet/client, over client-go transport). Without that
 // argument nothing is verified, for which there is KubeletCANotConfigured.
 func kubeletTrusted(k Kubelet, now time.Time) []finding.Finding {
-	if !k.answered() || k.ca.Path == "" {
-		return nil
-	}
-	if k.ca.Err != nil && !k.ca.missing() {
-		return unreadable(finding.Location(k.ca.Path), "the CA bundle by which the kube-apiserver knows kubelets", k.ca.Err)
-	}
 	if k.roots == nil {
 		return one(finding.KubeletCertificateUntrusted, k.answer.At,
 			"the kube-apiserver can trust no kubelet: its CA bundle for them, "+k.ca.Path+", is missing or holds no certificate",

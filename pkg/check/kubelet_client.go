@@ -21,9 +21,6 @@ import (
 // private key is not used.
 func kubeletAcceptsClient(k Kubelet, _ time.Time) []finding.Finding {
 	leaf := k.client.Leaf()
-	if !k.answered() || leaf == nil {
-		return nil
-	}
 	if !k.answer.AsksClients {
 		return one(finding.ClientCertificateNotAccepted, k.answer.At,
 			"the kubelet asks its clients for no certificate, so the kube-apiserver's does not count",

@@ -26,9 +26,13 @@ func ManifestFindings(m Manifest, now time.Time) []finding.Finding {
 	return runAll(manifestChecks(), m, now)
 }
 
+// LookedFor are the reasons for which [ManifestFindings] could look.
+func (m Manifest) LookedFor() []finding.Reason { return lookedFor(manifestChecks(), m) }
+
 func manifestChecks() []check[Manifest] {
 	return []check[Manifest]{
-		{[]finding.Reason{finding.ManifestMissing, finding.ManifestUnparsable, finding.Unreadable, finding.StaleMount}, manifestReadable},
+		{[]finding.Reason{finding.ManifestMissing, finding.Unreadable, finding.StaleMount}, nil, manifestReadable},
+		{[]finding.Reason{finding.ManifestUnparsable}, Manifest.wasRead, manifestParsable},
 	}
 }
 
@@ -44,10 +48,17 @@ func manifestReadable(m Manifest, _ time.Time) []finding.Finding {
 			"run the agent on control-plane nodes only, or name the files with --kubelet-client-dir")
 	case m.ReadErr != nil:
 		return unreadable(m.At, "the kube-apiserver's manifest", m.ReadErr)
-	case m.ParseErr != nil:
-		return one(finding.ManifestUnparsable, m.At,
-			"the kube-apiserver's manifest cannot be used: "+oneLine(m.ParseErr),
-			"see what wrote it; the kubelet cannot start a kube-apiserver from it either")
 	}
 	return nil
+}
+
+func (m Manifest) wasRead() bool { return m.ReadErr == nil }
+
+func manifestParsable(m Manifest, _ time.Time) []finding.Finding {
+	if m.ParseErr == nil {
+		return nil
+	}
+	return one(finding.ManifestUnparsable, m.At,
+		"the kube-apiserver's manifest cannot be used: "+oneLine(m.ParseErr),
+		"see what wrote it; the kubelet cannot start a kube-apiserver from it either")
 }

@@ -27,9 +27,12 @@ func OverrideFindings(o Override, now time.Time) []finding.Finding {
 	return runAll(overrideChecks(), o, now)
 }
 
+// LookedFor are the reasons for which [OverrideFindings] could look.
+func (o Override) LookedFor() []finding.Reason { return lookedFor(overrideChecks(), o) }
+
 func overrideChecks() []check[Override] {
 	return []check[Override]{
-		{[]finding.Reason{finding.OverrideWeakensKubeletTLS}, overrideArguments},
+		{[]finding.Reason{finding.OverrideWeakensKubeletTLS}, nil, overrideArguments},
 	}
 }
 

@@ -73,15 +73,25 @@ type SecretVerdict struct {
 	// Until is the next moment from which the findings may differ although the
 	// Secret is the same; zero where they will not.
 	Until time.Time
+
+	facts protectedSecret
+}
+
+// LookedFor are the reasons for which [JudgeSecret] could look.
+func (v SecretVerdict) LookedFor() []finding.Reason {
+	reasons := lookedFor(secretChecks(), v.facts)
+	if v.facts.exists() {
+		reasons = append(reasons, v.facts.pair.LookedFor()...)
+	}
+	return reasons
 }
 
 // JudgeSecret checks a Secret; nil means that it does not exist, so that
 // create, update and delete are all the difference between two calls.
 func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVerdict {
 	facts := protectedSecret{want: want, stored: stored}
-	if stored == nil {
-		// Of a Secret that is not there only that can be said.
-		return SecretVerdict{Findings: runAll(secretChecks()[:1], facts, now)}
+	if !facts.exists() {
+		return SecretVerdict{Findings: runAll(secretChecks(), facts, now), facts: facts}
 	}
 	facts.pair = NewKeyPair(
 		Source{At: want.at("tls.crt"), Data: stored.Certificate},
@@ -91,6 +101,7 @@ func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVe
 	verdict := SecretVerdict{
 		Findings: finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...)),
 		Leaf:     facts.pair.Leaf(),
+		facts:    facts,
 	}
 	verdict.Until, _ = facts.pair.NextChange(now)
 	return verdict
@@ -103,12 +114,16 @@ func SecretFindings(want SecretExpectation, stored *Secret, now time.Time) []fin
 
 func secretChecks() []check[protectedSecret] {
 	return []check[protectedSecret]{
-		{[]finding.Reason{finding.SecretMissing}, secretExists},
-		{[]finding.Reason{finding.WrongSecretType}, secretType},
-		{[]finding.Reason{finding.DNSNameMissing}, secretDNSNames},
-		{[]finding.Reason{finding.RotationDetached}, secretRotation},
+		{[]finding.Reason{finding.SecretMissing}, nil, secretExists},
+		{[]finding.Reason{finding.WrongSecretType}, protectedSecret.exists, secretType},
+		{[]finding.Reason{finding.DNSNameMissing}, protectedSecret.hasLeaf, secretDNSNames},
+		{[]finding.Reason{finding.RotationDetached}, protectedSecret.isRenewed, secretRotation},
 	}
 }
+
+func (s protectedSecret) exists() bool    { return s.stored != nil }
+func (s protectedSecret) hasLeaf() bool   { return s.exists() && s.pair.hasLeaf() }
+func (s protectedSecret) isRenewed() bool { return s.exists() && s.want.ManagedBy != "" }
 
 // at locates a part of the Secret.
 func (w SecretExpectation) at(part string) finding.Location {

@@ -15,9 +15,6 @@ import (
 // api.openshift-apiserver.svc.
 func secretDNSNames(s protectedSecret, _ time.Time) []finding.Finding {
 	leaf := s.pair.Leaf()
-	if leaf == nil {
-		return nil
-	}
 	var missing []string
 	for _, name := range s.want.DNSNames {
 		if leaf.VerifyHostname(name) != nil {

@@ -12,7 +12,7 @@ import (
 // Without it the server that serves with it has no certificate at its next
 // start.
 func secretExists(s protectedSecret, _ time.Time) []finding.Finding {
-	if s.stored != nil {
+	if s.exists() {
 		return nil
 	}
 	return one(finding.SecretMissing, s.want.at(""),

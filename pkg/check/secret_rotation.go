@@ -60,9 +60,6 @@ const maxForeignOwners = 10
 // another kind has no business here. All of that was tried against the real
 // controllers. library-go's rotation gives the Secret no owner.
 func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
-	if s.stored == nil || s.want.ManagedBy == "" {
-		return nil
-	}
 	var findings []finding.Finding
 	detached := func(part, message, remedy string) {
 		findings = append(findings, finding.Finding{Reason: finding.RotationDetached, Location: s.want.at(part), Message: message, Remedy: remedy})

@@ -20,7 +20,7 @@ const secretTypeTLS = "kubernetes.io/tls"
 // other.
 func secretType(s protectedSecret, _ time.Time) []finding.Finding {
 	want := cmp.Or(s.want.Type, secretTypeTLS)
-	if s.stored == nil || s.stored.Type == want {
+	if s.stored.Type == want {
 		return nil
 	}
 	return one(finding.WrongSecretType, s.want.at("type"),

@@ -20,8 +20,11 @@ func ServiceFindings(service Service, now time.Time) []finding.Finding {
 	return runAll(serviceChecks(), service, now)
 }
 
+// LookedFor are the reasons for which [ServiceFindings] could look.
+func (s Service) LookedFor() []finding.Reason { return lookedFor(serviceChecks(), s) }
+
 func serviceChecks() []check[Service] {
 	return []check[Service]{
-		{[]finding.Reason{finding.RotationFailing, finding.RotationStuck}, serviceRenewal},
+		{[]finding.Reason{finding.RotationFailing, finding.RotationStuck}, nil, serviceRenewal},
 	}
 }

@@ -51,6 +51,8 @@ type Snapshot struct {
 	// has been asked and has not answered yet.
 	Kubelet []finding.Finding
 	Waiting bool
+	// LookedFor are the reasons for which there was something to look at.
+	LookedFor []finding.Reason
 	// Serving is the kubelet's own certificate; nil where none was seen.
 	// ServingAt says which kubelet; empty where none has answered.
 	Serving   *x509.Certificate
@@ -91,15 +93,17 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	files := check.NewClientFiles(certificate, key, clientCA, options.ExpiringFraction)
 	fileFindings := files.Findings(now)
 
-	snapshot := Snapshot{At: now, Layout: layout}
+	snapshot := Snapshot{At: now, Layout: layout, LookedFor: files.LookedFor()}
 	snapshot.Findings = append(snapshot.Findings, fileFindings...)
 	if layout.Manifest != "" {
-		snapshot.Findings = append(snapshot.Findings, check.ManifestFindings(check.Manifest{
-			At: finding.Location(layout.Manifest), ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr,
-		}, now)...)
+		manifest := check.Manifest{At: finding.Location(layout.Manifest), ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr}
+		snapshot.Findings = append(snapshot.Findings, check.ManifestFindings(manifest, now)...)
+		snapshot.LookedFor = append(snapshot.LookedFor, manifest.LookedFor()...)
 	}
 	if layout.ConfigAt != "" {
-		snapshot.Findings = append(snapshot.Findings, check.ConfigurationFindings(configuration(layout), now)...)
+		configuration := configuration(layout)
+		snapshot.Findings = append(snapshot.Findings, check.ConfigurationFindings(configuration, now)...)
+		snapshot.LookedFor = append(snapshot.LookedFor, configuration.LookedFor()...)
 	}
 	snapshot.Findings = finding.Sort(snapshot.Findings)
 
@@ -116,6 +120,7 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	if answer != nil {
 		seen := check.NewKubelet(*answer, pair, kubeletCA)
 		snapshot.Kubelet = seen.Findings(now)
+		snapshot.LookedFor = append(snapshot.LookedFor, seen.LookedFor()...)
 		if next, ok := seen.NextChange(now); ok && (snapshot.NextChange.IsZero() || next.Before(snapshot.NextChange)) {
 			snapshot.NextChange = next
 		}

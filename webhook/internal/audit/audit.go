@@ -103,10 +103,10 @@ func (a *Auditor) Run(ctx context.Context) {
 			states[o] = f.State()
 		}
 
-		seen, about := look(subject, states, a.Now())
-		observed := ledger.Observe(seen)
+		seen := look(subject, states, a.Now())
+		observed := ledger.Observe(seen.Look)
 		for _, notice := range observed.Notices {
-			notice.Object = a.regarding(notice, about, told)
+			notice.Object = a.regarding(notice, seen.about, told)
 			a.Teller.Tell(ctx, notice)
 		}
 		a.Meter.Audited(seen.Certificates)

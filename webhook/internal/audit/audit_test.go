@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
@@ -227,6 +229,24 @@ func TestNoAPI(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
+	})
+}
+
+// TestNoKubernetes: what has no Secrets is no API server (a proxy, a wrong path in a
+// kubeconfig), and nothing is known of them.
+func TestNoKubernetes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newServer(sound(t))
+		for _, resource := range []string{"secrets", "services", "configmaps", "kubeapiservers", "validatingadmissionpolicies"} {
+			api.failLists(resource, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, ""))
+		}
+		result, err := Once(t.Context(), api, subject(), now(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if verdict := finding.VerdictOf(result.Findings); verdict != finding.CouldNotVerify || !slices.Equal(result.Checked, []finding.Reason{finding.Unreadable}) {
+			t.Errorf("%s; looked for %s; found %v", verdict, result.Checked, result.Findings)
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -99,13 +100,16 @@ type looking struct {
 	// about says which object each finding is about, and with no reason which
 	// one holds the certificate there.
 	about map[finding.ID]report.Object
+	// lookedFor are, by the role of objects, the reasons for which each one could
+	// be looked at; none where one could not be.
+	lookedFor map[string][][]finding.Reason
 }
 
 // look judges what is known of the objects. It is a function of its arguments.
-func look(subject Subject, states map[follow.Object]follow.State, now time.Time) (report.Look, map[finding.ID]report.Object) {
+func look(subject Subject, states map[follow.Object]follow.State, now time.Time) looking {
 	l := looking{
 		Look:   report.Look{At: now, Sources: make([]report.Source, sources)},
-		states: states, about: map[finding.ID]report.Object{},
+		states: states, about: map[finding.ID]report.Object{}, lookedFor: map[string][][]finding.Reason{},
 	}
 	l.Sources[fromStored].Patience = settle
 	l.Sources[fromGuard].Patience = subject.GuardPatience
@@ -132,7 +136,28 @@ func look(subject Subject, states map[follow.Object]follow.State, now time.Time)
 	for _, installed := range subject.Guard {
 		l.guard(installed.Object, guardObject(installed))
 	}
-	return l.Look, l.about
+	return l
+}
+
+// everywhere are the reasons that were looked for in all objects of a role:
+// nobody is to take for checked what is not there to be looked at, or what could
+// not be.
+func (l *looking) everywhere() []finding.Reason {
+	reasons := []finding.Reason{finding.Unreadable}
+	for _, ofEach := range l.lookedFor {
+		for _, reason := range ofEach[0] {
+			if !slices.ContainsFunc(ofEach, func(of []finding.Reason) bool { return !slices.Contains(of, reason) }) {
+				reasons = append(reasons, reason)
+			}
+		}
+	}
+	// It is of files, and a ConfigMap's configuration is checked as one's is.
+	return slices.DeleteFunc(reasons, func(r finding.Reason) bool { return r == finding.StaleMount })
+}
+
+// looked notes for what an object was looked at; for nothing where it could not be.
+func (l *looking) looked(o follow.Object, reasons []finding.Reason) {
+	l.lookedFor[role(o)] = append(l.lookedFor[role(o)], reasons)
 }
 
 // of is what is known of an object; ok is false where nothing is yet. Where it
@@ -183,6 +208,7 @@ func (l *looking) secret(want check.SecretExpectation) {
 	o := secretObject(want)
 	s, ok := l.of(o)
 	if !ok {
+		l.looked(o, nil)
 		return
 	}
 	if service, has := serviceObject(want); has {
@@ -192,10 +218,12 @@ func (l *looking) secret(want check.SecretExpectation) {
 	}
 	secret, err := decode[facts.Secret](s)
 	if err != nil {
+		l.looked(o, nil)
 		return // the API server stores no such Secret
 	}
 	verdict := check.JudgeSecret(want, secret.Facts(), l.At)
 	l.found(fromStored, o, verdict.Findings...)
+	l.looked(o, verdict.LookedFor())
 	if until := verdict.Until; !until.IsZero() && (l.Next.IsZero() || until.Before(l.Next)) {
 		l.Next = until
 	}
@@ -213,14 +241,22 @@ func (l *looking) secret(want check.SecretExpectation) {
 func (l *looking) bundle(b Bundle) []*x509.Certificate {
 	o := bundleObject(b)
 	s, ok := l.of(o)
-	if !ok {
-		return nil
-	}
 	judged := check.Bundle{At: finding.Location(string(o.At()) + " " + b.Key)}
 	var roots []*x509.Certificate
-	configMap, err := decode[corev1.ConfigMap](s)
-	if judged.Missing = err != nil || configMap == nil; !judged.Missing {
-		roots, judged.Err = pki.ParseBundle([]byte(configMap.Data[b.Key]))
+	switch {
+	case !ok && s.Err == nil:
+		return nil // it is waited for
+	case !ok:
+		// Said here, too: that it cannot be looked at is told later, and an
+		// UntrustedIssuer that was told is not to be cleared by it.
+		judged.Err = errors.New("cannot be looked at")
+		l.looked(o, nil)
+	default:
+		configMap, err := decode[corev1.ConfigMap](s)
+		if judged.Missing = err != nil || configMap == nil; !judged.Missing {
+			roots, judged.Err = pki.ParseBundle([]byte(configMap.Data[b.Key]))
+		}
+		l.looked(o, judged.LookedFor())
 	}
 	l.found(fromStored, o, check.BundleFindings(judged, l.At)...)
 	return roots
@@ -233,12 +269,16 @@ func (l *looking) service(want check.SecretExpectation) {
 		return
 	}
 	s, ok := l.of(o)
-	if !ok || s.Live == nil {
+	switch {
+	case !ok:
+		l.looked(o, nil)
+		return
+	case s.Live == nil:
 		return // without it the garbage collector takes the Secret, which is told
 	}
-	l.found(fromStored, o, check.ServiceFindings(check.Service{
-		Namespace: o.Namespace, Name: o.Name, Annotations: s.Live.GetAnnotations(),
-	}, l.At)...)
+	service := check.Service{Namespace: o.Namespace, Name: o.Name, Annotations: s.Live.GetAnnotations()}
+	l.found(fromStored, o, check.ServiceFindings(service, l.At)...)
+	l.looked(o, service.LookedFor())
 }
 
 // operator: the configuration that OpenShift's operator writes, and what people
@@ -250,13 +290,16 @@ func (l *looking) operator() {
 	if !ok || s.NoAPI {
 		return
 	}
+	var operator facts.KubeAPIServer
 	if s.Live != nil {
 		text, err := json.Marshal(s.Live.Object)
-		var operator facts.KubeAPIServer
-		if err == nil && sigsjson.UnmarshalCaseSensitivePreserveInts(text, &operator) == nil {
-			l.found(fromStored, o, check.OverrideFindings(facts.Override(operator), l.At)...)
+		if err != nil || sigsjson.UnmarshalCaseSensitivePreserveInts(text, &operator) != nil {
+			operator = facts.KubeAPIServer{} // the API server stores no such object
 		}
 	}
+	override := facts.Override(operator)
+	l.found(fromStored, o, check.OverrideFindings(override, l.At)...)
+	l.looked(o, override.LookedFor())
 	o = configObject()
 	if s, ok = l.of(o); !ok {
 		return
@@ -267,11 +310,13 @@ func (l *looking) operator() {
 		configuration.Config, configuration.Err = kubeapiserver.ParseConfig([]byte(configMap.Data[configKey]))
 	}
 	l.found(fromStored, o, check.ConfigurationFindings(configuration, l.At)...)
+	l.looked(o, configuration.LookedFor())
 }
 
 func (l *looking) guard(installed map[string]any, o follow.Object) {
 	s, ok := l.of(o)
 	if !ok {
+		l.looked(o, nil)
 		return
 	}
 	g := check.Guard{At: o.At(), Installed: installed}
@@ -279,4 +324,5 @@ func (l *looking) guard(installed map[string]any, o follow.Object) {
 		g.Live = s.Live.Object
 	}
 	l.found(fromGuard, o, check.GuardFindings(g, l.At)...)
+	l.looked(o, g.LookedFor())
 }

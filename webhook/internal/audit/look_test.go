@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
@@ -198,11 +199,11 @@ func TestLook(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			states := sound(t)
 			c.change(t, states)
-			seen, about := look(subject(), states, pkitest.Now())
+			seen := look(subject(), states, pkitest.Now())
 			var got []string
 			for i, source := range seen.Sources {
 				for _, f := range source.Findings {
-					o := about[f.ID()]
+					o := seen.about[f.ID()]
 					got = append(got, fmt.Sprintf("%d %s %s of %s %s", i, f.Reason, f.Location, o.Kind, o.Name))
 				}
 			}
@@ -217,11 +218,64 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// TestBundle: a certificate is held against a CA bundle, and that there is none is
+// not passed over.
+func TestBundle(t *testing.T) {
+	bundle := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "openshift-kube-apiserver-operator", "signers")
+	of := func(ca *pkitest.CA) follow.State {
+		return follow.State{Known: true, Live: live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}})}
+	}
+	own, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
+	client := own.Issue(pkitest.KubeletClient())
+	const (
+		untrusted = "0 UntrustedIssuer Secret openshift-kube-apiserver/kubelet-client tls.crt"
+		noBundle  = "0 ClientCAUnavailable ConfigMap openshift-kube-apiserver-operator/signers ca.crt"
+	)
+	cases := map[string]struct {
+		state follow.State
+		want  []string // source, reason, location
+		looks bool     // for UntrustedIssuer
+		waits bool
+	}{
+		"of who issued it":              {state: of(own), looks: true},
+		"of somebody else":              {state: of(foreign), looks: true, want: []string{untrusted}},
+		"not known yet":                 {waits: true},
+		"gone":                          {state: follow.State{Known: true}, want: []string{noBundle}},
+		"of no certificate":             {state: follow.State{Known: true, Live: live(t, &corev1.ConfigMap{})}, want: []string{noBundle}},
+		"no right to look":              {state: follow.State{Err: errors.New("no")}, want: []string{noBundle, "2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
+		"not seen of late":              {state: follow.State{Known: true, Live: of(own).Live, Err: errors.New("no")}, looks: true, want: []string{"2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
+		"foreign, and not seen of late": {state: follow.State{Known: true, Live: of(foreign).Live, Err: errors.New("no")}, looks: true, want: []string{untrusted, "2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
+	}
+	for title, c := range cases {
+		t.Run(title, func(t *testing.T) {
+			states, subject := sound(t), subject()
+			states[kubeletClient] = follow.State{Known: true, Live: live(t, openshift.KubeletClient(client.Certificate, client.Key))}
+			subject.Secrets = subject.Secrets[1:]
+			subject.Secrets[0].Bundle = &Bundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "ca.crt"}
+			states[bundle] = c.state
+			seen := look(subject, states, pkitest.Now())
+			var got []string
+			for i, source := range seen.Sources {
+				for _, f := range source.Findings {
+					got = append(got, fmt.Sprintf("%d %s %s", i, f.Reason, f.Location))
+				}
+			}
+			slices.Sort(got)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("findings (-want +got):\n%s", d)
+			}
+			if looks := slices.Contains(seen.everywhere(), finding.UntrustedIssuer); looks != c.looks || seen.Waiting != c.waits {
+				t.Errorf("looks for UntrustedIssuer: %t, want %t; waits: %t, want %t", looks, c.looks, seen.Waiting, c.waits)
+			}
+		})
+	}
+}
+
 // TestContents: two looks are the same if and only if what is stored is.
 func TestContents(t *testing.T) {
 	states := sound(t)
 	digest := func() [32]byte {
-		seen, _ := look(subject(), states, pkitest.Now())
+		seen := look(subject(), states, pkitest.Now())
 		return seen.Contents
 	}
 	first := digest()
@@ -241,7 +295,7 @@ func TestContents(t *testing.T) {
 
 // TestNext: it looks again when a certificate begins to expire.
 func TestNext(t *testing.T) {
-	seen, _ := look(subject(), sound(t), pkitest.Now())
+	seen := look(subject(), sound(t), pkitest.Now())
 	if seen.Next.IsZero() || !seen.Next.After(pkitest.Now()) {
 		t.Errorf("the next look is at %s", seen.Next)
 	}

@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/client-go/dynamic"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
@@ -25,7 +24,7 @@ type Result struct {
 	// Examined are the objects that were looked at, by what they are for, whether
 	// they exist or not.
 	Examined []Examined
-	// Checked are the reasons that were looked for.
+	// Checked are the reasons that were looked for, in all objects that may have them.
 	Checked []finding.Reason
 }
 
@@ -50,7 +49,7 @@ func Once(ctx context.Context, client dynamic.Interface, subject Subject, now fu
 
 func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, subject Subject, now func() time.Time) (Result, error) {
 	var states map[follow.Object]follow.State
-	var seen report.Look
+	var seen looking
 	var before []finding.ID
 	for n := range maxLooks {
 		if n > 0 {
@@ -60,8 +59,8 @@ func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, su
 			}
 		}
 		states = lookAll()
-		seen, _ = look(subject, states, now())
-		found := idsOf(seen)
+		seen = look(subject, states, now())
+		found := idsOf(seen.Look)
 		if len(found) == 0 || slices.Equal(found, before) {
 			break
 		}
@@ -70,7 +69,7 @@ func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, su
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	result := Result{At: seen.At, Findings: finding.Sort(allOf(seen)), Checked: checked(subject, states)}
+	result := Result{At: seen.At, Findings: finding.Sort(allOf(seen.Look)), Checked: seen.everywhere()}
 	for _, certificate := range seen.Certificates {
 		if certificate.Leaf != nil {
 			result.Certificates = append(result.Certificates, certificate)
@@ -116,58 +115,6 @@ func idsOf(l report.Look) []finding.ID {
 		ids = append(ids, f.ID())
 	}
 	return ids
-}
-
-// checked are the reasons that were looked for everywhere: nobody is to take for
-// checked what is not there to be looked at, or what could not be.
-func checked(subject Subject, states map[follow.Object]follow.State) []finding.Reason {
-	unknown := func(o follow.Object) bool { return !states[o].Known }
-	reasons := []finding.Reason{finding.Unreadable}
-	var secrets, bundles, services, guard []follow.Object
-	for _, want := range subject.Secrets {
-		secrets = append(secrets, secretObject(want.SecretExpectation))
-		if want.Bundle != nil {
-			bundles = append(bundles, bundleObject(*want.Bundle))
-		}
-		if service, has := serviceObject(want.SecretExpectation); has && (unknown(service) || states[service].Live != nil) {
-			services = append(services, service)
-		}
-	}
-	for _, installed := range subject.Guard {
-		guard = append(guard, guardObject(installed))
-	}
-	for _, group := range []struct {
-		of    []follow.Object
-		gives func() []finding.Reason
-	}{
-		{secrets, check.SecretReasons}, {bundles, check.BundleReasons}, {services, check.ServiceReasons}, {guard, check.GuardReasons},
-	} {
-		if len(group.of) > 0 && !slices.ContainsFunc(group.of, unknown) {
-			reasons = append(reasons, group.gives()...)
-		}
-	}
-	if slices.ContainsFunc(subject.Secrets, func(want Secret) bool {
-		return want.Roots == nil && (want.Bundle == nil || !usable(*want.Bundle, states))
-	}) {
-		reasons = slices.DeleteFunc(reasons, func(r finding.Reason) bool { return r == finding.UntrustedIssuer })
-	}
-	if operator := states[operatorObject()]; operator.NoAPI || !operator.Known {
-		return reasons
-	}
-	reasons = append(reasons, check.OverrideReasons()...)
-	switch configuration := states[configObject()]; {
-	case !configuration.Known:
-	case configuration.Live == nil:
-		reasons = append(reasons, check.UnreadConfigurationReasons()...)
-	default:
-		reasons = append(reasons, check.ConfigurationReasons()...)
-	}
-	return reasons
-}
-
-// usable: certificates could be held against it.
-func usable(b Bundle, states map[follow.Object]follow.State) bool {
-	return (&looking{states: states, about: map[finding.ID]report.Object{}, Look: report.Look{Sources: make([]report.Source, sources)}}).bundle(b) != nil
 }
 
 // role says what an object is looked at for.

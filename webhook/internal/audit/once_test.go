@@ -80,36 +80,50 @@ func TestOnce(t *testing.T) {
 
 // TestChecked: what could not be looked at is not said to have been checked.
 func TestChecked(t *testing.T) {
-	away := follow.State{Err: errors.New("connection refused")}
+	away, gone := follow.State{Err: errors.New("connection refused")}, follow.State{Known: true}
+	const (
+		inSecrets = "SecretMissing WrongSecretType KeyMismatch "
+		inGuard   = "GuardMissing GuardWeakened "
+		inConfig  = "ConfigMissing ConfigUnparsable ClientKeyNotConfigured "
+	)
 	cases := map[string]struct {
-		away []follow.Object
-		want string // of those that are looked for
+		state   follow.State
+		objects []follow.Object
+		want    string // of those that are looked for
 	}{
-		"all there":               {want: "Unreadable KeyMismatch RotationStuck GuardMissing OverrideWeakensKubeletTLS ConfigUnparsable ClientKeyNotConfigured"},
-		"one of two Secrets":      {away: []follow.Object{kubeletClient}, want: "Unreadable RotationStuck GuardMissing OverrideWeakensKubeletTLS ConfigUnparsable ClientKeyNotConfigured"},
-		"the Service":             {away: []follow.Object{service}, want: "Unreadable KeyMismatch GuardMissing OverrideWeakensKubeletTLS ConfigUnparsable ClientKeyNotConfigured"},
-		"the configuration":       {away: []follow.Object{configMap}, want: "Unreadable KeyMismatch RotationStuck GuardMissing OverrideWeakensKubeletTLS"},
-		"whether it is OpenShift": {away: []follow.Object{operator}, want: "Unreadable KeyMismatch RotationStuck GuardMissing"},
-		"the guard":               {away: []follow.Object{policy}, want: "Unreadable KeyMismatch RotationStuck OverrideWeakensKubeletTLS ConfigUnparsable ClientKeyNotConfigured"},
-		"everything":              {away: slices.Collect(maps.Keys(sound(t))), want: "Unreadable"},
+		"all there": {want: "Unreadable " + inSecrets + "RotationStuck " + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
+
+		"one of two Secrets cannot be looked at":      {away, []follow.Object{kubeletClient}, "Unreadable RotationStuck " + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
+		"the Service cannot be looked at":             {away, []follow.Object{service}, "Unreadable " + inSecrets + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
+		"the configuration cannot be looked at":       {away, []follow.Object{configMap}, "Unreadable " + inSecrets + "RotationStuck " + inGuard + "OverrideWeakensKubeletTLS "},
+		"whether it is OpenShift cannot be looked at": {away, []follow.Object{operator}, "Unreadable " + inSecrets + "RotationStuck " + inGuard},
+		"the guard cannot be looked at":               {away, []follow.Object{policy}, "Unreadable " + inSecrets + "RotationStuck OverrideWeakensKubeletTLS " + inConfig},
+		"nothing can be looked at":                    {away, slices.Collect(maps.Keys(sound(t))), "Unreadable "},
+
+		"one of two Secrets is gone": {gone, []follow.Object{kubeletClient}, "Unreadable SecretMissing RotationStuck " + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
+		"the Service is gone":        {gone, []follow.Object{service}, "Unreadable " + inSecrets + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
+		"the configuration is gone":  {gone, []follow.Object{configMap}, "Unreadable " + inSecrets + "RotationStuck " + inGuard + "OverrideWeakensKubeletTLS ConfigMissing "},
+		"the guard is gone":          {gone, []follow.Object{policy}, "Unreadable " + inSecrets + "RotationStuck GuardMissing OverrideWeakensKubeletTLS " + inConfig},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			states := sound(t)
-			for _, o := range c.away {
-				states[o] = away
+			for _, o := range c.objects {
+				states[o] = c.state
 			}
-			checked := checked(subject(), states)
-			var got []string
+			seen := look(subject(), states, pkitest.Now())
+			checked := seen.everywhere()
+			var got strings.Builder
 			for _, reason := range []finding.Reason{
-				finding.Unreadable, finding.KeyMismatch, finding.UntrustedIssuer, finding.RotationStuck, finding.GuardMissing,
-				finding.OverrideWeakensKubeletTLS, finding.ConfigUnparsable, finding.ClientKeyNotConfigured,
+				finding.Unreadable, finding.StaleMount, finding.SecretMissing, finding.WrongSecretType, finding.KeyMismatch, finding.UntrustedIssuer,
+				finding.RotationStuck, finding.GuardMissing, finding.GuardWeakened,
+				finding.OverrideWeakensKubeletTLS, finding.ConfigMissing, finding.ConfigUnparsable, finding.ClientKeyNotConfigured,
 			} {
 				if slices.Contains(checked, reason) {
-					got = append(got, string(reason))
+					got.WriteString(string(reason) + " ")
 				}
 			}
-			if diff := cmp.Diff(c.want, strings.Join(got, " ")); diff != "" {
+			if diff := cmp.Diff(c.want, got.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
