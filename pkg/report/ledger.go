@@ -63,7 +63,8 @@ type Certificate struct {
 // A finding that went away in the same look in which something Unverified came
 // up in its source that hides it ([finding.Reason.Hides]) is veiled by that:
 // nobody knows whether it is gone. It stands until all of the veil is lifted,
-// whatever hides it and comes up meanwhile included.
+// whatever hides it and comes up meanwhile included. And none has gone while
+// something has not been looked at yet.
 type Ledger struct {
 	settle time.Duration
 
@@ -152,7 +153,7 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		if _, stands := standing[id]; stands {
 			continue
 		}
-		if _, known := l.gone[id]; known {
+		if _, known := l.gone[id]; known || look.Waiting {
 			continue
 		}
 		for _, veil := range veils[l.from[id]] {

@@ -183,6 +183,13 @@ func TestLedger(t *testing.T) {
 				"raised ClientCAUnavailable", "cleared Unreadable", "cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
 			},
 		},
+		"nothing has gone while something has not been looked at yet": {
+			looks: []seen{
+				{0, "1", "KeyMismatch", "", ""}, {settle, "1", "KeyMismatch", "", ""},
+				{2 * settle, "2", "", "a", "?"}, {3 * settle, "2", "KeyMismatch", "", ""}, {4 * settle, "3", "", "a", "?"}, {5 * settle, "3", "", "a", ""},
+			},
+			want: []string{"again at 1s", "raised KeyMismatch, Not verified", "", "", "", "cleared KeyMismatch, Verified"},
+		},
 		"without CAs it is not known who issued, and all else is": {
 			looks: []seen{
 				{0, "1", "KeyMismatch UntrustedIssuer", "", ""}, {settle, "1", "KeyMismatch UntrustedIssuer", "", ""},

@@ -58,6 +58,12 @@ func (o Object) At() finding.Location {
 	return finding.Location(o.Kind + " " + name)
 }
 
+// builtIn: every API server has such objects (Kubernetes' own API groups have no
+// dot in their name, or end so).
+func (o Object) builtIn() bool {
+	return !strings.Contains(o.Resource.Group, ".") || strings.HasSuffix(o.Resource.Group, ".k8s.io")
+}
+
 // State is what is known of an object.
 type State struct {
 	// Known: it has been looked at, at least once.
@@ -137,10 +143,11 @@ func (f *Follower) set(s State) {
 }
 
 // failed notes why the object could not be looked at. A list of objects is not
-// found only where there is no such API.
+// found only where there is no such API, which may be so of one that is not
+// Kubernetes' own; who has not even those is no API server (a proxy, a wrong path).
 func (f *Follower) failed(err error) {
 	s := f.State()
-	if s.Err = err; apierrors.IsNotFound(err) {
+	if s.Err = err; apierrors.IsNotFound(err) && !f.object.builtIn() {
 		s = State{Known: true, NoAPI: true}
 	}
 	f.set(s)
