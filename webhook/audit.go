@@ -3,12 +3,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -35,9 +35,10 @@ const (
 	configKey, guardKey              = "config.yaml", "guard.yaml"
 )
 
-// auditTime bounds one look: all objects are asked for at the same time, twice if
-// something is found, with a few seconds in between.
-const auditTime, minAuditTime, maxAuditTime = 30 * time.Second, 5 * time.Second, 10 * time.Minute
+// auditTime bounds it all: objects are asked for at the same time, twice if
+// something is found and four times if that changes, at most 10 s each time with
+// 3 s in between (package audit, Once).
+const auditTime, minAuditTime, maxAuditTime = time.Minute, 5 * time.Second, 10 * time.Minute
 
 // auditOptions are what the command line of webhook audit says.
 type auditOptions struct {
@@ -101,7 +102,7 @@ func runAudit(ctx context.Context, args []string, getenv func(string) string, st
 	case errors.Is(err, report.ErrNoAPIServer):
 		return usage(errors.New("no API server is known: set --kubeconfig or KUBECONFIG"))
 	case err != nil:
-		return usage(fmt.Errorf("--kubeconfig: %w", err))
+		return usage(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, options.time)
 	defer cancel()
@@ -118,21 +119,39 @@ func runAudit(ctx context.Context, args []string, getenv func(string) string, st
 
 // client says how to reach the API server, as kubectl finds out: by the flag, by
 // the files of KUBECONFIG, by the one in the home directory; then by what a Pod is
-// given.
+// given. But where files were named, by nothing else: the verdict on another
+// cluster would be worse than none.
 func (o auditOptions) client(getenv func(string) string) (*rest.Config, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig, Precedence: filepath.SplitList(getenv(clientcmd.RecommendedConfigPathEnvVar))}
-	if home := getenv("HOME"); len(rules.Precedence) == 0 && home != "" {
+	named := ""
+	switch home := getenv("HOME"); {
+	case o.kubeconfig != "":
+		named = "--kubeconfig"
+	case len(rules.Precedence) > 0:
+		named = clientcmd.RecommendedConfigPathEnvVar
+	case home != "":
 		rules.Precedence = []string{filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName)}
 	}
-	const userAgent = "kubelet-https-guard-audit/"
-	client, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		return report.Config("", userAgent+version.String())
-	}
+	userAgent := "kubelet-https-guard-audit/" + version.String()
+	loaded, err := rules.Load()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the kubeconfig (%s): %w", cmp.Or(named, rules.GetDefaultFilename()), err)
 	}
-	client.UserAgent = userAgent + version.String()
+	client, err := clientcmd.NewNonInteractiveClientConfig(*loaded, "", nil, rules).ClientConfig()
+	switch {
+	case clientcmd.IsEmptyConfig(err) && named == "":
+		if client, err = report.Config("", userAgent); err != nil {
+			return nil, err
+		}
+	case clientcmd.IsEmptyConfig(err):
+		return nil, fmt.Errorf("read the kubeconfig (%s): no context and cluster to use is in it", named)
+	case err != nil:
+		return nil, fmt.Errorf("read the kubeconfig (%s): %w", cmp.Or(named, rules.GetDefaultFilename()), err)
+	}
+	client.UserAgent = userAgent
+	// One request for each object and look, all at once: client-go's own limit
+	// would have them wait for longer than they are given. API servers have theirs.
+	client.QPS = -1
 	return client, nil
 }
 
@@ -156,7 +175,7 @@ func auditOnce(ctx context.Context, client *rest.Config, options auditOptions) (
 		Checked: result.Checked, Findings: result.Findings,
 	}
 	if document.Name == "" {
-		document.Name = address(client.Host)
+		document.Name = address(client)
 	}
 	for _, e := range result.Examined {
 		document.Examined = append(document.Examined, evidence.Examined{Role: e.Role, Location: e.Location})
@@ -167,15 +186,15 @@ func auditOnce(ctx context.Context, client *rest.Config, options auditOptions) (
 	return document, nil
 }
 
-// address is a server's without a user's name and password, which a kubeconfig may
-// have in it.
-func address(server string) string {
-	parsed, err := url.Parse(server)
+// address is the server's as client-go understands it, without a user's name and
+// password, which a kubeconfig may have in it.
+func address(client *rest.Config) string {
+	server, _, err := rest.DefaultServerUrlFor(client)
 	if err != nil {
 		return "unknown"
 	}
-	parsed.User = nil
-	return parsed.String()
+	server.User = nil
+	return server.String()
 }
 
 // foundBy says in words where it stands what is to be looked at.

@@ -31,7 +31,7 @@ func TestAuditUsage(t *testing.T) {
 		"no name":           {[]string{"--once", "--installed", "a"}, `--installed "a" is no namespace/name`},
 		"too little time":   {[]string{"--once", "--timeout", "1s"}, "--timeout 1s is not between 5s and 10m0s"},
 		"nobody to ask":     {[]string{"--once"}, "no API server is known: set --kubeconfig or KUBECONFIG"},
-		"no such file":      {[]string{"--once", "--kubeconfig", "/does/not/exist"}, "--kubeconfig: stat /does/not/exist"},
+		"no such file":      {[]string{"--once", "--kubeconfig", "/does/not/exist"}, "read the kubeconfig (--kubeconfig): stat /does/not/exist"},
 		"a name and a file": {[]string{"--once", "--installed", "a/b", "--guard", "g"}, "--installed takes the place of --config and --guard: leave them out"},
 	}
 	for name, c := range cases {
@@ -65,16 +65,20 @@ func TestAuditClient(t *testing.T) {
 		return path
 	}
 	write(".kube/config", "https://home.example.com")
+	noScheme := write("no-scheme", "user:password@plain.example.com:6443")
 	empty, second, flag := write("empty", ""), write("second", "https://user:password@second.example.com:6443"), write("flag", "https://flag.example.com")
 	cases := map[string]struct {
 		flag string
 		env  map[string]string
 		want string
 	}{
-		"the flag":             {flag: flag, env: map[string]string{"KUBECONFIG": second, "HOME": home}, want: "https://flag.example.com"},
-		"files of KUBECONFIG":  {env: map[string]string{"KUBECONFIG": "/does/not/exist:" + empty + ":" + second, "HOME": home}, want: "https://second.example.com:6443"},
-		"in the home folder":   {env: map[string]string{"HOME": home}, want: "https://home.example.com"},
-		"nothing of all these": {env: map[string]string{"HOME": "/does/not/exist"}, want: report.ErrNoAPIServer.Error()},
+		"the flag":                      {flag: flag, env: map[string]string{"KUBECONFIG": second, "HOME": home}, want: "https://flag.example.com"},
+		"files of KUBECONFIG":           {env: map[string]string{"KUBECONFIG": "/does/not/exist:" + empty + ":" + second, "HOME": home}, want: "https://second.example.com:6443"},
+		"in the home folder":            {env: map[string]string{"HOME": home}, want: "https://home.example.com"},
+		"an empty file that was named":  {flag: empty, env: map[string]string{"KUBECONFIG": second, "HOME": home}, want: "read the kubeconfig (--kubeconfig): no context and cluster to use is in it"},
+		"nothing where KUBECONFIG says": {env: map[string]string{"KUBECONFIG": "/does/not/exist", "HOME": home}, want: "read the kubeconfig (KUBECONFIG): no context and cluster to use is in it"},
+		"a server without a scheme":     {flag: noScheme, want: "http://plain.example.com:6443"},
+		"nothing of all these":          {env: map[string]string{"HOME": "/does/not/exist"}, want: report.ErrNoAPIServer.Error()},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +87,7 @@ func TestAuditClient(t *testing.T) {
 			if err != nil {
 				got = err.Error()
 			} else {
-				got = address(client.Host)
+				got = address(client)
 			}
 			if got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
