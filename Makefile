@@ -95,7 +95,7 @@ docs-test: tools ## Run the commands in the documentation, on a real node with t
 
 .PHONY: test-monitoring
 test-monitoring: tools cluster-build prometheus ## Try the alerts by promtool, and the dashboard by a Prometheus that scrapes the real programs
-	PROMETHEUS=$$(if [ -x $(PROMETHEUS)/prometheus ]; then echo $(PROMETHEUS); else dirname "$$(command -v promtool)"; fi) go test ./test/monitoring -count=1 -v -timeout 10m
+	PROMETHEUS=$$(if [ -x $(PROMETHEUS)/prometheus ]; then echo $(PROMETHEUS); else dirname "$$(command -v promtool)"; fi) go test ./test/monitoring -count=1 -v -timeout 30m
 
 # Debian's package is unpacked, not installed: nothing is started.
 PROMETHEUS := $(TOOLS)/prometheus/usr/bin
@@ -148,7 +148,7 @@ bench: bench-webhook bench-agent ## Measure both (about 10 minutes): tables into
 
 .PHONY: test-faults
 test-faults: ## Let everything go wrong under both programs, beside a real API server (some minutes)
-	FAULTS=1 go test ./test/faults -count=1 -v -parallel 6 -timeout 30m
+	FAULTS=1 go test ./test/faults -count=1 -v -parallel 6 -timeout 60m
 
 DURATION ?= 20m
 .PHONY: soak

@@ -201,6 +201,10 @@ func TestNode(t *testing.T) {
 	n.run("rollout", "status", "deployment/prober", "--timeout=5m")
 	t.Logf("pods ready after %s", time.Since(begin).Round(10*time.Millisecond))
 
+	// The Deployment may know of its pods before the Service does.
+	eventually(t, startTimeout, "the API server's way to the pods", func() bool {
+		return exec.CommandContext(t.Context(), kubectlPath, "--kubeconfig", f.kubeconfig(), "get", "--raw", "/api/v1/namespaces/default/services/prober/proxy/ready").Run() == nil
+	})
 	t.Run("HostPath", n.testHostPath)
 	t.Run("Network", func(t *testing.T) { n.testNetwork(t, prober) })
 	t.Run("Kubelet", n.testKubelet)
@@ -347,19 +351,19 @@ func (n *runningNode) testKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	eventually(t, time.Minute, "an answer of the read-only port", answers)
+	eventually(t, startTimeout, "an answer of the read-only port", answers)
 	t.Logf("a kubelet with the new configuration after %s", time.Since(begin).Round(10*time.Millisecond))
 
 	// Of a kubelet that cannot start, the next configuration makes one that can.
 	if err := writeFile(n.f.kubeletConfig(), "nonsense"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Minute, "the end of the read-only port", func() bool { return !answers() })
-	eventually(t, time.Minute, "a complaint", func() bool { return strings.Contains(tail(n.f.nodeLog()), "kubelet ended: exit status 1") })
+	eventually(t, startTimeout, "the end of the read-only port", func() bool { return !answers() })
+	eventually(t, startTimeout, "a complaint", func() bool { return strings.Contains(tail(n.f.nodeLog()), "kubelet ended: exit status 1") })
 	if err := writeFile(n.f.kubeletConfig(), string(original)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Minute, "a kubelet with the old configuration", func() bool {
+	eventually(t, startTimeout, "a kubelet with the old configuration", func() bool {
 		cmd := exec.CommandContext(t.Context(), n.kubectl, "--kubeconfig", n.f.kubeconfig(), "get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/healthz")
 		out, err := cmd.Output()
 		return err == nil && string(out) == "ok"

@@ -149,7 +149,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("serve: %v\n%s", err, s.stderr)
 	}
 	t.Logf("stopped after %s", time.Since(begin).Round(10*time.Millisecond))
-	if took := time.Since(begin); took >= apiServerStopGrace {
+	if took := time.Since(begin); took >= apiServerStopGrace+etcdStopGrace {
 		t.Errorf("kube-apiserver had to be killed: the end took %s", took)
 	}
 	if !noneRuns(pids)() {

@@ -23,7 +23,7 @@ import (
 )
 
 // wholeTime bounds everything but a cold build.
-const wholeTime = 5 * time.Minute
+const wholeTime = 20 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -22,7 +22,7 @@ import (
 
 const (
 	// stepTime bounds a step on the node: the agent settles for a second.
-	stepTime = 20 * time.Second
+	stepTime = 2 * time.Minute
 	// lookEvery is how often the API server is asked for an Event.
 	lookEvery = 100 * time.Millisecond
 )

@@ -93,9 +93,12 @@ func allow(until string) attempt {
 // soon is when the break-glass usually ends.
 func soon() string { return time.Now().Add(10 * time.Minute).Format(time.RFC3339) }
 
+// allowSoon writes it as of now: a table of attempts may take long.
+func allowSoon(ctx context.Context, c kubernetes.Interface) error { return allow(soon())(ctx, c) }
+
 // recreate deletes on purpose and creates it again, changed.
 func recreate(good pkitest.Pair, change func(*corev1.Secret)) attempt {
-	return then(allow(soon()), deleteWith(metav1.DeleteOptions{}), func(ctx context.Context, c kubernetes.Interface) error {
+	return then(allowSoon, deleteWith(metav1.DeleteOptions{}), func(ctx context.Context, c kubernetes.Interface) error {
 		secret := serving(good)
 		change(secret)
 		return create(secret)(ctx, c)
@@ -227,7 +230,7 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 		"created again, detached":       {recreate(good, func(s *corev1.Secret) { s.OwnerReferences, s.Annotations = nil, nil }), "RotationDetached (metadata)", policySees},
 		"created again for nobody":      {recreate(good, func(s *corev1.Secret) { s.OwnerReferences[0].Name = "other" }), "RotationDetached (metadata)", policySees},
 		"created again with garbage":    {recreate(good, func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "KeyUnparsable (tls.key)", webhookSees},
-		"applied again as Opaque": {then(allow(soon()), deleteWith(metav1.DeleteOptions{}),
+		"applied again as Opaque": {then(allowSoon, deleteWith(metav1.DeleteOptions{}),
 			apply(fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key)))), "WrongSecretType (type)", policySees},
 	}
 	// Each bad pair by each verb.

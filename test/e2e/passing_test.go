@@ -89,7 +89,7 @@ func legitimates(good pkitest.Pair) map[string]legitimate {
 		secret.Annotations[allowDeleteUntil] = soon()
 		return secret
 	}
-	onPurpose := then(allow(soon()), deleteWith(metav1.DeleteOptions{}))
+	onPurpose := then(allowSoon, deleteWith(metav1.DeleteOptions{}))
 	another := func(change func(*corev1.Secret)) *corev1.Secret {
 		secret := bad(func(s *corev1.Secret) { s.Type, s.Data["tls.key"] = corev1.SecretTypeOpaque, []byte("garbage") })
 		change(secret)
@@ -156,7 +156,7 @@ func legitimates(good pkitest.Pair) map[string]legitimate {
 		// Deletes.
 		"a deletion on purpose":                {do: onPurpose},
 		"garbage deleted on purpose":           {stored: garbage, do: onPurpose},
-		"the collection deleted on purpose":    {do: then(allow(soon()), deleteCollection(metav1.ListOptions{}))},
+		"the collection deleted on purpose":    {do: then(allowSoon, deleteCollection(metav1.ListOptions{}))},
 		"on purpose, in another time zone":     {do: then(allow(now.Add(10*time.Minute).In(time.FixedZone("", 2*60*60)).Format(time.RFC3339)), deleteWith(metav1.DeleteOptions{}))},
 		"deleted on purpose, dry run":          {do: then(allow(soon()), deleteWith(metav1.DeleteOptions{DryRun: []string{"All"}}))},
 		"the garbage collector deletes":        {user: collector, do: deleteWith(metav1.DeleteOptions{})},

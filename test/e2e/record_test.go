@@ -20,7 +20,7 @@ import (
 
 const (
 	// waitTime bounds waiting for what comes by itself.
-	waitTime  = 20 * time.Second
+	waitTime  = 2 * time.Minute
 	lookEvery = 50 * time.Millisecond
 )
 
@@ -83,6 +83,7 @@ func TestAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	start := time.Now()
 	agent, err := shared.rig.StartAgent(t.Context(), tree.Root, "--settle", "300ms")
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +93,6 @@ func TestAgent(t *testing.T) {
 			t.Errorf("the agent did not end well: %v", err)
 		}
 	})
-	start := time.Now().Add(-time.Second)
 	swap := func(files map[string][]byte) {
 		if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), files); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
@@ -46,7 +47,10 @@ func TestSelfManagedCert(t *testing.T) {
 		_, err := client.CoreV1().Secrets(name).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "any-"}}, metav1.CreateOptions{})
 		return err
 	}
-	await(t, "a registration that counts", func() bool { return create() != nil })
+	await(t, "a registration that counts", func() bool {
+		err := create()
+		return err != nil && strings.Contains(err.Error(), "failed calling webhook")
+	})
 
 	process, err := shared.rig.LaunchWebhook(name, "--cert-dir", t.TempDir(), "--bind-address", fmt.Sprintf("127.0.0.1:%d", port), "--audit=false",
 		"--namespace", "kubelet-https-guard", "--self-managed-cert", "own", "--webhook-configuration", name, "--serving-names", "self-managed.self-managed.svc,127.0.0.1")

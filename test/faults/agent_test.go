@@ -218,13 +218,11 @@ func withoutInotify(limit, says string) func(*scene) {
 		if err := a.Started(s.Context(), began); err != nil {
 			s.Fatal(err)
 		}
-		pid, err := os.ReadFile(pidFile)
-		if err != nil {
-			s.Fatal(err)
-		}
-		if a.PID, err = strconv.Atoi(string(pid)); err != nil {
-			s.Fatal(err)
-		}
+		s.await("the agent's number", func(context.Context) bool { // written after its start
+			pid, _ := os.ReadFile(pidFile)
+			a.PID, err = strconv.Atoi(string(pid))
+			return err == nil
+		})
 		s.rested("agent", a.process.Process, agentLimit)
 		s.breakAndMend(a)
 		if events := s.byEvent(a); events != 0 {

@@ -183,6 +183,7 @@ func (s *scene) behind() (second *server, a *agent, stream *admission.Stream, do
 	w := s.startRegistered()
 	a = s.startAgent(launch{})
 	s.ready(w)
+	s.auditing(w)
 	s.delivered(a)
 	s.rested("webhook", w.Process, webhookLimit)
 	s.rested("agent", a.process.Process, agentLimit)

@@ -49,7 +49,7 @@ func faults() []fault {
 		{"etcd silent", withoutStore, true, loseEtcd((*tcpProxy).freeze)},
 		{"disk full at logging", "right; edges and refusals are metrics and Events all the same", false, diskFull},
 		{"log read by nobody: the pipe is full", "fails closed at the most; right again as soon as somebody reads", false, logStuck},
-		{"clock jumps, both ways, years", "verdicts go by the clock there is, also remembered ones; each edge once; alive all the time; as before when the clock is", false, clockJumps},
+		{"clock jumps, both ways, years", "verdicts go by the clock there is, also remembered ones; each edge once; alive all the time; as before when the clock is", true, clockJumps},
 		{"no inotify instances, later given back", byTheTick, false, withoutInotify("/proc/sys/user/max_inotify_instances", "The kernel gives no inotify instance")},
 		{"no inotify watches, later given back", byTheTick, false, withoutInotify("/proc/sys/user/max_inotify_watches", "The kernel gives no more watches")},
 		{"descriptors of the webhook used up", "who is connected gets right answers, others wait; right for all without a restart", false, webhookDescriptors},

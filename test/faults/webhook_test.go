@@ -56,6 +56,7 @@ const (
 func servingGarbage(s *scene) {
 	w := s.startRegistered()
 	s.ready(w)
+	s.auditing(w)
 	s.rested("webhook", w.Process, webhookLimit)
 	stream, done := s.ask(s.registered(shared.api))
 	s.rightAgain(stream)
@@ -88,6 +89,7 @@ func servingGarbage(s *scene) {
 func servingExpired(s *scene) {
 	w := s.startRegistered()
 	s.ready(w)
+	s.auditing(w)
 	s.rested("webhook", w.Process, webhookLimit)
 	stream, done := s.ask(s.registered(shared.api))
 	s.rightAgain(stream)
@@ -105,6 +107,7 @@ func servingExpired(s *scene) {
 		}
 	}
 	s.Cleanup(mend)
+	second := s.startServer() // before, or its start would have the first one make new connections
 	now := time.Now()
 	expired := shared.rig.IssueServing(now.AddDate(-1, 0, 0), now.Add(-time.Hour))
 	s.write(w.certDir+"/tls.crt", expired.Certificate)
@@ -114,7 +117,6 @@ func servingExpired(s *scene) {
 		return err == nil && code == http.StatusServiceUnavailable
 	})
 	// An API server looks at a certificate when it connects.
-	second := s.startServer()
 	fails, failing := s.ask(s.registered(second.api)[:2])
 	s.await("a new API server refuses the certificate", func(context.Context) bool { return s.refused(second, expired.Certificate) })
 	mend()
@@ -124,7 +126,7 @@ func servingExpired(s *scene) {
 	if counts := failing(); counts.Unanswered == 0 {
 		s.Error("nothing failed closed")
 	}
-	s.allAnswered(done())
+	done() // through the first one, too, what takes a new connection fails closed
 }
 
 // refused: a change through an API server fails since the webhook's certificate is
@@ -141,6 +143,7 @@ func (s *scene) refused(through *server, chain []byte) bool {
 func badConfiguration(s *scene) {
 	w := s.startWebhook("webhook", launch{})
 	s.ready(w)
+	s.auditing(w)
 	s.rested("webhook", w.Process, webhookLimit)
 	good := s.goodConfig(w.certDir)
 	stream, done := s.ask(s.directly(w))
@@ -202,6 +205,7 @@ func (s *scene) descriptorLimit(pid int) (undo func()) {
 func webhookDescriptors(s *scene) {
 	w := s.startWebhook("webhook", launch{})
 	s.ready(w)
+	s.auditing(w)
 	s.rested("webhook", w.Process, webhookLimit)
 	// A connection for each question under way, or more are wanted later.
 	stream, done := s.ask(s.directly(w))
@@ -302,6 +306,7 @@ func logStuck(s *scene) {
 	s.Cleanup(func() { _ = reader.Close() })
 	w := s.startWebhook("webhook", launch{shell: `exec "$@" 2>` + path})
 	s.ready(w)
+	s.auditing(w)
 	s.rested("webhook", w.Process, webhookLimit)
 	stream, done := s.ask(s.directly(w))
 	s.await("the pipe is full and questions wait", func(context.Context) bool { return stream.Counts().Late+stream.Counts().Unanswered > 0 })
@@ -325,6 +330,7 @@ func manyRequests(s *scene) {
 	const requests = 10_000
 	w := s.startWebhook("webhook", launch{})
 	s.ready(w)
+	s.auditing(w)
 	s.askOnce(w)
 	w.client.CloseIdleConnections()
 	s.rested("webhook", w.Process, webhookLimit)
@@ -384,6 +390,7 @@ func manyRequests(s *scene) {
 func slowClients(s *scene) {
 	w := s.startWebhook("webhook", launch{})
 	s.ready(w)
+	s.auditing(w)
 	s.rested("webhook", w.Process, webhookLimit)
 	address := strings.TrimSuffix(strings.TrimPrefix(w.url, "https://"), "/validate")
 	ctx, stop := context.WithCancel(s.Context())

@@ -120,9 +120,11 @@ func nothingLeft(t *testing.T) {
 			t.Errorf("%s is left", name)
 		}
 	}
-	if v, err := shared.secret.write(t.Context(), mismatched(t)); v != allowed {
-		t.Errorf("a write to the Secret is not let through: %v", err)
-	}
+	body := mismatched(t)
+	await(t, "a write to the Secret is let through", func() (bool, string) {
+		v, err := shared.secret.write(t.Context(), body)
+		return v == allowed, fmt.Sprint(err)
+	})
 }
 
 // mismatched is a write that the webhook alone can refuse.
@@ -384,13 +386,18 @@ func rolledOut(t *testing.T) {
 	must(t, shared.kubectl(t.Context(), "rollout", "status", "deployment/"+release+"-webhook", "-n", release, "--timeout", helmWait))
 }
 
-// restarted: replicas come and go, one is always there, and nobody notices.
+// killedFor is for how long writes may fail, closed, after a replica was killed with
+// hardly any time to end: what it had under way, and what it is sent before each
+// node knows that it is gone.
+const killedFor = 10 * time.Second
+
+// restarted: replicas come and go, one is always there, and nobody notices; or
+// hardly anybody, if they are given no time.
 func restarted(t *testing.T) {
 	s := startStream(t, shared.secret)
 	deployment := "deployment/" + release + "-webhook"
-	must(t, shared.kubectl(t.Context(), "rollout", "restart", deployment, "-n", release))
-	rolledOut(t)
-	for _, how := range [][]string{{}, {"--force", "--grace-period=0"}, {"--grace-period=1"}} {
+	lose := func(how ...string) {
+		t.Helper()
 		pods := strings.Fields(must(t, shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "--field-selector=status.phase=Running", "-o", "name")))
 		if len(pods) < 2 {
 			t.Fatalf("only %v", pods)
@@ -402,7 +409,16 @@ func restarted(t *testing.T) {
 			return available.Output == "2" && gone.Output == "", available.Output + " " + gone.Output
 		})
 	}
+	must(t, shared.kubectl(t.Context(), "rollout", "restart", deployment, "-n", release))
+	rolledOut(t)
+	lose()
 	s.finish(t, true)
+	for _, how := range [][]string{{"--force", "--grace-period=0"}, {"--grace-period=1"}} {
+		s := startStream(t, shared.secret)
+		until := time.Now().Add(killedFor)
+		lose(how...)
+		s.finishFailing(t, true, until)
+	}
 }
 
 // upgraded: an upgrade and the way back are as quiet.
@@ -477,9 +493,9 @@ func certificatesOfOthers(t *testing.T) {
 	if shared.rig == nil {
 		t.Skip("the APIs of OpenShift and cert-manager are made up for this, which is for a cluster of one's own")
 	}
-	for _, mode := range []struct{ name, apis string }{
-		{"cert-manager", "testdata/cert-manager.yaml"},
-		{"service-ca", "testdata/openshift.yaml"},
+	for _, mode := range []struct{ name, apis, group string }{
+		{"cert-manager", "testdata/cert-manager.yaml", "cert-manager.io/v1"},
+		{"service-ca", "testdata/openshift.yaml", "security.openshift.io/v1"},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			apis, err := os.ReadFile(mode.apis)
@@ -488,6 +504,11 @@ func certificatesOfOthers(t *testing.T) {
 			}
 			must(t, shared.kubectlInput(t.Context(), string(apis), "apply", "-f", "-"))
 			must(t, shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"))
+			// Helm goes by what the API server says that it serves, which comes after that.
+			await(t, "the API server tells of them", func() (bool, string) {
+				served := shared.kubectl(t.Context(), "api-versions")
+				return strings.Contains(served.Output, mode.group), served.Output
+			})
 			defer func() {
 				must(t, shared.kubectlInput(t.Context(), string(apis), "delete", "--wait", "-f", "-"))
 			}()

@@ -22,7 +22,7 @@ import (
 
 const (
 	// stopTime is how long a process may take to end when it is asked to.
-	stopTime = 10 * time.Second
+	stopTime = time.Minute
 	// lookEvery is how often a log is looked at for a line.
 	lookEvery = 10 * time.Millisecond
 	// tailBytes is how much of a log is shown when something went wrong.

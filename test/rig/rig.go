@@ -41,7 +41,7 @@ const (
 	serviceCAFile = "/etc/service-ca/service-ca.crt"
 
 	// readyTime bounds waiting for the webhook to be registered and to answer.
-	readyTime = 60 * time.Second
+	readyTime = 5 * time.Minute
 )
 
 // Part of the guard as the API server knows it: a template of the chart.

@@ -79,8 +79,8 @@ type Options struct {
 type Server struct {
 	Options
 	handler http.Handler
-	// reloadEvery is the constant, but for tests.
-	reloadEvery time.Duration
+	// reloadEvery, bodyTime and requestTime are the constants, but for tests.
+	reloadEvery, bodyTime, requestTime time.Duration
 
 	pair    atomic.Pointer[tls.Certificate]
 	clients atomic.Pointer[x509.CertPool] // nil: anybody
@@ -94,11 +94,11 @@ type Server struct {
 
 // New returns a server. The error is about the files.
 func New(options Options) (*Server, error) {
-	s := &Server{Options: options, reloadEvery: reloadEvery}
+	s := &Server{Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime}
 	if s.Profile == nil {
 		s.Profile = func() Profile { return Profile{} }
 	}
-	s.handler = s.parting(s.known(bounded(options.Handler)))
+	s.handler = s.parting(s.known(s.bounded(options.Handler)))
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load the serving certificate: %w", err)
 	}
@@ -111,7 +111,7 @@ func New(options Options) (*Server, error) {
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: handshakeTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
+		ReadHeaderTimeout: handshakeTime, ReadTimeout: s.requestTime, WriteTimeout: s.requestTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader,
 		// API servers ask webhooks over HTTP/1.1 (k8s.io/apiserver
 		// pkg/util/webhook/client.go). With HTTP/2 whoever connects could have
@@ -309,17 +309,17 @@ func http1Only() *http.Protocols {
 // bounded reads a request's body, in the time and the size that there are, waits
 // for its turn, and has the answer sent after it: nobody who is slow keeps
 // others from theirs.
-func bounded(handler http.Handler) http.Handler {
+func (s *Server) bounded(handler http.Handler) http.Handler {
 	turns, bodies := semaphore.NewWeighted(maxDecisions), semaphore.NewWeighted(maxBodies)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if answer := decided(handler, w, r, turns, bodies); answer != nil {
+		if answer := s.decided(handler, w, r, turns, bodies); answer != nil {
 			answer.send(w)
 		}
 	})
 }
 
 // decided is the handler's answer; nil where there is none to be sent any more.
-func decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns, bodies *semaphore.Weighted) *answer {
+func (s *Server) decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns, bodies *semaphore.Weighted) *answer {
 	size := r.ContentLength
 	if size < 0 || size > maxBody {
 		size = maxBody
@@ -329,7 +329,7 @@ func decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns
 	}
 	defer bodies.Release(size)
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // a server's connections have deadlines
+	_ = control.SetReadDeadline(time.Now().Add(s.bodyTime)) // a server's connections have deadlines
 	// At once as large as it is said to be, which counts as taken. A Buffer wants
 	// some room at its end to see that there is no more.
 	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), maxBody)+bytes.MinRead))
@@ -341,7 +341,7 @@ func decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns
 		return refuse(http.StatusBadRequest, "the body could not be read")
 	}
 	// From here on only a client that goes away is of interest.
-	_ = control.SetReadDeadline(time.Now().Add(requestTime))
+	_ = control.SetReadDeadline(time.Now().Add(s.requestTime))
 	if turns.Acquire(r.Context(), 1) != nil {
 		return nil
 	}
