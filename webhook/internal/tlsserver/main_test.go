@@ -8,8 +8,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain: no test leaves a goroutine behind.
-// TestMain: no goroutine is left. net/http keeps the connection of a client that it
+// TestMain: no test leaves a goroutine behind. net/http keeps the connection of a client that it
 // has seen off for half a second (server.go, rstAvoidanceDelay), which is longer than
 // goleak waits.
 func TestMain(m *testing.M) {
