@@ -33,7 +33,8 @@ func (c Configuration) LookedFor() []finding.Reason { return lookedFor(configura
 
 func configurationChecks() []check[Configuration] {
 	return []check[Configuration]{
-		{[]finding.Reason{finding.ConfigMissing, finding.Unreadable, finding.StaleMount}, nil, configReadable},
+		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, nil, configReadable},
+		{[]finding.Reason{finding.ConfigMissing}, Configuration.seen, configExists},
 		{[]finding.Reason{finding.ConfigUnparsable}, Configuration.wasRead, configParsable},
 		{[]finding.Reason{finding.ClientCertificateNotConfigured, finding.ClientKeyNotConfigured}, Configuration.parsed, configClientPair},
 		{[]finding.Reason{finding.KubeletHTTPSDisabled}, Configuration.parsed, configHTTPS},
@@ -42,6 +43,8 @@ func configurationChecks() []check[Configuration] {
 	}
 }
 
+// seen: it is there or is not. wasRead: it is there.
+func (c Configuration) seen() bool    { return c.Missing || c.ReadErr == nil }
 func (c Configuration) wasRead() bool { return !c.Missing && c.ReadErr == nil }
 func (c Configuration) parsed() bool  { return c.wasRead() && c.Err == nil }
 

@@ -12,18 +12,22 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// fileReadable: the file is one that kube-apiserver could read. A directory, a
-// FIFO, a socket or a device is none; a file larger than a Secret may be did
-// not come out of one. A file that is not there is the pair's own finding. Any
-// other trouble may be ours alone (permission, SELinux, an I/O error), so that
-// nothing is known, which is said.
+// fileReadable: the file can be looked at. Trouble with that may be ours alone
+// (permission, SELinux, an I/O error), so that nothing is known, which is said. A
+// file that is not there is the pair's own finding.
 func fileReadable(f File, _ time.Time) []finding.Finding {
+	if f.seen() {
+		return nil
+	}
+	return unreadable(finding.Location(f.Path), "it", f.Err)
+}
+
+// fileRegular: the file is one that kube-apiserver could read. A directory, a
+// FIFO, a socket or a device is none; a file larger than a Secret may be did
+// not come out of one.
+func fileRegular(f File, _ time.Time) []finding.Finding {
 	location := finding.Location(f.Path)
 	switch {
-	case f.missing():
-		return nil
-	case f.Err != nil:
-		return unreadable(location, "it", f.Err)
 	case !f.Mode.IsRegular():
 		return one(finding.NotRegularFile, location,
 			"it is "+kindOfFile(f.Mode)+", not a regular file",

@@ -93,7 +93,8 @@ func (c ClientFiles) LookedFor() []finding.Reason {
 // fileChecks look at one file of the pair.
 func fileChecks() []check[File] {
 	return []check[File]{
-		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge, finding.Unreadable, finding.StaleMount}, File.named, fileReadable},
+		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, File.named, fileReadable},
+		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge}, File.seen, fileRegular},
 	}
 }
 
@@ -108,6 +109,9 @@ func filesChecks() []check[ClientFiles] {
 
 // named: a file was looked for.
 func (f File) named() bool { return f.Path != "" }
+
+// seen: it is known what is there, be it nothing.
+func (f File) seen() bool { return f.named() && (f.Err == nil || f.missing()) }
 
 func (c ClientFiles) hasKeyFile() bool {
 	return c.key.named() && c.key.Err == nil && c.key.Mode.IsRegular()

@@ -31,29 +31,38 @@ func (m Manifest) LookedFor() []finding.Reason { return lookedFor(manifestChecks
 
 func manifestChecks() []check[Manifest] {
 	return []check[Manifest]{
-		{[]finding.Reason{finding.ManifestMissing, finding.Unreadable, finding.StaleMount}, nil, manifestReadable},
+		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, nil, manifestReadable},
+		{[]finding.Reason{finding.ManifestMissing}, Manifest.seen, manifestExists},
 		{[]finding.Reason{finding.ManifestUnparsable}, Manifest.wasRead, manifestParsable},
 	}
 }
 
-// manifestReadable: the manifest says with which files the kube-apiserver of
+// seen: it is there or is not. wasRead: it is there.
+func (m Manifest) seen() bool    { return m.wasRead() || errors.Is(m.ReadErr, fs.ErrNotExist) }
+func (m Manifest) wasRead() bool { return m.ReadErr == nil }
+
+// manifestExists: the manifest says with which files the kube-apiserver of
 // this node runs. Without it nobody knows whether what was found elsewhere is
 // what is used, so nothing is verified. (On a node that is not of the control
 // plane there is none, and no agent should run.)
-func manifestReadable(m Manifest, _ time.Time) []finding.Finding {
-	switch {
-	case errors.Is(m.ReadErr, fs.ErrNotExist):
-		return one(finding.ManifestMissing, m.At,
-			"there is no static pod manifest of a kube-apiserver, so it is not known which files are used",
-			"run the agent on control-plane nodes only, or name the files with --kubelet-client-dir")
-	case m.ReadErr != nil:
-		return unreadable(m.At, "the kube-apiserver's manifest", m.ReadErr)
+func manifestExists(m Manifest, _ time.Time) []finding.Finding {
+	if m.wasRead() {
+		return nil
 	}
-	return nil
+	return one(finding.ManifestMissing, m.At,
+		"there is no static pod manifest of a kube-apiserver, so it is not known which files are used",
+		"run the agent on control-plane nodes only, or name the files with --kubelet-client-dir")
 }
 
-func (m Manifest) wasRead() bool { return m.ReadErr == nil }
+// manifestReadable: it can be looked at.
+func manifestReadable(m Manifest, _ time.Time) []finding.Finding {
+	if m.seen() {
+		return nil
+	}
+	return unreadable(m.At, "the kube-apiserver's manifest", m.ReadErr)
+}
 
+// manifestParsable: it is that of a kube-apiserver's Pod.
 func manifestParsable(m Manifest, _ time.Time) []finding.Finding {
 	if m.ParseErr == nil {
 		return nil

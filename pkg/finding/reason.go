@@ -136,16 +136,6 @@ var severities = map[Reason]Severity{
 // Severity of the reason; [Unverified] for one that the table does not know.
 func (r Reason) Severity() Severity { return severities[r] }
 
-// Hides says whether findings of another reason, of the same source, cannot be
-// seen while r stands: without CAs it is not known whether one of them issued a
-// certificate, and all else still is.
-func (r Reason) Hides(other Reason) bool {
-	if r == ClientCAUnavailable {
-		return other == UntrustedIssuer
-	}
-	return r.Severity() == Unverified && other.Severity() != Unverified
-}
-
 // runbook has a section for each reason, which a forge gives an anchor by its
 // title in small letters.
 const runbook = "https://github.com/kubelet-https-guard/kubelet-https-guard/blob/main/docs/runbook.md"

@@ -22,8 +22,11 @@ type Look struct {
 	// Contents is the same in two looks if and only if all that was read was:
 	// what differs between their findings then comes from the clock.
 	Contents [sha256.Size]byte
-	// Sources of findings, the same ones in the same order in each look.
+	// Sources of findings.
 	Sources []Source
+	// LookedFor says whether a finding was looked for: if it is in no source, it
+	// is not there. Nil for none.
+	LookedFor func(finding.ID) bool
 	// Certificates that were seen, each of another role.
 	Certificates []Certificate
 	// Waiting: something has not been looked at yet.
@@ -60,11 +63,11 @@ type Certificate struct {
 // different from the look before, is told at once. The same holds for findings
 // that went away while others are settling.
 //
-// A finding that went away in the same look in which something Unverified came
-// up in its source that hides it ([finding.Reason.Hides]) is veiled by that:
-// nobody knows whether it is gone. It stands until all of the veil is lifted,
-// whatever hides it and comes up meanwhile included. And none has gone while
-// something has not been looked at yet.
+// A finding that was looked for and is not found has gone. One that was not looked
+// for has gone as well (the file is another one by now, what had it is not there any
+// more), unless nobody knows: while something has not been looked at yet; or where
+// something Unverified came up in the look in which it vanished, or in a later one.
+// By that it is veiled, and stands until it is looked for or all of the veil is lifted.
 type Ledger struct {
 	settle time.Duration
 
@@ -74,7 +77,6 @@ type Ledger struct {
 	// when each one that was told is not seen any more, veils what hides one.
 	due, gone map[finding.ID]time.Time
 	veils     map[finding.ID][]finding.ID
-	from      map[finding.ID]int // source of each that was told
 	told      map[finding.ID]finding.Finding
 	toldAt    map[finding.ID]time.Time
 
@@ -88,7 +90,7 @@ type Ledger struct {
 func NewLedger(settle time.Duration) *Ledger {
 	return &Ledger{
 		settle: settle,
-		due:    map[finding.ID]time.Time{}, gone: map[finding.ID]time.Time{}, veils: map[finding.ID][]finding.ID{}, from: map[finding.ID]int{},
+		due:    map[finding.ID]time.Time{}, gone: map[finding.ID]time.Time{}, veils: map[finding.ID][]finding.ID{},
 		told: map[finding.ID]finding.Finding{}, toldAt: map[finding.ID]time.Time{},
 		certificates: map[string]*x509.Certificate{},
 	}
@@ -113,17 +115,16 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 	l.looked, l.contents = true, look.Contents
 
 	standing := make(map[finding.ID]finding.Finding)
-	veils := make([][]finding.ID, len(look.Sources)) // Unverified since this look, by source
-	stand := func(source int, findings []finding.Finding, patience time.Duration) (settling bool) {
+	var veil []finding.ID // Unverified since this look
+	stand := func(findings []finding.Finding, patience time.Duration) (settling bool) {
 		for _, f := range findings {
 			id := f.ID()
 			standing[id] = f
-			l.from[id] = source
 			delete(l.gone, id)
 			delete(l.veils, id)
 			if _, known := l.due[id]; !known {
 				if f.Severity() == finding.Unverified {
-					veils[source] = append(veils[source], id)
+					veil = append(veil, id)
 				}
 				l.due[id] = look.At
 				if !byClock {
@@ -137,33 +138,28 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		}
 		return settling
 	}
-	for i, source := range look.Sources {
-		o.Settling = append(o.Settling, stand(i, source.Findings, source.Patience))
+	for _, source := range look.Sources {
+		o.Settling = append(o.Settling, stand(source.Findings, source.Patience))
 	}
 	settling := slices.Contains(o.Settling, true)
 	for id := range l.due {
 		if _, stands := standing[id]; !stands {
 			delete(l.due, id)
-			if _, told := l.told[id]; !told {
-				delete(l.from, id)
-			}
 		}
 	}
 	for id, f := range l.told {
 		if _, stands := standing[id]; stands {
 			continue
 		}
-		if _, known := l.gone[id]; known || look.Waiting {
+		if _, known := l.gone[id]; known {
 			continue
 		}
-		for _, veil := range veils[l.from[id]] {
-			if veil.Reason.Hides(f.Reason) {
-				l.veils[id] = append(l.veils[id], veil)
+		// What is Unverified itself is hidden by nothing: it says that it is hidden.
+		if f.Severity() != finding.Unverified && (look.LookedFor == nil || !look.LookedFor(id)) {
+			l.veils[id] = slices.DeleteFunc(append(l.veils[id], veil...), func(v finding.ID) bool { _, stands := standing[v]; return !stands })
+			if look.Waiting || len(l.veils[id]) > 0 {
+				continue
 			}
-		}
-		l.veils[id] = slices.DeleteFunc(l.veils[id], func(veil finding.ID) bool { _, stands := standing[veil]; return !stands })
-		if len(l.veils[id]) > 0 {
-			continue
 		}
 		delete(l.veils, id)
 		l.gone[id] = look.At
@@ -205,7 +201,6 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		o.Notices = append(o.Notices, Notice{What: FindingCleared, At: look.At, Finding: f})
 		delete(l.gone, f.ID())
 		delete(l.toldAt, f.ID())
-		delete(l.from, f.ID())
 	}
 	l.told = make(map[finding.ID]finding.Finding, len(after))
 	for _, f := range finding.Sort(after) {
@@ -226,10 +221,11 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 		}
 		l.certificates[c.Role] = c.Leaf
 	}
-	// The first verdict waits until it is true: a Violation that stands is
-	// enough for that, otherwise everything must have settled.
+	// A verdict waits until it is true: a Violation that stands is enough for
+	// that, otherwise everything must have been looked at, and for the first one
+	// have settled.
 	if verdict := finding.VerdictOf(after); verdict != l.verdict || !l.verdictTold {
-		if l.verdictTold || verdict == finding.NotCompliant || (!settling && !look.Waiting) {
+		if verdict == finding.NotCompliant || (!look.Waiting && (l.verdictTold || !settling)) {
 			o.Notices = append(o.Notices, summary(look, verdict, after))
 			l.verdict, l.verdictTold = verdict, true
 		}

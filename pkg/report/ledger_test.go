@@ -25,6 +25,22 @@ type seen struct {
 	kubelet  string // reasons that its answer gives; "?" where there is none yet
 }
 
+// lookedFor: without CAs it is not known who issued a certificate; whatever else is
+// Unverified leaves nothing to look at.
+func (s seen) lookedFor(id finding.ID) bool {
+	reasons := s.findings
+	if id.Location == "kubelet" {
+		reasons = s.kubelet
+	}
+	for reason := range strings.FieldsSeq(reasons) {
+		switch r := finding.Reason(reason); {
+		case r == "?", r.Severity() == finding.Unverified && r != finding.ClientCAUnavailable, r == finding.ClientCAUnavailable && id.Reason == finding.UntrustedIssuer:
+			return false
+		}
+	}
+	return true
+}
+
 func TestLedger(t *testing.T) {
 	const settle, patience = time.Second, 10 * time.Second
 	ms := time.Millisecond
@@ -183,12 +199,41 @@ func TestLedger(t *testing.T) {
 				"raised ClientCAUnavailable", "cleared Unreadable", "cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
 			},
 		},
-		"nothing has gone while something has not been looked at yet": {
+		"what has not been looked at yet is not gone": {
+			looks: []seen{
+				{0, "1", "", "a", "KubeletCertificateUntrusted"}, {patience, "1", "", "a", "KubeletCertificateUntrusted"},
+				{2 * patience, "2", "", "a", "?"}, {3 * patience, "2", "", "a", "KubeletCertificateUntrusted"},
+				{4 * patience, "3", "", "a", "?"}, {5 * patience, "3", "", "a", ""},
+			},
+			want: []string{"again at 10s", "raised KubeletCertificateUntrusted, Not verified", "", "", "", "cleared KubeletCertificateUntrusted, Verified"},
+		},
+		"all is well as soon as all has been looked at": {
 			looks: []seen{
 				{0, "1", "KeyMismatch", "", ""}, {settle, "1", "KeyMismatch", "", ""},
-				{2 * settle, "2", "", "a", "?"}, {3 * settle, "2", "KeyMismatch", "", ""}, {4 * settle, "3", "", "a", "?"}, {5 * settle, "3", "", "a", ""},
+				{2 * settle, "2", "", "a", "?"}, {3 * settle, "2", "", "a", ""},
 			},
-			want: []string{"again at 1s", "raised KeyMismatch, Not verified", "", "", "", "cleared KeyMismatch, Verified"},
+			want: []string{"again at 1s", "raised KeyMismatch, Not verified", "cleared KeyMismatch", "Verified"},
+		},
+		"what came up while something was not looked at yet is a veil": {
+			looks: []seen{
+				{0, "1", "UntrustedIssuer", "", ""}, {settle, "1", "UntrustedIssuer", "", ""},
+				{2 * settle, "2", "ClientCAUnavailable", "", "?"}, {3 * settle, "2", "ClientCAUnavailable", "", ""}, {4 * settle, "3", "", "a", ""},
+			},
+			want: []string{
+				"again at 1s", "raised UntrustedIssuer, Not verified", "again at 3s", "raised ClientCAUnavailable",
+				"cleared UntrustedIssuer, cleared ClientCAUnavailable, Verified",
+			},
+		},
+		"what was looked for and is not found is gone, whatever else is hidden": {
+			looks: []seen{
+				{0, "1", "UntrustedIssuer", "", ""}, {settle, "1", "UntrustedIssuer", "", ""},
+				{2 * settle, "2", "ClientCAUnavailable", "", ""}, {3 * settle, "2", "ClientCAUnavailable", "", ""},
+				{4 * settle, "3", "", "a", "KubeletUnreachable"}, {20 * settle, "3", "", "a", "KubeletUnreachable"},
+			},
+			want: []string{
+				"again at 1s", "raised UntrustedIssuer, Not verified", "again at 3s", "raised ClientCAUnavailable",
+				"again at 5s", "raised KubeletUnreachable, cleared UntrustedIssuer, cleared ClientCAUnavailable, Not verified",
+			},
 		},
 		"without CAs it is not known who issued, and all else is": {
 			looks: []seen{
@@ -232,7 +277,7 @@ func TestLedger(t *testing.T) {
 				}
 				observed := ledger.Observe(report.Look{
 					At: pkitest.Now().Add(look.at), Contents: sha256.Sum256([]byte(look.contents)),
-					Sources: []report.Source{files, answer}, Certificates: []report.Certificate{certificate}, Waiting: waiting,
+					Sources: []report.Source{files, answer}, Certificates: []report.Certificate{certificate}, Waiting: waiting, LookedFor: look.lookedFor,
 				})
 				var told []string
 				for _, n := range observed.Notices {

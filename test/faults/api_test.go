@@ -47,6 +47,7 @@ func badAPI(bad func(*proxy), complains bool) func(*scene) {
 		stream, done := s.ask(s.directly(w))
 		s.rightAgain(stream)
 
+		began := time.Now()
 		bad(p)
 		a.Tolerated[notDelivered] = 0
 		s.breakAndMend(a)
@@ -63,6 +64,7 @@ func badAPI(bad func(*proxy), complains bool) func(*scene) {
 			})
 		}
 		p.mend(s.T)
+		s.away = time.Since(began)
 
 		// The audit sees what happened meanwhile, and that it is over.
 		s.edges(w, "Finding raised KeyUnparsable")

@@ -41,6 +41,9 @@ const (
 	settleTime, tick = 1500 * time.Millisecond, time.Second
 	// askEach is how often a stream asks.
 	askEach = 50 * time.Millisecond
+	// unnoticed is how long an API server may be away without the audit telling of it:
+	// a minute, less the time until it asks once more.
+	unnoticed = 30 * time.Second
 	// restFor is how many times in a row nothing must have changed for rest.
 	restFor = 10
 	// spare is by how many more goroutines and descriptors a process may end up
@@ -64,6 +67,8 @@ type scene struct {
 	changes    []admission.Change
 	processes  []process
 	figures    []string
+	// away is for how long the API server was.
+	away time.Duration
 }
 
 // process is one that is looked at again in the end.
@@ -566,8 +571,8 @@ func (s *scene) edges(w *webhook, want ...string) {
 	s.Helper()
 	told := func() (all []string) {
 		for _, l := range append(s.lines(w, string(report.FindingRaised)), s.lines(w, string(report.FindingCleared))...) {
-			if l.Reason == string(finding.Unreadable) {
-				continue // an API server was away for a minute: so slow is this machine
+			if l.Reason == string(finding.Unreadable) && s.away > unnoticed {
+				continue // so slow is this machine
 			}
 			all = append(all, l.Msg+" "+l.Reason)
 		}

@@ -417,6 +417,7 @@ func restarted(t *testing.T) {
 		s := startStream(t, shared.secret)
 		until := time.Now().Add(killedFor)
 		lose(how...)
+		<-time.After(time.Until(until.Add(killedFor / 2))) // in which nothing may fail
 		s.finishFailing(t, true, until)
 	}
 }

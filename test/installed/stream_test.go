@@ -136,7 +136,9 @@ func (s *stream) write(ctx context.Context, p protected, into *answered, body fu
 				}
 			case failed:
 				into.failed++
-				into.lastFailed = began
+				if began.After(into.lastFailed) {
+					into.lastFailed = began
+				}
 			}
 			if err != nil && into.firstFault == nil && (into == &s.good || v == failed) {
 				into.firstFault = fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly+".000"), err)

@@ -98,6 +98,9 @@ func seen(s scan.Snapshot, settle, kubeletPatience time.Duration) report.Look {
 			fromFiles:   {Findings: s.Findings, Patience: settle},
 			fromKubelet: {Findings: s.Kubelet, Patience: kubeletPatience},
 		},
+		// Of each kind there is one object on a node; of files of a pair, what was
+		// looked for in both counts.
+		LookedFor:    func(id finding.ID) bool { return slices.Contains(s.LookedFor, id.Reason) },
 		Certificates: []report.Certificate{{Role: CertificateRole, At: finding.Location(s.Layout.Certificate.Host), Leaf: s.Leaf, Sound: s.Sound}},
 	}
 }

@@ -6,9 +6,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,16 +101,16 @@ type looking struct {
 	// about says which object each finding is about, and with no reason which
 	// one holds the certificate there.
 	about map[finding.ID]report.Object
-	// lookedFor are, by the role of objects, the reasons for which each one could
-	// be looked at; none where one could not be.
-	lookedFor map[string][][]finding.Reason
+	// lookedFor are the reasons for which each object could be looked at; none where
+	// it could not be.
+	lookedFor map[follow.Object][]finding.Reason
 }
 
 // look judges what is known of the objects. It is a function of its arguments.
 func look(subject Subject, states map[follow.Object]follow.State, now time.Time) looking {
 	l := looking{
 		Look:   report.Look{At: now, Sources: make([]report.Source, sources)},
-		states: states, about: map[finding.ID]report.Object{}, lookedFor: map[string][][]finding.Reason{},
+		states: states, about: map[finding.ID]report.Object{}, lookedFor: map[follow.Object][]finding.Reason{},
 	}
 	l.Sources[fromStored].Patience = settle
 	l.Sources[fromGuard].Patience = subject.GuardPatience
@@ -136,6 +137,7 @@ func look(subject Subject, states map[follow.Object]follow.State, now time.Time)
 	for _, installed := range subject.Guard {
 		l.guard(installed.Object, guardObject(installed))
 	}
+	l.LookedFor = l.looks
 	return l
 }
 
@@ -143,21 +145,26 @@ func look(subject Subject, states map[follow.Object]follow.State, now time.Time)
 // nobody is to take for checked what is not there to be looked at, or what could
 // not be.
 func (l *looking) everywhere() []finding.Reason {
-	reasons := []finding.Reason{finding.Unreadable}
-	for _, ofEach := range l.lookedFor {
-		for _, reason := range ofEach[0] {
-			if !slices.ContainsFunc(ofEach, func(of []finding.Reason) bool { return !slices.Contains(of, reason) }) {
-				reasons = append(reasons, reason)
-			}
+	ofRoles := map[string][]finding.Reason{}
+	for o, reasons := range l.lookedFor {
+		if others, known := ofRoles[role(o)]; known {
+			reasons = slices.DeleteFunc(slices.Clone(reasons), func(r finding.Reason) bool { return !slices.Contains(others, r) })
 		}
+		ofRoles[role(o)] = reasons
 	}
-	// It is of files, and a ConfigMap's configuration is checked as one's is.
-	return slices.DeleteFunc(reasons, func(r finding.Reason) bool { return r == finding.StaleMount })
+	// A stale mount is of files, and a ConfigMap's configuration is checked as one's is.
+	all := slices.Concat(slices.Collect(maps.Values(ofRoles))...)
+	return append(slices.DeleteFunc(all, func(r finding.Reason) bool { return r == finding.StaleMount }), finding.Unreadable)
 }
 
-// looked notes for what an object was looked at; for nothing where it could not be.
-func (l *looking) looked(o follow.Object, reasons []finding.Reason) {
-	l.lookedFor[role(o)] = append(l.lookedFor[role(o)], reasons)
+// looks says whether a finding was looked for, in the object that it is of.
+func (l *looking) looks(id finding.ID) bool {
+	for o, reasons := range l.lookedFor {
+		if (id.Location == o.At() || strings.HasPrefix(string(id.Location), string(o.At())+" ")) && slices.Contains(reasons, id.Reason) {
+			return true
+		}
+	}
+	return false
 }
 
 // of is what is known of an object; ok is false where nothing is yet. Where it
@@ -208,7 +215,7 @@ func (l *looking) secret(want check.SecretExpectation) {
 	o := secretObject(want)
 	s, ok := l.of(o)
 	if !ok {
-		l.looked(o, nil)
+		l.lookedFor[o] = nil
 		return
 	}
 	if service, has := serviceObject(want); has {
@@ -218,12 +225,12 @@ func (l *looking) secret(want check.SecretExpectation) {
 	}
 	secret, err := decode[facts.Secret](s)
 	if err != nil {
-		l.looked(o, nil)
+		l.lookedFor[o] = nil
 		return // the API server stores no such Secret
 	}
 	verdict := check.JudgeSecret(want, secret.Facts(), l.At)
 	l.found(fromStored, o, verdict.Findings...)
-	l.looked(o, verdict.LookedFor())
+	l.lookedFor[o] = verdict.LookedFor()
 	if until := verdict.Until; !until.IsZero() && (l.Next.IsZero() || until.Before(l.Next)) {
 		l.Next = until
 	}
@@ -241,24 +248,18 @@ func (l *looking) secret(want check.SecretExpectation) {
 func (l *looking) bundle(b Bundle) []*x509.Certificate {
 	o := bundleObject(b)
 	s, ok := l.of(o)
+	if !ok {
+		l.lookedFor[o] = nil
+		return nil
+	}
 	judged := check.Bundle{At: finding.Location(string(o.At()) + " " + b.Key)}
 	var roots []*x509.Certificate
-	switch {
-	case !ok && s.Err == nil:
-		return nil // it is waited for
-	case !ok:
-		// Said here, too: that it cannot be looked at is told later, and an
-		// UntrustedIssuer that was told is not to be cleared by it.
-		judged.Err = errors.New("cannot be looked at")
-		l.looked(o, nil)
-	default:
-		configMap, err := decode[corev1.ConfigMap](s)
-		if judged.Missing = err != nil || configMap == nil; !judged.Missing {
-			roots, judged.Err = pki.ParseBundle([]byte(configMap.Data[b.Key]))
-		}
-		l.looked(o, judged.LookedFor())
+	configMap, err := decode[corev1.ConfigMap](s)
+	if judged.Missing = err != nil || configMap == nil; !judged.Missing {
+		roots, judged.Err = pki.ParseBundle([]byte(configMap.Data[b.Key]))
 	}
 	l.found(fromStored, o, check.BundleFindings(judged, l.At)...)
+	l.lookedFor[o] = judged.LookedFor()
 	return roots
 }
 
@@ -271,14 +272,14 @@ func (l *looking) service(want check.SecretExpectation) {
 	s, ok := l.of(o)
 	switch {
 	case !ok:
-		l.looked(o, nil)
+		l.lookedFor[o] = nil
 		return
 	case s.Live == nil:
 		return // without it the garbage collector takes the Secret, which is told
 	}
 	service := check.Service{Namespace: o.Namespace, Name: o.Name, Annotations: s.Live.GetAnnotations()}
 	l.found(fromStored, o, check.ServiceFindings(service, l.At)...)
-	l.looked(o, service.LookedFor())
+	l.lookedFor[o] = service.LookedFor()
 }
 
 // operator: the configuration that OpenShift's operator writes, and what people
@@ -299,7 +300,7 @@ func (l *looking) operator() {
 	}
 	override := facts.Override(operator)
 	l.found(fromStored, o, check.OverrideFindings(override, l.At)...)
-	l.looked(o, override.LookedFor())
+	l.lookedFor[o] = override.LookedFor()
 	o = configObject()
 	if s, ok = l.of(o); !ok {
 		return
@@ -310,13 +311,13 @@ func (l *looking) operator() {
 		configuration.Config, configuration.Err = kubeapiserver.ParseConfig([]byte(configMap.Data[configKey]))
 	}
 	l.found(fromStored, o, check.ConfigurationFindings(configuration, l.At)...)
-	l.looked(o, configuration.LookedFor())
+	l.lookedFor[o] = configuration.LookedFor()
 }
 
 func (l *looking) guard(installed map[string]any, o follow.Object) {
 	s, ok := l.of(o)
 	if !ok {
-		l.looked(o, nil)
+		l.lookedFor[o] = nil
 		return
 	}
 	g := check.Guard{At: o.At(), Installed: installed}
@@ -324,5 +325,5 @@ func (l *looking) guard(installed map[string]any, o follow.Object) {
 		g.Live = s.Live.Object
 	}
 	l.found(fromGuard, o, check.GuardFindings(g, l.At)...)
-	l.looked(o, g.LookedFor())
+	l.lookedFor[o] = g.LookedFor()
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
@@ -242,7 +243,7 @@ func TestBundle(t *testing.T) {
 		"not known yet":                 {waits: true},
 		"gone":                          {state: follow.State{Known: true}, want: []string{noBundle}},
 		"of no certificate":             {state: follow.State{Known: true, Live: live(t, &corev1.ConfigMap{})}, want: []string{noBundle}},
-		"no right to look":              {state: follow.State{Err: errors.New("no")}, want: []string{noBundle, "2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
+		"no right to look":              {state: follow.State{Err: errors.New("no")}, want: []string{"2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
 		"not seen of late":              {state: follow.State{Known: true, Live: of(own).Live, Err: errors.New("no")}, looks: true, want: []string{"2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
 		"foreign, and not seen of late": {state: follow.State{Known: true, Live: of(foreign).Live, Err: errors.New("no")}, looks: true, want: []string{untrusted, "2 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"}},
 	}
@@ -268,6 +269,60 @@ func TestBundle(t *testing.T) {
 				t.Errorf("looks for UntrustedIssuer: %t, want %t; waits: %t, want %t", looks, c.looks, seen.Waiting, c.waits)
 			}
 		})
+	}
+}
+
+// TestBundlesComeAndGo: a certificate of somebody else's stays told until it has
+// been held against its own bundle again, whatever becomes of others.
+func TestBundlesComeAndGo(t *testing.T) {
+	own, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
+	client, server := own.Issue(pkitest.KubeletClient()), own.Issue(pkitest.ServingCert())
+	named := func(name string) follow.Object {
+		return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "signers", name)
+	}
+	versions := 0
+	of := func(ca *pkitest.CA) follow.State {
+		stored := live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}})
+		versions++
+		stored.SetResourceVersion(fmt.Sprint(versions))
+		return follow.State{Known: true, Live: stored}
+	}
+	gone, away := follow.State{Known: true}, follow.State{Err: errors.New("no")}
+	states, subject := sound(t), subject()
+	states[kubeletClient] = follow.State{Known: true, Live: live(t, openshift.KubeletClient(client.Certificate, client.Key))}
+	states[servingCert] = follow.State{Known: true, Live: live(t, openshift.ServingCert("uid-1", server.Certificate, server.Key))}
+	bundles := func(ofServer, ofClient string) {
+		subject.Secrets[0].Bundle = &Bundle{Namespace: "signers", Name: ofServer, Key: "ca.crt"}
+		subject.Secrets[1].Bundle = &Bundle{Namespace: "signers", Name: ofClient, Key: "ca.crt"}
+	}
+	bundles("server", "client")
+	ledger, at := report.NewLedger(settle), pkitest.Now()
+	for _, step := range []struct {
+		what   string
+		change func()
+		want   string // of what is told in the next two minutes
+	}{
+		{"the client's bundle is another's", func() { states[named("client")], states[named("server")] = of(foreign), of(own) }, "Finding raised UntrustedIssuer, Not verified"},
+		{"it is deleted", func() { states[named("client")] = gone }, "Finding raised ClientCAUnavailable"},
+		{"the server's is deleted", func() { states[named("server")] = gone }, "Finding raised ClientCAUnavailable"},
+		{"the client's is written anew", func() { states[named("client")] = of(own) }, "Finding cleared UntrustedIssuer, Finding cleared ClientCAUnavailable, Not verified"},
+		{"and is another's again", func() { states[named("client")] = of(foreign) }, "Finding raised UntrustedIssuer, Not verified"},
+		{"the configuration names a third one", func() { bundles("server", "third") }, ""}, // it is waited for
+		{"which may not be looked at", func() { states[named("third")] = away }, "Finding raised Unreadable"},
+		{"it may, and is right", func() { states[named("third")] = of(own) }, "Finding cleared UntrustedIssuer, Finding cleared Unreadable, Not verified"},
+		{"and so is the server's", func() { states[named("server")] = of(own) }, "Finding cleared ClientCAUnavailable, Verified"},
+	} {
+		step.change()
+		var told []string
+		for range 120 {
+			at = at.Add(time.Second)
+			for _, n := range ledger.Observe(look(subject, states, at).Look).Notices {
+				told = append(told, strings.TrimSpace(string(n.What)+" "+string(n.Finding.Reason)))
+			}
+		}
+		if d := cmp.Diff(step.want, strings.Join(told, ", ")); d != "" {
+			t.Errorf("%s (-want +got):\n%s", step.what, d)
+		}
 	}
 }
 
