@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -53,7 +54,7 @@ func FuzzConfig(f *testing.F) {
 		if err != nil {
 			t.Fatalf("written and read again: %v\n%s", err, written)
 		}
-		if d := cmp.Diff(file, again); d != "" {
+		if d := cmp.Diff(file, again, cmpopts.EquateEmpty()); d != "" { // an empty list is not written
 			t.Errorf("written and read again (-first +second):\n%s", d)
 		}
 	})

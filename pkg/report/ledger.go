@@ -5,6 +5,7 @@ package report
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"maps"
 	"slices"
 	"time"
 
@@ -223,9 +224,10 @@ func (l *Ledger) Observe(look Look) (o Observed) {
 	}
 	// A verdict waits until it is true: a Violation that stands is enough for
 	// that, otherwise everything must have been looked at, and for the first one
-	// have settled.
+	// have settled. Nothing is well while something is seen that is not.
 	if verdict := finding.VerdictOf(after); verdict != l.verdict || !l.verdictTold {
-		if verdict == finding.NotCompliant || (!look.Waiting && (l.verdictTold || !settling)) {
+		certain := verdict != finding.Compliant || finding.VerdictOf(slices.Collect(maps.Values(standing))) == finding.Compliant
+		if verdict == finding.NotCompliant || (certain && !look.Waiting && (l.verdictTold || !settling)) {
 			o.Notices = append(o.Notices, summary(look, verdict, after))
 			l.verdict, l.verdictTold = verdict, true
 		}

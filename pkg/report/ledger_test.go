@@ -172,9 +172,9 @@ func TestLedger(t *testing.T) {
 		"what a kubelet that is away cannot hide is cleared": {
 			looks: []seen{
 				{0, "1", "KeyMismatch", "", ""}, {settle, "1", "KeyMismatch", "", ""},
-				{2 * settle, "2", "", "a", "KubeletUnreachable"}, {4 * settle, "2", "", "a", "KubeletUnreachable"},
+				{2 * settle, "2", "", "a", "KubeletUnreachable"}, {4 * settle, "2", "", "a", "KubeletUnreachable"}, {5 * settle, "3", "", "a", ""},
 			},
-			want: []string{"again at 1s", "raised KeyMismatch, Not verified", "again at 3s", "cleared KeyMismatch, Verified, again at 12s"},
+			want: []string{"again at 1s", "raised KeyMismatch, Not verified", "again at 3s", "cleared KeyMismatch, again at 12s", "Verified"},
 		},
 		"all of a veil must be lifted": {
 			looks: []seen{

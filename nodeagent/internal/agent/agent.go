@@ -92,6 +92,7 @@ const (
 
 // seen is a snapshot as the ledger takes it.
 func seen(s scan.Snapshot, settle, kubeletPatience time.Duration) report.Look {
+	guessed := s.Layout.ManifestReadErr != nil || s.Layout.ManifestParseErr != nil
 	return report.Look{
 		At: s.At, Contents: s.Contents, Waiting: s.Waiting, Next: s.NextChange,
 		Sources: []report.Source{
@@ -99,8 +100,9 @@ func seen(s scan.Snapshot, settle, kubeletPatience time.Duration) report.Look {
 			fromKubelet: {Findings: s.Kubelet, Patience: kubeletPatience},
 		},
 		// Of each kind there is one object on a node; of files of a pair, what was
-		// looked for in both counts.
-		LookedFor:    func(id finding.ID) bool { return slices.Contains(s.LookedFor, id.Reason) },
+		// looked for in both counts. But without a manifest that is of use, others may
+		// have been looked at than those that something was told of.
+		LookedFor:    func(id finding.ID) bool { return !guessed && slices.Contains(s.LookedFor, id.Reason) },
 		Certificates: []report.Certificate{{Role: CertificateRole, At: finding.Location(s.Layout.Certificate.Host), Leaf: s.Leaf, Sound: s.Sound}},
 	}
 }

@@ -83,7 +83,8 @@ func (p *Prober) Ask() { signal(p.ask) }
 // Answered gives a value after each look.
 func (p *Prober) Answered() <-chan struct{} { return p.answered }
 
-// Answer is what the last look saw, nil before the first one.
+// Answer is what the last look saw, nil before the first one. That the read-only
+// port is open stays so while the kubelet is away.
 func (p *Prober) Answer() *check.KubeletAnswer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,6 +106,9 @@ func (p *Prober) Run(ctx context.Context) error {
 		default:
 		}
 		p.mu.Lock()
+		if answer.Err != nil && !answer.NotTLS && p.answer != nil && p.answer.ReadOnlyOpen {
+			answer.ReadOnlyOpen = true // where nothing answers, that this port does not says nothing
+		}
 		p.answer = &answer
 		p.mu.Unlock()
 		signal(p.answered)

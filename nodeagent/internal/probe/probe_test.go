@@ -285,3 +285,31 @@ func TestRun(t *testing.T) {
 		t.Error("Run does not end with its context")
 	}
 }
+
+// TestReadOnlyPort: that it is open stays known while nothing answers at all.
+func TestReadOnlyPort(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New("127.0.0.1:1") // where nobody listens
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.readOnly = listener.Addr().String()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	for _, what := range []string{"while it is open", "when it is closed, too"} {
+		p.Ask()
+		<-p.Answered()
+		if answer := p.Answer(); !answer.ReadOnlyOpen || answer.Err == nil {
+			t.Errorf("%s: open: %t, error: %v", what, answer.ReadOnlyOpen, answer.Err)
+		}
+		_ = listener.Close() // the second time it is closed already
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

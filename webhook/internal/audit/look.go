@@ -101,6 +101,8 @@ type looking struct {
 	// about says which object each finding is about, and with no reason which
 	// one holds the certificate there.
 	about map[finding.ID]report.Object
+	// asked are the objects that are looked at.
+	asked []follow.Object
 	// lookedFor are the reasons for which each object could be looked at; none where
 	// it could not be.
 	lookedFor map[follow.Object][]finding.Reason
@@ -110,13 +112,13 @@ type looking struct {
 func look(subject Subject, states map[follow.Object]follow.State, now time.Time) looking {
 	l := looking{
 		Look:   report.Look{At: now, Sources: make([]report.Source, sources)},
-		states: states, about: map[finding.ID]report.Object{}, lookedFor: map[follow.Object][]finding.Reason{},
+		states: states, asked: objectsOf(subject), about: map[finding.ID]report.Object{}, lookedFor: map[follow.Object][]finding.Reason{},
 	}
 	l.Sources[fromStored].Patience = settle
 	l.Sources[fromGuard].Patience = subject.GuardPatience
 	l.Sources[fromErrors].Patience = awayPatience
 	digest := sha256.New()
-	for _, o := range objectsOf(subject) {
+	for _, o := range l.asked {
 		s := states[o]
 		version := ""
 		if s.Live != nil {
@@ -157,14 +159,16 @@ func (l *looking) everywhere() []finding.Reason {
 	return append(slices.DeleteFunc(all, func(r finding.Reason) bool { return r == finding.StaleMount }), finding.Unreadable)
 }
 
-// looks says whether a finding was looked for, in the object that it is of.
+// looks says whether a finding was looked for in the object that it is of. In one
+// that is not there, or that nobody asks for any more, there is none.
 func (l *looking) looks(id finding.ID) bool {
-	for o, reasons := range l.lookedFor {
-		if (id.Location == o.At() || strings.HasPrefix(string(id.Location), string(o.At())+" ")) && slices.Contains(reasons, id.Reason) {
-			return true
+	for _, o := range l.asked {
+		if id.Location == o.At() || strings.HasPrefix(string(id.Location), string(o.At())+" ") {
+			s := l.states[o]
+			return s.Known && s.Live == nil || slices.Contains(l.lookedFor[o], id.Reason)
 		}
 	}
-	return false
+	return true
 }
 
 // of is what is known of an object; ok is false where nothing is yet. Where it

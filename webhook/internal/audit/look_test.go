@@ -272,9 +272,10 @@ func TestBundle(t *testing.T) {
 	}
 }
 
-// TestBundlesComeAndGo: a certificate of somebody else's stays told until it has
-// been held against its own bundle again, whatever becomes of others.
-func TestBundlesComeAndGo(t *testing.T) {
+// TestObjectsComeAndGo: a certificate of somebody else's stays told until it has
+// been held against its own bundle again, whatever becomes of others; what is
+// not audited any more does not; and nothing is verified before it was looked at.
+func TestObjectsComeAndGo(t *testing.T) {
 	own, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
 	client, server := own.Issue(pkitest.KubeletClient()), own.Issue(pkitest.ServingCert())
 	named := func(name string) follow.Object {
@@ -288,6 +289,7 @@ func TestBundlesComeAndGo(t *testing.T) {
 		return follow.State{Known: true, Live: stored}
 	}
 	gone, away := follow.State{Known: true}, follow.State{Err: errors.New("no")}
+	other := follow.Named(corev1.SchemeGroupVersion, "Secret", kubeletClient.Namespace, "other")
 	states, subject := sound(t), subject()
 	states[kubeletClient] = follow.State{Known: true, Live: live(t, openshift.KubeletClient(client.Certificate, client.Key))}
 	states[servingCert] = follow.State{Known: true, Live: live(t, openshift.ServingCert("uid-1", server.Certificate, server.Key))}
@@ -311,6 +313,13 @@ func TestBundlesComeAndGo(t *testing.T) {
 		{"which may not be looked at", func() { states[named("third")] = away }, "Finding raised Unreadable"},
 		{"it may, and is right", func() { states[named("third")] = of(own) }, "Finding cleared UntrustedIssuer, Finding cleared Unreadable, Not verified"},
 		{"and so is the server's", func() { states[named("server")] = of(own) }, "Finding cleared ClientCAUnavailable, Verified"},
+		{"a key is spoilt", func() {
+			stored := live(t, openshift.KubeletClient(client.Certificate, []byte("garbage")))
+			stored.SetResourceVersion("spoilt")
+			states[kubeletClient] = follow.State{Known: true, Live: stored}
+		}, "Finding raised KeyUnparsable, Not verified"},
+		{"the configuration names another Secret in its place", func() { subject.Secrets[1].Name = "other" }, "Finding cleared KeyUnparsable"},
+		{"which may not be looked at", func() { states[other] = away }, "Finding raised Unreadable, Not verified"},
 	} {
 		step.change()
 		var told []string
