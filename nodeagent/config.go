@@ -3,110 +3,129 @@
 package main
 
 import (
-	"errors"
 	"flag"
-	"fmt"
-	"io"
-	"log/slog"
 	"path"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/usage"
 )
 
-// errNoNode: Events are about a Node.
-var errNoNode = errors.New("there is an API server to send Events to, but no node to send them about: set --node-name or NODE_NAME")
+// errNoNode is a usage error, because Events are about a Node.
+var errNoNode = command.Usagef("--node-name is required with an API server, since Events are about the Node: set it or NODE_NAME")
 
-// errHelp: help was asked for and given.
-var errHelp = flag.ErrHelp
+// The bounds of --resync and --settle. An agent that scans less often than maxResync is of
+// little use.
+const minResync, maxResync, maxSettle = time.Second, 24 * time.Hour, time.Minute
 
-// maxResync bounds --resync: an agent that is silent for longer is not alive.
-const maxResync = 24 * time.Hour
+// noAddress disables the server of an address flag.
+const noAddress = "0"
 
-// config is what the command line says.
+// config holds the values of the flags.
 type config struct {
 	root, directory, clientCA string
+	certificate, key          string // of the kubelet client pair
 	nodeName, kubeconfig      string
-	kubelet                   *probe.Prober // nil: none is asked
+	kubelet                   *probe.Prober // nil: the kubelet is not probed
 	metricsAddress            string
 	resync, settle            time.Duration
 	expiringFraction          float64
-	logFormat                 string
-	logLevel                  slog.Level
-	once, version             bool
+	kubeletAddress            string
+	log                       logging.Options
+	once                      bool
 	output                    evidence.Format
 }
 
-// parseConfig reads the flags. Its error is one line for people.
-func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
-	c := config{output: evidence.Table}
-	var kubeletAddress string
-	flags := flag.NewFlagSet("nodeagent", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints the error, once
-	flags.StringVar(&c.root, "root", "/", "`directory` where the host's root is mounted")
-	flags.StringVar(&c.directory, "kubelet-client-dir", "", "host `directory` of the kubelet client pair (default: found out from the static pod manifest)")
-	flags.StringVar(&c.clientCA, "kubelet-ca", "", "host `file` with the CAs of the kubelet's clients (default: by layout)")
+// defineFlags defines the flags of all commands. [runGroups] and [checkGroups] list the
+// flags of each command.
+func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
+	flags.StringVar(&c.root, "root", "/", "`directory` where the host's root file system is mounted")
+	flags.StringVar(&c.directory, "kubelet-client-dir", "", "`directory` on the host with the kubelet client certificate and key. The static pod manifest and the configuration are then not read, so the control cannot be verified (default: the files that the kube-apiserver's configuration names)")
+	flags.StringVar(&c.certificate, "kubelet-client-certificate", "", "`file` on the host with the kubelet client certificate, together with --kubelet-client-key. Use it in place of --kubelet-client-dir, with the same effect")
+	flags.StringVar(&c.key, "kubelet-client-key", "", "`file` on the host with the key of --kubelet-client-certificate")
+	flags.StringVar(&c.clientCA, "kubelet-ca", "", "`file` on the host with the CAs that the kubelet accepts client certificates from (default: the file that the kubelet's configuration names; if that is not visible, that of OpenShift or kubeadm)")
 	flags.StringVar(&c.nodeName, "node-name", getenv("NODE_NAME"), "`name` of this node (default: $NODE_NAME)")
-	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
-	flags.StringVar(&kubeletAddress, "kubelet-address", "", "`address` of this node's kubelet, port 10250 unless it has one; empty: no handshake with it")
-	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "`address` on which metrics and health are served over plain HTTP; 0: none")
-	flags.DurationVar(&c.resync, "resync", 30*time.Second, "look in any case after this `time`")
-	flags.DurationVar(&c.settle, "settle", time.Second, "tell a finding from files when it has lasted this `time`")
-	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction, "`part` of its lifetime, between 0 and 1, under which a certificate expires soon")
-	flags.StringVar(&c.logFormat, "log-format", "json", "`format` of the log: json or text")
-	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
-	flags.BoolVar(&c.once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify)")
-	flags.TextVar(&c.output, "o", evidence.Table, "`format` of what --once prints: table, json, junit, sarif or openreports")
-	flags.BoolVar(&c.version, "version", false, "print the version")
+	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server that Events are sent to (default: the Pod's ServiceAccount; outside a Pod no Events are sent)")
+	flags.StringVar(&c.kubeletAddress, "kubelet-address", "", "`address` of this node's kubelet, HOST or HOST:PORT; the default port is 10250. If empty, the kubelet is not contacted")
+	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
+	flags.DurationVar(&c.resync, "resync", 30*time.Second, "check the node at least once in this `time`, even if no file changed: 1s to 24h")
+	flags.DurationVar(&c.settle, "settle", time.Second, "report a finding about files after it has lasted for this `time`: 0s to 1m. Writers replace certificate and key one after the other")
+	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction, "warn when less than this `fraction` of a certificate's lifetime is left: at least 0, below 1")
+	c.log.Flags(flags)
+	flags.BoolVar(&c.once, "once", false, "check the node once, print a report, and exit with the code of the verdict: the same as 'nodeagent check'")
+	flags.TextVar(&c.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
+}
 
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		usage.Print(stderr, "nodeagent watches the kubelet client certificate of a control-plane node.", flags, groups()...)
-		return config{}, errHelp
-	case err != nil:
-		return config{}, err
-	case flags.NArg() > 0:
-		return config{}, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
+// runGroups returns the flags of 'nodeagent run' as --help groups them.
+func runGroups() []command.Group {
+	return append(checkedGroups(),
+		command.Group{Title: "When to check", Flags: []string{"resync", "settle"}},
+		command.Group{Title: "Reporting", Flags: []string{"node-name", "kubeconfig", "metrics-bind-address", "log-format", "log-level"}},
+		command.Group{Title: "Check once", Flags: []string{"once", "o"}},
+	)
+}
+
+// checkGroups returns the flags of 'nodeagent check' as --help groups them.
+func checkGroups() []command.Group {
+	return append(checkedGroups(),
+		command.Group{Title: "When to check", Flags: []string{"settle"}},
+		command.Group{Title: "Report", Flags: []string{"node-name", "o", "log-format", "log-level"}},
+	)
+}
+
+// checkedGroups returns the flags of both commands.
+func checkedGroups() []command.Group {
+	return []command.Group{
+		{Title: "What to check", Flags: []string{"root", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address", "expiring-fraction"}},
 	}
-	if kubeletAddress != "" {
+}
+
+// validate returns a usage error for a value that cannot be used. It reads no files.
+func (c *config) validate() error {
+	switch {
+	case c.output != evidence.Table && !c.once:
+		return command.Usagef("-o requires --once, or 'nodeagent check'")
+	case c.certificate != "" && c.key == "":
+		return command.Usagef("--kubelet-client-certificate is set without --kubelet-client-key: set both or neither")
+	case c.certificate == "" && c.key != "":
+		return command.Usagef("--kubelet-client-key is set without --kubelet-client-certificate: set both or neither")
+	case c.certificate != "" && c.directory != "":
+		return command.Usagef("--kubelet-client-dir and --kubelet-client-certificate both name the pair: set one of them")
+	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too
+		return command.Usagef("--expiring-fraction %v: must be at least 0 and below 1", c.expiringFraction)
+	}
+	if err := command.CheckDuration("--resync", c.resync, minResync, maxResync); err != nil {
+		return err
+	}
+	if err := command.CheckDuration("--settle", c.settle, 0, maxSettle); err != nil {
+		return err
+	}
+	if c.kubeletAddress != "" {
 		var err error
-		if c.kubelet, err = probe.New(kubeletAddress); err != nil {
-			return c, fmt.Errorf("--kubelet-address: %w", err)
+		if c.kubelet, err = probe.New(c.kubeletAddress); err != nil {
+			return command.Usagef("--kubelet-address %q: must be HOST or HOST:PORT, with a port from 1 to 65535", c.kubeletAddress)
 		}
 	}
-	return c, c.validate()
-}
-
-// groups are the flags as --help shows them.
-func groups() []usage.Group {
-	return []usage.Group{
-		{Title: "What it looks at", Flags: []string{"root", "kubelet-client-dir", "kubelet-ca", "kubelet-address", "expiring-fraction"}},
-		{Title: "When", Flags: []string{"resync", "settle"}},
-		{Title: "Whom it tells", Flags: []string{"node-name", "kubeconfig", "metrics-bind-address", "log-format", "log-level"}},
-		{Title: "Once, for evidence", Flags: []string{"once", "o"}},
-		{Title: "Other", Flags: []string{"version"}},
+	if c.metricsAddress != noAddress {
+		if err := command.CheckBindAddress("--metrics-bind-address", c.metricsAddress); err != nil {
+			return err
+		}
 	}
+	return c.validatePaths()
 }
 
-func (c config) validate() error {
-	switch {
-	case c.kubeconfig != "" && c.nodeName == "":
-		return errNoNode
-	case c.root == "":
-		return errors.New("--root is empty")
-	case c.directory != "" && !path.IsAbs(c.directory):
-		return fmt.Errorf("--kubelet-client-dir %q is not an absolute path of the host", c.directory)
-	case c.clientCA != "" && !path.IsAbs(c.clientCA):
-		return fmt.Errorf("--kubelet-ca %q is not an absolute path of the host", c.clientCA)
-	case c.resync < time.Second || c.resync > maxResync:
-		return fmt.Errorf("--resync %s is not between a second and %s", c.resync, maxResync)
-	case c.settle < 0 || c.settle > time.Minute:
-		return fmt.Errorf("--settle %s is not between 0 and a minute", c.settle)
-	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too
-		return fmt.Errorf("--expiring-fraction %v is not at least 0 and below 1", c.expiringFraction)
+// validatePaths checks that paths on the host are absolute.
+func (c *config) validatePaths() error {
+	for _, p := range []struct{ flag, path string }{
+		{"kubelet-client-dir", c.directory}, {"kubelet-client-certificate", c.certificate},
+		{"kubelet-client-key", c.key}, {"kubelet-ca", c.clientCA},
+	} {
+		if p.path != "" && !path.IsAbs(p.path) {
+			return command.Usagef("--%s %q: must be an absolute path on the host", p.flag, p.path)
+		}
 	}
 	return nil
 }

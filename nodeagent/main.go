@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command nodeagent watches the kubelet client certificate of a control-plane
-// node and tells in its log and in Events whether it is there and holds.
+// Command nodeagent checks on a control-plane node that the kube-apiserver uses HTTPS to
+// kubelets, and reports findings and verdicts in its log, in Events and in metrics.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +24,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
@@ -31,15 +37,15 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 )
 
 const reporterName = "kubelet-https-guard.io/nodeagent"
 
-// The agent's heap is small and it does one thing at a time, rarely. So, unless
-// GOGC and GOMAXPROCS say otherwise, the garbage collector gets half of the usual
-// reserve and the scheduler one thread: no measurable time lost, a quarter less
-// of idle CPU and two to three of 20 MiB saved (test/bench/agent).
+// The agent's heap is small, and it rarely works. So, unless GOGC and GOMAXPROCS are set,
+// the heap grows by half as much as usual between collections, and Go code runs on one
+// thread. This
+// costs no measurable time, and saves a quarter of the idle CPU and two to three of 20 MiB
+// (test/bench/agent).
 const (
 	gcPercent = 50
 	threads   = 1
@@ -58,102 +64,129 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the whole command but for the process around it.
+// run is the whole program without the process. It returns the exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	config, err := parseConfig(args, getenv, stderr)
-	switch {
-	case errors.Is(err, errHelp):
-		return evidence.ExitCompliant
-	case err != nil:
-		_, _ = fmt.Fprintf(stderr, "nodeagent: %v\nRun nodeagent --help for the flags.\n", err)
-		return evidence.ExitUsage
-	case config.version:
-		_, _ = fmt.Fprintln(stdout, "nodeagent", version.String())
-		return evidence.ExitCompliant
-	}
-
-	host, err := hostfs.New(config.root, check.MaxFileBytes)
-	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "nodeagent: --root: %v\n", err)
-		return evidence.ExitUsage
-	}
-	log, err := report.NewLogger(stderr, config.logFormat, config.logLevel)
-	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "nodeagent: --log-format: %v\n", err)
-		return evidence.ExitUsage
-	}
-	// client-go and net/http log through globals of their own.
-	klog.SetSlogLogger(log)
-	slog.SetDefault(log)
-	options := scan.Options{
-		Directory: config.directory, ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
-	}
-	guard := &agent.Agent{
-		Chain:  host.Chain,
-		Object: report.Object{APIVersion: "v1", Kind: "Node", Name: config.nodeName},
-		Now:    time.Now, Log: log, Resync: config.resync, Settle: config.settle,
-	}
-	if config.once {
-		guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host, askedNow(ctx, config.kubelet), options, now) }
-		snapshot := guard.Settled(ctx)
-		if ctx.Err() != nil {
-			log.Error("Interrupted before what is found has settled")
-			return evidence.ExitFailed
-		}
-		d := document(snapshot, config)
-		if err := evidence.Write(stdout, config.output.Coloured(report.Colours(stdout, getenv)), d); err != nil {
-			log.Error("Report not written", "err", err)
-			return evidence.ExitFailed
-		}
-		return d.ExitCode()
-	}
-	var kubelet scan.Kubelet
-	if config.kubelet != nil {
-		kubelet, guard.Kubelet = config.kubelet, config.kubelet
-	}
-	guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host, kubelet, options, now) }
-	err = serve(ctx, guard, config, log)
-	switch {
-	case errors.Is(err, errNoNode):
-		_, _ = fmt.Fprintf(stderr, "nodeagent: %v\n", err)
-		return evidence.ExitUsage
-	case err != nil:
-		log.Error("Stopped", "err", err)
-		return evidence.ExitFailed
-	}
-	return evidence.ExitCompliant
+	return int(program(getenv).Run(ctx, args, command.Output{Stdout: stdout, Stderr: stderr}))
 }
 
-// askedNow asks the kubelet for each look, which then waits for the answer.
-func askedNow(ctx context.Context, kubelet *probe.Prober) scan.Kubelet {
+// program defines the commands.
+func program(getenv func(string) string) command.Program {
+	return command.Program{
+		Name: "nodeagent", Version: version.String(), Default: "run",
+		Summary: "nodeagent checks on a control-plane node that the kube-apiserver uses HTTPS to kubelets.",
+		Commands: []command.Command{
+			{
+				Name: "run", Summary: "check the node whenever something changes, and report in the log, Events and metrics",
+				Description: "Check the node whenever a file changes, a certificate is about to expire or a timer fires, and report in the log, Events and metrics. This is what the DaemonSet runs. With --once it checks the node once, as 'nodeagent check' does.",
+				Groups:      runGroups(), Exits: command.Verdicts(),
+				New: func(flags *flag.FlagSet) command.Run { return newRun(flags, getenv, false) },
+			},
+			{
+				Name: "check", Summary: "check the node once, print a report, and exit with the code of the verdict",
+				Description: "Check the node once, print a report, and exit with the code of the verdict. Changes nothing on the node and calls no API server. It must be able to read the host's files: run it as root on the node, or in the agent's Pod with --root=/host.",
+				Groups:      checkGroups(), Exits: command.Verdicts(),
+				New: func(flags *flag.FlagSet) command.Run { return newRun(flags, getenv, true) },
+			},
+		},
+	}
+}
+
+// newRun implements both commands. They differ in their flags.
+func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.Run {
+	c := config{output: evidence.Table}
+	c.defineFlags(flags, getenv)
+	return func(ctx context.Context, output command.Output) (command.Exit, error) {
+		c.once = c.once || once
+		if err := c.validate(); err != nil {
+			return command.ExitUsage, err
+		}
+		if err := command.CheckDirectory("--root", c.root, os.Stat); err != nil {
+			return command.ExitUsage, err
+		}
+		host, err := hostfs.New(c.root, check.MaxFileBytes, hostfs.MountInfo)
+		if err != nil {
+			return command.ExitUsage, command.FileError("--root", c.root, err)
+		}
+		log := logging.New(output.Stderr, c.log)
+		// client-go and net/http log through globals of their own.
+		klog.SetSlogLogger(log)
+		slog.SetDefault(log)
+		guard := &agent.Agent{
+			Chain:  host.Chain,
+			Object: report.Object{APIVersion: "v1", Kind: "Node", Name: c.nodeName},
+			Now:    time.Now, Log: log, Resync: c.resync, Settle: c.settle,
+		}
+		options := scan.Options{
+			Directory: c.directory, Certificate: c.certificate, Key: c.key,
+			ClientCA: c.clientCA, ExpiringFraction: c.expiringFraction, NodeName: c.nodeName,
+		}
+		if c.once {
+			guard.Scan = func(now time.Time) scan.Snapshot {
+				return scan.Scan(host.WithCurrentMounts(), probeNow(ctx, c.kubelet), options, now)
+			}
+			return checkOnce(ctx, guard, c, output.Stdout, getenv)
+		}
+		var kubelet scan.Kubelet
+		if c.kubelet != nil {
+			kubelet, guard.Kubelet = c.kubelet, c.kubelet
+		}
+		guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host.WithCurrentMounts(), kubelet, options, now) }
+		err = serve(ctx, guard, c, log)
+		if err != nil && !command.IsUsage(err) {
+			log.Error("Stopped", "err", err)
+			return command.ExitFailed, nil
+		}
+		return command.ExitOK, err
+	}
+}
+
+// checkOnce scans the node until no finding is pending, and writes the report.
+func checkOnce(
+	ctx context.Context, guard *agent.Agent, c config, stdout io.Writer, getenv func(string) string,
+) (command.Exit, error) {
+	snapshot := guard.Settled(ctx)
+	if ctx.Err() != nil {
+		return command.ExitFailed, errors.New("interrupted before the check was finished")
+	}
+	d := document(snapshot, c)
+	if err := evidence.Write(stdout, c.output, d, evidence.Options{Colour: logging.Colours(stdout, getenv)}); err != nil {
+		return command.ExitFailed, fmt.Errorf("write the report: %w", err)
+	}
+	return d.Exit(), nil
+}
+
+// probeNow probes the kubelet and waits for its answer. It returns nil if the kubelet is not
+// probed.
+func probeNow(ctx context.Context, kubelet *probe.Prober) scan.Kubelet {
 	if kubelet == nil {
 		return nil
 	}
-	answer := kubelet.Look(ctx)
-	return answered{&answer}
+	answer := kubelet.Probe(ctx)
+	return probed{&answer}
 }
 
-type answered struct{ answer *check.KubeletAnswer }
+// probed is a kubelet that was probed once.
+type probed struct{ answer *check.KubeletAnswer }
 
-func (a answered) Answer() *check.KubeletAnswer { return a.answer }
+func (p probed) Answer() *check.KubeletAnswer { return p.answer }
 
-// serve runs the agent until the context ends or a part of it fails, which
-// ends all of it: an agent that is half alive would look like one that has
-// nothing to say. What the agent has told by then is still delivered.
+// serve runs the agent until the context ends or a part of the agent fails. If one part
+// fails, all of it stops: otherwise nobody could tell a broken agent from one that finds
+// nothing. Events that are waiting are still delivered.
 func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := report.NewMetrics(registry)
-	// Metrics first: who reads a line of the log finds them set.
-	tellers := report.Tellers{metrics, report.NewLog(log)}
+	// Metrics first: they are set before the log line is written.
+	reporters := report.Reporters{metrics, report.NewLog(log)}
 
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
 	defer delivered()
 	var deliverer errgroup.Group
-	client, err := report.Connect(config.kubeconfig, "kubelet-https-guard-nodeagent/"+version.String())
+	client, err := kubeclient.Connect(config.kubeconfig, "kubelet-https-guard-nodeagent/"+version.String())
 	switch {
-	case errors.Is(err, report.ErrNoAPIServer):
-		log.Info("No API server known, telling in the log and in metrics only")
+	case errors.Is(err, kubeclient.ErrNoAPIServer):
+		log.Info("No API server configured: reporting in the log and in metrics only")
 	case err != nil:
 		return err
 	case config.nodeName == "":
@@ -161,26 +194,26 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	default:
 		events := report.NewEvents(client, log, reporterName, config.nodeName)
 		registry.MustRegister(events)
-		tellers = append(tellers, events)
+		reporters = append(reporters, events)
 		deliverer.Go(func() error { return events.Run(delivery) })
 	}
 
 	watcher := watch.New(log)
 	meter := newMeter(registry, metrics, watcher.Errors, time.Now, config.resync)
-	guard.Watcher, guard.Teller, guard.Meter = watcher, tellers, meter
+	guard.Watcher, guard.Reporter, guard.Meter = watcher, reporters, meter
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return watcher.Run(ctx) })
 	if config.kubelet != nil {
 		group.Go(func() error { return config.kubelet.Run(ctx) })
 	}
-	if config.metricsAddress != "0" {
+	if config.metricsAddress != noAddress {
 		var listen net.ListenConfig
 		listener, err := listen.Listen(ctx, "tcp", config.metricsAddress)
 		if err != nil {
-			return fmt.Errorf("serve metrics: %w", err)
+			return command.ListenError("--metrics-bind-address", config.metricsAddress, err)
 		}
 		log.Info("Serving metrics and health", "address", listener.Addr().String())
-		group.Go(func() error { return report.Serve(ctx, listener, registry, meter.ready, meter.healthy) })
+		group.Go(func() error { return statusserver.Serve(ctx, listener, registry, meter.ready, meter.healthy) })
 	}
 	group.Go(func() error { return guard.Run(ctx) })
 	log.Info("Started", "version", version.String(), "node", config.nodeName, "root", config.root)

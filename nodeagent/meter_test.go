@@ -8,13 +8,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
-// TestMeterHealth: ready from the first look on, healthy while looks go on.
+// TestMeterHealth: ready after the first scan, healthy while scans continue.
 func TestMeterHealth(t *testing.T) {
 	now := pkitest.Now()
 	registry := prometheus.NewRegistry()
@@ -30,13 +30,13 @@ func TestMeterHealth(t *testing.T) {
 	}
 	states("at the start", false, true)
 	now = now.Add(3 * time.Minute)
-	states("the first look hangs", false, false)
-	m.Looked(agent.Start, time.Millisecond, scan.Snapshot{})
+	states("the first scan hangs", false, false)
+	m.Scanned(agent.Start, time.Millisecond, scan.Snapshot{})
 	states("after it", true, true)
 	now = now.Add(2 * time.Minute)
 	states("three ticks are missed", true, true)
 	now = now.Add(time.Minute)
-	states("no look for long", true, false)
-	m.Looked(agent.Tick, time.Millisecond, scan.Snapshot{})
-	states("looks go on", true, true)
+	states("no scan for too long", true, false)
+	m.Scanned(agent.Tick, time.Millisecond, scan.Snapshot{})
+	states("scans continue", true, true)
 }

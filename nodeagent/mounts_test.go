@@ -4,8 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -22,18 +23,19 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/staticpod"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/staticpod"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// A host in some state, on which the agent looks for other files than on others.
+// A host in some state. The agent needs other files on each of them.
 type hostState struct {
 	layout openshift.Layout
 	change func(tree openshift.Tree) error
@@ -64,13 +66,16 @@ func hostStates() map[string]hostState {
 		}},
 		"no configuration": {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.Remove(tree.Config()) }},
 		"no pair":          {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.RemoveAll(tree.Directory()) }},
-		"nothing":          {layout: openshift.Current, change: func(tree openshift.Tree) error { return os.RemoveAll(filepath.Join(tree.Root, "etc")) }},
+		// Without the directory itself the Pod does not start.
+		"nothing": {layout: openshift.Current, change: func(tree openshift.Tree) error {
+			directory := filepath.Join(tree.Root, "etc/kubernetes")
+			return errors.Join(os.RemoveAll(directory), os.Mkdir(directory, 0o755))
+		}},
 	}
 }
 
-// TestMountsCoverWhatIsRead: whatever the agent looks for on a host, in any
-// state that the host is in, is under what the chart mounts; and what is mounted
-// goes on showing it, however the platform rotates.
+// TestMountsCoverWhatIsRead: the chart mounts every file that the agent reads, in any state
+// of the host, and the mounts show the new files after every kind of rotation.
 func TestMountsCoverWhatIsRead(t *testing.T) {
 	for on, args := range map[string][]string{
 		"OpenShift":        {"--api-versions", "security.openshift.io/v1"},
@@ -85,25 +90,71 @@ func TestMountsCoverWhatIsRead(t *testing.T) {
 				tree := state.lay(t)
 				seen := touched(t, tree.Root, containerArgs(t, pod, state.flags))
 				if len(seen) == 0 {
-					t.Error("the agent was seen to read nothing")
+					t.Error("the agent read nothing")
 				}
 				if diff := cmp.Diff([]string(nil), unmounted(pod, seen)); diff != "" {
 					t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff([]string(nil), notMounted(t, pod, tree.Root, containerArgs(t, pod, state.flags))); diff != "" {
+					t.Errorf("reported as not mounted (-want +got):\n%s", diff)
 				}
 			})
 		}
 		for name, rotate := range rotations() {
 			t.Run(on+"/"+name, func(t *testing.T) {
 				if diff := cmp.Diff([]string(nil), stale(t, pod, rotate)); diff != "" {
-					t.Errorf("mounts that show what was (-want +got):\n%s", diff)
+					t.Errorf("mounts that show old files (-want +got):\n%s", diff)
 				}
 			})
 		}
 	}
 }
 
-// TestMountsBite: each rule finds what it is there for.
-func TestMountsBite(t *testing.T) {
+// TestMountsByValues: with the chart's values for another kind of host, the files that the
+// agent needs are mounted and found.
+func TestMountsByValues(t *testing.T) {
+	const certs = "/var/lib/microshift/certs"
+	pod := renderedPod(t, []string{
+		"--set", "nodeagent.hostPaths={" + certs + "}", "--set", "nodeagent.kubeletFiles={/var/lib/kubelet/config.yaml}",
+		"--set", "nodeagent.clientDirectory=" + certs + "/client", "--set", "nodeagent.kubeletCA=" + certs + "/ca-bundle/kubelet-ca.crt",
+		"--set", "expiringFraction=0.2", "--set", "nodeagent.extraArgs={--settle=3s}",
+	})
+	if diff := cmp.Diff([]string(nil), mountFaults(pod)); diff != "" {
+		t.Errorf("faults of the mounts (-want +got):\n%s", diff)
+	}
+	parsed := containerArgs(t, pod, nil)
+	if parsed.expiringFraction != 0.2 || parsed.settle != 3*time.Second {
+		t.Errorf("the flags: got %v and %s", parsed.expiringFraction, parsed.settle)
+	}
+	ca := pkitest.NewCA("kube-apiserver-to-kubelet-client-signer")
+	pair := ca.Issue(pkitest.KubeletClient())
+	root := t.TempDir()
+	for at, data := range map[string][]byte{
+		"/client/client.crt": pair.Certificate, "/client/client.key": pair.Key, "/ca-bundle/kubelet-ca.crt": ca.PEM(),
+	} {
+		if err := os.MkdirAll(filepath.Dir(root+certs+at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(root+certs+at, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := slices.DeleteFunc(touched(t, root, parsed), func(p string) bool { return strings.HasPrefix(p, "/etc"+watched) })
+	if diff := cmp.Diff([]string(nil), unmounted(pod, seen)); diff != "" {
+		t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
+	}
+	host, err := hostfs.New(root, check.MaxFileBytes, hostfs.MountInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot := scan.Scan(host, nil, scan.Options{Directory: parsed.directory, ClientCA: parsed.clientCA, ExpiringFraction: parsed.expiringFraction}, pkitest.Now())
+	if !snapshot.Sound {
+		t.Errorf("Sound is false: %+v", snapshot.FileResults)
+	}
+}
+
+// TestMountRules: each rule of this test finds its fault.
+func TestMountRules(t *testing.T) {
 	sound := renderedPod(t, nil)
 	hostPath := func(pod *corev1.PodSpec) *corev1.HostPathVolumeSource {
 		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil })
@@ -123,24 +174,29 @@ func TestMountsBite(t *testing.T) {
 	)
 	configuration := []string{revision + "/configmaps/config/config.yaml", revision + "/configmaps/kubelet-serving-ca/ca-bundle.crt"}
 	pair := []string{currentDirectory + "/tls.crt", currentDirectory + "/tls.key"}
+	kubelet := []string{"/etc/kubernetes/kubelet-env", "/etc/kubernetes/kubelet-workaround", "/etc/kubernetes/kubelet.conf"}
+	const manifests = "/etc/kubernetes/manifests"
 	type found struct {
 		// Unmounted are files only.
 		Faults, Unmounted, Stale []string
+		// NotMounted is what the agent reports: fewer files, because it finds no others
+		// without the manifest.
+		NotMounted []string
 	}
 	cases := map[string]struct {
 		change func(pod *corev1.PodSpec)
 		want   found
 	}{
 		"the manifests only": {change: at("/etc/kubernetes/manifests"), want: found{
-			Unmounted: slices.Concat([]string{clientCA}, pair, configuration),
+			Unmounted: slices.Concat([]string{clientCA}, kubelet, pair, configuration), NotMounted: []string{clientCA, configuration[0]},
 		}},
 		"the pair's directory": {change: at(currentDirectory), want: found{
-			Unmounted: slices.Concat([]string{clientCA, manifest}, configuration),
-			Stale:     []string{currentDirectory},
+			Unmounted: slices.Concat([]string{clientCA}, kubelet, []string{manifests, manifest}, configuration),
+			Stale:     []string{currentDirectory}, NotMounted: []string{manifests},
 		}},
 		"the revision": {change: at(revision), want: found{
-			Unmounted: slices.Concat([]string{clientCA, manifest}, pair),
-			Stale:     []string{revision},
+			Unmounted: slices.Concat([]string{clientCA}, kubelet, []string{manifests, manifest}, pair),
+			Stale:     []string{revision}, NotMounted: []string{manifests},
 		}},
 		"a file": {change: func(pod *corev1.PodSpec) { hostPath(pod).Type = new(corev1.HostPathFile) }, want: found{
 			Faults: []string{"/etc/kubernetes: type File, not Directory"},
@@ -164,8 +220,13 @@ func TestMountsBite(t *testing.T) {
 			Faults: []string{"/: the whole host"},
 		}},
 		"at another place": {change: func(pod *corev1.PodSpec) { mount(pod).MountPath = "/host/kubernetes" }, want: found{
-			Faults:    []string{"/etc/kubernetes: mounted at /host/kubernetes, which for the agent is another path of the host"},
-			Unmounted: slices.Concat([]string{clientCA, manifest}, pair, configuration),
+			Faults:     []string{"/etc/kubernetes: mounted at /host/kubernetes, which for the agent is another path of the host"},
+			NotMounted: []string{manifests},
+			Unmounted:  slices.Concat([]string{clientCA}, kubelet, []string{manifests, manifest}, pair, configuration),
+		}},
+		"the kubelet's directory": {change: at("/var/lib/kubelet"), want: found{
+			Faults: []string{"/var/lib/kubelet: the tokens of Pods"}, NotMounted: []string{manifests},
+			Unmounted: slices.Concat([]string{clientCA}, kubelet, []string{manifests, manifest}, pair, configuration),
 		}},
 		"something over it": {change: func(pod *corev1.PodSpec) {
 			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
@@ -185,20 +246,20 @@ func TestMountsBite(t *testing.T) {
 			tc.change(&pod)
 			tree := hostState{layout: openshift.Current}.lay(t)
 			files := slices.DeleteFunc(touched(t, tree.Root, containerArgs(t, pod, nil)), func(p string) bool { return strings.HasSuffix(p, watched) })
-			got := found{Faults: mountFaults(pod), Unmounted: unmounted(pod, files)}
+			got := found{Faults: mountFaults(pod), Unmounted: unmounted(pod, files), NotMounted: notMounted(t, pod, tree.Root, containerArgs(t, pod, nil))}
 			for _, rotate := range rotations() {
 				got.Stale = append(got.Stale, stale(t, pod, rotate)...)
 			}
 			slices.Sort(got.Stale)
 			got.Stale = slices.Compact(got.Stale)
 			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("what is found (-want +got):\n%s", diff)
+				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// lay writes the host's tree.
+// lay writes the files of the host.
 func (s hostState) lay(t *testing.T) openshift.Tree {
 	t.Helper()
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
@@ -229,13 +290,12 @@ func renderedPod(t *testing.T, args []string) corev1.PodSpec {
 	}
 	pod := daemonSet.Spec.Template.Spec
 	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
-		t.Fatalf("the Pod has %d containers and %d init containers, not the agent alone", len(pod.Containers), len(pod.InitContainers))
+		t.Fatalf("the Pod has %d containers and %d init containers, want the agent only", len(pod.Containers), len(pod.InitContainers))
 	}
 	return pod
 }
 
-// containerArgs is the agent's configuration as its container's arguments and
-// more flags make it.
+// containerArgs parses the arguments of the agent's container and more flags.
 func containerArgs(t *testing.T, pod corev1.PodSpec, flags []string) config {
 	t.Helper()
 	values := strings.NewReplacer("$(NODE_NAME)", "master-0", "$(HOST_IP)", "192.0.2.1")
@@ -243,17 +303,22 @@ func containerArgs(t *testing.T, pod corev1.PodSpec, flags []string) config {
 	for _, arg := range pod.Containers[0].Args {
 		args = append(args, values.Replace(arg))
 	}
-	parsed, err := parseConfig(append(args, flags...), noEnvironment, io.Discard)
-	if err != nil {
+	var parsed config
+	set := flag.NewFlagSet("", flag.ContinueOnError)
+	parsed.defineFlags(set, noEnvironment)
+	if err := set.Parse(append(args, flags...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := parsed.validate(); err != nil {
 		t.Fatal(err)
 	}
 	if parsed.root == "/" {
-		t.Fatal("the agent takes its container for the host")
+		t.Fatal("--root is the container's own root")
 	}
 	return parsed
 }
 
-// recorder is a host that takes down which paths are asked for.
+// recorder is a host that records which paths are read.
 type recorder struct {
 	*hostfs.FS
 	asked map[string]bool
@@ -269,55 +334,106 @@ func (r recorder) ReadFile(name string) ([]byte, error) {
 	return r.FS.ReadFile(name)
 }
 
+func (r recorder) ReadDir(name string) ([]fs.DirEntry, error) {
+	r.asked["/"+name] = true
+	return r.FS.ReadDir(name)
+}
+
 func (r recorder) Stat(name string) (fs.FileInfo, error) {
 	r.asked["/"+name] = true
 	return r.FS.Stat(name)
 }
 
-// armed takes down which directories are watched, and wakes nobody.
-type armed struct {
+// watchRecorder records which directories are watched, and never wakes the agent.
+type watchRecorder struct {
 	root  string
 	asked map[string]bool
 }
 
-func (a armed) Arm(directories []hostfs.Directory) bool {
+func (a watchRecorder) Watch(directories []hostfs.Directory) bool {
 	for _, d := range directories {
 		a.asked[path.Join("/", strings.TrimPrefix(d.Path, a.root))+watched] = true
 	}
 	return false
 }
 
-func (armed) Wake() <-chan struct{} { return nil }
+func (watchRecorder) Wake() <-chan struct{} { return nil }
 
-// watched is written behind a directory that is watched.
+// watched is appended to a directory that is watched.
 const watched = " (watched)"
 
-// end ends the agent after its first look.
+// end stops the agent after its first scan.
 type end context.CancelFunc
 
-func (e end) Looked(agent.Trigger, time.Duration, scan.Snapshot) { e() }
+func (e end) Scanned(agent.Trigger, time.Duration, scan.Snapshot) { e() }
 
-// touched are the paths of the host that the agent asks for or watches in one
-// look.
+// touched returns the paths of the host that the agent reads or watches in one scan.
 func touched(t *testing.T, root string, config config) []string {
 	t.Helper()
-	host, err := hostfs.New(root, check.MaxFileBytes)
+	host, err := hostfs.New(root, check.MaxFileBytes, hostfs.MountInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
 	asked := map[string]bool{}
-	options := scan.Options{Directory: config.directory, ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction}
+	options := scan.Options{
+		Directory: config.directory, Certificate: config.certificate, Key: config.key,
+		ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
+	}
+	var kubelet []string
 	ctx, cancel := context.WithCancel(t.Context())
 	guard := &agent.Agent{
-		Scan:    func(now time.Time) scan.Snapshot { return scan.Scan(recorder{host, asked}, nil, options, now) },
+		Scan: func(now time.Time) scan.Snapshot {
+			snapshot := scan.Scan(recorder{host, asked}, nil, options, now)
+			kubelet = slices.Concat(snapshot.Layout.Kubelet.Sought, snapshot.Layout.Kubelet.Listed)
+			return snapshot
+		},
 		Chain:   host.Chain,
-		Watcher: armed{root, asked}, Meter: end(cancel), Teller: report.Tellers{},
+		Watcher: watchRecorder{root, asked}, Meter: end(cancel), Reporter: report.Reporters{},
 		Now: pkitest.Now, Log: slog.New(slog.DiscardHandler), Resync: config.resync, Settle: config.settle,
 	}
 	if err := guard.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
+	// The agent looks for the kubelet's configuration in more places than are mounted. If
+	// it is not visible, the result names the assumption.
+	maps.DeleteFunc(asked, func(p string, _ bool) bool {
+		directory, isWatched := strings.CutSuffix(p, watched)
+		return !below(directory, "/etc/kubernetes") && slices.ContainsFunc(kubelet, func(k string) bool {
+			return below(directory, k) || below(k, directory) && (isWatched || strings.HasSuffix(directory, "/systemd/system"))
+		})
+	})
 	return slices.Sorted(maps.Keys(asked))
+}
+
+// notMounted returns the subjects that the agent reports as not mounted, with a table of the
+// Pod's mounts; sorted, each once.
+func notMounted(t *testing.T, pod corev1.PodSpec, root string, config config) []string {
+	t.Helper()
+	var table strings.Builder
+	for _, m := range mountsIn(pod) {
+		at := path.Join(root, strings.TrimPrefix(path.Clean(m.MountPath), rootArg(pod)))
+		_, _ = fmt.Fprintf(&table, "36 35 98:0 / %s ro - ext4 /dev/root rw\n", at)
+	}
+	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
+	if err := os.WriteFile(mountinfo, []byte(table.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, err := hostfs.New(root, check.MaxFileBytes, mountinfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := scan.Options{
+		Directory: config.directory, Certificate: config.certificate, Key: config.key,
+		ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
+	}
+	var subjects []string
+	for _, result := range scan.Scan(host, nil, options, pkitest.Now()).FileResults {
+		if result.Reason == finding.NotMounted {
+			subjects = append(subjects, result.Subject.Path)
+		}
+	}
+	slices.Sort(subjects)
+	return slices.Compact(subjects)
 }
 
 // mountOf is a mount in the container, with its volume.
@@ -335,7 +451,7 @@ func mountsIn(pod corev1.PodSpec) []mountOf {
 	return all
 }
 
-// rootArg is where the agent takes the host to be.
+// rootArg is the value of --root.
 func rootArg(pod corev1.PodSpec) string {
 	for _, arg := range pod.Containers[0].Args {
 		if root, ok := strings.CutPrefix(arg, "--root="); ok {
@@ -345,12 +461,12 @@ func rootArg(pod corev1.PodSpec) string {
 	return "/"
 }
 
-// below reports whether a path is a directory or in it.
+// below reports whether a path is the directory or below it.
 func below(p, directory string) bool {
 	return directory == "/" || p == directory || strings.HasPrefix(p, directory+"/")
 }
 
-// mountFaults are the mounts and volumes that are not as they must be.
+// mountFaults returns what is wrong with the mounts and volumes.
 func mountFaults(pod corev1.PodSpec) []string {
 	var faults []string
 	root, mounted := rootArg(pod), map[string]bool{}
@@ -370,16 +486,25 @@ func mountFaults(pod corev1.PodSpec) []string {
 		if path.Clean(m.MountPath) != path.Join(root, host) {
 			fault("mounted at " + m.MountPath + ", which for the agent is another path of the host")
 		}
-		// A file that is replaced would go on being shown as it was; and what is
-		// not there must not be made.
-		if kind := m.volume.HostPath.Type; kind == nil || *kind != corev1.HostPathDirectory {
-			fault(fmt.Sprintf("type %s, not Directory", deref(kind)))
+		// The mount of a single file shows the old file after it was replaced. The agent
+		// reports this (StaleMount), and the kubelet's directory must not be mounted. The
+		// kubelet must not create a missing path.
+		kind := deref(m.volume.HostPath.Type)
+		single := kind == corev1.HostPathFile && path.Dir(host) == "/var/lib/kubelet"
+		if kind != corev1.HostPathDirectory && !single {
+			fault(fmt.Sprintf("type %s, not Directory", kind))
+		}
+		if !single && (below(host, "/var/lib/kubelet") || below("/var/lib/kubelet", host)) && host != "/" {
+			fault("the tokens of Pods")
 		}
 		if m.SubPath != "" || m.SubPathExpr != "" {
 			fault("only a part of the volume is mounted")
 		}
 		if !m.ReadOnly {
 			fault("writable")
+		}
+		if single {
+			continue
 		}
 		if m.MountPropagation == nil || *m.MountPropagation != corev1.MountPropagationHostToContainer {
 			fault("mounts below it that are made later are not seen")
@@ -400,8 +525,8 @@ func deref(kind *corev1.HostPathType) corev1.HostPathType {
 	return *kind
 }
 
-// unmounted are the paths that are under no mount. A directory above a mount is
-// watched to no avail and no harm: it is the container's own.
+// unmounted returns the paths outside of all mounts. To watch a directory above a mount is
+// useless and harmless: it belongs to the container.
 func unmounted(pod corev1.PodSpec, paths []string) []string {
 	root := rootArg(pod)
 	var missing []string
@@ -423,7 +548,7 @@ func unmounted(pod corev1.PodSpec, paths []string) []string {
 	return missing
 }
 
-// rotation is one way of the platform to write new files.
+// rotation is one way in which the platform writes new files.
 type rotation struct {
 	layout openshift.Layout
 	write  func(tree openshift.Tree, files map[string][]byte) error
@@ -435,7 +560,7 @@ func rotations() map[string]rotation {
 		all[string(layout)+", directory swapped"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
 			return openshift.SwapDirectory(tree.Directory(), tree.Staging(), files)
 		}}
-		all[string(layout)+", directory made anew"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
+		all[string(layout)+", directory created again"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
 			return openshift.Recreate(tree.Directory(), files)
 		}}
 		// Old revisions are pruned.
@@ -450,8 +575,8 @@ func rotations() map[string]rotation {
 	return all
 }
 
-// stale are the directories of the host that are mounted and, after a rotation,
-// other ones than before, or gone: a mount goes on showing the one that was.
+// stale returns the mounted directories that a rotation replaces or removes: their mounts
+// keep showing the old ones.
 func stale(t *testing.T, pod corev1.PodSpec, rotation rotation) []string {
 	t.Helper()
 	tree := hostState{layout: rotation.layout}.lay(t)

@@ -364,6 +364,6 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// helm-unittest's own go.mod has it, too: a fork that takes its YAML nodes. It
-// goes with helm-unittest's version.
+// The same replace as in the go.mod of helm-unittest: a fork that supports its YAML
+// nodes. Update it together with helm-unittest.
 replace github.com/vmware-labs/yaml-jsonpath v0.3.2 => github.com/helm-unittest/yaml-jsonpath v0.4.0

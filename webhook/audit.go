@@ -3,13 +3,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,176 +17,232 @@ import (
 	"k8s.io/client-go/dynamic"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/usage"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
 
-// The chart's files: where its Deployment mounts the service CA, the ConfigMap
-// from which it does, and the keys of its own ConfigMap.
-const (
-	serviceCAFile                    = "/etc/service-ca/service-ca.crt"
-	serviceCAConfigMap, serviceCAKey = "openshift-service-ca.crt", "service-ca.crt"
-	configKey, guardKey              = "config.yaml", "guard.yaml"
-)
+// The keys in the chart's ConfigMap.
+const configKey, guardKey = "config.yaml", "guard.yaml"
 
-// auditTime bounds it all: objects are asked for at the same time, twice if
-// something is found and four times if that changes, at most 10 s each time with
-// 3 s in between (package audit, Once).
+// auditTime is the default of --timeout. Objects are read at the same time: twice if there
+// are findings, four times if those change, each time within 10 s, with 3 s in between
+// (package audit, Once).
 const auditTime, minAuditTime, maxAuditTime = time.Minute, 5 * time.Second, 10 * time.Minute
 
-// auditOptions are what the command line of webhook audit says.
+// auditOptions are the options of webhook audit.
 type auditOptions struct {
-	kubeconfig, config, guard, installed, cluster string
-	time                                          time.Duration
-	output                                        evidence.Format
+	kubeconfig, config, guard, namespace string
+	output                               evidence.Format
+	once                                 bool
+	// Only with --once:
+	installed, cluster string
+	time               time.Duration
+	// Only without --once:
+	guardPatience               time.Duration
+	lease, deployment, instance string
+	healthAddress               string
+	log                         logging.Options
 }
 
-// parseAuditOptions reads the flags. Its error is one line for people.
-func parseAuditOptions(args []string, stderr io.Writer) (auditOptions, error) {
-	o := auditOptions{output: evidence.Table}
-	var once bool
-	flags := flag.NewFlagSet("webhook audit", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints the error, once
-	flags.BoolVar(&once, "once", false, "look once, print the verdict, exit 0 (compliant), 1 (a violation) or 2 (could not verify); must be set: without audit, the webhook does it all the time")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: those of $KUBECONFIG, ~/.kube/config, or what the Pod is given)")
-	flags.StringVar(&o.installed, "installed", "", "`namespace/name` of the chart's ConfigMap in the cluster, to take what --config and --guard say from")
-	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
-	flags.StringVar(&o.guard, "guard", "", "`file` with what registers the guard as it was installed, to compare (default: it is not looked at)")
-	flags.StringVar(&o.cluster, "cluster-name", "", "`name` of the cluster in the report (default: its API server's address)")
-	flags.DurationVar(&o.time, "timeout", auditTime, "give up after this `time`")
+// onceFlags are the flags that require --once, continuousFlags those that exclude it.
+func onceFlags() []string { return []string{"installed", "o", "cluster-name", "timeout"} }
+func continuousFlags() []string {
+	return []string{"guard-patience", "lease", "deployment", "health-bind-address", "log-format", "log-level"}
+}
+
+// auditCommand is webhook audit: it checks the stored objects, continuously, or once, on an
+// administrator's machine or in a CronJob. It does not change the objects that it checks.
+func auditCommand(getenv func(string) string) command.Command {
+	return command.Command{
+		Name:    "audit",
+		Summary: "check the stored objects, and report in the log, Events and metrics; with --once print a report",
+		Description: "Check the stored objects whenever one changes, and report in the log, Events and metrics. " +
+			"Of several replicas, only the holder of the Lease checks. This is what the audit's Deployment runs.\n" +
+			"With --once: check once, print a report, and exit with the code of the verdict.",
+		Groups: []command.Group{
+			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard", "namespace"}},
+			{Title: "Without --once", Flags: continuousFlags()},
+			{Title: "With --once", Flags: append([]string{"once"}, onceFlags()...)},
+		},
+		Exits: command.Verdicts(),
+		New: func(flags *flag.FlagSet) command.Run {
+			o := auditOptions{output: evidence.Table, instance: getenv("POD_NAME")}
+			o.defineFlags(flags, getenv)
+			return func(ctx context.Context, output command.Output) (command.Exit, error) {
+				if err := o.validate(flags); err != nil {
+					return command.ExitUsage, err
+				}
+				if o.once {
+					return runAuditOnce(ctx, o, getenv, output.Stdout)
+				}
+				log := newLogger(output.Stderr, o.log)
+				return ended(serveAudit(ctx, o, log), log)
+			}
+		},
+	}
+}
+
+func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
+	flags.BoolVar(&o.once, "once", false, "check once, print a report, and exit with the code of the verdict")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the Pod's ServiceAccount; with --once $KUBECONFIG or ~/.kube/config come first)")
+	flags.StringVar(&o.installed, "installed", "",
+		"read the configuration and the guard's manifests from the chart's ConfigMap `namespace/name`, "+
+			"not from --config and --guard")
+	flags.StringVar(&o.config, "config", "", configUsage)
+	flags.StringVar(&o.guard, "guard", "",
+		"`file` with the webhook configuration and the policies as they were installed, "+
+			"to compare the stored ones with (default: they are not compared)")
+	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the Lease. Without --config, the service CA is read from its ConfigMap openshift-service-ca.crt (default: $POD_NAMESPACE; without it, the service CA is read from the namespace of each Secret)")
+	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute,
+		"report drift of the guard only after it has lasted for this `time`: "+
+			"a Pod may see a changed ConfigMap two minutes late")
+	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit",
+		"`name` of the Lease that replicas share: only its holder checks")
+	flags.StringVar(&o.deployment, "deployment", "", "`name` of the Deployment in --namespace that owns the Lease, so that both are deleted together (default: the Lease has no owner)")
+	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off")
+	o.log.Flags(flags)
+	flags.StringVar(&o.cluster, "cluster-name", "", "`name` of the cluster in the report (default: the address of its API server)")
+	flags.DurationVar(&o.time, "timeout", auditTime, "fail after this `time`: 5s to 10m")
 	flags.TextVar(&o.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		usage.Print(stderr, "webhook audit --once looks at what is stored, prints what it found, and ends.", flags,
-			usage.Group{Title: "What it looks at", Flags: []string{"kubeconfig", "installed", "config", "guard"}},
-			usage.Group{Title: "What it prints", Flags: []string{"once", "o", "cluster-name", "timeout"}})
-		return o, err
-	case err != nil:
-		return o, err
-	case flags.NArg() > 0:
-		return o, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
-	case !once:
-		return o, errors.New("webhook audit needs --once")
-	case o.installed != "" && (o.config != "" || o.guard != ""):
-		return o, errors.New("--installed takes the place of --config and --guard: leave them out")
-	case o.installed != "" && strings.Count(o.installed, "/") != 1:
-		return o, fmt.Errorf("--installed %q is no namespace/name", o.installed)
-	case o.time < minAuditTime || o.time > maxAuditTime:
-		return o, fmt.Errorf("--timeout %s is not between %s and %s", o.time, minAuditTime, maxAuditTime)
-	}
-	return o, nil
 }
 
-// runAudit is webhook audit: one look at what is stored, for an administrator's
-// own machine or a CronJob. It changes nothing in the cluster.
-func runAudit(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	usage := func(err error) int {
-		_, _ = fmt.Fprintf(stderr, "webhook audit: %v\nRun webhook audit --help for the flags.\n", err)
-		return exitUsage
+// validate returns a usage error if the options are not valid. flags are the parsed flags.
+func (o *auditOptions) validate(flags *flag.FlagSet) error {
+	misplaced, why := onceFlags(), "requires --once"
+	if o.once {
+		misplaced, why = continuousFlags(), "cannot be used with --once"
 	}
-	options, err := parseAuditOptions(args, stderr)
+	var wrong error
+	flags.Visit(func(f *flag.Flag) {
+		if wrong == nil && slices.Contains(misplaced, f.Name) {
+			name := "--" + f.Name
+			if len(f.Name) == 1 {
+				name = "-" + f.Name
+			}
+			wrong = command.Usagef("%s %s", name, why)
+		}
+	})
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		return usage(err)
+	case wrong != nil:
+		return wrong
+	case o.installed != "" && (o.config != "" || o.guard != ""):
+		return command.Usagef("--installed cannot be used with --config or --guard: it replaces them")
+	case o.installed != "" && !isNamespacedName(o.installed):
+		return command.Usagef("--installed %q: must be NAMESPACE/NAME of a ConfigMap", o.installed)
+	case !o.once && o.namespace == "":
+		return command.Usagef("--namespace is required without --once: the namespace of the Lease (or set POD_NAMESPACE)")
+	case o.guardPatience < 0:
+		return command.Usagef("--guard-patience %s: must not be negative", command.Duration(o.guardPatience))
+	}
+	if err := command.CheckDuration("--timeout", o.time, minAuditTime, maxAuditTime); err != nil {
+		return err
+	}
+	return checkHealthAddress(o.healthAddress)
+}
+
+// isNamespacedName reports whether a text has the form NAMESPACE/NAME.
+func isNamespacedName(text string) bool {
+	namespace, name, found := strings.Cut(text, "/")
+	return found && namespace != "" && name != "" && !strings.Contains(name, "/")
+}
+
+// source returns where the configuration comes from if --installed is not set.
+func (o auditOptions) source() source {
+	return source{path: o.config, guard: o.guard, namespace: o.namespace}
+}
+
+// errNoAPIServer is the usage error if no API server is configured.
+var errNoAPIServer = command.Usagef("no API server is configured: set --kubeconfig or KUBECONFIG")
+
+// runAuditOnce checks once and prints the document.
+func runAuditOnce(ctx context.Context, options auditOptions, getenv func(string) string, stdout io.Writer) (command.Exit, error) {
+	var loaded config
+	var err error
+	if options.installed == "" {
+		// Check the named files before a missing API server is reported.
+		if loaded, err = loadConfig(options.source()); err != nil {
+			return command.ExitUsage, err
+		}
 	}
 	client, err := options.client(getenv)
-	switch {
-	case errors.Is(err, report.ErrNoAPIServer):
-		return usage(errors.New("no API server is known: set --kubeconfig or KUBECONFIG"))
-	case err != nil:
-		return usage(err)
+	if err != nil {
+		return command.ExitUsage, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, options.time)
 	defer cancel()
-	document, err := auditOnce(ctx, client, options)
-	if err == nil {
-		err = evidence.Write(stdout, options.output.Coloured(report.Colours(stdout, getenv)), document)
+	document, err := auditOnce(ctx, client, loaded, options)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return command.ExitFailed, fmt.Errorf("not finished within --timeout %s: %w", command.Duration(options.time), err)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "webhook audit: %v\n", err)
-		return evidence.ExitFailed
+		return command.ExitFailed, err
 	}
-	return document.ExitCode()
+	if err := evidence.Write(stdout, options.output, document, evidence.Options{Colour: logging.Colours(stdout, getenv)}); err != nil {
+		return command.ExitFailed, fmt.Errorf("write the report: %w", err)
+	}
+	return document.Exit(), nil
 }
 
-// client says how to reach the API server, as kubectl finds out: by the flag, by
-// the files of KUBECONFIG, by the one in the home directory; then by what a Pod is
-// given. But where files were named, by nothing else: the verdict on another
-// cluster would be worse than none.
+// auditUserAgent is the audit's user agent in requests to API servers.
+func auditUserAgent() string { return "kubelet-https-guard-audit/" + version.String() }
+
+// client returns the client configuration, found in the same way as kubectl does.
 func (o auditOptions) client(getenv func(string) string) (*rest.Config, error) {
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig, Precedence: filepath.SplitList(getenv(clientcmd.RecommendedConfigPathEnvVar))}
-	named := ""
-	switch home := getenv("HOME"); {
-	case o.kubeconfig != "":
-		named = "--kubeconfig"
-	case len(rules.Precedence) > 0:
-		named = clientcmd.RecommendedConfigPathEnvVar
-	case home != "":
-		rules.Precedence = []string{filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName)}
-	}
-	userAgent := "kubelet-https-guard-audit/" + version.String()
-	loaded, err := rules.Load()
-	if err != nil {
-		return nil, fmt.Errorf("read the kubeconfig (%s): %w", cmp.Or(named, rules.GetDefaultFilename()), err)
-	}
-	client, err := clientcmd.NewNonInteractiveClientConfig(*loaded, "", nil, rules).ClientConfig()
+	client, err := kubeclient.UserConfig(o.kubeconfig, auditUserAgent(), getenv)
 	switch {
-	case clientcmd.IsEmptyConfig(err) && named == "":
-		if client, err = report.Config("", userAgent); err != nil {
-			return nil, err
-		}
-	case clientcmd.IsEmptyConfig(err):
-		return nil, fmt.Errorf("read the kubeconfig (%s): no context and cluster to use is in it", named)
+	case errors.Is(err, kubeclient.ErrNoAPIServer):
+		return nil, errNoAPIServer
 	case err != nil:
-		return nil, fmt.Errorf("read the kubeconfig (%s): %w", cmp.Or(named, rules.GetDefaultFilename()), err)
+		return nil, err
 	}
-	client.UserAgent = userAgent
-	// One request for each object and look, all at once: client-go's own limit
-	// would have them wait for longer than they are given. API servers have theirs.
+	// No client-side rate limit: the objects are read at the same time, and requests that
+	// wait for client-go's limit would time out. API servers have their own limits.
 	client.QPS = -1
 	return client, nil
 }
 
-// auditOnce is the look, as a document.
-func auditOnce(ctx context.Context, client *rest.Config, options auditOptions) (evidence.Document, error) {
-	loaded, err := options.load(ctx, client)
-	if err != nil {
-		return evidence.Document{}, err
+// auditOnce checks once and returns the document. loaded is the configuration, unless
+// --installed is set.
+func auditOnce(ctx context.Context, client *rest.Config, loaded config, options auditOptions) (evidence.Document, error) {
+	if options.installed != "" {
+		var err error
+		if loaded, err = loadInstalled(ctx, client, options.installed); err != nil {
+			return evidence.Document{}, err
+		}
 	}
 	objects, err := dynamic.NewForConfig(client)
 	if err != nil {
-		return evidence.Document{}, fmt.Errorf("make a client of the API server: %w", err)
+		return evidence.Document{}, fmt.Errorf("create a client for the API server: %w", err)
 	}
 	result, err := audit.Once(ctx, objects, loaded.subject(0), time.Now)
 	if err != nil {
-		return evidence.Document{}, fmt.Errorf("look at what is stored: %w", err)
+		return evidence.Document{}, fmt.Errorf("check the stored objects: %w", err)
 	}
 	document := evidence.Document{
 		At: result.At, Generator: "kubelet-https-guard/webhook", Version: version.String(),
 		Kind: "Cluster", Name: options.cluster, FoundBy: options.foundBy(),
-		Checked: result.Checked, Findings: result.Findings,
+		Verdicts: result.Verdicts, Results: result.Results, Checked: check.LookedFor(result.Results),
 	}
 	if document.Name == "" {
 		document.Name = address(client)
 	}
 	for _, e := range result.Examined {
-		document.Examined = append(document.Examined, evidence.Examined{Role: e.Role, Location: e.Location})
+		document.Examined = append(document.Examined, evidence.Examined{Role: e.Role, Subject: e.Subject})
 	}
 	for _, c := range result.Certificates {
-		document.Certificates = append(document.Certificates, evidence.Certificate{Role: c.Role, Location: c.At, X509: c.Leaf})
+		document.Certificates = append(document.Certificates, evidence.Certificate{Role: c.Role, Subject: c.At, X509: c.Leaf})
 	}
 	return document, nil
 }
 
-// address is the server's as client-go understands it, without a user's name and
-// password, which a kubeconfig may have in it.
+// address returns the API server's URL, without the user name and password that a kubeconfig
+// may contain.
 func address(client *rest.Config) string {
 	server, _, err := rest.DefaultServerUrlFor(client)
 	if err != nil {
@@ -197,7 +252,7 @@ func address(client *rest.Config) string {
 	return server.String()
 }
 
-// foundBy says in words where it stands what is to be looked at.
+// foundBy says in words where the list of the checked objects comes from.
 func (o auditOptions) foundBy() string {
 	switch {
 	case o.installed != "":
@@ -205,52 +260,43 @@ func (o auditOptions) foundBy() string {
 	case o.config != "":
 		return "configuration " + o.config
 	}
-	return "what OpenShift has"
+	return "the default configuration"
 }
 
-// load reads the configuration: out of files, or out of the cluster.
-func (o auditOptions) load(ctx context.Context, client *rest.Config) (config, error) {
-	if o.installed == "" {
-		return loadConfig(o.config, o.guard)
-	}
+// loadInstalled reads the configuration from the ConfigMap NAMESPACE/NAME in the cluster.
+func loadInstalled(ctx context.Context, client *rest.Config, installed string) (config, error) {
 	core, err := coreclient.NewForConfig(client)
 	if err != nil {
-		return config{}, fmt.Errorf("make a client of the API server: %w", err)
+		return config{}, fmt.Errorf("create a client for the API server: %w", err)
 	}
-	namespace, name, _ := strings.Cut(o.installed, "/")
+	namespace, name, _ := strings.Cut(installed, "/")
 	configMap, err := core.ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return config{}, fmt.Errorf("read the chart's ConfigMap %s: %w", o.installed, err)
+		return config{}, fmt.Errorf("--installed %s: read the ConfigMap: %w", installed, err)
 	}
 	loaded, err := installedConfig(configMap)
 	if err != nil {
-		return config{}, fmt.Errorf("ConfigMap %s: %w", o.installed, err)
+		return config{}, fmt.Errorf("--installed %s: %w", installed, err)
 	}
 	return loaded, nil
 }
 
-// installedConfig is the configuration in the chart's ConfigMap. What its Pods
-// have mounted is read from where it is mounted from.
+// installedConfig parses the chart's ConfigMap.
 func installedConfig(configMap *corev1.ConfigMap) (config, error) {
 	file, err := parseConfig([]byte(configMap.Data[configKey]))
 	if err != nil {
-		return config{}, fmt.Errorf("its %s: %w", configKey, err)
-	}
-	for i, s := range file.ProtectedSecrets {
-		if s.CABundleFile == serviceCAFile {
-			file.ProtectedSecrets[i].CABundleFile = ""
-			file.ProtectedSecrets[i].CABundleConfigMap = &bundleRef{Namespace: configMap.Namespace, Name: serviceCAConfigMap, Key: serviceCAKey}
-		}
+		return config{}, fmt.Errorf("key %s: %w", configKey, err)
 	}
 	loaded, err := file.validated()
 	if err != nil {
-		return config{}, fmt.Errorf("its %s: %w", configKey, err)
+		return config{}, fmt.Errorf("key %s: %w", configKey, err)
 	}
-	if loaded.guard, err = parseGuard([]byte(configMap.Data[guardKey])); err != nil {
-		return config{}, fmt.Errorf("its %s: %w", guardKey, err)
+	guard, has := configMap.Data[guardKey]
+	if !has {
+		return config{}, fmt.Errorf("key %s is missing: upgrade the chart, or leave --installed out", guardKey)
 	}
-	if len(loaded.guard) == 0 {
-		return config{}, fmt.Errorf("it has no %s, with which the guard's registration is compared; upgrade the chart, or leave --installed out", guardKey)
+	if loaded.guard, err = parseGuard([]byte(guard)); err != nil {
+		return config{}, fmt.Errorf("key %s: %w", guardKey, err)
 	}
 	return loaded, nil
 }

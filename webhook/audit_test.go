@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,40 +12,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
 
-// TestAuditUsage: as TestUsage, of webhook audit.
-func TestAuditUsage(t *testing.T) {
-	cases := map[string]struct {
-		args []string
-		want string
-	}{
-		"not once":          {nil, "webhook audit needs --once"},
-		"an argument":       {[]string{"--once", "now"}, `argument "now": only flags are taken`},
-		"unknown flag":      {[]string{"--once", "--all"}, "flag provided but not defined: -all"},
-		"unknown format":    {[]string{"--once", "-o", "yaml"}, `invalid value "yaml" for flag -o: "yaml" is not table, json, junit, sarif or openreports`},
-		"two sources":       {[]string{"--once", "--installed", "a/b", "--config", "c"}, "--installed takes the place of --config and --guard: leave them out"},
-		"no name":           {[]string{"--once", "--installed", "a"}, `--installed "a" is no namespace/name`},
-		"too little time":   {[]string{"--once", "--timeout", "1s"}, "--timeout 1s is not between 5s and 10m0s"},
-		"nobody to ask":     {[]string{"--once"}, "no API server is known: set --kubeconfig or KUBECONFIG"},
-		"no such file":      {[]string{"--once", "--kubeconfig", "/does/not/exist"}, "read the kubeconfig (--kubeconfig): stat /does/not/exist"},
-		"a name and a file": {[]string{"--once", "--installed", "a/b", "--guard", "g"}, "--installed takes the place of --config and --guard: leave them out"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			var stdout, stderr bytes.Buffer
-			code := run(t.Context(), append([]string{"audit"}, c.args...), noEnvironment, &stdout, &stderr)
-			line, _, _ := strings.Cut(stderr.String(), "\n")
-			if code != exitUsage || !strings.Contains(line, "webhook audit: ") || !strings.Contains(line, c.want) {
-				t.Errorf("got exit code %d and %q, want %d and %q", code, line, exitUsage, c.want)
-			}
-		})
-	}
-}
-
-// TestAuditClient: the API server is found as kubectl finds it.
+// TestAuditClient: the API server is found in the same way as kubectl does.
 func TestAuditClient(t *testing.T) {
 	home := t.TempDir()
 	write := func(path, server string) string {
@@ -72,13 +41,18 @@ func TestAuditClient(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		"the flag":                      {flag: flag, env: map[string]string{"KUBECONFIG": second, "HOME": home}, want: "https://flag.example.com"},
-		"files of KUBECONFIG":           {env: map[string]string{"KUBECONFIG": "/does/not/exist:" + empty + ":" + second, "HOME": home}, want: "https://second.example.com:6443"},
-		"in the home folder":            {env: map[string]string{"HOME": home}, want: "https://home.example.com"},
-		"an empty file that was named":  {flag: empty, env: map[string]string{"KUBECONFIG": second, "HOME": home}, want: "read the kubeconfig (--kubeconfig): no context and cluster to use is in it"},
-		"nothing where KUBECONFIG says": {env: map[string]string{"KUBECONFIG": "/does/not/exist", "HOME": home}, want: "read the kubeconfig (KUBECONFIG): no context and cluster to use is in it"},
-		"a server without a scheme":     {flag: noScheme, want: "http://plain.example.com:6443"},
-		"nothing of all these":          {env: map[string]string{"HOME": "/does/not/exist"}, want: report.ErrNoAPIServer.Error()},
+		"--kubeconfig": {flag: flag, env: map[string]string{"KUBECONFIG": second, "HOME": home},
+			want: "https://flag.example.com"},
+		"files of KUBECONFIG": {env: map[string]string{"KUBECONFIG": "/does/not/exist:" + empty + ":" + second,
+			"HOME": home}, want: "https://second.example.com:6443"},
+		"in the home folder": {env: map[string]string{"HOME": home}, want: "https://home.example.com"},
+		"an empty --kubeconfig": {flag: empty, env: map[string]string{"KUBECONFIG": second, "HOME": home},
+			want: "--kubeconfig " + empty + ": it has no clusters and contexts"},
+		"KUBECONFIG does not exist": {env: map[string]string{"KUBECONFIG": "/does/not/exist", "HOME": home},
+			want: "KUBECONFIG /does/not/exist: no such file"},
+		"a server without a scheme": {flag: noScheme, want: "http://plain.example.com:6443"},
+		"nothing is configured": {env: map[string]string{"HOME": "/does/not/exist"},
+			want: "no API server is configured: set --kubeconfig or KUBECONFIG"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -96,13 +70,12 @@ func TestAuditClient(t *testing.T) {
 	}
 }
 
-// TestInstalledConfig: the chart's ConfigMap says what to look at, wherever that is
-// done.
+// TestInstalledConfig: the configuration and the manifests are read from the chart's ConfigMap.
 func TestInstalledConfig(t *testing.T) {
 	const file = `apiVersion: kubelet-https-guard.io/v1alpha1
 kind: WebhookConfiguration
 protectedSecrets:
-- {namespace: a, name: serving, usage: serverAuth, caBundleFile: /etc/service-ca/service-ca.crt}
+- {namespace: a, name: serving, usage: serverAuth, managedBy: service-ca, caBundleConfigMap: {namespace: guard, name: openshift-service-ca.crt, key: service-ca.crt}}
 - {namespace: a, name: client, usage: clientAuth, caBundleConfigMap: {namespace: b, name: ca, key: k}}
 - {namespace: a, name: plain, usage: clientAuth}
 `
@@ -123,11 +96,16 @@ protectedSecrets:
 	if d := cmp.Diff(want, bundles); d != "" || len(subject.Guard) != 1 {
 		t.Errorf("guard %d, bundles (-want +got):\n%s", len(subject.Guard), d)
 	}
+	if empty, err := installedConfig(configMap(file, "")); err != nil || len(empty.guard) != 0 {
+		t.Errorf("no manifests: %d objects, error %v", len(empty.guard), err)
+	}
+	old := configMap(file, "")
+	delete(old.Data, "guard.yaml")
 	for name, bad := range map[string]*corev1.ConfigMap{
-		"config.yaml":             configMap("protected: []", guard),
-		"no guard.yaml":           configMap(file, ""),
-		"guard.yaml":              configMap(file, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"),
-		"protectedSecrets[0] a/b": configMap(strings.ReplaceAll(file, "name: serving, usage: serverAuth", "name: b, usage: none"), guard),
+		"config.yaml":               configMap("protected: []", guard),
+		"guard.yaml is missing":     old,
+		"guard.yaml":                configMap(file, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"),
+		"protectedSecrets[0].usage": configMap(strings.ReplaceAll(file, "name: serving, usage: serverAuth", "name: b, usage: none"), guard),
 	} {
 		if _, err := installedConfig(bad); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v", name, err)

@@ -6,7 +6,10 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -16,87 +19,145 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
-// bundleRef names a CA bundle in a ConfigMap. Only comparable fields: it is a
-// map's key.
+// bundleRef names a CA bundle in a ConfigMap. It is the key of a map, so its fields must be
+// comparable.
 type bundleRef struct {
 	Namespace string `yaml:"namespace"`
 	Name      string `yaml:"name"`
 	Key       string `yaml:"key"`
 }
 
-// bundles are the CA bundles in ConfigMaps, as they are now. They change at
-// every rotation of a signer, monthly on some releases of OpenShift.
+// bundles watches CA bundles in ConfigMaps. They change at every rotation of a signer,
+// monthly on some releases of OpenShift.
 type bundles struct {
-	// start follows an object; nil where there is no API server to ask.
-	start func(follow.Object, chan<- struct{}) *follow.Follower
+	// start watches an object until it is stopped; nil if no API server is configured.
+	start func(follow.Object) (*follow.Follower, context.CancelFunc)
 	log   *slog.Logger
 
-	mu    sync.Mutex
-	known map[bundleRef]*bundle
+	// changed gets a value after a bundle may have changed.
+	changed chan struct{}
+
+	mu      sync.Mutex
+	watched map[bundleRef]*bundle
 }
 
-// bundle is one of them.
+// readTime bounds the wait for the bundles at the start.
+const readTime = 5 * time.Second
+
+// bundle is a watched CA bundle.
 type bundle struct {
 	follower *follow.Follower
-	// read: there was an answer; live is what it was, roots and fault come from
-	// it.
+	stop     context.CancelFunc
+	// read: the bundle was read at least once. live is the ConfigMap, nil if it does not
+	// exist, and roots are its CAs.
 	read  bool
 	live  *unstructured.Unstructured
 	roots []*x509.Certificate
-	fault string
+	// problem is why the bundle cannot be used, as it was logged last; empty if it can.
+	problem string
 }
 
 func newBundles(ctx context.Context, client dynamic.Interface, log *slog.Logger) *bundles {
-	b := &bundles{log: log, known: map[bundleRef]*bundle{}}
+	b := &bundles{log: log, changed: make(chan struct{}, 1), watched: map[bundleRef]*bundle{}}
 	if client != nil {
-		b.start = func(o follow.Object, changed chan<- struct{}) *follow.Follower {
-			return follow.Start(ctx, client, o, changed)
+		b.start = func(o follow.Object) (*follow.Follower, context.CancelFunc) {
+			following, stop := context.WithCancel(ctx)
+			return follow.Start(following, client, o, b.changed, log), stop
 		}
 	}
 	return b
 }
 
-// roots are the CAs that are in a bundle now; nil where that is not known, and
-// then nobody's certificate is held against it: a bundle that cannot be read
-// must not stop a renewal.
+// roots returns the current CAs of a bundle; nil if they are unknown. Then certificates are
+// not verified against the bundle: a bundle that cannot be read must not block a renewal.
 func (b *bundles) roots(ref bundleRef) []*x509.Certificate {
 	if b == nil || b.start == nil {
 		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	known := b.known[ref]
-	if known == nil {
-		// Nobody waits for changes: they are looked at when they are asked for.
-		known = &bundle{follower: b.start(follow.Named(corev1.SchemeGroupVersion, "ConfigMap", ref.Namespace, ref.Name), make(chan struct{}, 1))}
-		b.known[ref] = known
+	watched := b.watched[ref]
+	if watched == nil {
+		watched = &bundle{}
+		object := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", ref.Namespace, ref.Name)
+		watched.follower, watched.stop = b.start(object)
+		b.watched[ref] = watched
 	}
-	state := known.follower.State()
+	state := watched.follower.State()
 	if !state.Known && state.Err != nil {
-		known.tell(b.log, ref, "it cannot be read: "+state.Err.Error())
+		watched.logProblem(b.log, ref, "it cannot be read", state.Err.Error())
 	}
-	if !state.Known || (known.read && state.Live == known.live) {
-		return known.roots
+	if !state.Known || (watched.read && state.Live == watched.live) {
+		return watched.roots
 	}
-	known.read, known.live, known.roots = true, state.Live, nil
-	fault := "it does not exist"
+	watched.read, watched.live, watched.roots = true, state.Live, nil
+	problem := "it does not exist"
 	if state.Live != nil {
-		text, _, _ := unstructured.NestedString(state.Live.Object, "data", ref.Key) // no string is no bundle
+		// A value of another type counts as an empty bundle.
+		text, _, _ := unstructured.NestedString(state.Live.Object, "data", ref.Key)
 		var err error
-		if known.roots, err = pki.ParseBundle([]byte(text)); err == nil {
-			fault = ""
+		if watched.roots, err = pki.ParseBundle([]byte(text)); err == nil {
+			problem = ""
 		} else {
-			fault = "its " + ref.Key + " " + err.Error()
+			problem = "its " + ref.Key + " " + err.Error()
 		}
 	}
-	known.tell(b.log, ref, fault)
-	return known.roots
+	watched.logProblem(b.log, ref, problem)
+	return watched.roots
 }
 
-// tell logs a fault, once; empty if there is none any more.
-func (b *bundle) tell(log *slog.Logger, ref bundleRef, fault string) {
-	if fault != b.fault && fault != "" {
-		log.Warn("CA bundle of no use, certificates are not held against it", "configMap", ref.Namespace+"/"+ref.Name, "err", fault)
+// keep stops watching all bundles except these; nil entries are ignored.
+func (b *bundles) keep(wanted []*bundleRef) {
+	if b == nil {
+		return
 	}
-	b.fault = fault
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ref, watched := range b.watched {
+		if !slices.ContainsFunc(wanted, func(w *bundleRef) bool { return w != nil && *w == ref }) {
+			watched.stop()
+			delete(b.watched, ref)
+		}
+	}
+}
+
+// await waits until each watched bundle was requested once, at most for [readTime].
+// Otherwise the first certificates would not be verified against a bundle.
+func (b *bundles) await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	for !b.allRequested() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.changed:
+		}
+	}
+}
+
+// allRequested reports whether each watched bundle was read, or its first read failed.
+func (b *bundles) allRequested() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, watched := range b.watched {
+		if state := watched.follower.State(); !state.Known && state.Err == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// logProblem logs a problem when it is not that of the last call, or the recovery if problem
+// is empty. details are logged with it, but other details alone are not logged again: network
+// errors name ports.
+func (b *bundle) logProblem(log *slog.Logger, ref bundleRef, problem string, details ...string) {
+	switch problem {
+	case b.problem:
+	case "":
+		log.Info("CA bundle can be used again", "configMap", ref.Namespace+"/"+ref.Name)
+	default:
+		log.Warn("CA bundle cannot be used, certificates are not verified against it",
+			"configMap", ref.Namespace+"/"+ref.Name, "err", strings.Join(append([]string{problem}, details...), ": "))
+	}
+	b.problem = problem
 }

@@ -29,12 +29,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// everything is what came out of the webhook: its log, what it sent to the API
-// server, what it answered, its metrics.
+// everything collects all output of the webhook: its log, its requests to the API server, its
+// answers and its metrics.
 type everything struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -52,8 +52,8 @@ func (e *everything) String() string {
 	return e.text.String()
 }
 
-// canaryServer is an API server that stores a Secret which the audit reads, and
-// keeps all that is written to it.
+// canaryServer is an API server that serves a Secret to the audit, and collects all that is
+// written to it.
 func canaryServer(t *testing.T, stored *corev1.Secret, out *everything) (kubeconfig string) {
 	t.Helper()
 	secret, err := json.Marshal(stored)
@@ -90,9 +90,8 @@ func canaryServer(t *testing.T, stored *corev1.Secret, out *everything) (kubecon
 	return path
 }
 
-// TestCanary: no byte of a private key, and no Secret value, comes out of the
-// webhook, whatever is done with it: through every path, at the finest log
-// level.
+// TestCanary: no output of the webhook contains a part of a private key or a Secret's value, on
+// any path, with --log-level debug.
 func TestCanary(t *testing.T) {
 	const marker = "canary-7f3a"
 	now := time.Now()
@@ -100,7 +99,7 @@ func TestCanary(t *testing.T) {
 	valid := func(r pkitest.Request) pkitest.Request { return r.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)) }
 	good := ca.Issue(valid(pkitest.ServingCert()))
 	serving := ca.Issue(valid(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}))
-	// Nothing of the PEM texts may come out, in any writing.
+	// No part of the PEM texts may be in the output, in any encoding.
 	bodyOf := func(pem []byte) string { return strings.Split(string(pem), "\n")[1] }
 	marked := []byte("-----BEGIN PRIVATE KEY-----\n" + base64.StdEncoding.EncodeToString([]byte(marker+marker)) + "\n-----END PRIVATE KEY-----\n")
 	secret := func(key []byte) *corev1.Secret {
@@ -170,29 +169,45 @@ func TestCanary(t *testing.T) {
 	overrides := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"group":"operator.openshift.io","version":"v1","kind":"KubeAPIServer"},"operation":"CREATE",
 		"object":{"metadata":{"name":"cluster"},"spec":{"unsupportedConfigOverrides":{"apiServerArguments":{"kubelet-client-key":[%q]}}}}}}`, string(marked))
 	for name, body := range map[string]string{
-		"admitted":                 review("UPDATE", secret(good.Key), secret(good.Key)),
-		"refused, a marked key":    review("UPDATE", secret(good.Key), secret(marked)),
-		"refused, a foreign key":   review("UPDATE", secret(good.Key), secret(serving.Key)),
-		"refused, the key in crt":  review("UPDATE", secret(good.Key), openshift.ServingCert("uid", marked, good.Key)),
-		"refused, a delete":        review("DELETE", secret(good.Key), "null"),
-		"no object":                review("UPDATE", secret(good.Key), `"`+marker+`"`),
-		"bad base64":               review("CREATE", "null", `{"metadata":{"name":"serving-cert"},"data":{"tls.key":"!`+marker+`"}}`),
-		"a field of another type":  review("CREATE", "null", `{"metadata":{"name":"serving-cert"},"data":"`+marker+`"}`),
-		"no review":                `{"request":{"object":{"data":{"tls.key":"` + marker + `"}}`,
-		"cut off":                  strings.TrimSuffix(review("CREATE", "null", secret(marked)), "}}"),
-		"no JSON":                  marker,
-		"a key for a path":         overrides,
-		"of a kind nobody knows":   strings.Replace(review("CREATE", "null", secret(marked)), `"kind":"Secret"`, `"kind":"Password"`, 1),
-		"with a subresource of it": strings.Replace(review("CREATE", "null", secret(marked)), `"operation"`, `"subResource":"status","operation"`, 1),
+		"admitted":                review("UPDATE", secret(good.Key), secret(good.Key)),
+		"refused, a marked key":   review("UPDATE", secret(good.Key), secret(marked)),
+		"refused, a foreign key":  review("UPDATE", secret(good.Key), secret(serving.Key)),
+		"refused, the key in crt": review("UPDATE", secret(good.Key), openshift.ServingCert("uid", marked, good.Key)),
+		"refused, a delete":       review("DELETE", secret(good.Key), "null"),
+		"no object":               review("UPDATE", secret(good.Key), `"`+marker+`"`),
+		"bad base64": review("CREATE", "null",
+			`{"metadata":{"name":"serving-cert"},"data":{"tls.key":"!`+marker+`"}}`),
+		"a field of another type": review("CREATE", "null", `{"metadata":{"name":"serving-cert"},"data":"`+marker+`"}`),
+		"no review":               `{"request":{"object":{"data":{"tls.key":"` + marker + `"}}`,
+		"cut off":                 strings.TrimSuffix(review("CREATE", "null", secret(marked)), "}}"),
+		"no JSON":                 marker,
+		"a key for a path":        overrides,
+		"of an unknown kind": strings.Replace(review("CREATE", "null", secret(marked)), `"kind":"Secret"`,
+			`"kind":"Password"`, 1),
+		"of a subresource": strings.Replace(review("CREATE", "null", secret(marked)), `"operation"`,
+			`"subResource":"status","operation"`, 1),
 	} {
 		t.Log(name)
 		ask(http.MethodPost, "https://"+address+"/validate", body)
 	}
-	awaitMatch(t, out, `(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`) // the audit's
 	ask(http.MethodGet, "http://"+health+"/metrics", "")
 	cancel()
 	if code := <-ended; code != 0 {
-		t.Errorf("it ended with %d", code)
+		t.Errorf("the webhook ended with exit code %d", code)
+	}
+	// The audit reads the stored Secret.
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() {
+		ended <- run(ctx, []string{
+			"audit", "--kubeconfig", kubeconfig, "--health-bind-address", "127.0.0.1:0", "--namespace", "guard", "--log-level", "debug",
+		}, noEnvironment, out, out)
+	}()
+	awaitMatch(t, out, `(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`)
+	health = awaitMatch(t, out, `(?s)Serving health.*Serving health","address":"([^"]+)"`)
+	ask(http.MethodGet, "http://"+health+"/metrics", "")
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("the audit ended with exit code %d", code)
 	}
 	said := out.String()
 	forbidden := map[string]string{
@@ -202,17 +217,17 @@ func TestCanary(t *testing.T) {
 	}
 	for _, what := range slices.Sorted(maps.Keys(forbidden)) {
 		if i := strings.Index(said, forbidden[what]); i >= 0 {
-			t.Errorf("%s came out: …%s…", what, said[max(0, i-200):min(len(said), i+100)])
+			t.Errorf("the output contains %s: …%s…", what, said[max(0, i-200):min(len(said), i+100)])
 		}
 	}
-	for _, word := range []string{"Request denied", "KeyUnparsable", "KeyMismatch", "OverrideWeakensKubeletTLS", "kubelet_https_guard_admission_total", `"allowed":false`} {
+	for _, word := range []string{"Request denied", "KeyUnparsable", "KeyMismatch", "OverrideWeakensKubeletTLS", "kubelet_https_guard_admission_total", "kubelet_https_guard_audits_total", `"allowed":false`} {
 		if !strings.Contains(said, word) {
-			t.Errorf("nothing came out with %q: the paths were not taken", word)
+			t.Errorf("the output does not contain %q: not all paths were taken", word)
 		}
 	}
 }
 
-// awaitMatch waits until something was said, and gives the first group.
+// awaitMatch waits until the output matches, and returns the first group.
 func awaitMatch(t *testing.T, out *everything, pattern string) string {
 	t.Helper()
 	expression := regexp.MustCompile(pattern)
@@ -223,7 +238,7 @@ func awaitMatch(t *testing.T, out *everything, pattern string) string {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("nothing was said that matches %s:\n%s", pattern, out.String())
+			t.Fatalf("no output matches %s:\n%s", pattern, out.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

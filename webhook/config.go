@@ -5,237 +5,140 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
+	_ "embed"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/usage"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
 const (
 	configAPIVersion = "kubelet-https-guard.io/v1alpha1"
 	configKind       = "WebhookConfiguration"
-	// maxConfigBytes bounds the configuration file: it comes out of a
-	// ConfigMap.
+	// maxConfigBytes bounds the configuration file, which comes from a ConfigMap.
 	maxConfigBytes = 1 << 20
 )
-
-// options are what the command line says.
-type options struct {
-	config, certDir, kubeconfig string
-	audit                       bool
-	guard, namespace, lease     string
-	guardPatience               time.Duration
-	ownSecret, registration     string
-	servingNames                []string
-	gate, deployment, account   string
-	prove                       bool
-	provePatience               time.Duration
-	address                     string
-	shutdownDelay               time.Duration
-	tlsMinVersion               uint16
-	clientCA                    string
-	clientNames                 []string
-	healthAddress               string
-	instance                    string
-	logFormat                   string
-	logLevel                    slog.Level
-	version                     bool
-}
-
-// parseOptions reads the flags. Its error is one line for people.
-func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
-	o := options{instance: getenv("POD_NAME"), account: getenv("POD_SERVICE_ACCOUNT")}
-	flags := flag.NewFlagSet("webhook", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints the error, once
-	flags.StringVar(&o.config, "config", "", "`file` with the protected Secrets (default: those of OpenShift)")
-	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with tls.crt and tls.key of this server")
-	flags.StringVar(&o.ownSecret, "self-managed-cert", "", "`name` of a Secret in --namespace: issue the serving certificate, keep it there, write it to --cert-dir, and register its CA (default: others write --cert-dir)")
-	flags.StringVar(&o.registration, "webhook-configuration", "kubelet-https-guard", "`name` of the ValidatingWebhookConfiguration that registers this webhook, for --self-managed-cert and --activate")
-	names := flags.String("serving-names", "", "`names` and IP addresses, with commas between them, that API servers reach this server at")
-	flags.StringVar(&o.gate, "activate", "", "`name` of the ClusterRoleBinding by which API servers begin to ask this webhook, to be bound to $POD_SERVICE_ACCOUNT once a replica answers (default: they ask anyway)")
-	flags.StringVar(&o.deployment, "deployment", "kubelet-https-guard-webhook", "`name` of the Deployment in --namespace whose replicas --activate waits for")
-	flags.BoolVar(&o.prove, "prove", false, "try to weaken each protected Secret, in a dry run, and exit 0 if all is refused, 1 if not")
-	flags.DurationVar(&o.provePatience, "prove-patience", time.Minute, "wait this `time` for --prove's refusals: a guard that was just installed needs a moment")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` to reach the API server by (default: that of the Pod; without either: log only)")
-	flags.BoolVar(&o.audit, "audit", true, "look at what is stored, too, in one of the processes that share a Lease")
-	flags.StringVar(&o.guard, "guard", "", "`file` with the webhook configuration and policies as they were installed, for the audit to compare (default: it does not)")
-	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute, "tell that they are not as they were installed when it has lasted this `time`; a Pod may see a changed ConfigMap two minutes late")
-	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the Lease; without one nothing is audited")
-	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit", "`name` of the Lease")
-	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission on")
-	minVersion := flags.String("tls-min-version", "VersionTLS12", "lowest `version` of TLS to speak: VersionTLS12 or VersionTLS13; OpenShift's TLS security profile (APIServer cluster) can raise it, and says which cipher suites")
-	flags.StringVar(&o.clientCA, "client-ca", "", "`file` with the CAs of the client certificates of those who may ask (default: anybody may; API servers show none unless they are configured to)")
-	clientNames := flags.String("client-names", "", "common `names` of those certificates, with commas between them (default: any)")
-	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics; 0 for none")
-	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second, "go on answering for this `time` when asked to end, while that gets around")
-	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
-	flags.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
-	flags.BoolVar(&o.version, "version", false, "print the version")
-
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		usage.Print(stderr, "webhook refuses changes that would weaken the protected objects, and audits what is stored.\nTo look at what is stored once, for evidence: webhook audit --help.", flags, groups()...)
-		return options{}, err
-	case err != nil:
-		return options{}, err
-	case flags.NArg() > 0:
-		return options{}, fmt.Errorf("argument %q: only flags are taken", flags.Arg(0))
-	case o.version, o.prove:
-		return o, nil
-	case o.certDir == "":
-		return options{}, errors.New("--cert-dir is not set")
-	}
-	if *names != "" {
-		o.servingNames = strings.Split(*names, ",")
-	}
-	if *clientNames != "" {
-		o.clientNames = strings.Split(*clientNames, ",")
-	}
-	if len(o.clientNames) > 0 && o.clientCA == "" {
-		return options{}, errors.New("--client-names needs --client-ca")
-	}
-	var err error
-	if o.tlsMinVersion, err = tlsserver.ParseVersion(*minVersion); err != nil {
-		return options{}, fmt.Errorf("--tls-min-version: %w", err)
-	}
-	if o.ownSecret != "" && (len(o.servingNames) == 0 || slices.Contains(o.servingNames, "") || o.namespace == "") {
-		return options{}, errors.New("--self-managed-cert needs --serving-names and --namespace")
-	}
-	if o.gate != "" && (o.account == "" || o.namespace == "") {
-		return options{}, errors.New("--activate needs --namespace and POD_SERVICE_ACCOUNT")
-	}
-	_, port, err := net.SplitHostPort(o.address)
-	if err != nil {
-		return options{}, fmt.Errorf("--bind-address: %w", err)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return options{}, fmt.Errorf("--bind-address: port %q is not between 0 and 65535", port)
-	}
-	if o.shutdownDelay < 0 || o.shutdownDelay > time.Minute {
-		return options{}, fmt.Errorf("--shutdown-delay %s is not between 0 and a minute", o.shutdownDelay)
-	}
-	if o.guardPatience < 0 {
-		return options{}, fmt.Errorf("--guard-patience %s is less than nothing", o.guardPatience)
-	}
-	return o, nil
-}
-
-// groups are the flags as --help shows them.
-func groups() []usage.Group {
-	return []usage.Group{
-		{Title: "What it protects", Flags: []string{"config"}},
-		{Title: "How it is reached", Flags: []string{"bind-address", "tls-min-version", "client-ca", "client-names", "shutdown-delay"}},
-		{Title: "Its certificate", Flags: []string{"cert-dir", "self-managed-cert", "serving-names", "webhook-configuration"}},
-		{Title: "When it is asked", Flags: []string{"activate", "deployment"}},
-		{Title: "The audit", Flags: []string{"audit", "guard", "guard-patience", "namespace", "lease"}},
-		{Title: "Whom it tells", Flags: []string{"kubeconfig", "health-bind-address", "log-format", "log-level"}},
-		{Title: "Instead of serving", Flags: []string{"prove", "prove-patience", "version"}},
-	}
-}
 
 // fileConfig is the configuration file.
 type fileConfig struct {
 	APIVersion       string            `yaml:"apiVersion"`
 	Kind             string            `yaml:"kind"`
 	ProtectedSecrets []protectedSecret `yaml:"protectedSecrets"`
-	// OverridesAction is what is done about overrides of the kube-apiserver's
-	// configuration that weaken the control.
+	// Decoy is the Secret for the audit's dry runs; nil: no dry runs.
+	Decoy *decoy `yaml:"decoy,omitempty"`
+	// OverridesAction is what admission does with overrides of the kube-apiserver's
+	// configuration that break the control.
 	OverridesAction admit.Action `yaml:"overridesAction,omitempty"`
-	// ExpiringFraction as in [check.Expectation]; nil for the default.
+	// ExpiringFraction as in [check.SecretExpectation]; nil for the default.
 	ExpiringFraction *float64 `yaml:"expiringFraction,omitempty"`
 }
 
-// protectedSecret is one Secret that is protected, and what it should be.
+// decoy names a Secret.
+type decoy struct {
+	Namespace string `yaml:"namespace"`
+	Name      string `yaml:"name"`
+}
+
+// protectedSecret is a protected Secret, and what it must be like.
 type protectedSecret struct {
 	Namespace string `yaml:"namespace"`
 	Name      string `yaml:"name"`
-	// Type is kubernetes.io/tls if it is not set.
+	// Type defaults to kubernetes.io/tls.
 	Type string `yaml:"type,omitempty"`
 	// Usage is serverAuth or clientAuth.
 	Usage    string   `yaml:"usage"`
 	DNSNames []string `yaml:"dnsNames,omitempty"`
-	// CABundleFile has the CAs to one of which the certificate must lead.
-	CABundleFile string `yaml:"caBundleFile,omitempty"`
-	// CABundleConfigMap has them in the cluster, where they may change.
+	// CABundleConfigMap has the CAs, one of which must have signed the certificate.
 	CABundleConfigMap *bundleRef `yaml:"caBundleConfigMap,omitempty"`
 	// ManagedBy is service-ca, cert-rotation or empty.
 	ManagedBy string `yaml:"managedBy,omitempty"`
 	Service   string `yaml:"service,omitempty"`
-	// RenewedBy are the users that renew it. They are left out where the
-	// webhook is registered, by matchConditions, so that neither an outage nor
-	// a bug here can stop a renewal; a DELETE of theirs still comes here.
+	// Owners are those that the platform sets.
+	Owners []allowedOwner `yaml:"owners,omitempty"`
+	// RenewedBy are the users that renew the Secret. The registration excludes their
+	// creates and updates by matchConditions, so that neither an outage nor a bug of the
+	// webhook can block a renewal. API servers still ask about their deletes.
 	RenewedBy []string `yaml:"renewedBy,omitempty"`
-	// Action is what is done about a request that would break the control.
+	// Action is what admission does with a change that breaks the control.
 	Action admit.Action `yaml:"action,omitempty"`
 }
 
-// defaultConfig protects what OpenShift has: the Secret that the control
-// names, and the one from which the nodes' files are written, faithfully even
-// if it is empty.
-func defaultConfig() fileConfig {
-	return fileConfig{
-		APIVersion: configAPIVersion, Kind: configKind,
-		ProtectedSecrets: []protectedSecret{
-			{
-				Namespace: "openshift-apiserver", Name: "serving-cert", Usage: "serverAuth",
-				DNSNames:  []string{"api.openshift-apiserver.svc"},
-				ManagedBy: check.ManagedByServiceCA, Service: "api",
-				RenewedBy: []string{"system:serviceaccount:openshift-service-ca:service-ca"},
-			},
-			{
-				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: "clientAuth",
-				// All signers that have not expired yet (cluster-kube-apiserver-operator
-				// pkg/operator/certrotationcontroller).
-				CABundleConfigMap: &bundleRef{Namespace: "openshift-kube-apiserver-operator", Name: "kube-apiserver-to-kubelet-client-ca", Key: "ca-bundle.crt"},
-				ManagedBy:         check.ManagedByCertRotation,
-				RenewedBy: []string{
-					"system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator",
-					// The static pod's own controller, after an outage.
-					"system:serviceaccount:openshift-kube-apiserver:localhost-recovery-client",
-				},
-			},
-		},
+// allowedOwner is an owner that a protected Secret may have, as in [check.AllowedOwner].
+type allowedOwner struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	Name       string `yaml:"name,omitempty"`
+}
+
+// defaultSecrets are the Secrets that are protected by default, here and in the chart.
+//
+//go:embed protected-secrets.yaml
+var defaultSecrets []byte
+
+// The ConfigMap with OpenShift's service CA, which exists in every namespace, and its key.
+const serviceCAConfigMap, serviceCAKey = "openshift-service-ca.crt", "service-ca.crt"
+
+// defaultConfig protects the Secrets of OpenShift: the one that the control names, and the one
+// from which the nodes' files are written. The service CA is read from namespace; if that is
+// empty, from the namespace of each Secret.
+func defaultConfig(namespace string) (fileConfig, error) {
+	file := fileConfig{APIVersion: configAPIVersion, Kind: configKind}
+	decoder := yaml.NewDecoder(bytes.NewReader(defaultSecrets))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&file.ProtectedSecrets); err != nil {
+		return fileConfig{}, fmt.Errorf("read the default list of protected Secrets: %w", err)
 	}
+	for i, s := range file.ProtectedSecrets {
+		if s.ManagedBy == check.ManagedByServiceCA && s.CABundleConfigMap == nil {
+			file.ProtectedSecrets[i].CABundleConfigMap = &bundleRef{
+				Namespace: cmp.Or(namespace, s.Namespace), Name: serviceCAConfigMap, Key: serviceCAKey,
+			}
+		}
+	}
+	return file, nil
 }
 
 // config is a configuration that was read and validated.
 type config struct {
 	protected []admit.Protected
-	// bundles say in which ConfigMap the roots of each of them are, if in one.
+	decoy     *admit.Protected
+	// bundles has, for each of protected, the ConfigMap with its CAs, or nil.
 	bundles         []*bundleRef
 	overridesAction admit.Action
-	// guard is what registers the guard, as it was installed.
+	// guard are the manifests of the objects that register the guard.
 	guard []*unstructured.Unstructured
-	// digest is of all that was read: another one means another configuration.
+	// digest is a hash of the files; it changes if the configuration changes.
 	digest [sha256.Size]byte
 }
 
-// protectedNow are the protected Secrets, with the CA bundles of now.
-func (c config) protectedNow(b *bundles) []admit.Protected {
-	protected := slices.Clone(c.protected)
+// withDecoy returns the protected Secrets and the decoy.
+func (c config) withDecoy() []admit.Protected {
+	if c.decoy == nil {
+		return slices.Clone(c.protected)
+	}
+	return append(slices.Clone(c.protected), *c.decoy)
+}
+
+// protectedWith returns the protected Secrets and the decoy, with the current CA bundles.
+func (c config) protectedWith(b *bundles) []admit.Protected {
+	protected := c.withDecoy()
 	for i, ref := range c.bundles {
 		if ref != nil {
 			protected[i].Roots = b.roots(*ref)
@@ -244,11 +147,11 @@ func (c config) protectedNow(b *bundles) []admit.Protected {
 	return protected
 }
 
-// subject is what is audited by this configuration.
+// subject returns what the audit checks by this configuration.
 func (c config) subject(guardPatience time.Duration) audit.Subject {
-	subject := audit.Subject{Guard: c.guard, GuardPatience: guardPatience}
+	subject := audit.Subject{Guard: c.guard, GuardPatience: guardPatience, OverridesAction: c.overridesAction}
 	for i, p := range c.protected {
-		secret := audit.Secret{SecretExpectation: p.SecretExpectation}
+		secret := audit.Secret{SecretExpectation: p.SecretExpectation, Action: p.Action}
 		if ref := c.bundles[i]; ref != nil {
 			secret.Bundle = &audit.Bundle{Namespace: ref.Namespace, Name: ref.Name, Key: ref.Key}
 		}
@@ -257,29 +160,38 @@ func (c config) subject(guardPatience time.Duration) audit.Subject {
 	return subject
 }
 
-// loadConfig reads the configuration file, or takes the default without one,
-// and the file with what registers the guard, if there is one.
-func loadConfig(path, guardPath string) (config, error) {
-	loaded, err := loadProtected(path)
-	if err != nil || guardPath == "" {
+// source says where a configuration comes from.
+type source struct {
+	// path is the configuration file; empty: the default configuration. guard is the file
+	// with the guard's manifests; empty: no manifests.
+	path, guard string
+	// namespace is where the default configuration reads the service CA.
+	namespace string
+}
+
+// loadConfig reads the configuration file, or returns the default without one, and reads
+// the guard's manifests if there are any.
+func loadConfig(from source) (config, error) {
+	loaded, err := loadProtected(from)
+	if err != nil || from.guard == "" {
 		return loaded, err
 	}
-	data, err := readBounded(guardPath)
-	if err != nil {
-		return config{}, fmt.Errorf("read what registers the guard: %w", err)
+	data, err := readBounded(from.guard)
+	if err == nil {
+		loaded.guard, err = parseGuard(data)
 	}
-	if loaded.guard, err = parseGuard(data); err != nil {
-		return config{}, fmt.Errorf("%s: %w", guardPath, err)
+	if err != nil {
+		return config{}, command.FileError("--guard", from.guard, err)
 	}
 	loaded.digest = sha256.Sum256(append(loaded.digest[:], data...))
 	return loaded, nil
 }
 
-// guardGroups are the API groups of what registers the guard: the webhook
-// configuration and the policies, and the right by which the webhook is asked.
+// guardGroups are the API groups of the objects that register the guard: the webhook
+// configuration and the policies, and the RBAC objects that activate the webhook.
 var guardGroups = []string{"admissionregistration.k8s.io", "rbac.authorization.k8s.io"}
 
-// parseGuard reads manifests of what registers an admission webhook or policy.
+// parseGuard parses the manifests of the objects that register the guard.
 func parseGuard(data []byte) ([]*unstructured.Unstructured, error) {
 	var guard []*unstructured.Unstructured
 	reader := kubeyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
@@ -291,54 +203,76 @@ func parseGuard(data []byte) ([]*unstructured.Unstructured, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := kubeyaml.ToJSON(document)
+		manifest, err := parseManifest(document)
 		if err != nil {
 			return nil, err
 		}
-		if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
-			continue // nothing but comments
-		}
-		object, err := kuberuntime.Decode(unstructured.UnstructuredJSONScheme, text)
-		if err != nil {
-			return nil, err
-		}
-		manifest, ok := object.(*unstructured.Unstructured)
-		if !ok || !slices.Contains(guardGroups, manifest.GroupVersionKind().Group) || manifest.GetName() == "" || manifest.GetNamespace() != "" {
-			return nil, fmt.Errorf("it has a %q of %q, not only named objects without a namespace of "+strings.Join(guardGroups, " and "), object.GetObjectKind().GroupVersionKind().Kind, object.GetObjectKind().GroupVersionKind().GroupVersion())
+		if manifest == nil {
+			continue
 		}
 		guard = append(guard, manifest)
 	}
 }
 
-// readConfig reads the configuration file and nothing that it names, or takes
-// the default without one.
-func readConfig(path string) (file fileConfig, data []byte, err error) {
-	if path == "" {
-		return defaultConfig(), nil, nil
+// errNotManifest is the error about a file that has no manifests.
+var errNotManifest = errors.New("not a Kubernetes manifest: want objects with apiVersion and kind, " +
+	"as the chart writes them into key " + guardKey + " of its ConfigMap")
+
+// parseManifest parses one document; nil if it has nothing but comments.
+func parseManifest(document []byte) (*unstructured.Unstructured, error) {
+	text, err := kubeyaml.ToJSON(document)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", errNotManifest, strings.TrimPrefix(plainyaml.Explain(err).Error(), "yaml: "))
 	}
-	if data, err = readBounded(path); err != nil {
-		return fileConfig{}, nil, fmt.Errorf("read the configuration: %w", err)
+	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
+		return nil, nil //nolint:nilnil // see above
 	}
-	if file, err = parseConfig(data); err != nil {
-		return fileConfig{}, nil, fmt.Errorf("configuration %s: %w", path, err)
+	manifest := &unstructured.Unstructured{}
+	switch err := plainyaml.UnmarshalJSON(text, &manifest.Object); {
+	case errors.Is(err, plainyaml.ErrShape):
+		return nil, errNotManifest
+	case err != nil:
+		return nil, err
+	case manifest.GetKind() == "" || manifest.GetAPIVersion() == "":
+		return nil, errNotManifest
+	}
+	known := slices.Contains(guardGroups, manifest.GroupVersionKind().Group)
+	if !known || manifest.GetName() == "" || manifest.GetNamespace() != "" || manifest.IsList() {
+		return nil, fmt.Errorf("kind %q of %q: all objects must have a name, no namespace, and a kind of %s",
+			manifest.GetKind(), manifest.GetAPIVersion(), strings.Join(guardGroups, " or "))
+	}
+	return manifest, nil
+}
+
+// readConfig reads the configuration file, or returns the default without one.
+func readConfig(from source) (file fileConfig, data []byte, err error) {
+	if from.path == "" {
+		file, err = defaultConfig(from.namespace)
+		return file, nil, err
+	}
+	if data, err = readBounded(from.path); err == nil {
+		file, err = parseConfig(data)
+	}
+	if err != nil {
+		return fileConfig{}, nil, command.FileError("--config", from.path, err)
 	}
 	return file, data, nil
 }
 
-// loadProtected reads the configuration file alone.
-func loadProtected(path string) (config, error) {
-	file, data, err := readConfig(path)
+// loadProtected loads the configuration without the guard's manifests.
+func loadProtected(from source) (config, error) {
+	file, data, err := readConfig(from)
 	if err != nil {
 		return config{}, err
 	}
 	loaded, err := file.validated()
-	if path == "" {
+	if from.path == "" {
 		return loaded, err
 	}
 	if err != nil {
-		return config{}, fmt.Errorf("configuration %s: %w", path, err)
+		return config{}, command.FileError("--config", from.path, err)
 	}
-	loaded.digest = sha256.Sum256(fmt.Appendf(data, "%x", loaded.digest))
+	loaded.digest = sha256.Sum256(data)
 	return loaded, nil
 }
 
@@ -353,98 +287,122 @@ func readBounded(path string) ([]byte, error) {
 		return nil, err
 	}
 	if len(data) > maxConfigBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxConfigBytes)
+		return nil, fmt.Errorf("larger than %d bytes", maxConfigBytes)
 	}
 	return data, nil
 }
 
-// parseConfig reads YAML or JSON strictly: a misspelt field would otherwise
-// leave something unprotected, unseen. The error says in which line.
+// errNotConfig is the error about a file that is no configuration.
+var errNotConfig = errors.New("not a configuration of the guard: want YAML or JSON of kind " + configKind +
+	" and apiVersion " + configAPIVersion)
+
+// parseConfig parses YAML or JSON strictly: otherwise a misspelt field could leave a Secret
+// unprotected without an error. The error names the line.
 func parseConfig(data []byte) (fileConfig, error) {
 	var file fileConfig
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		return fileConfig{}, fmt.Errorf("%w (%s)", errNotConfig, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if len(document.Content) > 0 && document.Content[0].Kind != yaml.MappingNode {
+		return fileConfig{}, errNotConfig
+	}
 	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return fileConfig{}, plainly(err)
+		return fileConfig{}, plainyaml.Explain(err)
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return fileConfig{}, errors.New("it has more than one YAML document")
+		return fileConfig{}, errors.New("must be one YAML document, not several")
 	}
 	if file.APIVersion != configAPIVersion || file.Kind != configKind {
-		return fileConfig{}, fmt.Errorf("it is a %q of %q, not a %s of %s", file.Kind, file.APIVersion, configKind, configAPIVersion)
+		return fileConfig{}, fmt.Errorf("kind %q of apiVersion %q: must be %s of %s", file.Kind, file.APIVersion, configKind, configAPIVersion)
 	}
 	return file, nil
 }
 
-// goTypes are what the decoder says of types of this package, which no reader
-// of its error knows.
-var goTypes = regexp.MustCompile(` (in|into) (type )?\S*main\.\w+`)
-
-// plainly is a decoder's error in one line, without the names of Go.
-func plainly(err error) error {
-	var wrong *yaml.TypeError
-	if !errors.As(err, &wrong) {
-		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	return errors.New(goTypes.ReplaceAllString(strings.Join(wrong.Errors, "; "), ""))
-}
-
-// validated says what is wrong with the configuration, or gives what the
-// webhook goes by. The files that it names are read.
+// validated returns the configuration, or an error that names the path of an invalid field.
 func (c fileConfig) validated() (config, error) {
 	fraction := check.DefaultExpiringFraction
 	if c.ExpiringFraction != nil {
 		fraction = *c.ExpiringFraction
 	}
-	if !(fraction >= 0 && fraction < 1) { // NaN too
-		return config{}, fmt.Errorf("expiringFraction %v is not at least 0 and below 1", fraction)
+	if !(fraction >= 0 && fraction < 1) { // also true for NaN
+		return config{}, fmt.Errorf("expiringFraction %v: must be at least 0 and below 1", fraction)
 	}
 	if len(c.ProtectedSecrets) == 0 {
-		return config{}, errors.New("protectedSecrets is empty, so nothing would be protected")
+		return config{}, errors.New("protectedSecrets: must list at least one Secret, or nothing is protected")
 	}
 	valid := config{overridesAction: c.OverridesAction}
-	if err := known(c.OverridesAction); err != nil {
-		return config{}, fmt.Errorf("overridesAction %w", err)
+	if err := checkAction("overridesAction", c.OverridesAction); err != nil {
+		return config{}, err
 	}
 	seen := map[string]bool{}
 	for i, s := range c.ProtectedSecrets {
 		id := s.Namespace + "/" + s.Name
 		if seen[id] {
-			return config{}, fmt.Errorf("protectedSecrets[%d]: %s is there twice", i, id)
+			return config{}, fmt.Errorf("protectedSecrets[%d]: %s is listed twice", i, id)
 		}
 		seen[id] = true
-		protected, err := s.validated()
+		protected, err := s.validated(fmt.Sprintf("protectedSecrets[%d].", i))
 		if err != nil {
-			return config{}, fmt.Errorf("protectedSecrets[%d] %s: %w", i, id, err)
-		}
-		for _, root := range protected.Roots {
-			valid.digest = sha256.Sum256(append(valid.digest[:], root.Raw...))
+			return config{}, err
 		}
 		protected.ExpiringFraction = fraction
 		valid.protected = append(valid.protected, protected)
 		valid.bundles = append(valid.bundles, s.CABundleConfigMap)
 	}
+	if c.Decoy != nil {
+		decoy, err := c.Decoy.validated()
+		if err == nil && seen[decoy.Namespace+"/"+decoy.Name] {
+			err = fmt.Errorf("decoy: %s/%s is also in protectedSecrets: remove it there, or choose another Secret as the decoy",
+				decoy.Namespace, decoy.Name)
+		}
+		if err != nil {
+			return config{}, err
+		}
+		valid.decoy = &decoy
+	}
 	return valid, nil
 }
 
-func (s protectedSecret) validated() (admit.Protected, error) {
+// validated returns the decoy as a protected Secret: of the same type as the others, and its
+// changes are always refused.
+func (d decoy) validated() (admit.Protected, error) {
+	return admit.Protected{
+		SecretExpectation: check.SecretExpectation{Namespace: d.Namespace, Name: d.Name, Usage: x509.ExtKeyUsageServerAuth},
+		Decoy:             true,
+	}, checkNames("decoy.", d.Namespace, d.Name)
+}
+
+// validated returns the Secret, or an error; path is its path in the file, with a dot at the end.
+func (s protectedSecret) validated(path string) (admit.Protected, error) {
 	protected := admit.Protected{
 		SecretExpectation: check.SecretExpectation{
 			Namespace: s.Namespace, Name: s.Name, Type: s.Type, DNSNames: s.DNSNames, ManagedBy: s.ManagedBy, Service: s.Service,
 		},
 		Action: s.Action,
 	}
-	if len(validation.IsDNS1123Label(s.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(s.Name)) > 0 {
-		return protected, fmt.Errorf("namespace %q and name %q must be those of a Secret", s.Namespace, s.Name)
+	if err := checkNames(path, s.Namespace, s.Name); err != nil {
+		return protected, err
 	}
 	switch {
 	case s.ManagedBy != "" && s.ManagedBy != check.ManagedByServiceCA && s.ManagedBy != check.ManagedByCertRotation:
-		return protected, fmt.Errorf("managedBy %q is neither %s nor %s", s.ManagedBy, check.ManagedByServiceCA, check.ManagedByCertRotation)
+		return protected, fmt.Errorf("%smanagedBy %q: must be %s, %s or empty", path, s.ManagedBy, check.ManagedByServiceCA, check.ManagedByCertRotation)
 	case s.Service != "" && s.ManagedBy != check.ManagedByServiceCA:
-		return protected, fmt.Errorf("service is of use only with managedBy: %s", check.ManagedByServiceCA)
+		return protected, fmt.Errorf("%sservice %q: requires managedBy: %s", path, s.Service, check.ManagedByServiceCA)
 	}
-	if err := known(s.Action); err != nil {
-		return protected, fmt.Errorf("action %w", err)
+	for i, o := range s.Owners {
+		switch {
+		case o.APIVersion == "":
+			return protected, fmt.Errorf("%sowners[%d].apiVersion: must not be empty", path, i)
+		case o.Kind == "":
+			return protected, fmt.Errorf("%sowners[%d].kind: must not be empty", path, i)
+		}
+		protected.Owners = append(protected.Owners, check.AllowedOwner(o))
+	}
+	if err := checkAction(path+"action", s.Action); err != nil {
+		return protected, err
 	}
 	switch s.Usage {
 	case "serverAuth":
@@ -452,33 +410,35 @@ func (s protectedSecret) validated() (admit.Protected, error) {
 	case "clientAuth":
 		protected.Usage = x509.ExtKeyUsageClientAuth
 	default:
-		return protected, fmt.Errorf("usage %q is neither serverAuth nor clientAuth", s.Usage)
+		return protected, fmt.Errorf("%susage %q: must be serverAuth or clientAuth", path, s.Usage)
 	}
 	if ref := s.CABundleConfigMap; ref != nil {
-		switch {
-		case s.CABundleFile != "":
-			return protected, errors.New("caBundleFile and caBundleConfigMap are both set")
-		case len(validation.IsDNS1123Label(ref.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(ref.Name)) > 0 || ref.Key == "":
-			return protected, fmt.Errorf("caBundleConfigMap: namespace %q, name %q and key %q must be those of a ConfigMap", ref.Namespace, ref.Name, ref.Key)
+		path += "caBundleConfigMap."
+		if err := checkNames(path, ref.Namespace, ref.Name); err != nil {
+			return protected, err
 		}
-	}
-	if s.CABundleFile == "" {
-		return protected, nil
-	}
-	bundle, err := readBounded(s.CABundleFile)
-	if err != nil {
-		return protected, fmt.Errorf("caBundleFile: %w", err)
-	}
-	if protected.Roots, err = pki.ParseBundle(bundle); err != nil {
-		return protected, fmt.Errorf("caBundleFile %s %w", s.CABundleFile, err)
+		if ref.Key == "" {
+			return protected, fmt.Errorf("%skey: must not be empty", path)
+		}
 	}
 	return protected, nil
 }
 
-func known(action admit.Action) error {
+// checkNames returns an error unless an object can have this namespace and name.
+func checkNames(path, namespace, name string) error {
+	switch {
+	case len(validation.IsDNS1123Label(namespace)) > 0:
+		return fmt.Errorf("%snamespace %q: must be the name of a namespace", path, namespace)
+	case len(validation.IsDNS1123Subdomain(name)) > 0:
+		return fmt.Errorf("%sname %q: must be the name of an object: lower-case letters, digits, '-' and '.'", path, name)
+	}
+	return nil
+}
+
+func checkAction(path string, action admit.Action) error {
 	switch action {
 	case "", admit.Deny, admit.Warn, admit.Audit:
 		return nil
 	}
-	return fmt.Errorf("%q is not %s, %s or %s", action, admit.Deny, admit.Warn, admit.Audit)
+	return fmt.Errorf("%s %q: must be %s, %s or %s", path, action, admit.Deny, admit.Warn, admit.Audit)
 }

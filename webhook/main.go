@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command webhook is a validating admission webhook that refuses changes which
-// would weaken the protected objects, and an audit of what is stored.
+// Command webhook is a validating admission webhook that refuses changes which would weaken
+// the protected objects (webhook serve), and the audit of the stored objects (webhook
+// audit). It also tests whether API servers refuse (webhook prove) and prints the policies
+// (webhook policy).
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,12 +27,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
-	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
@@ -37,34 +38,31 @@ import (
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/gate"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/servingcert"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 64
-
 	// handlerPath is where the API server sends AdmissionReviews.
 	handlerPath  = "/validate"
 	reporterName = "kubelet-https-guard.io/webhook"
 )
 
-// The webhook's heap is a few MiB and a request takes some tens of KiB: with a
-// larger reserve the garbage collector runs half as often, and the limit keeps
-// it from being used up by many large requests at once (test/bench/webhook).
-// GOGC and GOMEMLIMIT win.
+// The webhook's heap is a few MiB, and a request takes some tens of KiB. With this GC percent
+// the garbage collector runs half as often; the limit bounds the memory when there are many
+// large requests at once (test/bench/webhook). GOGC and GOMEMLIMIT override both.
 const (
 	gcPercent   = 200
-	memoryLimit = 64 << 20 // bytes, of the 128 MiB that the chart gives
+	memoryLimit = 64 << 20 // bytes; the chart's memory limit is 128 MiB
 )
 
 func main() {
@@ -80,99 +78,112 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the whole command but for the process around it.
+// run runs the program with its process's inputs and outputs as arguments, and returns the exit
+// code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "audit" {
-		return runAudit(ctx, args[1:], getenv, stdout, stderr)
+	return int(program(getenv).Run(ctx, args, command.Output{Stdout: stdout, Stderr: stderr}))
+}
+
+// program returns the program with its commands.
+func program(getenv func(string) string) command.Program {
+	return command.Program{
+		Name: "webhook", Version: version.String(), Default: "serve", Rewrite: rewrite,
+		Summary: "webhook refuses changes of Secrets and settings that would weaken HTTPS to kubelets, " +
+			"and checks the stored objects.",
+		Commands: []command.Command{serveCommand(getenv), auditCommand(getenv), proveCommand(getenv), policyCommand()},
 	}
-	options, err := parseOptions(args, getenv, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		_, _ = fmt.Fprintf(stderr, "webhook: %v\nRun webhook --help for the flags.\n", err)
-		return exitUsage
-	case options.version:
-		_, _ = fmt.Fprintln(stdout, "webhook", version.String())
-		return exitOK
+}
+
+// rewrite translates the deprecated flag --prove to the command webhook prove.
+func rewrite(args []string) (rewritten []string, notice string) {
+	isProve := func(arg string) bool {
+		return slices.Contains([]string{"-prove", "--prove", "-prove=true", "--prove=true"}, arg)
 	}
-	log, err := report.NewLogger(stderr, options.logFormat, options.logLevel)
-	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "webhook: --log-format: %v\n", err)
-		return exitUsage
+	if !slices.ContainsFunc(args, isProve) {
+		return nil, ""
 	}
-	// controller-runtime, client-go and net/http log through globals of their
-	// own.
+	rewritten = []string{"prove"}
+	for _, arg := range args {
+		if name, isPatience := strings.CutPrefix(strings.TrimLeft(arg, "-"), "prove-patience"); isPatience && strings.HasPrefix(arg, "-") {
+			arg = "--wait" + name
+		}
+		if !isProve(arg) {
+			rewritten = append(rewritten, arg)
+		}
+	}
+	return rewritten, "--prove is deprecated: use 'webhook prove'; --prove-patience is now --wait"
+}
+
+// newLogger returns the logger, and makes controller-runtime, client-go and net/http log to
+// it; each of them has a global logger.
+func newLogger(stderr io.Writer, options logging.Options) *slog.Logger {
+	log := logging.New(stderr, options)
 	crlog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	klog.SetSlogLogger(log)
 	slog.SetDefault(log)
-
-	if options.prove {
-		err = proveRefusals(ctx, options, stdout)
-	} else {
-		err = serve(ctx, options, log)
-	}
-	if err != nil {
-		log.Error("Stopped", "err", err)
-		return exitFailed
-	}
-	return exitOK
+	return log
 }
 
-// serve answers until the context ends or a part fails, which ends all of it.
-func serve(ctx context.Context, options options, log *slog.Logger) error {
+// ended returns the exit code and error of a command that logs: it logs errors, except usage
+// errors, which are returned to be printed.
+func ended(err error, log *slog.Logger) (command.Exit, error) {
+	if err != nil && !command.IsUsage(err) {
+		log.Error("Stopped", "err", err)
+		return command.ExitFailed, nil
+	}
+	return command.ExitOK, err
+}
+
+// newRegistry returns a registry with the metrics of the Go runtime and the process.
+func newRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	config, err := newReloader(options.config, options.guard, registry, log)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// serve serves admission requests until the context ends, or one of its parts fails.
+func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
+	client, err := checkedServe(options)
+	reachable := err == nil
+	if err != nil && !errors.Is(err, kubeclient.ErrNoAPIServer) {
+		return err
+	}
+	registry := newRegistry()
+	config, err := newReloader(source{path: options.config, namespace: options.namespace}, registry, log)
 	if err != nil {
 		return err
 	}
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := report.NewMetrics(registry)
-	meter := newMeter(registry, metrics)
-	tellers := report.Tellers{metrics, report.NewLog(log)}
-	// What the last requests told is delivered after the server has ended.
+	meter := newMeter(registry)
+	reporters := report.Reporters{metrics, report.NewLog(log)}
+	// The Events of the last requests are delivered after the server has ended.
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
 	defer delivered()
 	var deliverer errgroup.Group
-	var auditing func(context.Context)
-	var keeping func(context.Context, chan<- struct{})
-	var gatekeeper *gate.Keeper
+	var manageCert func(context.Context, chan<- struct{})
+	var activator *gate.Keeper
 	profile := func() tlsserver.Profile { return tlsserver.Profile{MinVersion: options.tlsMinVersion} }
-	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
-	switch {
-	case errors.Is(err, report.ErrNoAPIServer):
-		if options.ownSecret != "" {
-			return fmt.Errorf("keep the serving certificate: %w", err)
-		}
-		if options.gate != "" {
-			return fmt.Errorf("have API servers ask the webhook: %w", err)
-		}
-		log.Info("No API server known, telling in the log only")
-	case err != nil:
-		return err
-	default:
-		api, err := report.NewClient(client)
+	if !reachable {
+		log.Info("No API server configured: reporting in the log only")
+	} else {
+		events, err := newEvents(client, options.instance, registry, log)
 		if err != nil {
 			return err
 		}
-		events := report.NewEvents(api, log, reporterName, instance(options.instance))
-		tellers = append(tellers, events)
-		registry.MustRegister(events)
+		reporters = append(reporters, events)
 		deliverer.Go(func() error { return events.Run(delivery) })
 		objects, err := dynamic.NewForConfig(client)
 		if err != nil {
-			return fmt.Errorf("make a client of the API server: %w", err)
+			return fmt.Errorf("create a client for the API server: %w", err)
 		}
 		profile = newProfile(ctx, objects, options.tlsMinVersion, log)
 		config.bundles = newBundles(delivery, objects, log)
-		config.Protected() // so that the bundles are known when the first request comes
-		if keeping, err = newKeeper(client, options, log); err != nil {
+		config.Protected() // starts to watch the bundles
+		config.bundles.await(ctx)
+		if manageCert, err = newCertManager(client, options, log); err != nil {
 			return err
 		}
-		if gatekeeper, err = newGatekeeper(ctx, client, objects, options, meter, log); err != nil {
-			return err
-		}
-		if auditing, err = newAudit(client, objects, options, config, tellers, meter, log); err != nil {
+		if activator, err = newActivator(ctx, client, objects, options, meter, log); err != nil {
 			return err
 		}
 	}
@@ -180,12 +191,12 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle(handlerPath, &admission.Webhook{Handler: &admit.Handler{
 		Protected: config.Protected, Judge: admit.NewMemory().Judge, OverridesAction: config.OverridesAction,
-		Teller: tellers, Meter: meter, Log: log, Now: time.Now,
+		Reporter: reporters, Meter: meter, Log: log, Now: time.Now,
 	}})
 	group, ctx := errgroup.WithContext(ctx)
-	if keeping != nil {
+	if manageCert != nil {
 		ready := make(chan struct{})
-		group.Go(func() error { keeping(ctx, ready); return nil })
+		group.Go(func() error { manageCert(ctx, ready); return nil })
 		select {
 		case <-ready:
 		case <-ctx.Done():
@@ -193,7 +204,7 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 		}
 	}
 	server, err := tlsserver.New(tlsserver.Options{
-		Directory: options.certDir, Handler: mux, Linger: options.shutdownDelay, Profile: profile,
+		Directory: options.certDir, Handler: mux, ShutdownDelay: options.shutdownDelay, Profile: profile,
 		ClientCA: options.clientCA, ClientNames: options.clientNames, Now: time.Now, Log: log,
 	})
 	if err != nil {
@@ -202,31 +213,28 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp", options.address)
 	if err != nil {
-		return fmt.Errorf("serve admission: %w", err)
+		return command.ListenError("--bind-address", options.address, err)
 	}
 	log.Info("Serving admission", "address", listener.Addr().String())
-	// Health is served until admission has ended: not ready, but alive.
+	// Health is served until the shutdown of admission has ended: not ready, but alive.
 	serving, served := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		defer served()
 		return server.Run(ctx, listener)
 	})
 	group.Go(func() error { return config.Run(ctx) })
-	if gatekeeper != nil {
-		gatekeeper.Ready, gatekeeper.Serving = server.Ready, server.Serving
-		group.Go(func() error { gatekeeper.Run(ctx); return nil })
+	if activator != nil {
+		activator.Ready, activator.Serving = server.Ready, server.Serving
+		group.Go(func() error { activator.Run(ctx); return nil })
 	}
-	if auditing != nil {
-		group.Go(func() error { auditing(ctx); return nil })
-	}
-	if options.healthAddress != "0" {
+	if options.healthAddress != noAddress {
 		health, err := listen.Listen(ctx, "tcp", options.healthAddress)
 		if err != nil {
 			served()
-			return fmt.Errorf("serve health: %w", err)
+			return command.ListenError("--health-bind-address", options.healthAddress, err)
 		}
 		log.Info("Serving health", "address", health.Addr().String())
-		group.Go(func() error { return report.Serve(serving, health, registry, server.Ready, alive) })
+		group.Go(func() error { return statusserver.Serve(serving, health, registry, server.Ready, alive) })
 	}
 	log.Info("Started", "version", version.String())
 	err = group.Wait()
@@ -234,131 +242,108 @@ func serve(ctx context.Context, options options, log *slog.Logger) error {
 	return errors.Join(err, deliverer.Wait())
 }
 
-// newKeeper keeps the serving certificate; nil where others do.
-func newKeeper(client *rest.Config, options options, log *slog.Logger) (func(context.Context, chan<- struct{}), error) {
-	if options.ownSecret == "" {
+// checkedServe checks all files that the command line names, before anything is logged or
+// requested, so that an error is one line. It returns the client configuration, or
+// [kubeclient.ErrNoAPIServer] if none is configured and none is needed.
+func checkedServe(options serveOptions) (*rest.Config, error) {
+	provided := options.certDir
+	if options.certSecret != "" {
+		provided = "" // the files are written later
+	}
+	if _, err := loadConfig(source{path: options.config, namespace: options.namespace}); err != nil {
+		return nil, err
+	}
+	if err := tlsserver.CheckFiles(provided, options.clientCA); err != nil {
+		return nil, err
+	}
+	client, err := kubeclient.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
+	switch {
+	case !errors.Is(err, kubeclient.ErrNoAPIServer):
+		return client, err
+	case options.certSecret != "":
+		return nil, command.Usagef("--self-managed-cert needs an API server: set --kubeconfig")
+	case options.activate != "":
+		return nil, command.Usagef("--activate needs an API server: set --kubeconfig")
+	}
+	return nil, err
+}
+
+// newEvents returns a reporter that writes Events while it runs.
+func newEvents(client *rest.Config, podName string, registry prometheus.Registerer, log *slog.Logger) (*report.Events, error) {
+	api, err := kubeclient.NewClient(client)
+	if err != nil {
+		return nil, err
+	}
+	events := report.NewEvents(api, log, reporterName, instance(podName))
+	registry.MustRegister(events)
+	return events, nil
+}
+
+// newCertManager returns a function that manages the serving certificate; nil if the files in
+// --cert-dir are provided.
+func newCertManager(
+	client *rest.Config, options serveOptions, log *slog.Logger,
+) (func(context.Context, chan<- struct{}), error) {
+	if options.certSecret == "" {
 		return nil, nil
 	}
 	core, err := coreclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the serving certificate: %w", err)
+		return nil, fmt.Errorf("create a client for the serving certificate: %w", err)
 	}
 	registration, err := admissionv1.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the serving certificate: %w", err)
+		return nil, fmt.Errorf("create a client for the serving certificate: %w", err)
 	}
 	keeper := servingcert.Keeper{
 		Secrets: core.Secrets(options.namespace), Webhooks: registration.ValidatingWebhookConfigurations(),
-		Secret: options.ownSecret, Configuration: options.registration, Names: options.servingNames, Directory: options.certDir,
+		Secret: options.certSecret, Configuration: options.registration,
+		Names: options.servingNames, Directory: options.certDir,
 		Issue: servingcert.Issue, Now: time.Now, Log: log,
 	}
 	return keeper.Run, nil
 }
 
-// newGatekeeper has API servers ask the webhook; nil where they do anyway. It
-// lacks the server.
-func newGatekeeper(ctx context.Context, client *rest.Config, objects dynamic.Interface, options options, meter meter, log *slog.Logger) (*gate.Keeper, error) {
-	if options.gate == "" {
+// newActivator returns what makes API servers call the webhook; nil if they call it from the
+// start. The caller must set its Ready and Serving.
+func newActivator(
+	ctx context.Context, client *rest.Config, objects dynamic.Interface,
+	options serveOptions, meter meter, log *slog.Logger,
+) (*gate.Keeper, error) {
+	if options.activate == "" {
 		return nil, nil
 	}
 	bindings, err := rbacclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the gate: %w", err)
+		return nil, fmt.Errorf("create a client for --activate: %w", err)
 	}
 	deployments, err := appsclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the gate: %w", err)
+		return nil, fmt.Errorf("create a client for --activate: %w", err)
 	}
 	registration, err := admissionv1.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the gate: %w", err)
+		return nil, fmt.Errorf("create a client for --activate: %w", err)
 	}
 	reviews, err := authorizationclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the gate: %w", err)
+		return nil, fmt.Errorf("create a client for --activate: %w", err)
 	}
 	changed := make(chan struct{}, 1)
-	follow.Start(ctx, objects, follow.Named(rbacv1.SchemeGroupVersion, "ClusterRoleBinding", "", options.gate), changed)
+	follow.Start(ctx, objects, follow.Named(rbacv1.SchemeGroupVersion, "ClusterRoleBinding", "", options.activate),
+		changed, log)
 	return &gate.Keeper{
-		Reviews: reviews.SelfSubjectAccessReviews(), Changed: changed, Asked: meter.isAsked,
+		Reviews: reviews.SelfSubjectAccessReviews(), Changed: changed, Asked: meter.setAsked,
 		Bindings: bindings.ClusterRoleBindings(), Deployments: deployments.Deployments(options.namespace), Webhooks: registration.ValidatingWebhookConfigurations(),
-		Binding: options.gate, Deployment: options.deployment, Configuration: options.registration,
+		Binding: options.activate, Deployment: options.deployment, Configuration: options.registration,
 		Namespace: options.namespace, Account: options.account, Now: time.Now, Log: log,
 	}, nil
 }
 
-// proveRefusals tries what the guard must refuse.
-func proveRefusals(ctx context.Context, options options, stdout io.Writer) error {
-	file, _, err := readConfig(options.config)
-	if err != nil {
-		return err
-	}
-	client, err := report.Config(options.kubeconfig, "kubelet-https-guard-prove/"+version.String())
-	if err != nil {
-		return err
-	}
-	core, err := coreclient.NewForConfig(client)
-	if err != nil {
-		return fmt.Errorf("make a client of the API server: %w", err)
-	}
-	var secrets []prove.Secret
-	for _, s := range file.ProtectedSecrets {
-		if s.Action == admit.Deny || s.Action == "" {
-			secrets = append(secrets, prove.Secret{Namespace: s.Namespace, Name: s.Name, Type: s.Type})
-		}
-	}
-	if len(secrets) == 0 {
-		return errors.New("no protected Secret has the action Deny, so nothing would be refused")
-	}
-	prover := prove.Prover{Secrets: core, Patience: options.provePatience, Out: stdout}
-	return prover.Prove(ctx, secrets)
-}
-
-// newAudit is the audit, to be run; nil where there is to be none.
-func newAudit(client *rest.Config, objects dynamic.Interface, options options, config *reloader, teller report.Teller, meter meter, log *slog.Logger) (func(context.Context), error) {
-	switch {
-	case !options.audit:
-		return nil, nil
-	case options.namespace == "":
-		log.Info("No namespace known for a Lease, what is stored is not audited: set --namespace or POD_NAMESPACE")
-		return nil, nil
-	}
-	leases, err := coordinationv1.NewForConfig(client)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for the audit: %w", err)
-	}
-	auditor := audit.Auditor{
-		Client: objects, Teller: teller, Meter: meter,
-		Subject: func() audit.Subject { return config.Subject(options.guardPatience) },
-		Self:    report.Object{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: options.namespace, Name: options.lease},
-		Now:     time.Now,
-	}
-	leader := audit.Leader{
-		Leases: leases, Namespace: options.namespace, Name: options.lease, Identity: instance(options.instance),
-		Audit: auditor.Run, Leading: meter.leading, Failed: meter.failed.Inc, Log: log,
-	}
-	if options.gate == "" {
-		return leader.Run, nil // no Deployment is known
-	}
-	deployments, err := appsclient.NewForConfig(client)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for the audit: %w", err)
-	}
-	// So that it goes with the release, although no manifest has it.
-	leader.Owner = func(ctx context.Context) (metav1.OwnerReference, error) {
-		deployment, err := deployments.Deployments(options.namespace).Get(ctx, options.deployment, metav1.GetOptions{})
-		if err != nil {
-			return metav1.OwnerReference{}, fmt.Errorf("read Deployment %s: %w", options.deployment, err)
-		}
-		return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: deployment.Name, UID: deployment.UID}, nil
-	}
-	return leader.Run, nil
-}
-
-// alive: a part that dies ends the process, so one that answers is alive.
+// alive always succeeds: a part that fails ends the process, so a process that answers is alive.
 func alive(context.Context) error { return nil }
 
-// instance names this process in Events.
+// instance returns the name of this process in Events.
 func instance(podName string) string {
 	if podName != "" {
 		return podName

@@ -8,45 +8,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 )
 
-// meter counts the requests that were decided on and the looks of the audit.
-// It implements [admit.Meter] and [audit.Meter].
+// meter counts the decided requests. It implements [admit.Meter].
 type meter struct {
 	decided  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
-
-	leader, asked  prometheus.Gauge
-	audits, failed prometheus.Counter
-	// told is what the audit tells.
-	told *report.Metrics
+	asked    prometheus.Gauge
 }
 
-func newMeter(registry prometheus.Registerer, told *report.Metrics) meter {
+func newMeter(registry prometheus.Registerer) meter {
 	m := meter{
-		told: told,
-		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kubelet_https_guard_audit_leader", Help: "1 where this process audits what is stored; of all that share a Lease it is one.",
-		}),
 		asked: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kubelet_https_guard_asked", Help: "1 where API servers ask the webhook about what is written, 0 where they do not, or it is not known.",
-		}),
-		audits: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "kubelet_https_guard_audits_total", Help: "Looks at what is stored.",
-		}),
-		failed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "kubelet_https_guard_audit_failures_total", Help: "Panics of the audit, after each of which it rests and begins anew.",
+			Name: "kubelet_https_guard_asked",
+			Help: "1 if API servers call the webhook about changes, 0 if they do not, or if that is unknown.",
 		}),
 		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_https_guard_admission_total",
-			Help: "Requests decided on, by operation, decision (allow, deny, warn, audit, break-glass, error, panic) and the worst reason that they introduce.",
+			Help: "Decided requests, by operation, decision (allow, deny, warn, audit, break-glass, error, panic) " +
+				"and the worst reason that they introduce.",
 		}, []string{"operation", "decision", "reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kubelet_https_guard_admission_duration_seconds", Help: "Time that a decision took.",
+			Name: "kubelet_https_guard_admission_duration_seconds", Help: "Duration of a decision.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1},
 		}, []string{"operation"}),
 	}
-	registry.MustRegister(m.decided, m.duration, m.leader, m.asked, m.audits, m.failed)
+	registry.MustRegister(m.decided, m.duration, m.asked)
 	return m
 }
 
@@ -56,32 +44,58 @@ func (m meter) Decided(operation, decision, reason string, took time.Duration) {
 	m.duration.WithLabelValues(operation).Observe(took.Seconds())
 }
 
-// Audited implements [audit.Meter].
-func (m meter) Audited(certificates []report.Certificate) {
-	m.audits.Inc()
-	roles := make([]string, 0, len(certificates))
-	for _, c := range certificates {
-		m.told.Certificate(c.At, c.Role, c.Leaf)
-		roles = append(roles, c.Role)
-	}
-	m.told.KeepRoles(roles...) // others were protected before a change of the configuration
-}
-
-// isAsked shows whether API servers ask the webhook.
-func (m meter) isAsked(yes bool) {
+// setAsked sets whether API servers call the webhook.
+func (m meter) setAsked(yes bool) {
 	m.asked.Set(0)
 	if yes {
 		m.asked.Set(1)
 	}
 }
 
-// leading shows who audits. Whoever does so no more has nothing to say about
-// what is stored.
-func (m meter) leading(yes bool) {
+// auditMeter counts the checks of the audit. It implements [audit.Meter].
+type auditMeter struct {
+	leader         prometheus.Gauge
+	audits, failed prometheus.Counter
+	// reported has the findings and verdicts of the audit.
+	reported *report.Metrics
+}
+
+func newAuditMeter(registry prometheus.Registerer, reported *report.Metrics) auditMeter {
+	m := auditMeter{
+		reported: reported,
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_audit_leader",
+			Help: "1 if this process holds the Lease and checks the stored objects, 0 if not.",
+		}),
+		audits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kubelet_https_guard_audits_total", Help: "Checks of the stored objects.",
+		}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kubelet_https_guard_audit_failures_total",
+			Help: "Panics of the audit. It starts again 30 seconds after each.",
+		}),
+	}
+	registry.MustRegister(m.leader, m.audits, m.failed)
+	return m
+}
+
+// Audited implements [audit.Meter].
+func (m auditMeter) Audited(certificates []tracker.Certificate) {
+	m.audits.Inc()
+	roles := make([]string, 0, len(certificates))
+	for _, c := range certificates {
+		m.reported.Certificate(c.At, c.Role, c.Leaf)
+		roles = append(roles, c.Role)
+	}
+	m.reported.KeepRoles(roles...) // drops those that are no longer configured
+}
+
+// setLeading sets whether this process audits. If it does not, it has no metrics of findings.
+func (m auditMeter) setLeading(yes bool) {
 	m.leader.Set(0)
 	if yes {
 		m.leader.Set(1)
 		return
 	}
-	m.told.Forget()
+	m.reported.Forget()
 }

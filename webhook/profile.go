@@ -15,13 +15,13 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
-// newProfile follows OpenShift's TLS security profile, which other clusters do
-// not have, and returns what it is now, never below a TLS version. What of it
-// cannot be followed is said once.
+// newProfile watches OpenShift's TLS security profile, which other clusters do not have. The
+// function that it returns gives the current profile, with at least minVersion. A setting
+// that cannot be applied is logged once.
 func newProfile(ctx context.Context, client dynamic.Interface, minVersion uint16, log *slog.Logger) func() tlsserver.Profile {
 	object := follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "APIServer", "", "cluster")
-	// Nobody waits for changes: it is looked at for each connection.
-	follower := follow.Start(ctx, client, object, make(chan struct{}, 1))
+	// Nothing waits for changes: the profile is read for each connection.
+	follower := follow.Start(ctx, client, object, make(chan struct{}, 1), log)
 	var mu sync.Mutex
 	var read *unstructured.Unstructured
 	profile := tlsserver.Profile{MinVersion: minVersion}
@@ -35,7 +35,7 @@ func newProfile(ctx context.Context, client dynamic.Interface, minVersion uint16
 		read = live
 		var err error
 		if profile, err = tlsserver.ProfileOf(live); err != nil {
-			log.WarnContext(ctx, "TLS security profile not followed", "object", "APIServer cluster", "err", err)
+			log.WarnContext(ctx, "TLS security profile not applied", "object", "APIServer cluster", "err", err)
 		}
 		profile.MinVersion = max(profile.MinVersion, minVersion)
 		return profile

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync/atomic"
@@ -12,57 +13,60 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
 )
 
-// reloadEvery is how often the configuration and the files that it names are
-// read again. They come out of ConfigMaps, which the kubelet itself writes
-// about once a minute.
+// reloadEvery is the time between two reads of the configuration. It is a mounted ConfigMap,
+// which the kubelet updates about once a minute.
 const reloadEvery = 10 * time.Second
 
-// reloader is the configuration that counts now. A file that cannot be read or
-// used changes nothing: the last good configuration is kept.
+// reloader holds the current configuration. If a file cannot be read or is not valid, the last
+// valid configuration is kept.
 type reloader struct {
-	path    string
-	guard   string // path too
+	from    source
 	log     *slog.Logger
 	current atomic.Pointer[config]
-	// bundles may be nil: then none is known.
-	bundles *bundles
-	good    prometheus.Gauge
-	// fault is the last one that was told of.
-	fault string
+	// bundles is nil if no API server is configured.
+	bundles     *bundles
+	reloadValid prometheus.Gauge
+	// lastError is the error of the last reload; empty if it succeeded.
+	lastError string
 }
 
-// newReloader loads the configuration for the first time, which must work.
-func newReloader(path, guard string, registry prometheus.Registerer, log *slog.Logger) (*reloader, error) {
-	loaded, err := loadConfig(path, guard)
+// newReloader loads the configuration for the first time; an error is returned.
+func newReloader(from source, registry prometheus.Registerer, log *slog.Logger) (*reloader, error) {
+	loaded, err := loadConfig(from)
 	if err != nil {
 		return nil, err
 	}
-	r := &reloader{path: path, guard: guard, log: log, good: prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "kubelet_https_guard_config_last_reload_successful", Help: "1 if the configuration in its file is the one that counts, 0 if the last good one is kept.",
+	r := &reloader{from: from, log: log, reloadValid: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "kubelet_https_guard_config_last_reload_successful",
+		Help: "1 if the configuration file is in use, 0 if it is not valid and the last valid configuration is in use.",
 	})}
-	registry.MustRegister(r.good)
-	r.good.Set(1)
-	r.take(loaded)
+	registry.MustRegister(r.reloadValid)
+	r.reloadValid.Set(1)
+	r.apply(loaded)
 	return r, nil
 }
 
-// Protected are the Secrets that are protected now.
-func (r *reloader) Protected() []admit.Protected { return r.current.Load().protectedNow(r.bundles) }
+// Protected returns the Secrets that the current configuration protects.
+func (r *reloader) Protected() []admit.Protected { return r.current.Load().protectedWith(r.bundles) }
 
-// OverridesAction is that of now.
+// OverridesAction returns the action of the current configuration.
 func (r *reloader) OverridesAction() admit.Action { return r.current.Load().overridesAction }
 
-// Subject is what is audited now.
+// Subject returns what the audit checks by the current configuration.
 func (r *reloader) Subject(guardPatience time.Duration) audit.Subject {
 	return r.current.Load().subject(guardPatience)
 }
 
+// Guard returns what the dry runs test by the current configuration.
+func (r *reloader) Guard() prove.Guard { return r.current.Load().refusers() }
+
 // Run reloads until the context ends.
 func (r *reloader) Run(ctx context.Context) error {
-	if r.path == "" && r.guard == "" {
-		return nil // the default does not change
+	if r.from.path == "" && r.from.guard == "" {
+		return nil // there is no file that can change
 	}
 	ticker := time.NewTicker(reloadEvery)
 	defer ticker.Stop()
@@ -77,26 +81,31 @@ func (r *reloader) Run(ctx context.Context) error {
 }
 
 func (r *reloader) reload() {
-	loaded, err := loadConfig(r.path, r.guard)
+	loaded, err := loadConfig(r.from)
 	if err != nil {
-		r.good.Set(0)
-		if r.fault != err.Error() {
-			r.fault = err.Error()
-			r.log.Error("Configuration not reloaded, the last good one is kept", "err", err)
+		r.reloadValid.Set(0)
+		if r.lastError != err.Error() {
+			r.lastError = err.Error()
+			r.log.Error("Configuration not reloaded, keeping the last valid one", "err", err)
 		}
 		return
 	}
-	r.good.Set(1)
-	r.fault = ""
-	if loaded.digest != r.current.Load().digest {
-		r.log.Info("Configuration reloaded", "path", r.path)
-		r.take(loaded)
+	r.reloadValid.Set(1)
+	r.lastError = ""
+	if loaded.digest == r.current.Load().digest {
+		// A request that began before the last change may have started to watch an old bundle.
+		r.bundles.keep(loaded.bundles)
+		return
 	}
+	r.log.Info("Configuration reloaded", "path", r.from.path)
+	r.apply(loaded)
 }
 
-func (r *reloader) take(loaded config) {
+// apply makes a configuration the current one.
+func (r *reloader) apply(loaded config) {
 	r.current.Store(&loaded)
+	r.bundles.keep(loaded.bundles)
 	for _, p := range loaded.protected {
-		r.log.Info("Protecting", "namespace", p.Namespace, "name", p.Name)
+		r.log.Info("Protecting a Secret", "namespace", p.Namespace, "name", p.Name, "action", cmp.Or(p.Action, admit.Deny))
 	}
 }

@@ -11,8 +11,11 @@ import (
 )
 
 // configHTTPS: kubelet-https, an argument of OpenShift 4.6 to 4.8 that is true
-// by default, is not turned off. From 4.9 on kube-apiserver knows it no more.
-func configHTTPS(c Configuration, _ time.Time) []finding.Finding {
+// by default, is not false. kube-apiserver has no such argument from 4.9 on.
+func configHTTPS(c Configuration, _ time.Time) []finding.Result {
+	if results := c.undecided(kubeapiserver.KubeletHTTPS); results != nil {
+		return results
+	}
 	value, set := c.Config.Value(kubeapiserver.KubeletHTTPS)
 	if !set {
 		return nil
@@ -20,7 +23,7 @@ func configHTTPS(c Configuration, _ time.Time) []finding.Finding {
 	if on, err := strconv.ParseBool(value); err == nil && on {
 		return nil
 	}
-	return one(finding.KubeletHTTPSDisabled, c.argument(kubeapiserver.KubeletHTTPS),
-		"kubelet-https is "+quoteName(value)+", so kubelets are spoken to without TLS",
+	return single(finding.KubeletHTTPSDisabled, c.argument(kubeapiserver.KubeletHTTPS),
+		"kubelet-https is "+quoteName(value)+", so the kube-apiserver connects to kubelets without TLS",
 		"remove kubelet-https")
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
-// configKubeletCA: kubelet-certificate-authority is set (CIS OpenShift 1.2.6,
-// 1.2.4 from v1.9). Without it kube-apiserver takes any certificate from who
-// says that it is a kubelet. kubeadm leaves it out, and this warning then
-// stands rightly.
-func configKubeletCA(c Configuration, _ time.Time) []finding.Finding {
+// configKubeletCA: kubelet-certificate-authority is set (another control). Without it kube-apiserver accepts any
+// certificate from a server that claims to be a kubelet. kubeadm does not set it, and this warning is correct there.
+func configKubeletCA(c Configuration, _ time.Time) []finding.Result {
+	if results := c.undecided(kubeapiserver.KubeletCertificateAuthority); results != nil {
+		return results
+	}
 	if value, _ := c.Config.Value(kubeapiserver.KubeletCertificateAuthority); value != "" {
 		return nil
 	}
-	return one(finding.KubeletCANotConfigured, c.argument(kubeapiserver.KubeletCertificateAuthority),
-		"kubelet-certificate-authority is not set, so the kubelets' own certificates are not verified",
-		"set it to the CA bundle that signs the kubelets' serving certificates")
+	return single(finding.KubeletCANotConfigured, c.argument(kubeapiserver.KubeletCertificateAuthority),
+		"kubelet-certificate-authority is not set, so the kube-apiserver does not verify kubelets' serving certificates",
+		"set it to the CA bundle of the kubelets' serving certificates")
 }

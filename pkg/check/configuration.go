@@ -9,46 +9,119 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
-// Configuration is a kube-apiserver's configuration as it was found.
+// Configuration is the configuration of a kube-apiserver as it was read.
 type Configuration struct {
-	// At is where it stands: a file on the host, a ConfigMap.
-	At finding.Location
-	// Missing: there is none.
+	// At is its location: a file on the host, or a ConfigMap.
+	At finding.Subject
+	// NotKnown says why its location is not known, NotApplicable why there is nothing to
+	// check. No other field is set then.
+	NotKnown      *finding.Result
+	NotApplicable string
+	// Missing: the configuration does not exist.
 	Missing bool
-	// ReadErr says why what is there could not be read.
+	// ReadErr says why it could not be read.
 	ReadErr error
-	// Err says why what is there could not be parsed.
+	// Err says why it could not be parsed.
 	Err error
-	// Config holds where neither of the above does.
+	// Config is set if all fields above but At are zero.
 	Config kubeapiserver.Config
+	// CommandLineAt is the location of the command line that the configuration is merged
+	// with. The zero value means the location of the configuration.
+	CommandLineAt finding.Subject
+	// AdmissionFile is the file that admission-control-config-file names.
+	AdmissionFile File
+	// PluginFiles are the configuration files of the guard's plugins, by plugin.
+	PluginFiles map[string]File
 }
 
-// ConfigurationFindings checks a configuration.
-func ConfigurationFindings(c Configuration, now time.Time) []finding.Finding {
-	return runAll(configurationChecks(), c, now)
+// Check answers the requirements of a configuration.
+func (c Configuration) Check(now time.Time) (results []finding.Result, next time.Time) {
+	return runChecks(finding.Config, configurationChecks(), c, now), time.Time{}
 }
-
-// LookedFor are the reasons for which [ConfigurationFindings] could look.
-func (c Configuration) LookedFor() []finding.Reason { return lookedFor(configurationChecks(), c) }
 
 func configurationChecks() []check[Configuration] {
+	readable := []finding.Aspect{finding.Readable}
+	argument := func(name string) func(Configuration) finding.Subject {
+		return func(c Configuration) finding.Subject { return c.argument(name) }
+	}
 	return []check[Configuration]{
-		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, nil, configReadable},
-		{[]finding.Reason{finding.ConfigMissing}, Configuration.seen, configExists},
-		{[]finding.Reason{finding.ConfigUnparsable}, Configuration.wasRead, configParsable},
-		{[]finding.Reason{finding.ClientCertificateNotConfigured, finding.ClientKeyNotConfigured}, Configuration.parsed, configClientPair},
-		{[]finding.Reason{finding.KubeletHTTPSDisabled}, Configuration.parsed, configHTTPS},
-		{[]finding.Reason{finding.KubeletCANotConfigured}, Configuration.parsed, configKubeletCA},
-		{[]finding.Reason{finding.ReadOnlyPortConfigured}, Configuration.parsed, configReadOnlyPort},
+		{
+			finding.Readable, nil,
+			[]finding.Reason{
+				finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.ConfigMissing, finding.ConfigUnparsable,
+				finding.NotChecked,
+			},
+			func(c Configuration) finding.Subject { return c.At }, configReadable,
+		},
+		{
+			finding.ClientCertificate, readable, []finding.Reason{finding.ClientCertificateNotConfigured, finding.Unreadable},
+			argument(kubeapiserver.KubeletClientCertificate), configClientCertificate,
+		},
+		{
+			finding.ClientKey, readable, []finding.Reason{finding.ClientKeyNotConfigured, finding.Unreadable},
+			argument(kubeapiserver.KubeletClientKey), configClientKey,
+		},
+		{
+			finding.HTTPS, readable, []finding.Reason{finding.KubeletHTTPSDisabled, finding.Unreadable},
+			argument(kubeapiserver.KubeletHTTPS), configHTTPS,
+		},
+		{
+			finding.CertificateAuthority, readable, []finding.Reason{finding.KubeletCANotConfigured, finding.Unreadable},
+			argument(kubeapiserver.KubeletCertificateAuthority), configKubeletCA,
+		},
+		{
+			finding.ReadOnlyPort, readable, []finding.Reason{finding.ReadOnlyPortConfigured, finding.Unreadable},
+			argument(kubeapiserver.KubeletReadOnlyPort), configReadOnlyPort,
+		},
+		{
+			finding.Admission, readable, []finding.Reason{finding.AdmissionDisabled, finding.Unreadable, finding.StaleMount, finding.NotMounted},
+			func(c Configuration) finding.Subject { return c.At }, configAdmission,
+		},
 	}
 }
 
-// seen: it is there or is not. wasRead: it is there.
-func (c Configuration) seen() bool    { return c.Missing || c.ReadErr == nil }
-func (c Configuration) wasRead() bool { return !c.Missing && c.ReadErr == nil }
-func (c Configuration) parsed() bool  { return c.wasRead() && c.Err == nil }
+// configReadable: the configuration exists, in a format that kube-apiserver reads (see package kubeapiserver).
+// Without it nothing shows that the kube-apiserver connects to kubelets over verified TLS.
+func configReadable(c Configuration, _ time.Time) []finding.Result {
+	switch {
+	case c.NotApplicable != "":
+		return notApplicable(c.NotApplicable)
+	case c.NotKnown != nil:
+		return []finding.Result{Unknown(*c.NotKnown)}
+	case c.Missing:
+		return single(finding.ConfigMissing, c.At,
+			"the kube-apiserver's configuration does not exist",
+			"find out why the kube-apiserver operator did not write it")
+	case c.ReadErr != nil:
+		return unreadable(c.At, "the kube-apiserver's configuration", c.ReadErr)
+	case c.Err != nil:
+		return single(finding.ConfigUnparsable, c.At,
+			"cannot parse the kube-apiserver's configuration: "+oneLine(c.Err),
+			"undo manual edits, and find out why the kube-apiserver operator did not overwrite them")
+	}
+	return nil
+}
 
 // argument locates one argument in the configuration.
-func (c Configuration) argument(name string) finding.Location {
-	return c.At + finding.Location(" "+name)
+func (c Configuration) argument(name string) finding.Subject { return c.At.Part(name) }
+
+// undecided returns an unknown result if the value of an argument depends on something outside the manifest
+// (package cmdline). It returns nil if the value is known.
+func (c Configuration) undecided(argument string) []finding.Result {
+	why := c.Config.Undecided(argument)
+	if why == "" {
+		return nil
+	}
+	at := c.CommandLineAt
+	if at == (finding.Subject{}) {
+		at = c.At
+	}
+	if why == c.Config.AllUndecided() {
+		return single(finding.Unreadable, at,
+			"the kube-apiserver's flags are not known: "+why,
+			"write each argument literally in the manifest, or check the running process manually")
+	}
+	return single(finding.Unreadable, at.Part(argument),
+		"the value of --"+argument+" is not known: "+why,
+		"write the value literally in the manifest, or check the running process manually")
 }

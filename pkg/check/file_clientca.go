@@ -3,32 +3,46 @@
 package check
 
 import (
-	"time"
+	"crypto/x509"
+	"fmt"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// fileClientCA: the CA bundle that the certificate is measured against can be
-// read. The kubelet loads it as a whole or not at all (Kubernetes
-// staging/src/k8s.io/client-go/util/cert, NewPool); on OpenShift it is
+// clientRoots returns the kubelet's client CAs, or why they are not known. The kubelet loads the bundle as a
+// whole or not at all (Kubernetes staging/src/k8s.io/client-go/util/cert, NewPool); on OpenShift it is
 // /etc/kubernetes/kubelet-ca.crt (machine-config-operator
 // templates/master/01-master-kubelet/_base/files/kubelet.yaml).
-func fileClientCA(c ClientFiles, _ time.Time) []finding.Finding {
-	ca := c.clientCA
+func clientRoots(ca File) ([]*x509.Certificate, *finding.Result) {
 	var why string
 	switch {
+	case ca.NotKnown != nil:
+		problem := Unknown(*ca.NotKnown)
+		return nil, &problem
+	case ca.hidden():
+		return nil, ca.problem()
+	case ca.Path == "":
+		why = "no file is configured"
 	case ca.Err != nil:
-		why = "it cannot be read: " + oneLine(ca.Err)
+		why = "cannot read it: " + oneLine(ca.Err)
 	case !ca.Mode.IsRegular():
 		why = "it is " + kindOfFile(ca.Mode)
-	case !ca.readable():
-		why = "it is too large"
-	case c.clientErr != nil:
-		why = "it " + oneLine(c.clientErr)
+	case ca.Size > MaxFileBytes:
+		why = fmt.Sprintf("it has %d bytes, more than %d", ca.Size, MaxFileBytes)
 	default:
-		return nil
+		roots, err := pki.ParseBundle(ca.Data)
+		if err == nil {
+			return roots, nil
+		}
+		why = "it " + oneLine(err)
 	}
-	return one(finding.ClientCAUnavailable, finding.Location(ca.Path),
-		"the kubelet's client CA is not to be had, so who issued the certificate was not checked: "+why,
-		"restore the file; on OpenShift the machine-config-operator writes it")
+	at := finding.File(ca.Path)
+	if ca.Path == "" {
+		at.Name = "kubelet client CA bundle" // so that people know which file
+	}
+	return nil, &single(finding.ClientCAUnavailable, at,
+		"cannot use the kubelet's client CA bundle, so the certificate's issuer is not verified: "+why,
+		"restore the file (on OpenShift the machine-config-operator writes it), "+
+			"or name another file with --kubelet-ca (chart: nodeagent.kubeletCA)")[0]
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// identity is a subject that kubelets know as their kube-apiserver.
+// identity is the subject of a certificate by which kubelets recognise the kube-apiserver.
 type identity struct{ commonName, organization string }
 
-// identities are those that OpenShift (cluster-kube-apiserver-operator
+// identities returns the subjects that OpenShift (cluster-kube-apiserver-operator
 // pkg/operator/certrotationcontroller) and kubeadm (cmd/kubeadm/app/phases/
 // certs/certlist.go; system:masters until 1.28) issue.
 func identities() []identity {
@@ -24,16 +24,17 @@ func identities() []identity {
 	}
 }
 
-// fileIdentity: the certificate is that of a kube-apiserver, not some other
-// client's that the kubelet would also let in, or refuse as not authorised.
-func fileIdentity(c ClientFiles, _ time.Time) []finding.Finding {
+// fileIdentity: the certificate identifies a kube-apiserver, and not another client that the
+// kubelet may accept as well, or refuse as not authorized.
+func fileIdentity(c ClientFiles, _ time.Time) []finding.Result {
 	leaf := c.pair.Leaf()
 	for _, known := range identities() {
 		if leaf.Subject.CommonName == known.commonName && slices.Contains(leaf.Subject.Organization, known.organization) {
 			return nil
 		}
 	}
-	return one(finding.UnexpectedIdentity, finding.Location(c.certificate.Path),
-		"the certificate is that of CN="+quoteName(leaf.Subject.CommonName)+", O="+quoteName(strings.Join(leaf.Subject.Organization, ", "))+", not of a kube-apiserver",
+	return single(finding.UnexpectedIdentity, c.pair.certificate.At,
+		"the certificate identifies CN="+quoteName(leaf.Subject.CommonName)+
+			", O="+quoteName(strings.Join(leaf.Subject.Organization, ", "))+", which is not a kube-apiserver",
 		"find out who wrote it; OpenShift issues CN=system:kube-apiserver, O=kube-master")
 }

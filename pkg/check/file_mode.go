@@ -9,23 +9,31 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// maxKeyMode are the permissions that a key file may have. All writers of
-// OpenShift from 4.8 on and kubeadm use them (library-go
+// maxKeyMode has the permissions that a key file may have. OpenShift from 4.8 on and
+// kubeadm set them (library-go
 // pkg/operator/staticpod/installerpod/cmd.go; CIS OpenShift 1.1.21).
 const maxKeyMode = 0o600
 
-// fileMode: nobody but root can read the private key.
-func fileMode(c ClientFiles, _ time.Time) []finding.Finding {
+// fileMode: only root can read the private key.
+func fileMode(c ClientFiles, _ time.Time) []finding.Result {
 	key := c.key
 	switch {
+	case !key.found():
+		// Repeat the result about the key, so that both are one finding.
+		return []finding.Result{Unknown(keyParses(c.pair, time.Time{})[0])}
 	case key.Mode.Perm()&^maxKeyMode != 0:
-		return one(finding.KeyFileExposed, finding.Location(key.Path),
-			fmt.Sprintf("the private key's file has mode %04o", key.Mode.Perm()),
-			"chmod 0600 the file, and renew the pair if somebody may have read the key")
+		return single(finding.KeyFileExposed, finding.File(key.Path),
+			fmt.Sprintf("the private key file has mode %04o; it must be %04o or stricter", key.Mode.Perm(), maxKeyMode),
+			"set its mode to 0600; renew certificate and key if somebody may have read the key")
 	case key.ForeignOwner:
-		return one(finding.KeyFileExposed, finding.Location(key.Path),
-			"the private key's file does not belong to root",
-			"chown root:root the file, and renew the pair if somebody may have read the key")
+		return single(finding.KeyFileExposed, finding.File(key.Path),
+			"the private key file is not owned by root",
+			"run chown root:root on it; renew certificate and key if somebody may have read the key")
 	}
 	return nil
+}
+
+// found reports whether a regular file exists, readable or not.
+func (f File) found() bool {
+	return f.NotKnown == nil && f.Path != "" && f.Err == nil && f.Mode.IsRegular()
 }

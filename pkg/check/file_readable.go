@@ -4,56 +4,50 @@ package check
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"syscall"
-	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// fileReadable: the file can be looked at. Trouble with that may be ours alone
-// (permission, SELinux, an I/O error), so that nothing is known, which is said. A
-// file that is not there is the pair's own finding.
-func fileReadable(f File, _ time.Time) []finding.Finding {
-	if f.seen() {
-		return nil
-	}
-	return unreadable(finding.Location(f.Path), "it", f.Err)
+// NotMountedError says that no mount of the agent contains a path of the host. Whether the
+// path exists on the host is not known.
+type NotMountedError struct {
+	// Path on the host, with symlinks resolved as far as possible.
+	Path string
 }
 
-// fileRegular: the file is one that kube-apiserver could read. A directory, a
-// FIFO, a socket or a device is none; a file larger than a Secret may be did
-// not come out of one.
-func fileRegular(f File, _ time.Time) []finding.Finding {
-	location := finding.Location(f.Path)
-	switch {
-	case !f.Mode.IsRegular():
-		return one(finding.NotRegularFile, location,
-			"it is "+kindOfFile(f.Mode)+", not a regular file",
-			"remove it, so that whoever writes the certificates can put the file there")
-	case f.Size > MaxFileBytes:
-		return one(finding.FileTooLarge, location,
-			fmt.Sprintf("it has %d bytes, more than the %d that a Secret can hold", f.Size, MaxFileBytes),
-			"replace it by the PEM text that belongs there")
-	}
-	return nil
-}
+// Error returns a message with the path.
+func (e *NotMountedError) Error() string { return e.Path + " is not mounted here" }
 
-// unreadable is what is said of a file that could not be looked at.
+// NotMounted returns true. Packages that do not import this one recognise the error by it.
+func (e *NotMountedError) NotMounted() bool { return true }
+
+// unreadable returns the result for a file that could not be read.
 //
-// ESTALE stands for a directory that the host has replaced: a mount of it goes
-// on showing the old one, empty, for ever. Nothing in it says anything of the
-// host, least of all that a file is missing.
-func unreadable(location finding.Location, what string, err error) []finding.Finding {
-	if errors.Is(err, syscall.ESTALE) {
-		return one(finding.StaleMount, location,
-			what+" cannot be looked at: the directory was replaced on the host, and what is mounted here is the deleted one",
-			"mount a directory above it (/etc/kubernetes) and not the directory itself, and restart the Pod")
+// ESTALE means that the host replaced the directory: a mount of it shows the deleted one, empty, until it is
+// mounted again. So it does not show whether a file exists on the host.
+func unreadable(location finding.Subject, what string, err error) []finding.Result {
+	if notMounted, ok := errors.AsType[*NotMountedError](err); ok {
+		return single(finding.NotMounted, location,
+			"cannot check "+what+": "+oneLine(notMounted)+", so it is not known whether it exists on the host",
+			"add its directory to the chart's value nodeagent.hostPaths, or run nodeagent check on the node itself")
 	}
-	return one(finding.Unreadable, location,
-		what+" cannot be read: "+oneLine(err),
-		"let the agent read it (it must run as root, on OpenShift with the SELinux type spc_t), or mend the file system")
+	if errors.Is(err, syscall.ESTALE) {
+		return single(finding.StaleMount, location,
+			"cannot check "+what+": the directory or file was replaced on the host, and the mount here shows the deleted one",
+			"restart the agent's Pod; mount a parent directory (/etc/kubernetes, chart value nodeagent.hostPaths) "+
+				"instead of the directory or file itself")
+	}
+	return single(finding.Unreadable, location, "cannot read "+what+": "+oneLine(err), repairReading(err))
+}
+
+// repairReading returns the remedy for a file that cannot be read.
+func repairReading(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "run the agent as root (on OpenShift with the SELinux type spc_t)"
+	}
+	return "correct the path, restore the file, or repair the file system"
 }
 
 func kindOfFile(mode fs.FileMode) string {

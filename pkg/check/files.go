@@ -4,117 +4,124 @@ package check
 
 import (
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"io/fs"
-	"slices"
+	"syscall"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// MaxFileBytes bounds every file that is read, see [pki.MaxBytes].
+// MaxFileBytes is the limit for each file that is read, see [pki.MaxBytes].
 const MaxFileBytes = pki.MaxBytes
 
-// File is a file as it was found.
+// File is a file as it was read.
 type File struct {
-	// Path on the host, absolute. Empty: no file was looked for, because none
-	// is configured.
+	// Path on the host, absolute. It is empty if no file is configured, or if it is not
+	// known which one is.
 	Path string
-	// Err says why there are no data: it wraps [fs.ErrNotExist] where there
-	// is no file. Nil for a file that was read, for one that is not regular
-	// (Mode tells) and for one that is too large (Size tells).
+	// NotKnown says why it is not known which file it is.
+	NotKnown *finding.Result
+	// Err says why there are no data. It wraps [fs.ErrNotExist] if the file does not exist,
+	// and [NotMountedError] or ESTALE if that is not known. It is nil for a file that was
+	// read, that is not regular (see Mode), or that is too large (see Size).
 	Err error
-	// Mode, Size and ForeignOwner are set where the file could be looked at.
+	// Mode, Size and ForeignOwner are set if stat succeeded.
 	Mode fs.FileMode
 	Size int64
-	// ForeignOwner: the file belongs to somebody else than root.
+	// ForeignOwner: the owner of the file is not root.
 	ForeignOwner bool
 	// Data, at most [MaxFileBytes].
 	Data []byte
 }
 
-// readable: there is a file whose data were read.
-func (f File) readable() bool {
-	return f.named() && f.Err == nil && f.Mode.IsRegular() && f.Size <= MaxFileBytes
-}
-
-// source is the file as one half of a pair. A file that is not there is an
-// empty half; what cannot be read otherwise has a finding of its own.
-func (f File) source() Source {
-	return Source{
-		At: finding.Location(f.Path), Data: f.Data,
-		Hidden: !f.readable() && !f.missing(),
+// problem says why the content of the file is not known. It is nil for a file that was read,
+// and for one that does not exist: that is a known, empty half of a pair.
+func (f File) problem() *finding.Result {
+	var results []finding.Result
+	switch at := finding.File(f.Path); {
+	case f.NotKnown != nil:
+		results = []finding.Result{Unknown(*f.NotKnown)}
+	case f.missing():
+	case f.Err != nil:
+		results = unreadable(at, "it", f.Err)
+	case !f.Mode.IsRegular():
+		results = single(finding.NotRegularFile, at,
+			"it is "+kindOfFile(f.Mode)+", not a regular file",
+			"remove it, so that the program that renews the certificate can write the file")
+	case f.Size > MaxFileBytes:
+		results = single(finding.FileTooLarge, at,
+			fmt.Sprintf("it has %d bytes, more than the %d that a Secret can hold", f.Size, MaxFileBytes),
+			"replace it with a PEM file")
 	}
+	if results == nil {
+		return nil
+	}
+	return &results[0]
 }
 
-// ClientFiles are the files by which a kube-apiserver shows itself to the
-// kubelets: the facts of the checks on files. [NewClientFiles] makes them.
+// missing reports whether the file does not exist, as opposed to one that cannot be read.
+func (f File) missing() bool { return errors.Is(f.Err, fs.ErrNotExist) }
+
+// hidden reports whether the agent cannot see the host's file, because of its mounts.
+func (f File) hidden() bool {
+	_, notMounted := errors.AsType[*NotMountedError](f.Err)
+	return notMounted || errors.Is(f.Err, syscall.ESTALE)
+}
+
+// read reports whether the file exists and was read.
+func (f File) read() bool { return f.problem() == nil && !f.missing() }
+
+// source returns the file as one half of a pair. name is what the file holds, for people: the
+// subject has it if there is no path.
+func (f File) source(name string) Source {
+	source := Source{At: finding.File(f.Path), Problem: f.problem()}
+	if f.Path == "" {
+		source.At.Name = name
+	}
+	if f.found() {
+		source.Data = f.Data
+	}
+	return source
+}
+
+// ClientFiles are the kubelet client certificate and key of a kube-apiserver: the facts of
+// the checks on files. Create it with [NewClientFiles].
 type ClientFiles struct {
-	certificate, key, clientCA File
-	pair                       KeyPair
-	clientErr                  error // why the client CA could not be parsed
+	certificate, key File
+	pair             KeyPair
 }
 
-// NewClientFiles parses what is in the files, once for all checks. clientCA is
-// the bundle by which the node's kubelet knows its clients; with an empty path
-// the CA is not known and nothing is measured by it. expiringFraction is as in
-// [Expectation].
+// NewClientFiles parses the files once for all checks. clientCA is the client CA bundle of the
+// node's kubelet. For expiringFraction see [Expectation].
 func NewClientFiles(certificate, key, clientCA File, expiringFraction float64) ClientFiles {
-	files := ClientFiles{certificate: certificate, key: key, clientCA: clientCA}
-	var roots []*x509.Certificate
-	if clientCA.readable() {
-		roots, files.clientErr = pki.ParseBundle(clientCA.Data)
-	}
-	files.pair = NewKeyPair(certificate.source(), key.source(),
-		Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: roots, ExpiringFraction: expiringFraction})
-	return files
+	roots, problem := clientRoots(clientCA)
+	pair := NewKeyPair(certificate.source("kubelet client certificate"), key.source("kubelet client key"), Expectation{
+		Usage: x509.ExtKeyUsageClientAuth, Roots: roots, RootsProblem: problem, ExpiringFraction: expiringFraction,
+	})
+	return ClientFiles{certificate: certificate, key: key, pair: pair}
 }
 
-// Pair is the certificate and the key in the files.
+// Pair returns the certificate and key in the files.
 func (c ClientFiles) Pair() KeyPair { return c.pair }
 
-// Findings runs the checks on the files and on the pair in them.
-func (c ClientFiles) Findings(now time.Time) []finding.Finding {
-	findings := c.pair.Findings(now)
-	findings = append(findings, runAll(fileChecks(), c.certificate, now)...)
-	findings = append(findings, runAll(fileChecks(), c.key, now)...)
-	findings = append(findings, runAll(filesChecks(), c, now)...)
-	return finding.Sort(findings)
+// Check answers the requirements of the files.
+func (c ClientFiles) Check(now time.Time) (results []finding.Result, next time.Time) {
+	results, next = c.pair.Check(finding.ClientFiles, now)
+	return append(results, runChecks(finding.ClientFiles, filesChecks(), c, now, results...)...), next
 }
 
-// LookedFor are the reasons for which [ClientFiles.Findings] could look: of what
-// a file can be itself, those that it could of both.
-func (c ClientFiles) LookedFor() []finding.Reason {
-	ofKey := lookedFor(fileChecks(), c.key)
-	ofBoth := slices.DeleteFunc(lookedFor(fileChecks(), c.certificate), func(r finding.Reason) bool { return !slices.Contains(ofKey, r) })
-	return slices.Concat(c.pair.LookedFor(), ofBoth, lookedFor(filesChecks(), c))
-}
-
-// fileChecks look at one file of the pair.
-func fileChecks() []check[File] {
-	return []check[File]{
-		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, File.named, fileReadable},
-		{[]finding.Reason{finding.NotRegularFile, finding.FileTooLarge}, File.seen, fileRegular},
-	}
-}
-
-// filesChecks look at all files together.
+// filesChecks are the checks that need more than the pair.
 func filesChecks() []check[ClientFiles] {
+	certificateAt := func(c ClientFiles) finding.Subject { return c.pair.certificate.At }
+	keyAt := func(c ClientFiles) finding.Subject { return c.pair.key.At }
 	return []check[ClientFiles]{
-		{[]finding.Reason{finding.KeyFileExposed}, ClientFiles.hasKeyFile, fileMode},
-		{[]finding.Reason{finding.UnexpectedIdentity}, ClientFiles.hasLeaf, fileIdentity},
-		{[]finding.Reason{finding.ClientCAUnavailable}, ClientFiles.namesClientCA, fileClientCA},
+		{finding.KeyFileMode, nil, []finding.Reason{finding.KeyFileExposed}, keyAt, fileMode},
+		{
+			finding.Identity, []finding.Aspect{finding.Certificate}, []finding.Reason{finding.UnexpectedIdentity},
+			certificateAt, fileIdentity,
+		},
 	}
 }
-
-// named: a file was looked for.
-func (f File) named() bool { return f.Path != "" }
-
-// seen: it is known what is there, be it nothing.
-func (f File) seen() bool { return f.named() && (f.Err == nil || f.missing()) }
-
-func (c ClientFiles) hasKeyFile() bool {
-	return c.key.named() && c.key.Err == nil && c.key.Mode.IsRegular()
-}
-func (c ClientFiles) hasLeaf() bool       { return c.pair.hasLeaf() }
-func (c ClientFiles) namesClientCA() bool { return c.clientCA.named() }

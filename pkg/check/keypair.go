@@ -5,107 +5,125 @@ package check
 import (
 	"crypto"
 	"crypto/x509"
-	"errors"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// DefaultExpiringFraction is the part of its lifetime below which a
-// certificate counts as expiring soon. Fractions, never days: healthy
-// certificates here live 2 hours, 30 days or 2 years, and the kubelet client
-// certificate is renewed when half of its life, at the latest a fifth, is left
-// (library-go pkg/operator/certrotation/target.go).
+// DefaultExpiringFraction is the fraction of its lifetime below which a
+// certificate is reported as expiring soon. It is a fraction and not a number of
+// days because lifetimes are 2 hours, 30 days or 2 years. The kubelet client
+// certificate is renewed when half of its lifetime is left, and at the latest
+// when a fifth is left (library-go pkg/operator/certrotation/target.go).
 const DefaultExpiringFraction = 0.15
 
-// Source is one of the two halves of a pair, as it was found.
+// Source is one half of a pair, the certificate or the key, as it was read.
 type Source struct {
-	At finding.Location
-	// Data is the PEM text; without a byte where there is nothing.
+	At finding.Subject
+	// Data is the PEM text. It is empty if the file or value does not exist.
 	Data []byte
-	// Hidden: the data could not be read, for which there is a finding
-	// already, so nothing is said of the contents.
-	Hidden bool
+	// Problem says why the data are not known: their location is not known, or they cannot
+	// be read. It is nil if Data is what was read.
+	Problem *finding.Result
 }
 
-// Expectation is what a pair is measured against. The zero value of each field
-// but Usage asks for nothing.
+// Expectation is what a pair must satisfy. The zero value of each field but Usage
+// requires nothing.
 type Expectation struct {
-	// Usage that an extended key usage extension must have.
+	// Usage that an extended key usage extension must include.
 	Usage x509.ExtKeyUsage
-	// Roots that the certificate must lead to; nil where the CA is not known.
+	// Roots are the CAs, one of which must have signed the certificate. They are nil if not known.
 	Roots []*x509.Certificate
+	// RootsProblem says why they are not known. It is nil if no CA is configured.
+	RootsProblem *finding.Result
 	// ExpiringFraction, from 0 to 1, of the lifetime.
 	ExpiringFraction float64
 }
 
-// KeyPair holds the facts about a certificate and its private key.
-// [NewKeyPair] makes one.
+// KeyPair holds the facts about a certificate and its private key. Create it with
+// [NewKeyPair].
 type KeyPair struct {
 	certificate, key Source
 	want             Expectation
 
-	// chain and public are the parsed halves; where they are not there, the
-	// error says why.
+	// chain and public are the parsed halves. If one is missing, its error says why.
 	chain     pki.Chain
 	chainErr  error
 	public    crypto.PublicKey
 	publicErr error
 }
 
-// NewKeyPair parses both halves, once for all checks. Data that cannot be
-// parsed is a fact like any other.
+// NewKeyPair parses both halves once for all checks. Data that cannot be parsed are no
+// error here: the checks report them.
 func NewKeyPair(certificate, key Source, want Expectation) KeyPair {
+	for _, source := range []*Source{&certificate, &key} {
+		if source.Problem != nil {
+			source.Data = nil
+		}
+	}
 	pair := KeyPair{certificate: certificate, key: key, want: want}
 	pair.chain, pair.chainErr = pki.ParseChain(certificate.Data)
 	pair.public, pair.publicErr = pki.PublicKeyOf(key.Data)
 	return pair
 }
 
-// Leaf is the certificate itself, nil where none could be read.
+// Leaf returns the certificate itself, or nil if none could be parsed.
 func (p KeyPair) Leaf() *x509.Certificate { return p.chain.Leaf }
 
-// Loads reports whether a TLS program can load the pair: both halves are there
-// and belong together.
+// Loads reports whether a TLS program can load the pair: both halves are valid and match.
 func (p KeyPair) Loads() bool {
 	return p.parsed() && pki.SameKey(p.chain.Leaf.PublicKey, p.public)
 }
 
-// Findings runs the checks on the pair.
-func (p KeyPair) Findings(now time.Time) []finding.Finding {
-	return runAll(keyPairChecks(), p, now)
+// Check answers the requirements of a pair, as part of a family.
+func (p KeyPair) Check(family finding.Family, now time.Time) (results []finding.Result, next time.Time) {
+	return runChecks(family, keyPairChecks(), p, now), p.nextChange(now)
 }
 
-// LookedFor are the reasons for which [KeyPair.Findings] could look.
-func (p KeyPair) LookedFor() []finding.Reason { return lookedFor(keyPairChecks(), p) }
-
 func keyPairChecks() []check[KeyPair] {
+	certificate, key := []finding.Aspect{finding.Certificate}, []finding.Aspect{finding.Certificate, finding.Key}
+	atCertificate, atKey := KeyPair.certificateAt, KeyPair.keyAt
 	return []check[KeyPair]{
-		{[]finding.Reason{finding.CertificateMissing}, KeyPair.seesCertificate, certificatePresent},
-		{[]finding.Reason{finding.KeyMissing}, KeyPair.seesKey, keyPresent},
-		{[]finding.Reason{finding.CertificateUnparsable}, KeyPair.hasCertificate, certificateParsable},
-		{[]finding.Reason{finding.KeyUnparsable}, KeyPair.hasKey, keyParsable},
-		{[]finding.Reason{finding.ChainUnparsable, finding.ChainDoubtful}, KeyPair.hasLeaf, chainParsable},
-		{[]finding.Reason{finding.KeyMismatch}, KeyPair.parsed, matching},
-		{[]finding.Reason{finding.CertificateExpired, finding.CertificateNotYetValid, finding.CertificateExpiringSoon}, KeyPair.hasLeaf, valid},
-		{[]finding.Reason{finding.WrongKeyUsage}, KeyPair.hasLeaf, usage},
-		{[]finding.Reason{finding.WeakKey, finding.WeakSignature}, KeyPair.hasLeaf, strong},
-		{[]finding.Reason{finding.UntrustedIssuer}, KeyPair.hasRoots, trusted},
+		{
+			finding.Certificate, nil, append(sourceReasons(), finding.CertificateMissing, finding.CertificateUnparsable),
+			atCertificate, certificateParses,
+		},
+		{finding.Key, nil, append(sourceReasons(), finding.KeyMissing, finding.KeyUnparsable), atKey, keyParses},
+		{
+			finding.Chain, certificate, []finding.Reason{finding.ChainUnparsable, finding.ChainDoubtful},
+			atCertificate, chainParses,
+		},
+		{finding.Pair, key, []finding.Reason{finding.KeyMismatch}, atKey, matching},
+		{
+			finding.Validity, certificate,
+			[]finding.Reason{finding.CertificateExpired, finding.CertificateNotYetValid, finding.CertificateExpiringSoon},
+			atCertificate, valid,
+		},
+		{finding.Usage, certificate, []finding.Reason{finding.WrongKeyUsage}, atCertificate, usage},
+		{finding.Strength, certificate, []finding.Reason{finding.WeakKey, finding.WeakSignature}, atCertificate, strong},
+		// This check and the next one do not need a parsed certificate: a file with a key and
+		// no certificate is the worst case of this one, and the next one reports unreadable
+		// CAs even if there is no certificate.
+		{finding.CertificateOnly, nil, []finding.Reason{finding.KeyInCertificateFile}, atCertificate, certificateOnly},
+		{
+			finding.Issuer, nil,
+			[]finding.Reason{
+				finding.UntrustedIssuer, finding.ClientCAUnavailable, finding.StaleMount, finding.NotMounted, finding.NotChecked,
+			},
+			atCertificate, trusted,
+		},
 	}
 }
 
-func (p KeyPair) seesCertificate() bool { return !p.certificate.Hidden }
-func (p KeyPair) seesKey() bool         { return !p.key.Hidden }
-func (p KeyPair) hasCertificate() bool {
-	return p.seesCertificate() && !errors.Is(p.chainErr, pki.ErrEmpty)
+// sourceReasons returns the reasons of a half that could not be read.
+func sourceReasons() []finding.Reason {
+	return []finding.Reason{
+		finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.NotRegularFile, finding.FileTooLarge,
+	}
 }
-func (p KeyPair) hasKey() bool  { return p.seesKey() && !errors.Is(p.publicErr, pki.ErrEmpty) }
-func (p KeyPair) hasLeaf() bool { return p.chain.Leaf != nil }
-func (p KeyPair) parsed() bool  { return p.chainErr == nil && p.publicErr == nil }
 
-// hasRoots: who issued the certificate can be told. A weak signature is a finding
-// of its own, and x509 would not look further.
-func (p KeyPair) hasRoots() bool {
-	return p.hasLeaf() && p.want.Roots != nil && !signedWeakly(p.chain.Leaf)
-}
+func (p KeyPair) certificateAt() finding.Subject { return p.certificate.At }
+func (p KeyPair) keyAt() finding.Subject         { return p.key.At }
+
+func (p KeyPair) parsed() bool { return p.chain.Leaf != nil && p.chainErr == nil && p.publicErr == nil }

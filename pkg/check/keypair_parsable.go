@@ -3,42 +3,61 @@
 package check
 
 import (
+	"errors"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// certificateParsable and keyParsable: each half is what crypto/tls.X509KeyPair
-// loads, which is how kube-apiserver and openshift-apiserver read them: the first
-// CERTIFICATE block is the leaf, encrypted keys are refused.
-func certificateParsable(p KeyPair, _ time.Time) []finding.Finding {
-	if p.chainErr == nil {
-		return nil
+// certificateParses and keyParses: each half exists, and crypto/tls.X509KeyPair loads it, as kube-apiserver and
+// openshift-apiserver do: the first CERTIFICATE block is the leaf, and encrypted keys are refused.
+//
+// The benchmark requires the files and both keys of the Secret. The API server requires only that a Secret of type
+// kubernetes.io/tls has the keys; their values may be empty (Kubernetes pkg/apis/core/validation/validation.go,
+// ValidateSecret).
+func certificateParses(p KeyPair, _ time.Time) []finding.Result {
+	switch {
+	case p.certificate.Problem != nil:
+		return []finding.Result{*p.certificate.Problem}
+	case len(p.certificate.Data) == 0, errors.Is(p.chainErr, pki.ErrEmpty):
+		return single(finding.CertificateMissing, p.certificate.At,
+			"the certificate is missing or empty",
+			"store a PEM certificate and its key together")
+	case p.chainErr != nil:
+		return single(finding.CertificateUnparsable, p.certificate.At,
+			"it "+p.chainErr.Error(),
+			"store a PEM certificate there, with the server's or client's own certificate first")
 	}
-	return one(finding.CertificateUnparsable, p.certificate.At,
-		"it "+p.chainErr.Error(),
-		"put a PEM certificate there, the server's or client's own first")
+	return nil
 }
 
-func keyParsable(p KeyPair, _ time.Time) []finding.Finding {
-	if p.publicErr == nil {
-		return nil
+func keyParses(p KeyPair, _ time.Time) []finding.Result {
+	switch {
+	case p.key.Problem != nil:
+		return []finding.Result{*p.key.Problem}
+	case len(p.key.Data) == 0, errors.Is(p.publicErr, pki.ErrEmpty):
+		return single(finding.KeyMissing, p.key.At,
+			"the private key is missing or empty",
+			"store the PEM private key of the certificate there")
+	case p.publicErr != nil:
+		return single(finding.KeyUnparsable, p.key.At,
+			"it "+p.publicErr.Error(),
+			"store the unencrypted PEM private key of the certificate there")
 	}
-	return one(finding.KeyUnparsable, p.key.At,
-		"it "+p.publicErr.Error(),
-		"put the unencrypted PEM private key of the certificate there")
+	return nil
 }
 
-// chainParsable: blocks behind the leaf are sent on unseen, and the other end
-// gives up at one that is no certificate.
-func chainParsable(p KeyPair, _ time.Time) []finding.Finding {
-	const remedy = "write the certificate and its chain anew, without other text"
-	var findings []finding.Finding
+// chainParses: TLS programs send the blocks after the leaf without parsing them, and the
+// peer ends the handshake if one of them is not a certificate.
+func chainParses(p KeyPair, _ time.Time) []finding.Result {
+	const remedy = "rewrite the certificate and its chain, without other text"
+	var results []finding.Result
 	if err := p.chain.RestErr; err != nil {
-		findings = append(findings, one(finding.ChainUnparsable, p.certificate.At, oneLine(err), remedy)...)
+		results = append(results, single(finding.ChainUnparsable, p.certificate.At, oneLine(err), remedy)...)
 	}
 	if err := p.chain.Doubt; err != nil {
-		findings = append(findings, one(finding.ChainDoubtful, p.certificate.At, oneLine(err), remedy)...)
+		results = append(results, single(finding.ChainDoubtful, p.certificate.At, oneLine(err), remedy)...)
 	}
-	return findings
+	return results
 }

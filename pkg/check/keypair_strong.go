@@ -13,35 +13,30 @@ import (
 )
 
 const (
-	// minRSABits is that of NIST SP 800-131A rev. 2, table 2 (112 bits of
-	// security), which FIPS mode on the platform demands too.
+	// minRSABits: NIST SP 800-131A rev. 2, table 2 (112 bits of security). FIPS mode on the
+	// platform requires it, too.
 	minRSABits = 2048
 	// minECDSABits: TLS 1.3 has no smaller curve (RFC 8446 4.2.3).
 	minECDSABits = 256
 )
 
-// strong: the key is of an acceptable size, the signature not made with a
-// broken hash. Go's verifier, which all of the platform's servers use, refuses
-// MD5 and SHA-1 (crypto/x509, Certificate.CheckSignatureFrom), so such a
-// certificate is as good as none.
-func strong(p KeyPair, _ time.Time) []finding.Finding {
+// strong: the key is large enough, and the signature does not use a broken hash. Go's
+// verifier, which all servers of the platform use, refuses MD5 and SHA-1 (crypto/x509,
+// Certificate.CheckSignatureFrom), so clients and servers refuse such a certificate.
+func strong(p KeyPair, _ time.Time) []finding.Result {
 	leaf := p.chain.Leaf
-	var findings []finding.Finding
-	if weakKey(leaf) {
-		findings = append(findings, finding.Finding{
-			Reason: finding.WeakKey, Location: p.certificate.At,
-			Message: "the certificate's key is only " + pki.Describe(leaf.PublicKey),
-			Remedy:  "issue it with RSA of 2048 bits or more, ECDSA P-256 or Ed25519",
-		})
-	}
+	var results []finding.Result
 	if signedWeakly(leaf) {
-		findings = append(findings, finding.Finding{
-			Reason: finding.WeakSignature, Location: p.certificate.At,
-			Message: "the certificate is signed with " + leaf.SignatureAlgorithm.String() + ", which TLS peers here refuse",
-			Remedy:  "issue it with SHA-256 or better",
-		})
+		results = append(results, single(finding.WeakSignature, p.certificate.At,
+			"the certificate is signed with "+leaf.SignatureAlgorithm.String()+", which Kubernetes components refuse",
+			"issue a certificate with a SHA-256 or stronger signature")...)
 	}
-	return findings
+	if weakKey(leaf) {
+		results = append(results, single(finding.WeakKey, p.certificate.At,
+			"the certificate's key is weak: "+pki.KeyOf(leaf),
+			"issue a certificate with a key of RSA 2048 or larger, ECDSA P-256 or larger, or Ed25519")...)
+	}
+	return results
 }
 
 func weakKey(certificate *x509.Certificate) bool {

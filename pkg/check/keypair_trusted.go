@@ -10,20 +10,31 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// trusted: the certificate leads to one of the known CAs (RFC 5280 6.1), over
-// the certificates behind it where needed: after a rotation of the service CA
-// a bridge certificate stands there (service-ca-operator
+// trusted: the certificate is signed by one of the known CAs (RFC 5280 6.1), if necessary over the certificates after
+// it: after a rotation of the service CA the file has a bridge certificate (service-ca-operator
 // pkg/controller/servingcert/controller/serving_cert_issuer.go).
 //
-// Each CA on the way must be for the leaf's use, too, if it is limited to some
-// (x509.VerifyOptions.KeyUsages; the kubelet and every TLS client verify so).
+// If a CA in the chain is limited to some usages, the leaf's must be among them (x509.VerifyOptions.KeyUsages; the
+// kubelet and every TLS client verify that).
 //
-// The leaf's own dates and usage are checked elsewhere, and its signature
-// algorithm too, so they are kept from failing here a second time.
-func trusted(p KeyPair, now time.Time) []finding.Finding {
+// Other checks verify the leaf's own dates, usage and signature algorithm, so they do not fail this check.
+func trusted(p KeyPair, now time.Time) []finding.Result {
 	leaf := p.chain.Leaf
+	switch {
+	case p.want.RootsProblem != nil:
+		return []finding.Result{Unknown(*p.want.RootsProblem)}
+	case leaf == nil:
+		return []finding.Result{Unknown(certificateParses(p, now)[0])}
+	case signedWeakly(leaf): // x509 does not verify such a certificate
+		return []finding.Result{Unknown(strong(p, now)[0])}
+	case p.want.Roots == nil:
+		return single(finding.NotChecked, p.certificate.At,
+			"no CA is configured for it, so the certificate's issuer is not verified",
+			"configure the CA bundle that verifies it")
+	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, root := range p.want.Roots {
 		roots.AddCert(root)
@@ -38,7 +49,7 @@ func trusted(p KeyPair, now time.Time) []finding.Finding {
 		now = leaf.NotAfter
 	}
 	use := p.want.Usage
-	if !serves(leaf, use) {
+	if !allowsUsage(leaf, use) {
 		use = x509.ExtKeyUsageAny
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
@@ -48,21 +59,24 @@ func trusted(p KeyPair, now time.Time) []finding.Finding {
 	if err == nil {
 		return nil
 	}
-	message := "the certificate, issued by " + quoteName(leaf.Issuer.CommonName) + ", does not lead to a CA that is trusted for it"
+	message := "the certificate, issued by " + quoteName(leaf.Issuer.CommonName) + ", is not signed by a trusted CA"
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		message += ": a CA on the way has expired, or is not valid yet" // without the moment of the look
+		message += ": a CA in its chain has expired or is not yet valid" // without the time of the check
+	} else if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+		message += ": its signature algorithm is " + pki.SignatureOf(leaf) + ", which Go programs cannot verify"
 	} else if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
 		message += ": " + oneLine(err)
 	}
-	return one(finding.UntrustedIssuer, p.certificate.At, message, "issue it by the cluster's own CA, or bring the CA bundle up to date")
+	return single(finding.UntrustedIssuer, p.certificate.At, message,
+		"issue the certificate from the cluster's own CA, or update the CA bundle")
 }
 
-// maxNameInMessage bounds what a certificate can write into a message. X.520
-// allows 64 characters, rotated signers of OpenShift have 77.
+// maxNameInMessage is the limit for names from a certificate in a message, in bytes. X.520
+// allows 64 characters; rotated signers of OpenShift have 77.
 const maxNameInMessage = 100
 
-// quoteName writes a name out of a certificate, or a value out of a
-// configuration: either may hold anything, even a key.
+// quoteName quotes a name from a certificate, or a value from a configuration, for a message.
+// Either may hold anything, even a key.
 func quoteName(name string) string {
 	if strings.Contains(name, "-----BEGIN") {
 		return "(a PEM text)"
@@ -73,7 +87,7 @@ func quoteName(name string) string {
 	return strconv.Quote(name)
 }
 
-// oneLine is an error's text without line breaks.
+// oneLine returns an error's text without line breaks.
 func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }

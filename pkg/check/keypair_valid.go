@@ -11,39 +11,39 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// valid: the certificate holds now, and for a while yet.
+// valid: the certificate is valid now, and does not expire soon.
 //
-// RFC 5280 4.1.2.5: it holds from notBefore through notAfter, both included.
-// "A while" is a fraction of its own lifetime, see [DefaultExpiringFraction].
-func valid(p KeyPair, now time.Time) []finding.Finding {
+// RFC 5280 4.1.2.5: it is valid from notBefore through notAfter, both included.
+// "Soon" is a fraction of its own lifetime, see [DefaultExpiringFraction].
+func valid(p KeyPair, now time.Time) []finding.Result {
 	leaf := p.chain.Leaf
 	switch {
 	case now.Before(leaf.NotBefore):
-		return one(finding.CertificateNotYetValid, p.certificate.At,
-			"the certificate is not valid before "+at(leaf.NotBefore),
-			"check the clocks of this machine and of the issuer, or issue it anew")
+		return single(finding.CertificateNotYetValid, p.certificate.At,
+			"the certificate is not valid before "+timestamp(leaf.NotBefore),
+			"check the clocks of this machine and of the issuer, or issue a new certificate")
 	case now.After(leaf.NotAfter):
-		return one(finding.CertificateExpired, p.certificate.At,
-			"the certificate expired at "+at(leaf.NotAfter),
+		return single(finding.CertificateExpired, p.certificate.At,
+			"the certificate expired at "+timestamp(leaf.NotAfter),
 			"renew the certificate and its key together")
 	case now.After(expiringFrom(leaf, p.want.ExpiringFraction)):
-		return one(finding.CertificateExpiringSoon, p.certificate.At,
-			fmt.Sprintf("the certificate expires at %s, less than %.0f %% of its lifetime is left", at(leaf.NotAfter), 100*p.want.ExpiringFraction),
+		return single(finding.CertificateExpiringSoon, p.certificate.At,
+			fmt.Sprintf("the certificate expires at %s; less than %.0f%% of its lifetime is left",
+				timestamp(leaf.NotAfter), 100*p.want.ExpiringFraction),
 			"find out why it was not renewed in time")
 	}
 	return nil
 }
 
-// NextChange is the next moment after now from which [KeyPair.Findings] may
-// differ although nothing was written: the certificate becomes valid, begins
-// to expire soon, expires, or a CA does within its life. ok is false where
-// there is none.
-func (p KeyPair) NextChange(now time.Time) (next time.Time, ok bool) {
+// nextChange returns the next time after now at which the results may change although
+// nothing was written: the certificate becomes valid, starts to expire soon or expires, or
+// a CA does during the certificate's lifetime. It is zero if the results will not change.
+func (p KeyPair) nextChange(now time.Time) (next time.Time) {
 	leaf := p.chain.Leaf
 	if leaf == nil {
-		return time.Time{}, false
+		return time.Time{}
 	}
-	// The last two are included in the time before them.
+	// The last two times still belong to the period before them.
 	const after = time.Nanosecond
 	moments := []time.Time{
 		leaf.NotBefore,
@@ -58,14 +58,14 @@ func (p KeyPair) NextChange(now time.Time) (next time.Time, ok bool) {
 		}
 	}
 	for _, moment := range moments {
-		if moment.After(now) && (!ok || moment.Before(next)) {
-			next, ok = moment, true
+		if moment.After(now) {
+			next = earliest(next, moment)
 		}
 	}
-	return next, ok
+	return next
 }
 
-// expiringFrom is the last moment at which enough of the lifetime is left.
+// expiringFrom returns the last time at which enough of the lifetime is left.
 func expiringFrom(leaf *x509.Certificate, fraction float64) time.Time {
 	lifetime := leaf.NotAfter.Sub(leaf.NotBefore)
 	return leaf.NotAfter.Add(-time.Duration(fraction * float64(lifetime)))

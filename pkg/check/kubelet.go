@@ -3,9 +3,8 @@
 package check
 
 import (
+	"crypto/tls"
 	"crypto/x509"
-	"errors"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -13,104 +12,149 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// KubeletAnswer is what a kubelet showed in a TLS handshake.
+// KubeletAnswer is the response of a kubelet to a TLS handshake.
 type KubeletAnswer struct {
-	// At says which kubelet was asked, for people: "kubelet 192.0.2.7:10250".
-	At finding.Location
-	// Host is the address or name it was asked at, which its certificate must
-	// hold.
+	// At names the kubelet by the address and port of the connection.
+	At finding.Subject
+	// Host is the address or name of the connection. The certificate must be valid for it.
 	Host string
-	// Err says why no handshake came about. NotTLS: because what answers does
-	// not speak TLS.
+	// Err says why the handshake failed. NotTLS: the server does not speak TLS.
 	Err    error
 	NotTLS bool
-	// Certificates of the kubelet, its own first. Without an error there is
-	// at least one.
+	// Alert is the TLS alert that ended the handshake. It is nil if the kubelet sent none.
+	Alert *tls.AlertError
+	// Certificates of the kubelet, its own first. There is at least one if Err is nil.
 	Certificates []*x509.Certificate
-	// AsksClients: it asked for a client certificate. AcceptedCAs are the
-	// names of the CAs (DER) whose certificates it takes; none means any
+	// AsksClients: it requested a client certificate. AcceptedCAs are the names (DER) of the
+	// CAs whose client certificates it accepts. If empty, it accepts any
 	// (RFC 8446 4.2.4, RFC 5246 7.4.4).
 	AsksClients bool
 	AcceptedCAs [][]byte
-	// ReadOnlyAt is where its read-only port would be, ReadOnlyOpen that it
-	// takes connections.
-	ReadOnlyAt   finding.Location
+	// ReadOnlyAt is the address of its read-only port. ReadOnlyOpen: the port accepts
+	// connections.
+	ReadOnlyAt   finding.Subject
 	ReadOnlyOpen bool
+	// ReadOnlyErr says why it is not known whether that port is open.
+	ReadOnlyErr error
+	// AssumedPort is the port of the connection if none was configured, otherwise 0.
+	AssumedPort int
 }
 
-// Kubelet is an answer and what it is measured by: the facts of the checks on
-// the kubelet. [NewKubelet] makes them.
+// KubeletSettings are the settings that a kubelet's response is compared with. The zero value
+// is for a kubelet whose configuration is not known.
+type KubeletSettings struct {
+	// Port is the configured port, 0 if it is not known.
+	Port int
+	// ReadOnlyPort is the configured read-only port, 0 if not configured or not known.
+	// ReadOnlyPortAt is the file that configures it.
+	ReadOnlyPort   int
+	ReadOnlyPortAt string
+	// NoClientCAAt is the configuration file that sets no client CA. It is empty if there is a
+	// client CA, or if that is not known.
+	NoClientCAAt string
+	// NodeName is the name of its Node. It is empty if not known.
+	NodeName string
+	// AddressTypes are the kube-apiserver's kubelet-preferred-address-types. They are empty
+	// for the default.
+	AddressTypes []string
+	// AddressTypesNotKnown says why they are not known. It is empty if they are.
+	AddressTypesNotKnown string
+}
+
+// Answered reports whether any server responded, a kubelet or not.
+func (a KubeletAnswer) Answered() bool {
+	return a.NotTLS || a.Alert != nil || a.Err == nil && len(a.Certificates) > 0
+}
+
+// Kubelet has a kubelet's response and what it is compared with: the facts of the checks on the kubelet. Create it with
+// [NewKubelet].
 type Kubelet struct {
-	answer KubeletAnswer
-	client KeyPair
-	ca     File
-	roots  *x509.CertPool // nil where ca holds no certificate
-	cas    []*x509.Certificate
+	answer     *KubeletAnswer
+	configured bool
+	client     KeyPair
+	ca         File
+	known      KubeletSettings
+	roots      *x509.CertPool // nil if ca holds no certificate
+	cas        []*x509.Certificate
 }
 
-// NewKubelet measures an answer by the files of its node: client is the pair
-// that the kube-apiserver shows, ca the bundle by which it knows kubelets; with
-// an empty path it is not configured, and the kubelet's certificate is not
-// looked at, as the kube-apiserver does not either.
-func NewKubelet(answer KubeletAnswer, client KeyPair, ca File) Kubelet {
-	kubelet := Kubelet{answer: answer, client: client, ca: ca}
-	// The very function by which kube-apiserver loads the file (Kubernetes
-	// client-go transport/transport.go, rootCertPool): what does not parse is
-	// passed over, no certificate at all is an error.
-	if roots := x509.NewCertPool(); ca.readable() && roots.AppendCertsFromPEM(ca.Data) {
+// NewKubelet combines a kubelet's response with files of its node: client is the kube-apiserver's client pair, ca the
+// kube-apiserver's CA bundle for kubelets. If ca has no path, the bundle is not configured, and the kubelet's
+// certificate is not verified: the kube-apiserver does not verify it either. answer is nil if the kubelet has not
+// responded yet, or if configured is false: nothing is configured to connect to it.
+func NewKubelet(answer *KubeletAnswer, configured bool, client KeyPair, ca File, known KubeletSettings) Kubelet {
+	kubelet := Kubelet{answer: answer, configured: configured, client: client, ca: ca, known: known}
+	// kube-apiserver loads the file with the same function (Kubernetes client-go
+	// transport/transport.go, rootCertPool): it skips what does not parse, and a file without
+	// any certificate is an error.
+	if roots := x509.NewCertPool(); ca.read() && roots.AppendCertsFromPEM(ca.Data) {
 		kubelet.roots = roots
-		kubelet.cas, _ = pki.ParseBundle(ca.Data) // only for the moments at which one expires
+		kubelet.cas, _ = pki.ParseBundle(ca.Data) // only for the times at which one expires
 	}
 	return kubelet
 }
 
-// Findings runs the checks on the kubelet.
-func (k Kubelet) Findings(now time.Time) []finding.Finding {
-	return runAll(kubeletChecks(), k, now)
+// Check answers the requirements of the kubelet.
+func (k Kubelet) Check(now time.Time) (results []finding.Result, next time.Time) {
+	return runChecks(finding.Kubelet, kubeletChecks(), k, now), k.nextChange(now)
 }
 
-// LookedFor are the reasons for which [Kubelet.Findings] could look.
-func (k Kubelet) LookedFor() []finding.Reason { return lookedFor(kubeletChecks(), k) }
-
-// NextChange is the next moment after now from which [Kubelet.Findings] may
-// differ although the answer is the same: a certificate that the kubelet sent,
-// or a CA, becomes valid or expires. ok is false where there is none.
-func (k Kubelet) NextChange(now time.Time) (next time.Time, ok bool) {
-	if !k.ca.named() {
-		return time.Time{}, false
+// nextChange returns the next time after now at which the results may change although the
+// response is the same: a certificate that the kubelet sent, or a CA, becomes valid or
+// expires. It is zero if the results will not change.
+func (k Kubelet) nextChange(now time.Time) (next time.Time) {
+	if k.ca.Path == "" || k.answer == nil {
+		return time.Time{}
 	}
-	var moments []time.Time
 	for _, certificate := range slices.Concat(k.answer.Certificates, k.cas) {
-		moments = append(moments, certificate.NotBefore, certificate.NotAfter.Add(time.Nanosecond))
+		for _, moment := range []time.Time{certificate.NotBefore, certificate.NotAfter.Add(time.Nanosecond)} {
+			if moment.After(now) {
+				next = earliest(next, moment)
+			}
+		}
 	}
-	moments = slices.DeleteFunc(moments, func(moment time.Time) bool { return !moment.After(now) })
-	if len(moments) == 0 {
-		return time.Time{}, false
-	}
-	return slices.MinFunc(moments, time.Time.Compare), true
+	return next
 }
 
 func kubeletChecks() []check[Kubelet] {
+	overTLS := []finding.Aspect{finding.TLS}
 	return []check[Kubelet]{
-		{[]finding.Reason{finding.KubeletUnreachable}, nil, kubeletReachable},
-		{[]finding.Reason{finding.KubeletNotTLS}, Kubelet.spoke, kubeletSpeaksTLS},
-		{[]finding.Reason{finding.Unreadable, finding.StaleMount}, Kubelet.measured, kubeletCAReadable},
-		{[]finding.Reason{finding.KubeletCertificateUntrusted}, Kubelet.measurable, kubeletTrusted},
-		{[]finding.Reason{finding.ClientCertificateNotAccepted}, Kubelet.metClient, kubeletAcceptsClient},
-		// Where nothing answers at all, that this port does not says nothing.
-		{[]finding.Reason{finding.ReadOnlyPortOpen}, func(k Kubelet) bool { return k.spoke() || k.answer.ReadOnlyOpen }, kubeletReadOnlyPort},
+		{
+			finding.TLS, nil,
+			[]finding.Reason{
+				finding.KubeletNotTLS, finding.KubeletHasNoCertificate, finding.KubeletRefusesHandshake, finding.KubeletUnreachable,
+				finding.NotChecked, finding.NotObserved,
+			},
+			Kubelet.at, kubeletTLS,
+		},
+		{
+			finding.ServingTrusted, overTLS,
+			[]finding.Reason{
+				finding.KubeletCertificateUntrusted, finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.NotChecked,
+			},
+			Kubelet.at, kubeletTrusted,
+		},
+		{
+			finding.ClientAccepted, nil, []finding.Reason{finding.ClientCertificateNotAccepted},
+			Kubelet.at, kubeletAcceptsClient,
+		},
+		{
+			finding.ReadOnlyPort, nil, []finding.Reason{finding.ReadOnlyPortOpen, finding.KubeletUnreachable},
+			Kubelet.readOnlyAt, kubeletReadOnlyPort,
+		},
 	}
 }
 
-// answered: the handshake came about. spoke: something answered, whatever it is.
-// measured: its certificate is to be held against a bundle, measurable: and that
-// can be read, or is not there. metClient: there is a client's certificate to
-// hold against the answer.
-func (k Kubelet) answered() bool   { return k.answer.Err == nil && len(k.answer.Certificates) > 0 }
-func (k Kubelet) spoke() bool      { return k.answer.NotTLS || k.answered() }
-func (k Kubelet) measured() bool   { return k.answered() && k.ca.named() }
-func (k Kubelet) measurable() bool { return k.measured() && (k.ca.Err == nil || k.ca.missing()) }
-func (k Kubelet) metClient() bool  { return k.answered() && k.client.hasLeaf() }
+func (k Kubelet) at() finding.Subject {
+	if k.answer == nil {
+		return finding.Subject{Kind: finding.KindKubelet}
+	}
+	return k.answer.At
+}
 
-// missing: there is no such file, as opposed to one that cannot be looked at.
-func (f File) missing() bool { return errors.Is(f.Err, fs.ErrNotExist) }
+func (k Kubelet) readOnlyAt() finding.Subject {
+	if k.answer == nil {
+		return k.at()
+	}
+	return k.answer.ReadOnlyAt
+}

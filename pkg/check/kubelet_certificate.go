@@ -5,50 +5,112 @@ package check
 import (
 	"crypto/x509"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// kubeletCAReadable: the CA bundle by which the kube-apiserver knows kubelets can
-// be looked at. That it is missing is of the kubelet's certificate.
-func kubeletCAReadable(k Kubelet, _ time.Time) []finding.Finding {
-	if k.measurable() {
-		return nil
-	}
-	return unreadable(finding.Location(k.ca.Path), "the CA bundle by which the kube-apiserver knows kubelets", k.ca.Err)
-}
-
-// kubeletTrusted: the kube-apiserver, verifying as it is configured to, takes
-// the kubelet's certificate: it leads to a CA of kubelet-certificate-authority,
-// is for a server, holds now, and for the address that the node is called by
-// (Kubernetes pkg/kubelet/client, over client-go transport). Without that
-// argument nothing is verified, for which there is KubeletCANotConfigured.
-func kubeletTrusted(k Kubelet, now time.Time) []finding.Finding {
-	if k.roots == nil {
-		return one(finding.KubeletCertificateUntrusted, k.answer.At,
-			"the kube-apiserver can trust no kubelet: its CA bundle for them, "+k.ca.Path+", is missing or holds no certificate",
-			"restore that file; on OpenShift the installer pod writes it at each new revision of the kube-apiserver")
+// kubeletTrusted: the kube-apiserver, as it is configured, accepts the kubelet's certificate: a CA of
+// kubelet-certificate-authority signed it, it is for a server, and it is valid now and for the address that the
+// kube-apiserver connects to (Kubernetes pkg/kubelet/client, over client-go transport; see kubeletAddress). Without
+// that argument the kube-apiserver verifies nothing, which KubeletCANotConfigured reports.
+func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
+	switch problem := k.ca.problem(); {
+	case k.ca.NotKnown != nil:
+		return []finding.Result{Unknown(*k.ca.NotKnown)}
+	case k.ca.Path == "":
+		return notApplicable("kubelet-certificate-authority is not set, so the kube-apiserver does not verify kubelets")
+	case problem != nil && problem.Outcome == finding.Unknown:
+		return unreadable(finding.File(k.ca.Path), "the kube-apiserver's CA bundle for kubelets", k.ca.Err)
+	case k.roots == nil:
+		return single(finding.KubeletCertificateUntrusted, k.answer.At,
+			"the kube-apiserver cannot verify any kubelet: its CA bundle "+k.ca.Path+" is missing or holds no certificate",
+			"restore that file; on OpenShift the installer Pod writes it for each new revision of the kube-apiserver")
 	}
 	leaf, intermediates := k.answer.Certificates[0], x509.NewCertPool()
 	for _, certificate := range k.answer.Certificates[1:] {
 		intermediates.AddCert(certificate)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: k.roots, Intermediates: intermediates, CurrentTime: now, DNSName: k.answer.Host,
+		Roots: k.roots, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err == nil {
-		return nil
+		return k.validForAddress(leaf)
 	}
 	why := oneLine(err)
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		// Without the moment of the look, which would be another each time.
-		why = "it, or a CA on the way, has expired or is not valid yet (it is valid from " + at(leaf.NotBefore) + " to " + at(leaf.NotAfter) + ")"
+		// Without the time of the check, which differs each time.
+		why = "it, or a CA in its chain, has expired or is not yet valid (it is valid from " + timestamp(leaf.NotBefore) +
+			" to " + timestamp(leaf.NotAfter) + ")"
 	} else if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
-		why = "it was issued by " + quoteName(leaf.Issuer.CommonName) + ", which leads to no CA of " + k.ca.Path
+		why = "it was issued by " + quoteName(leaf.Issuer.CommonName) + " and is not signed by a CA in " + k.ca.Path
 	}
-	return one(finding.KubeletCertificateUntrusted, k.answer.At,
+	return k.untrusted(why)
+}
+
+func (k Kubelet) untrusted(why string) []finding.Result {
+	return single(finding.KubeletCertificateUntrusted, k.answer.At,
 		"the kube-apiserver does not trust the kubelet's certificate: "+why,
-		"approve the kubelet's pending certificate signing request (oc get csr), or bring the CA bundle up to date")
+		"approve the kubelet's pending certificate signing request (oc get csr), or update the CA bundle")
+}
+
+// validForAddress: the certificate is valid for the address that the kube-apiserver connects to.
+func (k Kubelet) validForAddress(leaf *x509.Certificate) []finding.Result {
+	address, assumption, why := k.kubeletAddress()
+	if why != "" {
+		return single(finding.NotChecked, k.answer.At,
+			"cannot check the address in the kubelet's certificate: "+
+				"it is not known which one the kube-apiserver connects to: "+why,
+			"set --node-name, and --kubelet-address to an IP address, "+
+				"or put InternalIP first in kubelet-preferred-address-types")
+	}
+	if err := leaf.VerifyHostname(address); err != nil {
+		return k.untrusted(oneLine(err) + " (kubelet-preferred-address-types begins with " + k.addressType() + ")")
+	}
+	if assumption != "" {
+		return []finding.Result{{Subject: k.answer.At, Outcome: finding.Pass, Message: Assuming(assumption)}}
+	}
+	return nil
+}
+
+// The types of node addresses (Kubernetes core/v1, NodeAddressType).
+const (
+	addressHostname   = "Hostname"
+	addressInternalIP = "InternalIP"
+)
+
+// addressType returns the first of the kube-apiserver's kubelet-preferred-address-types, by
+// default Hostname (Kubernetes pkg/controlplane/apiserver/options).
+func (k Kubelet) addressType() string {
+	if len(k.known.AddressTypes) == 0 {
+		return addressHostname
+	}
+	return k.known.AddressTypes[0]
+}
+
+// kubeletAddress returns the address that the kube-apiserver connects to: the first preferred type that the Node has
+// (Kubernetes pkg/util/node, GetPreferredNodeAddress). Each Node has a Hostname, which normally is its name
+// (pkg/kubelet/nodestatus/setters.go), and an InternalIP, which the agent gets by a flag. It is not known whether the
+// Node has addresses of other types. why says why the address is not known.
+func (k Kubelet) kubeletAddress() (address, assumption, why string) {
+	if unknown := k.known.AddressTypesNotKnown; unknown != "" {
+		return "", "", "the value of --kubelet-preferred-address-types is not known: " + unknown
+	}
+	switch first := k.addressType(); first {
+	case addressHostname:
+		if k.known.NodeName == "" {
+			return "", "", "kubelet-preferred-address-types begins with Hostname, and the node's name is not configured"
+		}
+		return k.known.NodeName, "the Hostname address of the node is its name, " + quoteName(k.known.NodeName), ""
+	case addressInternalIP:
+		if net.ParseIP(k.answer.Host) == nil {
+			return "", "", "kubelet-preferred-address-types begins with InternalIP, and --kubelet-address is not an IP address"
+		}
+		return k.answer.Host, "", ""
+	default:
+		return "", "", "kubelet-preferred-address-types begins with " + quoteName(first) +
+			", and it is not known whether the node has such an address"
+	}
 }

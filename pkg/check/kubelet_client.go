@@ -10,20 +10,30 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// kubeletAcceptsClient: the kubelet, as it runs, knows the CA that issued the
-// kube-apiserver's client certificate. It says so itself: a server that checks
-// clients sends the names of its CAs (RFC 8446 4.2.4), and one without
-// authentication.x509.clientCAFile does not ask clients for a certificate
-// (Kubernetes cmd/kubelet/app/server.go, InitializeTLS). The certificate's own
-// CA bundle on the node may be newer than what the kubelet has loaded.
+// kubeletAcceptsClient: the running kubelet trusts the CA that issued the kube-apiserver's client certificate. The
+// handshake shows it: a server that verifies clients sends the names of its CAs (RFC 8446 4.2.4), and a kubelet without
+// authentication.x509.clientCAFile does not request a client certificate (Kubernetes cmd/kubelet/app/server.go,
+// InitializeTLS). The CA bundle on the node may be newer than the one that the kubelet has loaded.
 //
-// Names are compared byte by byte, as crypto/x509 looks issuers up. Our
-// private key is not used.
-func kubeletAcceptsClient(k Kubelet, _ time.Time) []finding.Finding {
+// A configuration without client CAs is a failure, whatever the handshake shows.
+//
+// Names are compared byte by byte, as crypto/x509 finds issuers. The private key is not used.
+func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
+	if k.known.NoClientCAAt != "" {
+		return single(finding.ClientCertificateNotAccepted, finding.File(k.known.NoClientCAAt),
+			"the kubelet has no client CA configured, so it does not accept the kube-apiserver's client certificate",
+			"set authentication.x509.clientCAFile in the kubelet's configuration")
+	}
+	if tls := kubeletTLS(k, now); len(tls) > 0 {
+		return []finding.Result{Unknown(tls[0])}
+	}
 	leaf := k.client.Leaf()
+	if leaf == nil {
+		return []finding.Result{Unknown(certificateParses(k.client, time.Time{})[0])}
+	}
 	if !k.answer.AsksClients {
-		return one(finding.ClientCertificateNotAccepted, k.answer.At,
-			"the kubelet asks its clients for no certificate, so the kube-apiserver's does not count",
+		return single(finding.ClientCertificateNotAccepted, k.answer.At,
+			"the kubelet does not request client certificates, so the kube-apiserver's has no effect",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
 	}
 	if len(k.answer.AcceptedCAs) == 0 {
@@ -38,7 +48,9 @@ func kubeletAcceptsClient(k Kubelet, _ time.Time) []finding.Finding {
 			return nil
 		}
 	}
-	return one(finding.ClientCertificateNotAccepted, k.answer.At,
-		"the kubelet does not accept certificates of "+quoteName(leaf.Issuer.CommonName)+", which issued the kube-apiserver's",
-		"bring the kubelet's client CA bundle up to date (on OpenShift the machine-config-operator does), or renew the client certificate")
+	return single(finding.ClientCertificateNotAccepted, k.answer.At,
+		"the kubelet does not accept client certificates issued by "+quoteName(leaf.Issuer.CommonName)+
+			", the issuer of the kube-apiserver's",
+		"update the kubelet's client CA bundle (on OpenShift the machine-config-operator does), "+
+			"or renew the client certificate")
 }

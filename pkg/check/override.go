@@ -12,32 +12,42 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
-// Override is what people have laid over the configuration that OpenShift
-// gives its kube-apiserver.
+// Override has the settings that people set over OpenShift's configuration of the
+// kube-apiserver.
 type Override struct {
-	// At is where it stands.
-	At finding.Location
-	// Err says why it could not be parsed; Overrides holds where it is nil.
+	// At is its location.
+	At finding.Subject
+	// NotKnown says why it is not known whether there are any, NotApplicable why there cannot
+	// be any. No other field is set then.
+	NotKnown      *finding.Result
+	NotApplicable string
+	// Err says why it could not be parsed. Overrides is set if Err is nil.
 	Err       error
 	Overrides []kubeapiserver.Override
+	// Admission has the settings that disable admission plugins. AdmissionErr says why they
+	// could not be parsed.
+	Admission    []kubeapiserver.AdmissionSetting
+	AdmissionErr error
 }
 
-// OverrideFindings checks overrides.
-func OverrideFindings(o Override, now time.Time) []finding.Finding {
-	return runAll(overrideChecks(), o, now)
+// Check answers the requirements of overrides.
+func (o Override) Check(now time.Time) (results []finding.Result, next time.Time) {
+	return runChecks(finding.Overrides, overrideChecks(), o, now), time.Time{}
 }
-
-// LookedFor are the reasons for which [OverrideFindings] could look.
-func (o Override) LookedFor() []finding.Reason { return lookedFor(overrideChecks(), o) }
 
 func overrideChecks() []check[Override] {
+	at := func(o Override) finding.Subject { return o.At }
 	return []check[Override]{
-		{[]finding.Reason{finding.OverrideWeakensKubeletTLS}, nil, overrideArguments},
+		{
+			finding.KubeletArguments, nil, []finding.Reason{finding.OverrideWeakensKubeletTLS, finding.NotChecked},
+			at, overrideArguments,
+		},
+		{finding.Admission, nil, []finding.Reason{finding.AdmissionDisabled, finding.NotChecked}, at, overrideAdmission},
 	}
 }
 
-// platformValues are those that OpenShift has given the arguments, release by
-// release (cluster-kube-apiserver-operator bindata/assets/config/
+// platformValues returns the values that OpenShift's releases have set for the
+// arguments (cluster-kube-apiserver-operator bindata/assets/config/
 // defaultconfig.yaml and, until 4.5, kubeletClientInfo in config-overrides).
 func platformValues() map[string][]string {
 	const (
@@ -45,40 +55,87 @@ func platformValues() map[string][]string {
 		certs     = "/etc/kubernetes/static-pod-certs"
 	)
 	return map[string][]string{
-		kubeapiserver.KubeletClientCertificate:    {resources + "/secrets/kubelet-client/tls.crt", certs + "/secrets/kubelet-client/tls.crt"},
-		kubeapiserver.KubeletClientKey:            {resources + "/secrets/kubelet-client/tls.key", certs + "/secrets/kubelet-client/tls.key"},
+		kubeapiserver.KubeletClientCertificate: {
+			resources + "/secrets/kubelet-client/tls.crt", certs + "/secrets/kubelet-client/tls.crt",
+		},
+		kubeapiserver.KubeletClientKey: {
+			resources + "/secrets/kubelet-client/tls.key", certs + "/secrets/kubelet-client/tls.key",
+		},
 		kubeapiserver.KubeletCertificateAuthority: {resources + "/configmaps/kubelet-serving-ca/ca-bundle.crt"},
 		kubeapiserver.KubeletHTTPS:                {"true"},
 		kubeapiserver.KubeletReadOnlyPort:         {"0"},
 	}
 }
 
-// overrideArguments: nobody has laid another value over an argument that this
-// control is about. It is the one way to turn the control off that the
-// platform's operators do not undo (cluster-kube-apiserver-operator
-// pkg/operator/targetconfigcontroller merges spec.unsupportedConfigOverrides
-// last). An empty list takes the platform's value away.
-func overrideArguments(o Override, _ time.Time) []finding.Finding {
+// overrideArguments: no override changes an argument of this control. Overrides are the only
+// way to disable the control that the platform's operators do not undo
+// (cluster-kube-apiserver-operator pkg/operator/targetconfigcontroller merges
+// spec.unsupportedConfigOverrides last). An empty list removes the platform's value.
+func overrideArguments(o Override, _ time.Time) []finding.Result {
 	const remedy = "remove it from spec.unsupportedConfigOverrides"
-	if o.Err != nil {
-		return one(finding.OverrideWeakensKubeletTLS, o.At, "what it does to the kubelet's arguments cannot be told: "+o.Err.Error(), remedy)
+	if blocked := o.blocked(); blocked != nil {
+		return blocked
 	}
-	var findings []finding.Finding
+	if o.Err != nil {
+		return single(finding.OverrideWeakensKubeletTLS, o.At,
+			"cannot parse the overrides of kubelet arguments: "+oneLine(o.Err), remedy)
+	}
+	var results []finding.Result
 	for _, override := range o.Overrides {
 		own := platformValues()[override.Argument]
 		foreign := slices.IndexFunc(override.Values, func(v string) bool { return !slices.Contains(own, v) })
 		var message string
 		switch {
 		case len(override.Values) == 0:
-			message = fmt.Sprintf("the override leaves %s without a value", override.Argument)
+			message = fmt.Sprintf("the override removes the value of %s", override.Argument)
 		case foreign >= 0:
-			message = fmt.Sprintf("the override sets %s to %s, which is not the platform's (%s)", override.Argument, quoteName(override.Values[foreign]), strings.Join(own, " or "))
+			message = fmt.Sprintf("the override sets %s to %s; the platform's value is %s",
+				override.Argument, quoteName(override.Values[foreign]), strings.Join(own, " or "))
 		default:
 			continue
 		}
-		findings = append(findings, finding.Finding{
-			Reason: finding.OverrideWeakensKubeletTLS, Location: o.At + finding.Location("."+override.Field+" "+override.Argument), Message: message, Remedy: remedy,
-		})
+		at := o.field(override.Field + " " + override.Argument)
+		results = append(results, single(finding.OverrideWeakensKubeletTLS, at, message, remedy)...)
 	}
-	return findings
+	return results
+}
+
+// blocked returns the result if there is nothing to check, otherwise nil.
+func (o Override) blocked() []finding.Result {
+	switch {
+	case o.NotApplicable != "":
+		return notApplicable(o.NotApplicable)
+	case o.NotKnown != nil:
+		return []finding.Result{Unknown(*o.NotKnown)}
+	}
+	return nil
+}
+
+// field locates a field below the overrides.
+func (o Override) field(path string) finding.Subject {
+	at := o.At
+	at.Key += "." + path
+	return at
+}
+
+// overrideAdmission: no override disables the guard's admission plugins. The platform does not
+// configure these plugins by a file, so an override that does so replaces their defaults.
+func overrideAdmission(o Override, _ time.Time) []finding.Result {
+	const remedy = "remove it from spec.unsupportedConfigOverrides"
+	if blocked := o.blocked(); blocked != nil {
+		return blocked
+	}
+	if o.AdmissionErr != nil {
+		return single(finding.AdmissionDisabled, o.At,
+			"cannot parse the overrides of admission plugins: "+oneLine(o.AdmissionErr), remedy)
+	}
+	return admissionDisabled(o.Admission, o.argument, remedy)
+}
+
+// argument locates an argument, or a field that kubeapiserver names by its path.
+func (o Override) argument(name string) finding.Subject {
+	if strings.Contains(name, ".") {
+		return o.field(name)
+	}
+	return o.field("apiServerArguments " + name)
 }

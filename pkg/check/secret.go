@@ -4,6 +4,8 @@ package check
 
 import (
 	"crypto/x509"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -13,38 +15,46 @@ import (
 const (
 	// ManagedByServiceCA: OpenShift's service-ca issues and renews the Secret.
 	ManagedByServiceCA = "service-ca"
-	// ManagedByCertRotation: an operator does, by library-go's
+	// ManagedByCertRotation: an operator does, with library-go's
 	// pkg/operator/certrotation.
 	ManagedByCertRotation = "cert-rotation"
 )
 
-// SecretExpectation is what a protected Secret is measured against.
+// SecretExpectation is what a protected Secret must satisfy.
 type SecretExpectation struct {
 	// Namespace and Name of the Secret.
 	Namespace, Name string
-	// Type of the Secret; kubernetes.io/tls if it is empty.
+	// Type of the Secret. Empty means kubernetes.io/tls.
 	Type string
-	// Usage, Roots and ExpiringFraction as in [Expectation].
+	// Usage, Roots, RootsProblem and ExpiringFraction as in [Expectation].
 	Usage            x509.ExtKeyUsage
 	Roots            []*x509.Certificate
+	RootsProblem     *finding.Result
 	ExpiringFraction float64
-	// DNSNames that the certificate must hold for.
+	// DNSNames that the certificate must be valid for.
 	DNSNames []string
-	// ManagedBy says who renews the Secret: one of the constants above, or empty
-	// where nobody does or it is not known how.
+	// ManagedBy says which controller renews the Secret: one of the constants above, or
+	// empty if none does or it is not known.
 	ManagedBy string
-	// Service that service-ca issues the Secret for; empty where any will do.
+	// Service that service-ca issues the Secret for. Empty means any.
 	Service string
-	// ServiceUID is that Service's, as far as it is known: the audit reads it
-	// from the Service, admission takes the one that the stored Secret is
-	// attached to. Empty where it is not known.
+	// Owners that the Secret may have in addition to that Service: those that its platform
+	// sets. Any other owner is a [finding.RotationDetached].
+	Owners []AllowedOwner
+	// OwnedBefore are the owners of the stored Secret, if known, as in admission. If the
+	// Secret already has an owner that matches an [AllowedOwner], a different owner that
+	// matches it is not allowed: if that owner does not exist, the garbage collector deletes
+	// the Secret.
+	OwnedBefore []Owner
+	// ServiceUID is the UID of that Service, empty if not known. The audit reads it from the
+	// Service; admission uses the one that the stored Secret is attached to.
 	ServiceUID string
-	// IgnoreNotes: the annotations in which who renews noted a certificate's
-	// validity are of no account.
+	// IgnoreNotes: do not check the annotations with the certificate's validity that the
+	// renewing controller wrote.
 	IgnoreNotes bool
 }
 
-// Secret is a Secret reduced to what the checks look at.
+// Secret has the parts of a Secret that are checked.
 type Secret struct {
 	Type        string
 	Certificate []byte // data["tls.crt"]
@@ -57,79 +67,139 @@ type Secret struct {
 // Owner is one entry of metadata.ownerReferences.
 type Owner struct{ APIVersion, Kind, Name, UID string }
 
-// protectedSecret is a Secret together with what it should be: the facts of
-// the checks on Secrets.
+// AllowedOwner says which owners a Secret may have.
+type AllowedOwner struct {
+	// APIVersion is group/version, or the group alone for any of its versions. It is v1 for
+	// the core group.
+	APIVersion string
+	Kind       string
+	// Name of the owner. Empty means any.
+	Name string
+}
+
+// allowed reports whether the platform sets the owner, as far as that is known.
+func (w SecretExpectation) allowed(owner Owner) bool {
+	return slices.ContainsFunc(w.Owners, func(a AllowedOwner) bool {
+		var hadOne, sameUID bool
+		for _, before := range w.OwnedBefore {
+			if a.matches(before) {
+				hadOne, sameUID = true, sameUID || before.UID == owner.UID
+			}
+		}
+		return a.matches(owner) && (!hadOne || sameUID)
+	})
+}
+
+// matches reports whether the owner fits the description.
+func (a AllowedOwner) matches(owner Owner) bool {
+	return (owner.APIVersion == a.APIVersion || strings.HasPrefix(owner.APIVersion, a.APIVersion+"/")) &&
+		owner.Kind == a.Kind && (a.Name == "" || owner.Name == a.Name)
+}
+
+// protectedSecret is a Secret together with its expectation: the facts of the checks on Secrets.
 type protectedSecret struct {
 	want   SecretExpectation
 	stored *Secret
 	pair   KeyPair
 }
 
-// SecretVerdict is what is to be said of a Secret at one moment.
+// notConfigured returns the result if the configuration does not say what is required. A Secret of the family requires
+// it, so the result is unknown. For Secrets of other families it is optional, so the result is not applicable.
+func (w SecretExpectation) notConfigured(family finding.Family, at finding.Subject, why string) []finding.Result {
+	if w.Family() != family {
+		return notApplicable(why)
+	}
+	return single(finding.NotChecked, at, why, "configure it as in the chart's default values")
+}
+
+// Family returns the family of the Secret's requirements. The two Secrets that the control
+// names have one each; all others share one.
+func (w SecretExpectation) Family() finding.Family {
+	switch (namespacedName{w.Namespace, w.Name}) {
+	case namespacedName{"openshift-apiserver", "serving-cert"}:
+		return finding.ServingCert
+	case namespacedName{"openshift-kube-apiserver", "kubelet-client"}:
+		return finding.KubeletClient
+	}
+	return finding.AddedSecret
+}
+
+// namespacedName identifies an object of one kind.
+type namespacedName struct{ namespace, name string }
+
+// SecretVerdict has the results of the checks of a Secret at one time.
 type SecretVerdict struct {
-	Findings []finding.Finding
-	// Leaf is the certificate in it, nil where none can be read.
+	Results []finding.Result
+	// Leaf is the certificate in the Secret, nil if none could be parsed.
 	Leaf *x509.Certificate
-	// Until is the next moment from which the findings may differ although the
-	// Secret is the same; zero where they will not.
+	// Until is the next time at which the results may change although the Secret is the
+	// same. It is zero if they will not.
 	Until time.Time
-
-	facts protectedSecret
 }
 
-// LookedFor are the reasons for which [JudgeSecret] could look.
-func (v SecretVerdict) LookedFor() []finding.Reason {
-	reasons := lookedFor(secretChecks(), v.facts)
-	if v.facts.exists() {
-		reasons = append(reasons, v.facts.pair.LookedFor()...)
-	}
-	return reasons
-}
-
-// JudgeSecret checks a Secret; nil means that it does not exist, so that
-// create, update and delete are all the difference between two calls.
+// JudgeSecret checks a Secret. If stored is nil, the Secret does not exist, so that a caller can
+// compare the results before and after a create, an update or a delete. The Service has its
+// own checks ([Service]).
 func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVerdict {
+	family := want.Family()
 	facts := protectedSecret{want: want, stored: stored}
-	if !facts.exists() {
-		return SecretVerdict{Findings: runAll(secretChecks(), facts, now), facts: facts}
+	source := func(key string, data []byte) Source { return Source{At: want.at(key), Data: data} }
+	if stored == nil {
+		missing := secretExists(facts, now)[0]
+		source = func(key string, _ []byte) Source {
+			problem := Unknown(missing)
+			return Source{At: want.at(key), Problem: &problem}
+		}
+		stored = &Secret{}
 	}
-	facts.pair = NewKeyPair(
-		Source{At: want.at("tls.crt"), Data: stored.Certificate},
-		Source{At: want.at("tls.key"), Data: stored.Key},
-		Expectation{Usage: want.Usage, Roots: want.Roots, ExpiringFraction: want.ExpiringFraction},
-	)
-	verdict := SecretVerdict{
-		Findings: finding.Sort(append(runAll(secretChecks(), facts, now), facts.pair.Findings(now)...)),
-		Leaf:     facts.pair.Leaf(),
-		facts:    facts,
-	}
-	verdict.Until, _ = facts.pair.NextChange(now)
-	return verdict
+	facts.pair = NewKeyPair(source("tls.crt", stored.Certificate), source("tls.key", stored.Key), Expectation{
+		Usage: want.Usage, Roots: want.Roots, RootsProblem: want.RootsProblem, ExpiringFraction: want.ExpiringFraction,
+	})
+	results := runChecks(family, secretChecks(), facts, now)
+	pair, until := facts.pair.Check(family, now)
+	results = append(results, pair...)
+	results = append(results, runChecks(family, secretPairChecks(family), facts, now, results...)...)
+	return SecretVerdict{Results: results, Leaf: facts.pair.Leaf(), Until: until}
 }
 
-// SecretFindings are those of [JudgeSecret].
-func SecretFindings(want SecretExpectation, stored *Secret, now time.Time) []finding.Finding {
-	return JudgeSecret(want, stored, now).Findings
-}
-
+// secretChecks are the checks of the Secret alone, secretPairChecks those that need its certificate, too.
 func secretChecks() []check[protectedSecret] {
 	return []check[protectedSecret]{
-		{[]finding.Reason{finding.SecretMissing}, nil, secretExists},
-		{[]finding.Reason{finding.WrongSecretType}, protectedSecret.exists, secretType},
-		{[]finding.Reason{finding.DNSNameMissing}, protectedSecret.hasLeaf, secretDNSNames},
-		{[]finding.Reason{finding.RotationDetached}, protectedSecret.isRenewed, secretRotation},
+		{finding.Exists, nil, []finding.Reason{finding.SecretMissing}, atKey(""), secretExists},
+		{finding.Type, []finding.Aspect{finding.Exists}, []finding.Reason{finding.WrongSecretType}, atKey("type"), secretType},
 	}
 }
 
-func (s protectedSecret) exists() bool    { return s.stored != nil }
-func (s protectedSecret) hasLeaf() bool   { return s.exists() && s.pair.hasLeaf() }
-func (s protectedSecret) isRenewed() bool { return s.exists() && s.want.ManagedBy != "" }
-
-// at locates a part of the Secret.
-func (w SecretExpectation) at(part string) finding.Location {
-	location := "Secret " + w.Namespace + "/" + w.Name
-	if part != "" {
-		location += " " + part
+func secretPairChecks(family finding.Family) []check[protectedSecret] {
+	names, renewal := []finding.Reason{finding.DNSNameMissing}, []finding.Reason{finding.RotationDetached}
+	if family == finding.ServingCert {
+		names = append(names, finding.NotChecked)
 	}
-	return finding.Location(location)
+	if family != finding.AddedSecret {
+		renewal = append(renewal, finding.NotChecked)
+	}
+	return []check[protectedSecret]{
+		{finding.DNSNames, []finding.Aspect{finding.Certificate}, names, atKey("tls.crt"), secretDNSNames},
+		{finding.Renewal, []finding.Aspect{finding.Exists}, renewal, atKey("metadata"), secretRotation},
+	}
+}
+
+// secretExists: the benchmark reads the Secret. Without it the server that uses it has no
+// certificate when it starts again.
+func secretExists(s protectedSecret, _ time.Time) []finding.Result {
+	if s.stored != nil {
+		return nil
+	}
+	return single(finding.SecretMissing, s.want.at(""),
+		"the Secret does not exist",
+		"check that the controller that renews it recreates it")
+}
+
+func atKey(key string) func(protectedSecret) finding.Subject {
+	return func(s protectedSecret) finding.Subject { return s.want.at(key) }
+}
+
+// at returns the subject of a part of the Secret.
+func (w SecretExpectation) at(key string) finding.Subject {
+	return finding.Subject{Kind: "Secret", Namespace: w.Namespace, Name: w.Name, Key: key}
 }

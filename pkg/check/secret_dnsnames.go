@@ -9,11 +9,13 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// secretDNSNames: the certificate holds for the names that clients call the
-// server by, as TLS clients match them (RFC 6125, crypto/x509
-// Certificate.VerifyHostname). The API aggregator calls openshift-apiserver as
-// api.openshift-apiserver.svc.
-func secretDNSNames(s protectedSecret, _ time.Time) []finding.Finding {
+// secretDNSNames: the certificate is valid for the names that clients connect to, as TLS
+// clients match them (RFC 6125, crypto/x509 Certificate.VerifyHostname). The API aggregator
+// connects to openshift-apiserver as api.openshift-apiserver.svc.
+func secretDNSNames(s protectedSecret, _ time.Time) []finding.Result {
+	if len(s.want.DNSNames) == 0 {
+		return s.want.notConfigured(finding.ServingCert, s.want.at("tls.crt"), "no DNS name is configured for it (dnsNames)")
+	}
 	leaf := s.pair.Leaf()
 	var missing []string
 	for _, name := range s.want.DNSNames {
@@ -25,7 +27,7 @@ func secretDNSNames(s protectedSecret, _ time.Time) []finding.Finding {
 		return nil
 	}
 	names := strings.Join(missing, ", ")
-	return one(finding.DNSNameMissing, s.want.at("tls.crt"),
-		"the certificate does not hold for "+names,
-		"issue it with the subject alternative name "+names)
+	return single(finding.DNSNameMissing, s.want.at("tls.crt"),
+		"the certificate is not valid for "+names,
+		"issue a certificate with the subject alternative name "+names)
 }

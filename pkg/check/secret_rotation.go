@@ -3,8 +3,10 @@
 package check
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,9 +15,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// The annotations by which service-ca knows its Secrets. It reads both
-// flavours: of the name, beta wins; of the UID, either will do
-// (service-ca-operator pkg/controller/api/api.go and
+// The annotations by which service-ca recognises its Secrets. It reads alpha and beta: the
+// beta name has precedence, and either UID is sufficient (service-ca-operator pkg/controller/api/api.go and
 // pkg/controller/servingcert/controller/secret_updating_controller.go).
 const (
 	originNameAlpha = "service.alpha.openshift.io/originating-service-name"
@@ -24,12 +25,11 @@ const (
 	originUIDBeta   = "service.beta.openshift.io/originating-service-uid"
 )
 
-// The annotations in which the renewing writers note the validity of what they
-// issued, and by which they renew, each with the moment that it must not put
-// off (service-ca-operator pkg/controller/servingcert/controller/
-// secret_updating_controller.go; library-go pkg/operator/certrotation/
-// target.go, needNewTargetCertKeyPair). One that is missing or no time makes
-// them renew at once.
+// validityAnnotations returns the annotations in which a renewing controller stores the validity of the certificate.
+// The controller renews by them, so none may be later than the certificate's own time, which the function has for each
+// (service-ca-operator pkg/controller/servingcert/controller/secret_updating_controller.go; library-go
+// pkg/operator/certrotation/target.go, needNewTargetCertKeyPair). If an annotation is missing or is not a time, they
+// renew at once.
 func validityAnnotations(managedBy string) map[string]func(*x509.Certificate) time.Time {
 	notBefore := func(c *x509.Certificate) time.Time { return c.NotBefore }
 	notAfter := func(c *x509.Certificate) time.Time { return c.NotAfter }
@@ -46,57 +46,66 @@ func validityAnnotations(managedBy string) map[string]func(*x509.Certificate) ti
 	return nil
 }
 
-// maxForeignOwners bounds the findings about them.
+// maxForeignOwners is the largest number of findings about single owners.
 const maxForeignOwners = 10
 
-// secretRotation: whoever renews the Secret will go on doing so, and nothing
-// makes the garbage collector take it.
+// secretRotation: the renewing controller keeps renewing the Secret, and the garbage collector will not delete it.
 //
-// service-ca finds a Secret's Service by the annotations above and gives up on
-// one that does not fit, without a word (secret_updating_controller.go,
-// isSecretValidForService). An immutable Secret nobody can write. Where the
-// only owner is an absent object, the garbage collector deletes the Secret
-// within a moment, on behalf of whoever wrote the reference; an owner of
-// another kind has no business here. All of that was tried against the real
-// controllers. library-go's rotation gives the Secret no owner.
-func secretRotation(s protectedSecret, _ time.Time) []finding.Finding {
-	var findings []finding.Finding
+// service-ca finds a Secret's Service by the annotations above and silently ignores a Secret that does not
+// match (secret_updating_controller.go, isSecretValidForService). Nobody can update an immutable Secret. If the
+// only owner does not exist, the garbage collector deletes the Secret almost at once, on behalf of the user who
+// wrote the reference; so only owners that the platform sets are allowed. All of this was tested with the real
+// controllers. library-go's rotation sets no owner. Immutability and foreign owners are violations even if the
+// renewing controller is not known.
+func secretRotation(s protectedSecret, _ time.Time) []finding.Result {
+	var results []finding.Result
 	detached := func(part, message, remedy string) {
-		findings = append(findings, finding.Finding{Reason: finding.RotationDetached, Location: s.want.at(part), Message: message, Remedy: remedy})
+		results = append(results, single(finding.RotationDetached, s.want.at(part), message, remedy)...)
+	}
+	if family := s.want.Family(); s.want.ManagedBy == "" && family != finding.AddedSecret {
+		results = s.want.notConfigured(family, s.want.at("metadata"),
+			"managedBy is not configured, so it is not known which controller renews it")
 	}
 	if s.stored.Immutable {
 		detached("immutable", "an immutable Secret cannot be renewed", "leave immutable unset")
 	}
-	if s.want.ManagedBy == ManagedByServiceCA && !slices.ContainsFunc(s.stored.Owners, s.renews) {
+	if s.want.ManagedBy == ManagedByServiceCA && !slices.ContainsFunc(s.stored.Owners, s.renewedFor) {
 		detached("metadata",
-			"owner reference and originating-service annotations do not name the Service"+quotedAfterSpace(s.want.Service)+" together, so service-ca would stop renewing it",
-			"leave ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid as service-ca wrote them")
+			"owner reference and originating-service annotations do not both name "+serviceName(s.want.Service)+
+				", so service-ca would stop renewing the Secret",
+			"keep ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid "+
+				"as service-ca wrote them")
 	}
-	foreign := 0
-	for _, owner := range s.stored.Owners {
-		if s.mayOwn(owner) {
-			continue
-		}
-		if foreign++; foreign > maxForeignOwners {
-			break
-		}
+	foreign := slices.DeleteFunc(slices.Clone(s.stored.Owners), s.mayOwn)
+	for _, owner := range foreign[:min(len(foreign), maxForeignOwners)] {
 		name := quoteKind(owner.Kind) + " " + quoteName(owner.Name)
-		detached("metadata.ownerReferences "+name+" "+quoteName(owner.UID), name+" as an owner lets the garbage collector take the Secret", "leave the owners as whoever renews it wrote them")
+		detached("metadata.ownerReferences "+name+" "+quoteName(owner.UID),
+			"owner "+name+" allows the garbage collector to delete the Secret",
+			"keep the owners as they were; if the platform sets this owner, add it to owners of the protected Secret")
+	}
+	if more := foreign[min(len(foreign), maxForeignOwners):]; len(more) > 0 {
+		// One finding for the rest. It is a new finding if any of these owners changes.
+		detached(fmt.Sprintf("metadata.ownerReferences %x", sha256.Sum256(fmt.Appendf(nil, "%q", more))),
+			fmt.Sprintf("further owners (%d) allow the garbage collector to delete the Secret", len(more)),
+			"keep the owners as they were")
 	}
 	leaf := s.pair.Leaf()
-	for annotation, moment := range validityAnnotations(s.want.ManagedBy) {
+	moments := validityAnnotations(s.want.ManagedBy)
+	for _, annotation := range slices.Sorted(maps.Keys(moments)) {
+		moment := moments[annotation]
 		noted, err := time.Parse(time.RFC3339, s.stored.Annotations[annotation])
 		if s.want.IgnoreNotes || leaf == nil || err != nil || !noted.After(moment(leaf)) {
 			continue
 		}
 		detached("metadata.annotations "+annotation,
-			fmt.Sprintf("the annotation says %s, the certificate %s, so it would be renewed too late", at(noted), at(moment(leaf))),
-			"remove the annotation in the same write, or write the certificate's own moment there")
+			fmt.Sprintf("the annotation says %s, but the certificate says %s, so it would be renewed too late",
+				timestamp(noted), timestamp(moment(leaf))),
+			"remove the annotation in the same update, or set it to the certificate's own time")
 	}
-	return findings
+	return results
 }
 
-// quoteKind leaves a kind as it is if it could be one: nobody validates it.
+// quoteKind quotes a kind unless it is a possible one: the API server does not validate it.
 func quoteKind(kind string) string {
 	if len(kind) <= 63 && !strings.ContainsFunc(kind, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
@@ -106,9 +115,9 @@ func quoteKind(kind string) string {
 	return quoteName(kind)
 }
 
-// renews reports whether service-ca, given the annotations, would renew the
-// Secret for this owner, and the owner is the Service that it should be.
-func (s protectedSecret) renews(owner Owner) bool {
+// renewedFor reports whether service-ca, by the annotations, would renew the Secret for this
+// owner, and the owner is the expected Service.
+func (s protectedSecret) renewedFor(owner Owner) bool {
 	annotations := s.stored.Annotations
 	name := annotations[originNameBeta]
 	if name == "" {
@@ -120,23 +129,25 @@ func (s protectedSecret) renews(owner Owner) bool {
 		(s.want.ServiceUID == "" || s.want.ServiceUID == owner.UID)
 }
 
-// mayOwn reports whether the owner is no foreign one: the Service, as far as it
-// is known which. Another Service beside it could take its place in a second
-// step.
+// mayOwn reports whether the owner is allowed: it is configured, or it is the expected Service
+// as far as that is known. A second Service could replace the first one in a later update.
 func (s protectedSecret) mayOwn(owner Owner) bool {
+	if s.want.allowed(owner) {
+		return true
+	}
 	return s.want.ManagedBy == ManagedByServiceCA && isService(owner) &&
 		(s.want.Service == "" || s.want.Service == owner.Name) &&
 		(s.want.ServiceUID == "" || s.want.ServiceUID == owner.UID)
 }
 
-// AttachedTo is the UID of the Service for which service-ca renews the stored
-// Secret, empty where it renews it for none (or the Secret is none of its).
+// AttachedTo returns the UID of the Service for which service-ca renews the stored Secret. It
+// is empty if service-ca does not renew it.
 func AttachedTo(want SecretExpectation, stored *Secret) string {
 	if stored == nil || want.ManagedBy != ManagedByServiceCA {
 		return ""
 	}
 	s := protectedSecret{want: want, stored: stored}
-	if i := slices.IndexFunc(stored.Owners, s.renews); i >= 0 {
+	if i := slices.IndexFunc(stored.Owners, s.renewedFor); i >= 0 {
 		return stored.Owners[i].UID
 	}
 	return ""
@@ -144,9 +155,10 @@ func AttachedTo(want SecretExpectation, stored *Secret) string {
 
 func isService(owner Owner) bool { return owner.APIVersion == "v1" && owner.Kind == "Service" }
 
-func quotedAfterSpace(name string) string {
+// serviceName names the expected Service in a message.
+func serviceName(name string) string {
 	if name == "" {
-		return ""
+		return "the same Service"
 	}
-	return " " + strconv.Quote(name)
+	return "Service " + strconv.Quote(name)
 }

@@ -13,17 +13,19 @@ import (
 // secretTypeTLS is k8s.io/api/core/v1.SecretTypeTLS.
 const secretTypeTLS = "kubernetes.io/tls"
 
-// secretType: the Secret is of type kubernetes.io/tls, as CIS OpenShift 1.2.4
-// (1.2.2 from v1.9) asks, unless another one is expected. The API server lets
-// nobody change the type (Kubernetes pkg/apis/core/validation/validation.go,
-// ValidateSecretUpdate), but who deletes the Secret may create it again as any
-// other.
-func secretType(s protectedSecret, _ time.Time) []finding.Finding {
+// secretType: the Secret has type kubernetes.io/tls, as CIS OpenShift 1.2.4 (1.2.2 from v1.8)
+// requires, unless another type is configured. The API server refuses a change of the type
+// (Kubernetes pkg/apis/core/validation/validation.go, ValidateSecretUpdate), but a user can
+// delete the Secret and create it again with another type.
+func secretType(s protectedSecret, _ time.Time) []finding.Result {
 	want := cmp.Or(s.want.Type, secretTypeTLS)
+	if s.want.Family() != finding.AddedSecret {
+		want = secretTypeTLS // the control requires it, whatever is configured
+	}
 	if s.stored.Type == want {
 		return nil
 	}
-	return one(finding.WrongSecretType, s.want.at("type"),
-		"the type is "+strconv.Quote(s.stored.Type)+" instead of "+want,
-		"create it with type "+want)
+	return single(finding.WrongSecretType, s.want.at("type"),
+		"the type is "+strconv.Quote(s.stored.Type)+", want "+want,
+		"recreate it with type "+want)
 }

@@ -8,111 +8,173 @@ import (
 	"io"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// Version and kind of the JSON documents. Within a version fields are added,
-// never taken away or given another meaning.
+// Version and kind of the JSON documents. Within a version, fields may be added, but not be
+// removed or change their meaning.
 const (
 	APIVersion = "evidence.kubelet-https-guard.io/v1"
 	Kind       = "Evidence"
 )
 
-// document is docs/evidence.schema.json. Lists are never null.
-type document struct {
-	APIVersion   string            `json:"apiVersion"`
-	Kind         string            `json:"kind"`
-	GeneratedAt  time.Time         `json:"generatedAt"`
-	Generator    generator         `json:"generator"`
-	Subject      subject           `json:"subject"`
-	Control      control           `json:"control"`
-	Verdict      string            `json:"verdict"`
-	FoundBy      string            `json:"foundBy,omitempty"`
-	Revision     string            `json:"revision,omitempty"`
-	Examined     []Examined        `json:"examined"`
-	Certificates []certificate     `json:"certificates"`
-	Checked      []checked         `json:"checked"`
-	Findings     []findingDocument `json:"findings"`
-}
+// jsonDocument is docs/evidence.schema.json. Lists are never null.
+type (
+	jsonDocument struct {
+		APIVersion   string            `json:"apiVersion"`
+		Kind         string            `json:"kind"`
+		GeneratedAt  time.Time         `json:"generatedAt"`
+		Generator    jsonGenerator     `json:"generator"`
+		Subject      jsonSubject       `json:"subject"`
+		Control      jsonTitle         `json:"control"`
+		Verdict      string            `json:"verdict"`
+		FoundBy      string            `json:"foundBy,omitempty"`
+		Revision     string            `json:"revision,omitempty"`
+		Examined     []jsonExamined    `json:"examined"`
+		Certificates []jsonCertificate `json:"certificates"`
+		Checked      []jsonChecked     `json:"checked"`
+		Findings     []jsonFinding     `json:"findings"`
+		Controls     []jsonControl     `json:"controls"`
+		Results      []jsonResult      `json:"results"`
+	}
+	jsonGenerator struct {
+		Name    string `json:"name"`
+		Version string `json:"version"`
+	}
+	jsonSubject struct {
+		Kind string `json:"kind"`
+		Name string `json:"name"`
+	}
+	jsonTitle struct {
+		Title string   `json:"title"`
+		IDs   []string `json:"ids"`
+	}
+	jsonExamined struct {
+		Role     string `json:"role"`
+		Location string `json:"location"`
+	}
+	jsonCertificate struct {
+		jsonExamined
+		Subject   string    `json:"subject"`
+		Issuer    string    `json:"issuer"`
+		Serial    string    `json:"serial"`
+		NotBefore time.Time `json:"notBefore"`
+		NotAfter  time.Time `json:"notAfter"`
+		SHA256    string    `json:"sha256"`
+	}
+	jsonChecked struct {
+		Reason   finding.Reason `json:"reason"`
+		Severity string         `json:"severity"`
+	}
+	jsonFinding struct {
+		jsonChecked
+		Location    string              `json:"location"`
+		Message     string              `json:"message"`
+		Remedy      string              `json:"remedy"`
+		HelpURI     string              `json:"helpURI"`
+		Subject     finding.Subject     `json:"subject"`
+		Outcome     string              `json:"outcome"`
+		Requirement finding.Requirement `json:"requirement"`
+		Controls    []string            `json:"controls"`
+	}
+	jsonControl struct {
+		ID           string            `json:"id"`
+		Title        string            `json:"title"`
+		References   []jsonReference   `json:"references"`
+		Mappings     []jsonMapping     `json:"mappings"`
+		Scope        string            `json:"scope"`
+		Neighbour    bool              `json:"neighbour"`
+		Verdict      string            `json:"verdict"`
+		Requirements []jsonRequirement `json:"requirements"`
+	}
+	jsonReference struct {
+		Benchmark string `json:"benchmark"`
+		Version   string `json:"version"`
+		Number    string `json:"number"`
+		ID        string `json:"id"`
+	}
+	jsonMapping struct {
+		Framework string   `json:"framework"`
+		Numbers   []string `json:"numbers"`
+	}
+	jsonRequirement struct {
+		ID       finding.Requirement `json:"id"`
+		Outcome  string              `json:"outcome"`
+		Optional bool                `json:"optional"`
+		Met      bool                `json:"met"`
+		Reasons  []finding.Reason    `json:"reasons"`
+		Subjects []finding.Subject   `json:"subjects"`
+	}
+	jsonResult struct {
+		Requirement finding.Requirement `json:"requirement"`
+		Subject     finding.Subject     `json:"subject"`
+		Outcome     string              `json:"outcome"`
+		Reason      finding.Reason      `json:"reason,omitempty"`
+		Message     string              `json:"message,omitempty"`
+		Remedy      string              `json:"remedy,omitempty"`
+	}
+)
 
-type generator struct {
-	Name    string `json:"name"`
-	Version string `json:"version"`
-}
-
-type subject struct {
-	Kind string `json:"kind"`
-	Name string `json:"name"`
-}
-
-type control struct {
-	Title string   `json:"title"`
-	IDs   []string `json:"ids"`
-}
-
-type certificate struct {
-	Examined
-	Subject   string    `json:"subject"`
-	Issuer    string    `json:"issuer"`
-	Serial    string    `json:"serial"`
-	NotBefore time.Time `json:"notBefore"`
-	NotAfter  time.Time `json:"notAfter"`
-	SHA256    string    `json:"sha256"`
-}
-
-type checked struct {
-	Reason   finding.Reason `json:"reason"`
-	Severity string         `json:"severity"`
-}
-
-type findingDocument struct {
-	checked
-	Location finding.Location `json:"location"`
-	Message  string           `json:"message"`
-	Remedy   string           `json:"remedy"`
-	HelpURI  string           `json:"helpURI"`
-}
-
-func writeJSON(w io.Writer, d Document) error {
-	out := document{
+func writeJSON(w io.Writer, d Document, _ Options) error {
+	own := d.control()
+	out := jsonDocument{
 		APIVersion: APIVersion, Kind: Kind, GeneratedAt: d.At.UTC(),
-		Generator: generator{d.Generator, d.Version}, Subject: subject{d.Kind, d.Name},
-		Control: control{finding.ControlTitle, finding.Controls()},
-		Verdict: verdict(d), FoundBy: d.FoundBy, Revision: d.Revision,
-		Examined: append([]Examined{}, d.Examined...), Certificates: []certificate{}, Checked: []checked{}, Findings: []findingDocument{},
+		Generator: jsonGenerator{d.Generator, d.Version}, Subject: jsonSubject{d.Kind, d.Name},
+		Control: jsonTitle{own.Title, own.RefIDs()},
+		Verdict: control.Worst(d.Verdicts).Word(), FoundBy: d.FoundBy, Revision: d.Revision,
+		Examined: []jsonExamined{}, Certificates: []jsonCertificate{}, Checked: []jsonChecked{}, Findings: []jsonFinding{},
+		Controls: []jsonControl{}, Results: []jsonResult{},
+	}
+	for _, e := range d.Examined {
+		out.Examined = append(out.Examined, jsonExamined{e.Role, e.Subject.String()})
 	}
 	for _, c := range d.Certificates {
-		out.Certificates = append(out.Certificates, certificate{
-			Examined: Examined{c.Role, c.Location},
-			Subject:  c.X509.Subject.String(), Issuer: c.X509.Issuer.String(),
+		out.Certificates = append(out.Certificates, jsonCertificate{
+			jsonExamined: jsonExamined{c.Role, c.Subject.String()},
+			Subject:      c.X509.Subject.String(), Issuer: c.X509.Issuer.String(),
 			Serial: fmt.Sprintf("%x", c.X509.SerialNumber), NotBefore: c.X509.NotBefore.UTC(), NotAfter: c.X509.NotAfter.UTC(),
 			SHA256: pki.Fingerprint(c.X509),
 		})
 	}
 	for _, reason := range d.Checked {
-		out.Checked = append(out.Checked, checked{reason, reason.Severity().String()})
+		out.Checked = append(out.Checked, jsonChecked{reason, reason.Severity()})
 	}
-	for _, f := range d.Findings {
-		out.Findings = append(out.Findings, findingDocument{
-			checked:  checked{f.Reason, f.Severity().String()},
-			Location: f.Location, Message: f.Message, Remedy: f.Remedy, HelpURI: f.Reason.HelpURI(),
+	for _, f := range d.findings() {
+		out.Findings = append(out.Findings, jsonFinding{
+			jsonChecked: jsonChecked{f.Reason, f.Outcome.Severity()},
+			Location:    f.Subject.String(), Message: f.Message, Remedy: f.Remedy, HelpURI: f.Reason.HelpURI(),
+			Subject: f.Subject, Outcome: f.Outcome.String(), Requirement: f.Requirement, Controls: d.controlsOf(f),
 		})
+	}
+	for _, v := range d.Verdicts {
+		out.Controls = append(out.Controls, jsonControlOf(v))
+	}
+	for _, r := range d.Results {
+		out.Results = append(out.Results, jsonResult{r.Requirement, r.Subject, r.Outcome.String(), r.Reason, r.Message, r.Remedy})
 	}
 	return encodeJSON(w, out)
 }
 
-// verdict is one word, for programs.
-func verdict(d Document) string {
-	switch finding.VerdictOf(d.Findings) {
-	case finding.Compliant:
-		return "Compliant"
-	case finding.NotCompliant:
-		return "NotCompliant"
-	case finding.CouldNotVerify:
-		return "CouldNotVerify"
+func jsonControlOf(v control.Verdict) jsonControl {
+	out := jsonControl{
+		ID: v.Control.ID, Title: v.Control.Title, References: []jsonReference{}, Mappings: []jsonMapping{},
+		Scope: v.Scope.String(), Neighbour: v.Control.Neighbour, Verdict: v.Status.Word(), Requirements: []jsonRequirement{},
 	}
-	return "CouldNotVerify"
+	for _, ref := range v.Control.Refs {
+		out.References = append(out.References, jsonReference{ref.Benchmark, ref.Version, ref.Number, ref.ID()})
+	}
+	for _, m := range v.Control.Mappings {
+		out.Mappings = append(out.Mappings, jsonMapping{m.Framework, append([]string{}, m.Numbers...)})
+	}
+	for _, a := range v.Answers {
+		out.Requirements = append(out.Requirements, jsonRequirement{
+			ID: a.Requirement, Outcome: a.Outcome.String(), Optional: a.Optional, Met: a.Met,
+			Reasons: reasons(a.Results), Subjects: subjects(a.Results),
+		})
+	}
+	return out
 }
 
 func encodeJSON(w io.Writer, value any) error {

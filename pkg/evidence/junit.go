@@ -7,14 +7,16 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// JUnit has no standard; this is what its two usual schemas (of Jenkins and of
-// Apache Ant) have in common. There a case has at most one failure or error
-// and no output of its own, and a time has no zone.
+// JUnit has no standard. This is the common part of its two usual schemas (Jenkins and
+// Apache Ant): a case has at most one failure, error or skipped element and no output of its
+// own, a skipped element has text and no attributes, and a time has no zone.
 type (
 	junitSuites struct {
 		XMLName xml.Name     `xml:"testsuites"`
@@ -29,6 +31,7 @@ type (
 		Tests      int             `xml:"tests,attr"`
 		Failures   int             `xml:"failures,attr"`
 		Errors     int             `xml:"errors,attr"`
+		Skipped    int             `xml:"skipped,attr"`
 		Time       int             `xml:"time,attr"`
 		Properties []junitProperty `xml:"properties>property"`
 		Cases      []junitCase     `xml:"testcase"`
@@ -43,8 +46,9 @@ type (
 		Name      string        `xml:"name,attr"`
 		Classname string        `xml:"classname,attr"`
 		Time      int           `xml:"time,attr"`
-		Failure   *junitOutcome `xml:"failure"`
+		Skipped   *string       `xml:"skipped"`
 		Error     *junitOutcome `xml:"error"`
+		Failure   *junitOutcome `xml:"failure"`
 	}
 	junitOutcome struct {
 		Type    string `xml:"type,attr"`
@@ -53,30 +57,43 @@ type (
 	}
 )
 
-// writeJUnit writes one case for each reason that was looked for: a Violation
-// fails it, what could not be looked at is its error, and a Warning lets it
-// pass. The table is the suite's output.
-func writeJUnit(w io.Writer, d Document) error {
+// writeJUnit writes one case for each requirement of the controls that count. So the suite
+// passes if the exit code is that of compliant or not applicable. A case with a warning
+// passes; the warning is in the suite's output, which is the table.
+func writeJUnit(w io.Writer, d Document, _ Options) error {
 	var table bytes.Buffer
-	// A buffer takes everything.
-	_ = writeTable(&table, d)
+	// Writing to a buffer never fails.
+	_ = writeTable(&table, d, Options{})
+	own := d.control()
 	suite := junitSuite{
-		Package: d.Generator, Name: finding.ControlTitle, Hostname: orUnknown(d.Name),
-		Timestamp:  d.At.UTC().Format("2006-01-02T15:04:05"),
-		Properties: []junitProperty{{"controls", strings.Join(finding.Controls(), " ")}, {"version", d.Version}, {"verdict", verdict(d)}},
-		Out:        table.String(),
+		Package: d.Generator, Name: own.Title, Hostname: orUnknown(d.Name),
+		Timestamp: d.At.UTC().Format("2006-01-02T15:04:05"),
+		Properties: []junitProperty{
+			{"controls", strings.Join(own.RefIDs(), " ")}, {"version", d.Version}, {"verdict", control.Worst(d.Verdicts).Word()},
+		},
+		Out: table.String(),
 	}
-	for _, reason := range d.Checked {
-		one := junitCase{Name: string(reason), Classname: d.subject()}
-		outcome := junitOutcomeOf(reason, d.withReason(reason))
+	for _, v := range d.Verdicts {
+		suite.Properties = append(suite.Properties, junitProperty{"verdict " + v.Control.ID, v.Status.Word()})
+	}
+	for _, a := range d.answers() {
+		one := junitCase{Name: string(a.Requirement), Classname: d.subject()}
 		switch {
-		case outcome == nil:
-		case reason.Severity() == finding.Violation:
-			one.Failure, suite.Failures = outcome, suite.Failures+1
-		case reason.Severity() == finding.Unverified:
-			one.Error, suite.Errors = outcome, suite.Errors+1
+		case a.Outcome == finding.Fail:
+			one.Failure, suite.Failures = junitOutcomeOf(a), suite.Failures+1
+		case !a.Met:
+			one.Error, suite.Errors = junitOutcomeOf(a), suite.Errors+1
+		case a.Outcome == finding.Unknown, a.Outcome == finding.NotApplicable:
+			text := junitText(notPassed(a))
+			one.Skipped, suite.Skipped = &text, suite.Skipped+1
 		}
 		suite.Cases = append(suite.Cases, one)
+	}
+	if control.Worst(d.Verdicts) == control.CouldNotVerify && suite.Errors == 0 {
+		// A control without requirements, or no control, must not pass.
+		suite.Cases, suite.Errors = append(suite.Cases, junitCase{Name: "verdict", Classname: d.subject(), Error: &junitOutcome{
+			Type: string(finding.NotObserved), Message: "there are no requirements, so nothing was verified",
+		}}), 1
 	}
 	suite.Tests = len(suite.Cases)
 	text, err := xml.MarshalIndent(junitSuites{Suites: []junitSuite{suite}}, "", "  ")
@@ -87,18 +104,48 @@ func writeJUnit(w io.Writer, d Document) error {
 	return err
 }
 
-func junitOutcomeOf(reason finding.Reason, findings []finding.Finding) *junitOutcome {
-	if len(findings) == 0 {
-		return nil
+// answers returns the worst answer to each requirement of the controls that count. If a
+// control is not applicable, its answers are not applicable either.
+func (d Document) answers() []control.Answer {
+	var answers []control.Answer
+	index := map[finding.Requirement]int{}
+	for _, v := range d.counted() {
+		for _, a := range v.Answers {
+			if v.Status == control.NotApplicable {
+				a.Outcome, a.Met = finding.NotApplicable, true
+			}
+			i, known := index[a.Requirement]
+			switch {
+			case !known:
+				index[a.Requirement] = len(answers)
+				answers = append(answers, a)
+			case a.Outcome == finding.Fail, !a.Met && answers[i].Met, answers[i].Outcome == finding.NotApplicable:
+				answers[i] = a
+			}
+		}
 	}
-	var text strings.Builder
-	for _, f := range findings {
-		_, _ = fmt.Fprintf(&text, "%s\n%s\n%s\n", printable(string(f.Location)), printable(f.Message), printable(f.Remedy))
-	}
-	return &junitOutcome{Type: string(reason), Message: printable(findings[0].Message), Text: text.String()}
+	return answers
 }
 
-// orUnknown: a host without a name is no valid value.
+func notPassed(a control.Answer) []finding.Result {
+	return slices.DeleteFunc(slices.Clone(a.Results), func(r finding.Result) bool { return r.Outcome == finding.Pass })
+}
+
+func junitOutcomeOf(a control.Answer) *junitOutcome {
+	results := notPassed(a)
+	finding.Sort(results)
+	return &junitOutcome{Type: string(results[0].Reason), Message: printable(results[0].Message), Text: junitText(results)}
+}
+
+func junitText(results []finding.Result) string {
+	var text strings.Builder
+	for _, r := range results {
+		_, _ = fmt.Fprintf(&text, "%s\n%s\n%s\n", printable(r.Subject.String()), printable(r.Message), printable(r.Remedy))
+	}
+	return text.String()
+}
+
+// orUnknown replaces an empty host name, which would not be valid.
 func orUnknown(name string) string {
 	if name == "" {
 		return "unknown"

@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// The little of openreports.io/v1alpha1 (github.com/openreports/reports-api) that
-// is written.
+// The part of openreports.io/v1alpha1 (github.com/openreports/reports-api) that is used.
 type (
 	openReport struct {
 		APIVersion string             `json:"apiVersion"`
@@ -42,7 +42,7 @@ type (
 		Source     string            `json:"source"`
 		Policy     string            `json:"policy"`
 		Rule       string            `json:"rule"`
-		Category   string            `json:"category"`
+		Category   string            `json:"category,omitempty"`
 		Severity   string            `json:"severity,omitempty"`
 		Timestamp  openReportTime    `json:"timestamp"`
 		Result     string            `json:"result"`
@@ -58,10 +58,9 @@ type (
 
 const reportName = "kubelet-https-guard"
 
-// writeOpenReport writes a ClusterReport, to be applied where that kind is
-// installed: a result for each finding, and one for each reason that was looked
-// for and not found.
-func writeOpenReport(w io.Writer, d Document) error {
+// writeOpenReport writes a ClusterReport, which can be applied to a cluster that has this
+// kind. Each result is listed once, under the first control that its requirement counts for.
+func writeOpenReport(w io.Writer, d Document, _ Options) error {
 	report := openReport{
 		APIVersion: "openreports.io/v1alpha1", Kind: "ClusterReport",
 		Metadata: openReportMetadata{
@@ -72,45 +71,55 @@ func writeOpenReport(w io.Writer, d Document) error {
 	if d.Kind == "Node" {
 		report.Scope.APIVersion = "v1"
 	}
-	for _, reason := range d.Checked {
-		one := openReportResult{
-			Source: reportName, Policy: finding.ControlTitle, Rule: string(reason), Category: "CIS OpenShift", Result: "pass", Scored: true,
-			Timestamp:  openReportTime{d.At.Unix(), int32(d.At.Nanosecond())}, //nolint:gosec // below a billion
-			Properties: map[string]string{"controls": strings.Join(finding.Controls(), " "), "helpURI": reason.HelpURI()},
-		}
-		findings := d.withReason(reason)
-		if len(findings) == 0 {
-			report.Summary.Pass++
-			report.Results = append(report.Results, one)
-		}
-		for _, f := range findings {
-			found := one
-			found.Message = f.Message + ". To do: " + f.Remedy
-			found.Properties = map[string]string{"location": string(f.Location), "controls": one.Properties["controls"], "helpURI": one.Properties["helpURI"]}
-			switch f.Severity() {
-			case finding.Violation:
-				found.Result, found.Severity = "fail", "high"
-				report.Summary.Fail++
-			case finding.Warning:
-				found.Result, found.Severity, found.Scored = "warn", "medium", false
-				report.Summary.Warn++
-			case finding.Unverified:
-				found.Result = "error"
-				report.Summary.Error++
-			case finding.Info:
-				found.Severity = "info"
-				report.Summary.Pass++
-			}
-			report.Results = append(report.Results, found)
-		}
+	for _, r := range d.Results {
+		report.Results = append(report.Results, d.openReportResultOf(r, &report.Summary))
 	}
 	return encodeJSON(w, report)
 }
 
-// maxObjectName is that of the API (RFC 1123 subdomains).
+func (d Document) openReportResultOf(r finding.Result, summary *openReportSummary) openReportResult {
+	out := openReportResult{
+		Source: reportName, Policy: reportName, Rule: string(r.Requirement), Result: "error", Scored: true,
+		Timestamp:  openReportTime{d.At.Unix(), int32(d.At.Nanosecond())}, //nolint:gosec // below a billion
+		Message:    r.Message,
+		Properties: map[string]string{"location": r.Subject.String()},
+	}
+	// A requirement of no control is listed under the program.
+	if c, ok := control.Of(r.Requirement); ok {
+		out.Policy, out.Properties["controls"] = c.Title, strings.Join(c.RefIDs(), " ")
+		if len(c.Refs) > 0 {
+			out.Category = c.Refs[0].Benchmark
+		}
+	}
+	if r.Reason != "" {
+		out.Properties["reason"], out.Properties["helpURI"] = string(r.Reason), r.Reason.HelpURI()
+	}
+	if r.Remedy != "" {
+		out.Message += ". Fix: " + r.Remedy
+	}
+	switch {
+	case r.Outcome == finding.Pass:
+		out.Result = "pass"
+		summary.Pass++
+	case r.Outcome == finding.Warn:
+		out.Result, out.Severity, out.Scored = "warn", "medium", false
+		summary.Warn++
+	case r.Outcome == finding.Fail:
+		out.Result, out.Severity = "fail", "high"
+		summary.Fail++
+	case d.skipped(r):
+		out.Result = "skip"
+		summary.Skip++
+	default:
+		summary.Error++
+	}
+	return out
+}
+
+// maxObjectName is the limit of the API (RFC 1123 subdomain).
 const maxObjectName = 253
 
-// objectName makes a name for an object of the API out of any text.
+// objectName converts any text to the name of an API object.
 func objectName(text string) string {
 	name := strings.Map(func(r rune) rune {
 		if (r >= 'a' && r <= 'z') || (r >= '0' && r <= '9') || r == '.' {
@@ -118,7 +127,7 @@ func objectName(text string) string {
 		}
 		return '-'
 	}, strings.ToLower(text))
-	// No label of it may begin or end with anything but a letter or a digit.
+	// Each label must begin and end with a letter or a digit.
 	labels := strings.FieldsFunc(name[:min(len(name), maxObjectName)], func(r rune) bool { return r == '.' })
 	for i, label := range labels {
 		labels[i] = strings.Trim(label, "-")

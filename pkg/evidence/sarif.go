@@ -5,13 +5,13 @@ package evidence
 import (
 	"io"
 	"net/url"
-	"strings"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// The part of SARIF 2.1.0 (OASIS, sections by its numbers) that is used.
+// The part of SARIF 2.1.0 (OASIS) that is used. Comments refer to its sections.
 type (
 	sarifLog struct {
 		Schema  string     `json:"$schema"`
@@ -33,16 +33,17 @@ type (
 		Rules   []sarifRule `json:"rules"`
 	}
 	sarifRule struct {
-		ID                   string          `json:"id"`
-		HelpURI              string          `json:"helpUri"`
-		DefaultConfiguration sarifLevel      `json:"defaultConfiguration"`
-		Properties           sarifProperties `json:"properties"`
+		ID                   string     `json:"id"`
+		HelpURI              string     `json:"helpUri"`
+		DefaultConfiguration sarifLevel `json:"defaultConfiguration"`
 	}
 	sarifLevel struct {
 		Level string `json:"level"`
 	}
 	sarifProperties struct {
-		Tags []string `json:"tags"`
+		Requirement finding.Requirement `json:"requirement"`
+		// Tags are the numbers of the control.
+		Tags []string `json:"tags,omitempty"`
 	}
 	sarifAutomation struct {
 		ID string `json:"id"`
@@ -52,12 +53,13 @@ type (
 		EndTimeUTC          time.Time `json:"endTimeUtc"`
 	}
 	sarifResult struct {
-		RuleID    string          `json:"ruleId"`
-		RuleIndex int             `json:"ruleIndex"`
-		Kind      string          `json:"kind"`
-		Level     string          `json:"level"`
-		Message   sarifMessage    `json:"message"`
-		Locations []sarifLocation `json:"locations"`
+		RuleID     string          `json:"ruleId"`
+		RuleIndex  int             `json:"ruleIndex"`
+		Kind       string          `json:"kind"`
+		Level      string          `json:"level"`
+		Message    sarifMessage    `json:"message"`
+		Locations  []sarifLocation `json:"locations"`
+		Properties sarifProperties `json:"properties"`
 	}
 	sarifMessage struct {
 		Text string `json:"text"`
@@ -77,32 +79,30 @@ type (
 	}
 )
 
-// writeSARIF writes one rule for each reason that was looked for and one
-// result for each finding. What could not be looked at is "open" (3.27.9), and
-// then the run did not succeed (3.20.14).
-func writeSARIF(w io.Writer, d Document) error {
+// writeSARIF writes one rule for each reason that was checked and one result for each finding.
+// What could not be observed is "open" (3.27.9), and then the run was not successful
+// (3.20.14).
+func writeSARIF(w io.Writer, d Document, _ Options) error {
+	findings := d.findings()
 	run := sarifRun{
 		Tool: sarifTool{sarifDriver{Name: d.Generator, Version: d.Version, Rules: []sarifRule{}}},
-		// 3.17.3: what stands before the last slash says of which runs this
-		// is one.
+		// 3.17.3: the part before the last slash identifies the runs that belong together.
 		AutomationDetails: sarifAutomation{d.subject() + "/"},
 		Invocations: []sarifInvocation{{
-			ExecutionSuccessful: len(finding.OfSeverity(d.Findings, finding.Unverified)) == 0,
+			ExecutionSuccessful: control.Worst(d.Verdicts) != control.CouldNotVerify && len(finding.WithOutcome(findings, finding.Unknown)) == 0,
 			EndTimeUTC:          d.At.UTC(),
 		}},
 		Results: []sarifResult{},
 	}
 	for index, reason := range d.Checked {
-		kind, level := sarifKind(reason.Severity())
+		_, level := sarifKind(reason.Outcome())
 		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{
-			ID: string(reason), HelpURI: reason.HelpURI(), DefaultConfiguration: sarifLevel{level}, Properties: sarifProperties{finding.Controls()},
+			ID: string(reason), HelpURI: reason.HelpURI(), DefaultConfiguration: sarifLevel{level},
 		})
-		for _, f := range d.withReason(reason) {
-			run.Results = append(run.Results, sarifResult{
-				RuleID: string(reason), RuleIndex: index, Kind: kind, Level: level,
-				Message:   sarifMessage{f.Message + ". To do: " + f.Remedy + "."},
-				Locations: []sarifLocation{sarifLocationOf(d, f.Location)},
-			})
+		for _, f := range findings {
+			if f.Reason == reason {
+				run.Results = append(run.Results, sarifResultOf(f, index))
+			}
 		}
 	}
 	return encodeJSON(w, sarifLog{
@@ -111,31 +111,39 @@ func writeSARIF(w io.Writer, d Document) error {
 	})
 }
 
-// sarifKind: a level goes with the kind "fail" alone (3.27.10).
-func sarifKind(s finding.Severity) (kind, level string) {
-	switch s {
-	case finding.Violation:
+func sarifResultOf(f finding.Result, rule int) sarifResult {
+	kind, level := sarifKind(f.Outcome)
+	out := sarifResult{
+		RuleID: string(f.Reason), RuleIndex: rule, Kind: kind, Level: level,
+		Message:    sarifMessage{f.Message + ". Fix: " + f.Remedy + "."},
+		Locations:  []sarifLocation{sarifLocationOf(f.Subject)},
+		Properties: sarifProperties{Requirement: f.Requirement},
+	}
+	if c, ok := control.Of(f.Requirement); ok {
+		out.Properties.Tags = c.RefIDs()
+	}
+	return out
+}
+
+// sarifKind returns the kind and level of a finding. Only the kind "fail" has a level
+// (3.27.10).
+func sarifKind(o finding.Outcome) (kind, level string) {
+	switch o {
+	case finding.Fail:
 		return "fail", "error"
-	case finding.Warning:
+	case finding.Warn:
 		return "fail", "warning"
-	case finding.Info:
-		return "fail", "note"
-	case finding.Unverified:
-		return "open", "none"
+	case finding.Unknown, finding.Pass, finding.NotApplicable:
 	}
 	return "open", "none"
 }
 
-// sarifLocationOf names the file, where the finding is at one that was
-// examined or, with an argument behind it, within one.
-func sarifLocationOf(d Document, at finding.Location) sarifLocation {
-	location := sarifLocation{LogicalLocations: []sarifLogical{{string(at)}}}
-	for _, e := range d.Examined {
-		path := string(e.Location)
-		if strings.HasPrefix(path, "/") && (string(at) == path || strings.HasPrefix(string(at), path+" ")) {
-			file := url.URL{Scheme: "file", Path: path}
-			location.PhysicalLocation = &sarifPhysical{sarifArtifact{file.String()}}
-		}
+// sarifLocationOf returns the location of a subject, with its file if it is one.
+func sarifLocationOf(s finding.Subject) sarifLocation {
+	location := sarifLocation{LogicalLocations: []sarifLogical{{s.String()}}}
+	if s.Kind == finding.KindFile && s.Path != "" {
+		file := url.URL{Scheme: "file", Path: s.Path}
+		location.PhysicalLocation = &sarifPhysical{sarifArtifact{file.String()}}
 	}
 	return location
 }

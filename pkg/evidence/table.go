@@ -6,61 +6,65 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// paint gives text a colour, or leaves it as it is.
+// paint returns text in a colour, or unchanged.
 type paint func(colour, text string) string
 
-// Colours of ECMA-48 (SGR), which every terminal knows.
+// Colours of ECMA-48 (SGR), which every terminal supports.
 const bold, red, green, yellow = "1", "1;31", "1;32", "1;33"
 
 func plain(_, text string) string { return text }
 
 func coloured(colour, text string) string { return "\x1b[" + colour + "m" + text + "\x1b[0m" }
 
-// colourOf a severity; what could not be looked at is as doubtful as a warning.
-func colourOf(s finding.Severity) string {
-	switch s {
-	case finding.Violation:
+// colourOf returns the colour of a finding's outcome. Unknown has that of a warning.
+func colourOf(o finding.Outcome) string {
+	if o == finding.Fail {
 		return red
-	case finding.Warning, finding.Unverified:
-		return yellow
-	case finding.Info:
-		return green
 	}
 	return yellow
 }
 
-// writeTable writes the verdict, what is wrong and what to do about it, and
-// then what was looked at.
-func writeTable(w io.Writer, d Document) error { return tabulate(w, d, plain) }
+func colourOfStatus(s control.Status) string {
+	switch s {
+	case control.Compliant:
+		return green
+	case control.NotCompliant:
+		return red
+	case control.NotApplicable:
+		return bold
+	case control.CouldNotVerify:
+		return yellow
+	}
+	return yellow
+}
 
-func writeColouredTable(w io.Writer, d Document) error { return tabulate(w, d, coloured) }
-
-func tabulate(w io.Writer, d Document, paint paint) error {
+// writeTable writes the verdicts, the findings with their remedies, the requirements that were
+// not observed or not checked, and what was checked.
+func writeTable(w io.Writer, d Document, o Options) error {
+	paint := plain
+	if o.Colour {
+		paint = coloured
+	}
 	var text bytes.Buffer
-	verdict, colour := finding.VerdictOf(d.Findings), yellow
-	switch verdict {
-	case finding.Compliant:
-		colour = green
-	case finding.NotCompliant:
-		colour = red
-	case finding.CouldNotVerify:
+	tabulateVerdicts(&text, d, paint)
+	for _, f := range d.findings() {
+		_, _ = fmt.Fprintf(&text, "\n%s %s\n  at    %s\n  why   %s\n  fix   %s\n  more  %s\n",
+			paint(colourOf(f.Outcome), f.Outcome.Severity()), paint(bold, string(f.Reason)),
+			printable(f.Subject.String()), printable(f.Message), printable(f.Remedy), f.Reason.HelpURI())
 	}
-	_, _ = fmt.Fprintf(&text, "%s: %s\n%s, %q\n", printable(d.subject()), paint(colour, verdict.String()), finding.ControlsText, finding.ControlTitle)
-	for _, f := range d.Findings {
-		_, _ = fmt.Fprintf(&text, "\n%s %s\n  to do  %s\n  seen   %s\n  at     %s\n  more   %s\n",
-			paint(colourOf(f.Severity()), f.Severity().String()), paint(bold, string(f.Reason)),
-			printable(f.Remedy), printable(f.Message), printable(string(f.Location)), f.Reason.HelpURI())
-	}
+	tabulateUnobserved(&text, d)
 	_, _ = fmt.Fprintln(&text)
 
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -69,11 +73,11 @@ func tabulate(w io.Writer, d Document, paint paint) error {
 			_, _ = fmt.Fprintf(table, "%s\t%s\n", key, printable(value))
 		}
 	}
-	row("looked at", d.At.UTC().Format(time.RFC3339)+" by "+d.Generator+" "+d.Version)
+	row("checked", d.At.UTC().Format(time.RFC3339)+" by "+d.Generator+" "+d.Version)
 	row("found by", d.FoundBy)
 	row("revision", d.Revision)
 	for _, e := range d.Examined {
-		row(e.Role, string(e.Location))
+		row(e.Role, e.Subject.String())
 	}
 	for _, c := range d.Certificates {
 		// One block for all of them, so that they are aligned.
@@ -82,14 +86,120 @@ func tabulate(w io.Writer, d Document, paint paint) error {
 		row("  valid", c.X509.NotBefore.UTC().Format(time.RFC3339)+" to "+c.X509.NotAfter.UTC().Format(time.RFC3339))
 		row("  SHA-256", pki.Fingerprint(c.X509))
 	}
-	// A buffer takes everything.
+	// Writing to a buffer never fails.
 	_ = table.Flush()
 	_, err := text.WriteTo(w)
 	return err
 }
 
-// printable writes what could move a terminal's cursor as Go writes it in
-// strings: names in certificates and paths in manifests are others' texts.
+// tabulateVerdicts writes the verdict of the exit code, one line for each control that counts,
+// and one line for all neighbours.
+func tabulateVerdicts(text *bytes.Buffer, d Document, paint paint) {
+	worst := control.Worst(d.Verdicts)
+	_, _ = fmt.Fprintf(text, "%s: %s\n", printable(d.subject()), paint(colourOfStatus(worst), worst.String()))
+	width := 0
+	for _, v := range d.counted() {
+		width = max(width, len(v.Status.String()))
+	}
+	var neighbours []string
+	for _, v := range d.Verdicts {
+		status := v.Status.String()
+		if v.Control.Neighbour {
+			neighbours = append(neighbours, v.Control.String()+" "+status)
+			continue
+		}
+		name := v.Control.String()
+		if name != v.Control.Title {
+			name += ": " + v.Control.Title
+		}
+		// Colours have no width.
+		_, _ = fmt.Fprintf(text, "  %s%s  %s\n", paint(colourOfStatus(v.Status), status), strings.Repeat(" ", width-len(status)), name)
+	}
+	if neighbours != nil {
+		_, _ = fmt.Fprintf(text, "  also: %s\n", strings.Join(neighbours, ", "))
+	}
+}
+
+// tabulateUnobserved writes the unknown requirements that prevent a verdict, those that were
+// not checked on purpose, and the messages of results that pass or do not apply.
+func tabulateUnobserved(text *bytes.Buffer, d Document) {
+	var preventing unobserved
+	for _, v := range d.Verdicts {
+		if v.Status != control.CouldNotVerify {
+			continue
+		}
+		for _, a := range v.Unmet() {
+			preventing.add(a.Results)
+		}
+	}
+	if len(preventing) > 0 {
+		_, _ = fmt.Fprint(text, "\nrequired and not observed\n")
+	}
+	for _, u := range preventing {
+		_, _ = fmt.Fprintf(text, "  %s\n    %s at %s: %s\n", u.list(), u.Reason, printable(u.Subject.String()), printable(u.Message))
+	}
+
+	var unchecked unobserved
+	for _, r := range d.Results {
+		if r.Reason == finding.NotChecked && !preventing.has(r.Requirement) {
+			// One flag or value excludes many subjects.
+			r.Subject = finding.Subject{}
+			unchecked.add([]finding.Result{r})
+		}
+	}
+	var parts []string
+	for _, u := range unchecked {
+		parts = append(parts, u.list()+" ("+printable(u.Message)+")")
+	}
+	if parts != nil {
+		_, _ = fmt.Fprintf(text, "\nnot checked: %s\n", strings.Join(parts, "; "))
+	}
+	for _, r := range d.Results {
+		onPurpose := r.Outcome == finding.Pass || r.Outcome == finding.NotApplicable && r.Requirement.Family() == finding.Guard
+		if onPurpose && r.Message != "" {
+			_, _ = fmt.Fprintf(text, "\n%s: %s\n", printable(r.Subject.String()), printable(r.Message))
+		}
+	}
+}
+
+// unobserved are requirements that were not observed, by cause.
+type unobserved []cause
+
+// cause is why requirements were not observed.
+type cause struct {
+	finding.ID
+	Message      string
+	Requirements []finding.Requirement
+}
+
+// add adds the results that are unknown.
+func (u *unobserved) add(results []finding.Result) {
+	for _, r := range finding.WithOutcome(results, finding.Unknown) {
+		i := slices.IndexFunc(*u, func(c cause) bool { return c.ID == r.ID() && c.Message == r.Message })
+		if i < 0 {
+			i = len(*u)
+			*u = append(*u, cause{ID: r.ID(), Message: r.Message})
+		}
+		if entry := &(*u)[i]; !slices.Contains(entry.Requirements, r.Requirement) {
+			entry.Requirements = append(entry.Requirements, r.Requirement)
+		}
+	}
+}
+
+func (u unobserved) has(r finding.Requirement) bool {
+	return slices.ContainsFunc(u, func(c cause) bool { return slices.Contains(c.Requirements, r) })
+}
+
+func (c cause) list() string {
+	words := make([]string, len(c.Requirements))
+	for i, r := range c.Requirements {
+		words[i] = string(r)
+	}
+	return strings.Join(words, ", ")
+}
+
+// printable escapes characters that could control a terminal, as Go does in strings: names in
+// certificates and paths in manifests come from others.
 func printable(text string) string {
 	if strings.IndexFunc(text, unprintable) < 0 {
 		return text

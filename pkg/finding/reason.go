@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Reason is one CamelCase word that names what is wrong. It is the same in a
-// log line, an Event, a metric and a refusal, and a contract: a reason is
-// never renamed, and its meaning never changes.
+// Reason is a CamelCase word that names what is wrong. It is the same in log
+// messages, Events, metrics and refusals. It is a contract: a reason is never
+// renamed, and its meaning never changes.
 type Reason string
 
 // A certificate and its key, wherever they are.
@@ -29,6 +29,7 @@ const (
 	ChainDoubtful           Reason = "ChainDoubtful"
 	WeakKey                 Reason = "WeakKey"
 	WeakSignature           Reason = "WeakSignature"
+	KeyInCertificateFile    Reason = "KeyInCertificateFile"
 )
 
 // A protected Secret.
@@ -43,12 +44,14 @@ const (
 
 // The files of the kubelet client certificate on a node.
 const (
-	UnexpectedIdentity  Reason = "UnexpectedIdentity"
-	KeyFileExposed      Reason = "KeyFileExposed"
-	NotRegularFile      Reason = "NotRegularFile"
-	FileTooLarge        Reason = "FileTooLarge"
-	Unreadable          Reason = "Unreadable"
-	StaleMount          Reason = "StaleMount"
+	UnexpectedIdentity Reason = "UnexpectedIdentity"
+	KeyFileExposed     Reason = "KeyFileExposed"
+	NotRegularFile     Reason = "NotRegularFile"
+	FileTooLarge       Reason = "FileTooLarge"
+	Unreadable         Reason = "Unreadable"
+	StaleMount         Reason = "StaleMount"
+	// NotMounted: the path is not mounted in the agent's Pod. It may exist on the host.
+	NotMounted          Reason = "NotMounted"
 	ClientCAUnavailable Reason = "ClientCAUnavailable"
 )
 
@@ -64,85 +67,120 @@ const (
 	OverrideWeakensKubeletTLS      Reason = "OverrideWeakensKubeletTLS"
 	ManifestMissing                Reason = "ManifestMissing"
 	ManifestUnparsable             Reason = "ManifestUnparsable"
+	// DuplicateStaticPod: more than one file defines the kube-apiserver's static Pod.
+	DuplicateStaticPod Reason = "DuplicateStaticPod"
 )
 
-// The kubelet itself, as a TLS handshake shows it.
+// The kubelet itself, observed by a TLS handshake.
 const (
-	KubeletNotTLS                Reason = "KubeletNotTLS"
-	KubeletUnreachable           Reason = "KubeletUnreachable"
+	KubeletNotTLS      Reason = "KubeletNotTLS"
+	KubeletUnreachable Reason = "KubeletUnreachable"
+	// KubeletHasNoCertificate: it ends each handshake with an alert before it sends a certificate.
+	KubeletHasNoCertificate Reason = "KubeletHasNoCertificate"
+	// KubeletRefusesHandshake: it ends the handshake with an alert for another reason.
+	KubeletRefusesHandshake      Reason = "KubeletRefusesHandshake"
 	KubeletCertificateUntrusted  Reason = "KubeletCertificateUntrusted"
 	ClientCertificateNotAccepted Reason = "ClientCertificateNotAccepted"
 	ReadOnlyPortOpen             Reason = "ReadOnlyPortOpen"
+	// KubeletConfigUnknown: its configuration cannot be determined from its files.
+	KubeletConfigUnknown Reason = "KubeletConfigUnknown"
 )
 
-// The guard itself: what registers it with the API server.
+// The guard itself: the objects that register it with the API server.
 const (
 	GuardMissing  Reason = "GuardMissing"
 	GuardWeakened Reason = "GuardWeakened"
+	// GuardIneffective: it exists, and does not refuse what it must refuse.
+	GuardIneffective Reason = "GuardIneffective"
+	// AdmissionDisabled: the configuration of the API server disables it.
+	AdmissionDisabled Reason = "AdmissionDisabled"
 )
 
-// severities is the one table of reasons.
-var severities = map[Reason]Severity{
-	CertificateMissing:      Violation,
-	KeyMissing:              Violation,
-	CertificateUnparsable:   Violation,
-	KeyUnparsable:           Violation,
-	KeyMismatch:             Violation,
-	CertificateExpired:      Violation,
-	CertificateNotYetValid:  Violation,
-	CertificateExpiringSoon: Warning,
-	WrongKeyUsage:           Violation,
-	UntrustedIssuer:         Violation,
-	ChainUnparsable:         Violation,
-	ChainDoubtful:           Warning,
-	WeakKey:                 Warning,
-	WeakSignature:           Violation,
+// What was not observed.
+const (
+	// NotChecked: no flag or value configures that it is checked.
+	NotChecked Reason = "NotChecked"
+	// NotObserved: it is configured to be checked, and was not observed yet.
+	NotObserved Reason = "NotObserved"
+)
 
-	SecretMissing:    Violation,
-	WrongSecretType:  Violation,
-	DNSNameMissing:   Violation,
-	RotationDetached: Violation,
-	RotationFailing:  Warning,
-	RotationStuck:    Warning,
+// outcomes is the table of all reasons. It has the outcome that a reason gives its
+// requirement. A control may be stricter (package control).
+var outcomes = map[Reason]Outcome{
+	CertificateMissing:      Fail,
+	KeyMissing:              Fail,
+	CertificateUnparsable:   Fail,
+	KeyUnparsable:           Fail,
+	KeyMismatch:             Fail,
+	CertificateExpired:      Fail,
+	CertificateNotYetValid:  Fail,
+	CertificateExpiringSoon: Warn,
+	WrongKeyUsage:           Fail,
+	UntrustedIssuer:         Fail,
+	ChainUnparsable:         Fail,
+	ChainDoubtful:           Warn,
+	WeakKey:                 Warn,
+	WeakSignature:           Fail,
+	KeyInCertificateFile:    Warn,
 
-	UnexpectedIdentity:  Warning,
-	KeyFileExposed:      Warning,
-	NotRegularFile:      Violation,
-	FileTooLarge:        Violation,
-	Unreadable:          Unverified,
-	StaleMount:          Unverified,
-	ClientCAUnavailable: Unverified,
+	SecretMissing:    Fail,
+	WrongSecretType:  Fail,
+	DNSNameMissing:   Fail,
+	RotationDetached: Fail,
+	RotationFailing:  Warn,
+	RotationStuck:    Warn,
 
-	ConfigMissing:                  Violation,
-	ConfigUnparsable:               Violation,
-	ClientCertificateNotConfigured: Violation,
-	ClientKeyNotConfigured:         Violation,
-	KubeletHTTPSDisabled:           Violation,
-	KubeletCANotConfigured:         Warning,
-	ReadOnlyPortConfigured:         Warning,
-	OverrideWeakensKubeletTLS:      Violation,
-	ManifestMissing:                Unverified,
-	ManifestUnparsable:             Unverified,
+	UnexpectedIdentity:  Warn,
+	KeyFileExposed:      Warn,
+	NotRegularFile:      Fail,
+	FileTooLarge:        Fail,
+	Unreadable:          Unknown,
+	StaleMount:          Unknown,
+	NotMounted:          Unknown,
+	ClientCAUnavailable: Unknown,
 
-	KubeletNotTLS:                Violation,
-	KubeletUnreachable:           Unverified,
-	KubeletCertificateUntrusted:  Violation,
-	ClientCertificateNotAccepted: Violation,
-	GuardMissing:                 Violation,
-	GuardWeakened:                Warning,
-	ReadOnlyPortOpen:             Warning,
+	ConfigMissing:                  Fail,
+	ConfigUnparsable:               Fail,
+	ClientCertificateNotConfigured: Fail,
+	ClientKeyNotConfigured:         Fail,
+	KubeletHTTPSDisabled:           Fail,
+	KubeletCANotConfigured:         Warn,
+	ReadOnlyPortConfigured:         Warn,
+	OverrideWeakensKubeletTLS:      Fail,
+	ManifestMissing:                Unknown,
+	ManifestUnparsable:             Unknown,
+	DuplicateStaticPod:             Fail,
+
+	KubeletNotTLS:                Fail,
+	KubeletUnreachable:           Unknown,
+	KubeletHasNoCertificate:      Fail,
+	KubeletRefusesHandshake:      Unknown,
+	KubeletCertificateUntrusted:  Fail,
+	ClientCertificateNotAccepted: Fail,
+	ReadOnlyPortOpen:             Warn,
+	KubeletConfigUnknown:         Unknown,
+
+	GuardMissing:      Fail,
+	GuardWeakened:     Warn,
+	GuardIneffective:  Fail,
+	AdmissionDisabled: Fail,
+
+	NotChecked:  Unknown,
+	NotObserved: Unknown,
 }
 
-// Severity of the reason; [Unverified] for one that the table does not know.
-func (r Reason) Severity() Severity { return severities[r] }
+// Outcome returns the outcome of a result with the reason. It is [Unknown] for a reason that is
+// not in the table.
+func (r Reason) Outcome() Outcome { return outcomes[r] }
 
-// runbook has a section for each reason, which a forge gives an anchor by its
-// title in small letters.
+// Severity returns the severity of the reason's outcome.
+func (r Reason) Severity() string { return r.Outcome().Severity() }
+
+// runbook has a section for each reason. Its anchor is the reason in lower case.
 const runbook = "https://github.com/kubelet-https-guard/kubelet-https-guard/blob/main/docs/runbook.md"
 
-// HelpURI is where the runbook says what the reason means, how to be sure of it,
-// and what to do.
+// HelpURI returns the address of the runbook's section about the reason.
 func (r Reason) HelpURI() string { return runbook + "#" + strings.ToLower(string(r)) }
 
 // Reasons returns all reasons, sorted.
-func Reasons() []Reason { return slices.Sorted(maps.Keys(severities)) }
+func Reasons() []Reason { return slices.Sorted(maps.Keys(outcomes)) }

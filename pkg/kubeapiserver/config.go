@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kubeapiserver reads the configuration of a kube-apiserver in the
-// shapes that it has had: OpenShift's KubeAPIServerConfig with
-// apiServerArguments (4.6 on) or kubeletClientInfo (until 4.5), as compact JSON
-// or as YAML, and command-line flags (kubeadm).
+// Package kubeapiserver reads the configuration of a kube-apiserver in all its formats: OpenShift's KubeAPIServerConfig
+// with apiServerArguments (from 4.6 on) or kubeletClientInfo (until 4.5), as compact JSON or as YAML, and command-line
+// flags (kubeadm).
 //
-// It only says what is configured; what that means is for package check.
+// It returns what is configured. Package check evaluates it.
 package kubeapiserver
 
 import (
@@ -16,24 +15,26 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/plainyaml"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
 )
 
-// The arguments that this control is about, as kube-apiserver names them.
+// The arguments of this control, as kube-apiserver names them.
 const (
 	KubeletClientCertificate    = "kubelet-client-certificate"
 	KubeletClientKey            = "kubelet-client-key"
 	KubeletCertificateAuthority = "kubelet-certificate-authority"
 	KubeletHTTPS                = "kubelet-https"
 	KubeletReadOnlyPort         = "kubelet-read-only-port"
+	// KubeletPreferredAddressTypes accepts several values, see [Config.List].
+	KubeletPreferredAddressTypes = "kubelet-preferred-address-types"
 )
 
 const (
 	// OpenShiftConfigFlag names the file with the configuration on OpenShift.
 	OpenShiftConfigFlag = "openshift-config"
 
-	// MaxConfigBytes bounds a configuration: it comes out of a ConfigMap,
-	// which may hold 1 MiB. A real one has about 15 KiB.
+	// MaxConfigBytes is the limit for a configuration: it comes from a ConfigMap, which may
+	// hold 1 MiB. A real one has about 15 KiB.
 	MaxConfigBytes = 1 << 20
 
 	configKind = "KubeAPIServerConfig"
@@ -42,48 +43,82 @@ const (
 // Config holds the arguments of one kube-apiserver. The zero value has none.
 type Config struct {
 	arguments map[string][]string
+	admission admissionConfig
+
+	// undecided says for single arguments why the value is not known, allUndecided for all
+	// arguments except the decided ones.
+	undecided    map[string]string
+	allUndecided string
+	decided      []string
+	// configFlagLast: OpenShiftConfigFlag is after the words that are not known.
+	configFlagLast bool
 }
 
-// Value is the value of an argument that counts: of several the last, as
-// kube-apiserver's own flags take them. set is false where the argument is not
-// there or has an empty list.
+// Value returns the effective value of an argument: the last one, as for kube-apiserver's own flags. set is
+// false if the argument is not set, has an empty list, or is not known ([Config.Undecided]).
 func (c Config) Value(name string) (value string, set bool) {
 	values := c.arguments[name]
-	if len(values) == 0 {
+	if len(values) == 0 || c.Undecided(name) != "" {
 		return "", false
 	}
 	return values[len(values)-1], true
 }
 
-// Under returns the configuration with another one laid over it: what the
-// other sets, counts.
+// List returns the values of an argument that accepts several: each occurrence may have several values, separated by
+// commas, and all occurrences count (pflag's StringSlice).
+func (c Config) List(name string) []string {
+	var all []string
+	for _, value := range c.arguments[name] {
+		if value != "" {
+			all = append(all, strings.Split(value, ",")...)
+		}
+	}
+	return all
+}
+
+// Under returns the configuration merged with over. If an argument accepts one value, the one of over counts, also if
+// this configuration's value is not known. Arguments that accept several, such as disable-admission-plugins, have the
+// values of both: OpenShift's kube-apiserver parses its command line and then the flags made of its configuration with
+// the same flag set (openshift/kubernetes cmd/kube-apiserver/app/server.go).
 func (c Config) Under(over Config) Config {
 	arguments := maps.Clone(c.arguments)
 	if arguments == nil {
 		arguments = map[string][]string{}
 	}
-	maps.Copy(arguments, over.arguments)
-	return Config{arguments}
+	for name, values := range over.arguments {
+		arguments[name] = slices.Concat(arguments[name], values)
+	}
+	merged := Config{
+		arguments: arguments, admission: c.admission.mergedWith(over.admission),
+		undecided: maps.Clone(c.undecided), allUndecided: c.allUndecided, configFlagLast: c.configFlagLast,
+	}
+	for _, name := range slices.Sorted(maps.Keys(over.arguments)) {
+		if len(over.arguments[name]) > 0 && !accumulates(name) {
+			delete(merged.undecided, name)
+			merged.decided = append(merged.decided, name)
+		}
+	}
+	return merged
 }
 
-// configFile is the little of a KubeAPIServerConfig that is looked at.
+// configFile has the fields of a KubeAPIServerConfig that are read.
 type configFile struct {
 	Kind               string         `json:"kind"`
 	APIServerArguments map[string]any `json:"apiServerArguments"`
 	KubeletClientInfo  *clientInfo    `json:"kubeletClientInfo"`
+	Admission          admissionField `json:"admission"`
 }
 
-// clientInfo is what had the files until OpenShift 4.5.
+// clientInfo named the files until OpenShift 4.5.
 type clientInfo struct {
 	CA       string `json:"ca"`
 	CertFile string `json:"certFile"`
 	KeyFile  string `json:"keyFile"`
 }
 
-// ParseConfig reads a KubeAPIServerConfig, JSON or YAML. Unknown fields are
-// left alone, since a configuration holds far more than is looked at here.
-// Errors: too large, no JSON or YAML, another kind of object, an argument that
-// is neither a value nor a list of values.
+// ParseConfig reads a KubeAPIServerConfig, JSON or YAML. It ignores other fields. It returns an error if the
+// data are too large, are not JSON or YAML, have another kind, or if an argument is neither a value nor a list
+// of values.
 func ParseConfig(data []byte) (Config, error) {
 	if len(data) > MaxConfigBytes {
 		return Config{}, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
@@ -96,64 +131,66 @@ func ParseConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("parse as %s: %w", configKind, err)
 	}
 	if file.Kind != "" && file.Kind != configKind {
-		return Config{}, fmt.Errorf("its kind is another one than %s", configKind)
+		return Config{}, fmt.Errorf("kind is %s, want %s", quoteType(file.Kind), configKind)
 	}
 
-	config := Config{arguments: map[string][]string{}}
+	config := Config{arguments: map[string][]string{}, admission: file.Admission.config()}
 	if info := file.KubeletClientInfo; info != nil {
 		config.set(KubeletCertificateAuthority, info.CA)
 		config.set(KubeletClientCertificate, info.CertFile)
 		config.set(KubeletClientKey, info.KeyFile)
 	}
-	// OpenShift's kube-apiserver makes a flag of each value, argument by
-	// argument in the order of their names (openshift/kubernetes
-	// openshift-kube-apiserver/openshiftkubeapiserver, ConfigToFlags).
-	for _, name := range slices.Sorted(maps.Keys(file.APIServerArguments)) {
-		values, err := listOf(file.APIServerArguments[name])
-		if err != nil {
-			return Config{}, fmt.Errorf("apiServerArguments.%s: %w", name, err)
-		}
-		if len(values) > 0 {
-			config.arguments[flagName(name)] = values
-		}
+	if err := config.add(file.APIServerArguments); err != nil {
+		return Config{}, err
 	}
 	return config, nil
 }
 
-// Override is one of the kubelet's arguments in a piece of configuration that
-// is laid over the platform's.
+// add adds apiServerArguments. OpenShift's kube-apiserver makes a flag "--name=value" of each value, in the
+// order of the arguments' names (openshift/kubernetes openshift-kube-apiserver/openshiftkubeapiserver,
+// ConfigToFlags). So text after "=" in a name becomes part of the value.
+func (c Config) add(arguments map[string]any) error {
+	for _, key := range slices.Sorted(maps.Keys(arguments)) {
+		values, err := listOf(arguments[key])
+		if err != nil {
+			return fmt.Errorf("apiServerArguments.%s: %w", quoteKey(key), err)
+		}
+		name := argumentName(key)
+		_, tail, cut := strings.Cut(key, "=")
+		for _, value := range values {
+			if cut {
+				value = tail + "=" + value
+			}
+			c.arguments[name] = append(c.arguments[name], value)
+		}
+	}
+	return nil
+}
+
+// Override is an override of one of the kubelet arguments of the platform's configuration.
 type Override struct {
 	Argument string
-	// Field that gives it. Releases from 4.6 on read apiServerArguments alone,
-	// earlier ones kubeletClientInfo too, so what one of them gives is no excuse
-	// for the other.
+	// Field that sets it. Releases from 4.6 on read apiServerArguments only, earlier ones
+	// kubeletClientInfo, too. So a valid value in one field does not make up for an invalid
+	// one in the other.
 	Field string
-	// Values are empty where the override takes the platform's away.
+	// Values are empty if the override removes the platform's value.
 	Values []string
 }
 
-// ParseOverrides reads spec.unsupportedConfigOverrides of KubeAPIServer
-// "cluster" (JSON; null or nothing at all for none). They are merged into the
-// platform's configuration map by map; whatever else stands in a map's place
-// takes it away whole, null too (library-go pkg/operator/resource/
-// resourcemerge, mergeConfig). The bounds and errors are those of
-// [ParseConfig].
+// ParseOverrides reads spec.unsupportedConfigOverrides of KubeAPIServer "cluster" (JSON; null or empty if there are no
+// overrides). The operator merges them into the platform's configuration map by map. Any other value in the place of a
+// map, such as null, removes the whole map (library-go pkg/operator/resource/resourcemerge, mergeConfig). Limits and
+// errors are those of [ParseConfig].
 func ParseOverrides(data []byte) ([]Override, error) {
-	if len(data) > MaxConfigBytes {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
-	}
-	if len(data) == 0 {
-		return nil, nil
-	}
-	var file map[string]any
-	if err := plainyaml.UnmarshalJSON(data, &file); err != nil {
-		return nil, errors.New("it is no JSON object")
+	file, err := parseOverrides(data)
+	if err != nil {
+		return nil, err
 	}
 	var overrides []Override
 	for _, field := range []struct {
 		name string
-		// arguments by their names in the field; nil where they are called the
-		// same.
+		// arguments by their names in the field. It is nil if the names are the same.
 		arguments map[string]string
 	}{
 		{name: "apiServerArguments"},
@@ -175,16 +212,14 @@ func ParseOverrides(data []byte) ([]Override, error) {
 		for _, key := range slices.Sorted(maps.Keys(inside)) {
 			argument := field.arguments[key]
 			if field.arguments == nil {
-				// What stands behind "=" becomes part of the value.
-				name, _, _ := strings.Cut(key, "=")
-				argument = flagName(name)
+				argument = argumentName(key)
 			}
 			if !slices.Contains(kubeletArguments(), argument) {
 				continue
 			}
 			values, err := listOf(inside[key])
 			if err != nil {
-				return nil, fmt.Errorf("%s.%.64s: %w", field.name, key, err)
+				return nil, fmt.Errorf("%s.%s: %w", field.name, quoteKey(key), err)
 			}
 			if _, tail, cut := strings.Cut(key, "="); cut {
 				values = []string{tail}
@@ -195,8 +230,21 @@ func ParseOverrides(data []byte) ([]Override, error) {
 	return overrides, nil
 }
 
-// platformArguments are those that the platform gives values, which an override
-// can take away.
+func parseOverrides(data []byte) (map[string]any, error) {
+	if len(data) > MaxConfigBytes {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
+	}
+	if len(data) == 0 {
+		return nil, nil
+	}
+	var file map[string]any
+	if err := plainyaml.UnmarshalJSON(data, &file); err != nil {
+		return nil, errors.New("it is not a JSON object")
+	}
+	return file, nil
+}
+
+// platformArguments returns the arguments that the platform sets, which an override can remove.
 func platformArguments() []string {
 	return []string{KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority}
 }
@@ -205,19 +253,25 @@ func kubeletArguments() []string {
 	return []string{KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority, KubeletHTTPS, KubeletReadOnlyPort}
 }
 
-// flagName is the name as flags have it: kube-apiserver takes "_" for "-"
+// flagName returns the name of a flag: kube-apiserver treats "_" as "-"
 // (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
 func flagName(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
-// set sets an argument unless it is empty.
+// argumentName returns the name of the flag that a key of apiServerArguments becomes.
+func argumentName(key string) string {
+	name, _, _ := strings.Cut(key, "=")
+	return flagName(name)
+}
+
+// set sets an argument if the value is not empty.
 func (c Config) set(name, value string) {
 	if value != "" {
 		c.arguments[name] = []string{value}
 	}
 }
 
-// listOf takes what people write: a list of strings, as the platform does, or
-// numbers and truth values in it, or a single value instead of a list.
+// listOf returns the values of an argument: a list of strings, as the platform writes, or of numbers and booleans, or a
+// single value instead of a list.
 func listOf(value any) ([]string, error) {
 	switch v := value.(type) {
 	case nil:
@@ -234,7 +288,7 @@ func listOf(value any) ([]string, error) {
 		var values []string
 		for _, item := range v {
 			if _, nested := item.([]any); nested {
-				return nil, errors.New("a list in a list")
+				return nil, errors.New("a list inside a list")
 			}
 			one, err := listOf(item)
 			if err != nil {
@@ -244,30 +298,14 @@ func listOf(value any) ([]string, error) {
 		}
 		return values, nil
 	}
-	return nil, errors.New("neither a value nor a list of values")
+	return nil, errors.New("want a value or a list of values")
 }
 
-// ParseFlags reads the words of a command line: "--name=value" and
-// "--name value". Words may stand anywhere, since
-// OpenShift starts kube-apiserver in a shell script; whatever is no flag is
-// passed over.
-func ParseFlags(words []string) Config {
-	config := Config{arguments: map[string][]string{}}
-	for i, word := range words {
-		flag, found := strings.CutPrefix(word, "--")
-		if !found {
-			continue
-		}
-		name, value, hasValue := strings.Cut(flag, "=")
-		name = flagName(name)
-		switch {
-		case hasValue:
-		case name == KubeletHTTPS: // a truth value, which takes no second word
-			value = "true"
-		case i+1 < len(words) && !strings.HasPrefix(words[i+1], "-"):
-			value = words[i+1]
-		}
-		config.arguments[name] = append(config.arguments[name], value)
-	}
-	return config
+// maxKey is the limit for a key in an error, in bytes.
+const maxKey = 64
+
+// quoteKey quotes the name of an argument, without "=" and a value after it, which may hold anything.
+func quoteKey(key string) string {
+	name, _, _ := strings.Cut(key, "=")
+	return strconv.QuoteToASCII(name[:min(len(name), maxKey)])
 }

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pki reads PEM as the programs do that will use it: kube-apiserver
-// and openshift-apiserver load a pair with crypto/tls.X509KeyPair, so what
-// that function ignores is ignored here and what it refuses is an error here.
+// Package pki reads PEM files as the programs that use them do: kube-apiserver and openshift-apiserver load a pair with
+// crypto/tls.X509KeyPair, so this package ignores what that function ignores, and refuses what it refuses.
 //
-// It does not judge: a certificate that has expired parses. It keeps no
-// private key: of a key only the public half leaves [PublicKeyOf], and no
-// error of this package holds bytes of what was read.
+// It only parses: an expired certificate is no error. It keeps no private key: [PublicKeyOf] returns the public half
+// only. Errors contain no bytes of the input except names of algorithms ([KeyOf]) and labels of PEM blocks.
 package pki
 
 import (
@@ -26,66 +24,63 @@ import (
 )
 
 const (
-	// MaxBytes bounds every PEM text that is looked at: 1 MiB, the most that
-	// a Secret may hold in all (k8s.io/api/core/v1.MaxSecretSize), so that a
-	// file which came out of a Secret is never too large.
+	// MaxBytes is the limit for each PEM text: 1 MiB, the limit for a whole Secret
+	// (k8s.io/api/core/v1.MaxSecretSize), so that a file from a Secret is never too large.
 	MaxBytes = 1 << 20
-	// MaxChain bounds the certificates of one chain. Chains here have 1 to 3;
-	// crypto/tls refuses handshake messages over 64 KiB, which about 50
-	// certificates of the usual size fill.
+	// MaxChain is the limit for the certificates of a chain. Usual chains have 1 to 3.
+	// crypto/tls refuses handshake messages over 64 KiB, which is about 50 certificates of
+	// the usual size.
 	MaxChain = 32
-	// MaxChainDER bounds the certificates of a chain as they are sent, in bytes:
-	// crypto/tls reads no longer certificate message (common.go,
-	// maxHandshakeCertificateMsg), a little of which is not certificates.
+	// MaxChainDER is the limit for the certificates of a chain in bytes, as they are sent:
+	// the limit of crypto/tls for a certificate message (common.go,
+	// maxHandshakeCertificateMsg), less 1 KiB for the other parts of the message.
 	MaxChainDER = 256<<10 - 1<<10
-	// MaxBundle bounds the certificates of one CA bundle. A kubelet's has
-	// about ten; every signer that has not expired yet adds one.
+	// MaxBundle is the limit for the certificates of a CA bundle. A kubelet's has about ten:
+	// one for each signer that has not expired.
 	MaxBundle = 1000
-	// MaxRSABits bounds RSA keys: crypto/tls refuses larger ones of its peer
-	// (handshake_client.go, maxRSAKeySize), and the time to work with one
-	// grows with the square of its size.
+	// MaxRSABits is the limit for RSA keys: crypto/tls refuses larger keys of its peer
+	// (handshake_client.go, maxRSAKeySize), and the time for an operation grows with the
+	// square of the size.
 	MaxRSABits = 8192
-	// minRSABits is what crypto/rsa signs with at the least (its package
-	// documentation, "Minimum key size"), so that a smaller key loads and can
-	// then do no handshake.
+	// minRSABits is the smallest key that crypto/rsa signs with (its package documentation,
+	// "Minimum key size"). A smaller key loads, but every handshake with it fails.
 	minRSABits = 1024
-	// maxKeyBytes bounds the DER of a private key: one of RSA 8192 has less
-	// than 5 KiB.
+	// maxKeyBytes is the limit for the DER of a private key. RSA 8192 has less than 5 KiB.
 	maxKeyBytes = 8 << 10
+	// maxLabelBytes is the limit for the label of a PEM block.
+	maxLabelBytes = 80
 )
 
-// parserWords is how much of the X.509 parser's own words is passed on: it
-// quotes what it read, which may be long.
-const parserWords = "%.200s"
+// parserText formats an error of the X.509 parser. It is truncated: the parser quotes its input, which may be long.
+const parserText = "%.200s"
 
-// Errors that callers tell apart. All others mean that there is something,
-// but not what was expected.
+// Errors that callers distinguish. All other errors mean that the text is not what was expected.
 var (
-	// ErrEmpty: not a byte, or white space only.
+	// ErrEmpty: the text is empty, or white space only.
 	ErrEmpty = errors.New("is empty")
-	// ErrTooLarge: more than [MaxBytes].
+	// ErrTooLarge: the text has more than [MaxBytes].
 	ErrTooLarge = fmt.Errorf("is larger than %d bytes", MaxBytes)
 )
 
-// Chain is what a PEM file with a leaf certificate holds.
+// Chain has the certificates of a PEM file that begins with a leaf certificate.
 type Chain struct {
-	// Leaf is the first CERTIFICATE block; never nil without an error.
+	// Leaf is the first CERTIFICATE block. It is not nil unless there is an error.
 	Leaf *x509.Certificate
-	// Rest are the certificates after it that could be parsed.
+	// Rest are the certificates after the leaf that could be parsed.
 	Rest []*x509.Certificate
-	// RestErr: a block behind the leaf is no certificate. TLS programs send it on
-	// without looking at it, and crypto/tls at the other end gives the handshake
-	// up (handshake_server.go, processCertsFromClient; handshake_client.go,
-	// verifyServerCertificate).
+	// restNumbers are their numbers in the file. The leaf is number 1.
+	restNumbers []int
+	// RestErr: a block after the leaf is not a certificate. TLS programs send it without
+	// parsing it, and crypto/tls at the other end fails the handshake (handshake_server.go,
+	// processCertsFromClient; handshake_client.go, verifyServerCertificate).
 	RestErr error
-	// Doubt: something behind the leaf was passed over here that may be sent, or
-	// was passed over by encoding/pem that was meant to be.
+	// Doubt: a block after the leaf was skipped. Either TLS programs may send it, or it is
+	// damaged, so that encoding/pem skips it.
 	Doubt error
 }
 
-// ParseChain reads one to [MaxChain] certificates, leaf first. Blocks of other
-// types and text between blocks are skipped, as crypto/tls does. The error
-// says why there is no leaf.
+// ParseChain reads one to [MaxChain] certificates, the leaf first. It skips blocks of other types and text between
+// blocks, as crypto/tls does. An error means that there is no usable leaf.
 func ParseChain(data []byte) (Chain, error) {
 	blocks, scanErr, err := certificateBlocks(data, MaxChain, func(*pem.Block) bool { return true })
 	if err != nil {
@@ -93,70 +88,97 @@ func ParseChain(data []byte) (Chain, error) {
 	}
 	leaf, err := x509.ParseCertificate(blocks[0])
 	if err != nil {
-		return Chain{}, fmt.Errorf("holds a CERTIFICATE block that is no X.509 certificate: "+parserWords, err)
+		return Chain{}, parseError("holds a CERTIFICATE block that", blocks[0], err)
 	}
-	if err := errors.Join(bearable(leaf), usable(leaf)); err != nil {
-		return Chain{}, fmt.Errorf("holds a certificate %w", err)
+	if err := errors.Join(checkKey(leaf), checkLeafKey(leaf)); err != nil {
+		return Chain{}, fmt.Errorf("holds a certificate that %w", err)
 	}
 	chain := Chain{Leaf: leaf}
 	for i, der := range blocks[1:] {
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
-			chain.RestErr = fmt.Errorf("certificate %d of the chain is no X.509 certificate: "+parserWords, i+2, err)
+			chain.RestErr = parseError(fmt.Sprintf("certificate %d of the chain", i+2), der, err)
 			continue
 		}
-		if err := bearable(certificate); err != nil {
-			chain.Doubt = fmt.Errorf("certificate %d of the chain is one %w", i+2, err)
+		if err := checkKey(certificate); err != nil {
+			chain.Doubt = fmt.Errorf("certificate %d of the chain %w", i+2, err)
 			continue
 		}
-		chain.Rest = append(chain.Rest, certificate)
+		chain.Rest, chain.restNumbers = append(chain.Rest, certificate), append(chain.restNumbers, i+2)
 	}
 	size := 0
 	for _, der := range blocks {
 		size += len(der)
 	}
 	if size > MaxChainDER && chain.RestErr == nil {
-		chain.RestErr = fmt.Errorf("the certificates take %d bytes, more than TLS programs read", size)
+		chain.RestErr = fmt.Errorf("the certificates have %d bytes, more than TLS programs accept", size)
 	}
 	chain.Doubt = errors.Join(chain.Doubt, scanErr)
 	return chain, nil
 }
 
-// ParseBundle reads one to [MaxBundle] CA certificates, as the kubelet does
-// (Kubernetes client-go/util/cert, ParseCertsPEM): blocks of other types and
-// those with PEM headers are skipped, and so is what encoding/pem passes over;
-// a certificate that does not parse fails the bundle. One with a key that
-// nothing can be verified with is left out.
+// ParseBundle reads one to [MaxBundle] CA certificates, as the kubelet does (Kubernetes client-go/util/cert,
+// ParseCertsPEM): it skips blocks of other types, blocks with PEM headers, and damaged blocks, which
+// encoding/pem skips. A certificate that cannot be parsed is an error. The result does not contain certificates
+// whose key cannot verify a signature.
 func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 	blocks, _, err := certificateBlocks(data, MaxBundle, func(b *pem.Block) bool { return len(b.Headers) == 0 })
 	if err != nil {
 		return nil, err
 	}
 	var bundle []*x509.Certificate
+	var unusable error
 	for i, der := range blocks {
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d of the bundle is no X.509 certificate: "+parserWords, i+1, err)
+			return nil, parseError(fmt.Sprintf("certificate %d of the bundle", i+1), der, err)
 		}
-		if bearable(certificate) == nil {
-			bundle = append(bundle, certificate)
+		if err := checkKey(certificate); err != nil {
+			if unusable == nil {
+				unusable = err
+			}
+			continue
 		}
+		bundle = append(bundle, certificate)
 	}
 	if len(bundle) == 0 {
-		return nil, errors.New("holds no certificate with a key that TLS can use")
+		return nil, fmt.Errorf("holds no certificate with a key that TLS supports: the first one %w", unusable)
 	}
 	return bundle, nil
 }
 
-// certificateBlocks returns the DER of the CERTIFICATE blocks in data, at
-// least one without an error. scanErr tells of blocks that were left out: too
-// many, or so damaged that encoding/pem passes over them silently.
-func certificateBlocks(data []byte, most int, wanted func(*pem.Block) bool) (blocks [][]byte, scanErr, err error) {
-	if err := bounded(data); err != nil {
+// NumberOf returns the number in the file of the certificate with this public key: 1 for the leaf, 0 if no certificate
+// has it.
+func (c Chain) NumberOf(key crypto.PublicKey) int {
+	if c.Leaf != nil && SameKey(c.Leaf.PublicKey, key) {
+		return 1
+	}
+	for i, certificate := range c.Rest {
+		if SameKey(certificate.PublicKey, key) {
+			return c.restNumbers[i]
+		}
+	}
+	return 0
+}
+
+// parseError returns the error for a block that crypto/x509 does not parse. If the block is a certificate nevertheless,
+// the error has its algorithms, which the parser's error does not have.
+func parseError(what string, der []byte, err error) error {
+	key, signature, ok := algorithmsOf(der)
+	if !ok {
+		return fmt.Errorf("%s is not an X.509 certificate: "+parserText, what, err)
+	}
+	return fmt.Errorf("%s is refused by Go's crypto/x509 (key: %s; signature: %s): "+parserText, what, key, signature, err)
+}
+
+// certificateBlocks returns the DER of the CERTIFICATE blocks in data, at least one without an error. scanErr says that
+// blocks were skipped: too many, or so damaged that encoding/pem skips them silently.
+func certificateBlocks(data []byte, limit int, wanted func(*pem.Block) bool) (blocks [][]byte, scanErr, err error) {
+	if err := checkSize(data); err != nil {
 		return nil, nil, err
 	}
-	announced, decoded := bytes.Count(data, []byte("-----BEGIN ")), 0
-	for rest := data; len(blocks) < most; {
+	begun, decoded := bytes.Count(data, pemBegin), 0
+	for rest := data; len(blocks) < limit; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
@@ -169,54 +191,52 @@ func certificateBlocks(data []byte, most int, wanted func(*pem.Block) bool) (blo
 	switch {
 	case len(blocks) == 0:
 		return nil, nil, fmt.Errorf("holds no PEM block of type CERTIFICATE")
-	case len(blocks) == most && decoded < announced:
-		scanErr = fmt.Errorf("holds more than %d certificates; the others were not read", most)
-	case decoded < announced:
-		scanErr = fmt.Errorf("holds %d PEM blocks of which %d are damaged", announced, announced-decoded)
+	case len(blocks) == limit && decoded < begun:
+		scanErr = fmt.Errorf("the PEM text has more than %d certificates; the others were not read", limit)
+	case decoded < begun:
+		scanErr = fmt.Errorf("the PEM text has %d blocks; damaged: %d", begun, begun-decoded)
 	}
 	return blocks, scanErr, nil
 }
 
-// bearable says why nothing should be verified with the certificate's key, if
-// so: it is of a kind that is not known here, or costs too much.
-func bearable(certificate *x509.Certificate) error {
+// checkKey returns an error if the certificate's key must not be used to verify a signature: crypto/tls does
+// not support its algorithm, or it takes too much time.
+func checkKey(certificate *x509.Certificate) error {
 	switch key := certificate.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits > MaxRSABits {
-			return fmt.Errorf("with an RSA key of %d bits, more than the %d that TLS takes", bits, MaxRSABits)
+			return fmt.Errorf("has an RSA key of %d bits, more than the %d that TLS accepts", bits, MaxRSABits)
 		}
 		return nil
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 		return nil
 	}
-	return errors.New("with a public key of a kind that TLS cannot use")
+	return fmt.Errorf("has a key that Go's TLS does not support: %s", KeyOf(certificate))
 }
 
-// usable says why the owner of the certificate can do no TLS handshake with
-// its key, if so, although crypto/tls.X509KeyPair loads it. A CA is asked for
-// no handshake.
-func usable(certificate *x509.Certificate) error {
+// checkLeafKey returns an error if TLS handshakes with the certificate's key fail, although
+// crypto/tls.X509KeyPair loads it. It is not for CAs, which do no handshakes.
+func checkLeafKey(certificate *x509.Certificate) error {
 	switch key := certificate.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits < minRSABits {
-			return fmt.Errorf("with an RSA key of %d bits, with which TLS cannot sign", bits)
+			return fmt.Errorf("has an RSA key of %d bits, too small for TLS", bits)
 		}
 	case *ecdsa.PublicKey:
 		switch key.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521(): // RFC 8446 4.2.3
 		default:
-			return fmt.Errorf("with an ECDSA key on curve %s, which TLS does not use", key.Params().Name)
+			return fmt.Errorf("has an ECDSA key on curve %s, which TLS does not use", key.Params().Name)
 		}
 	}
 	return nil
 }
 
-// PublicKeyOf returns the public half of the first private key in data (PEM;
-// PKCS #1, PKCS #8 or SEC 1; RSA, ECDSA or Ed25519, unencrypted). The private
-// half is dropped at once. Its errors never wrap those of the parsers, which
-// may speak of the bytes they saw.
+// PublicKeyOf returns the public half of the first private key in data (PEM; PKCS #1, PKCS #8 or SEC 1; RSA, ECDSA or
+// Ed25519, unencrypted). It does not keep the private half. Its errors never wrap errors of the parsers, which may
+// contain bytes of the key.
 func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
-	if err := bounded(data); err != nil {
+	if err := checkSize(data); err != nil {
 		return nil, err
 	}
 	for rest := data; ; {
@@ -229,21 +249,26 @@ func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 			continue
 		}
 		if len(block.Bytes) > maxKeyBytes {
-			return nil, fmt.Errorf("holds a block %.32q of %d bytes, more than any private key has that TLS takes", block.Type, len(block.Bytes))
+			return nil, fmt.Errorf("holds a block %.32q of %d bytes, more than a private key has (%d)",
+				block.Type, len(block.Bytes), maxKeyBytes)
 		}
 		key, ok := parsePrivateKey(block.Bytes)
 		if !ok {
 			if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
-				return nil, errors.New("holds an encrypted private key, which no server here can open")
+				return nil, errors.New("holds an encrypted private key, which Kubernetes components cannot decrypt")
 			}
-			return nil, fmt.Errorf("holds a block %.32q that is no private key in PKCS #1, PKCS #8 or SEC 1 form, or one of a kind or size that TLS here refuses", block.Type)
+			if algorithm, ok := privateKeyName(block.Bytes); ok {
+				return nil, fmt.Errorf("holds a block %.32q with a private key that Go's TLS does not support: %s",
+					block.Type, algorithm)
+			}
+			return nil, fmt.Errorf("holds a block %.32q that is not a private key in PKCS #1, PKCS #8 or SEC 1 format",
+				block.Type)
 		}
 		return key.Public(), nil
 	}
 }
 
-// parsePrivateKey tries the forms in the order of crypto/tls and takes the
-// kinds of key that it takes.
+// parsePrivateKey tries the formats in the order of crypto/tls and accepts the same types of keys.
 func parsePrivateKey(der []byte) (crypto.Signer, bool) {
 	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
 		return key, true
@@ -265,8 +290,7 @@ func parsePrivateKey(der []byte) (crypto.Signer, bool) {
 	return nil, false
 }
 
-// SameKey reports whether two public keys are the same one. Keys of kinds
-// that cannot be compared are not.
+// SameKey reports whether two public keys are equal. It is false for keys of types that cannot be compared.
 func SameKey(a, b crypto.PublicKey) bool {
 	key, ok := a.(interface {
 		Equal(other crypto.PublicKey) bool
@@ -274,13 +298,14 @@ func SameKey(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
-// Fingerprint is the SHA-256 of the certificate's DER in lowercase hex.
+// Fingerprint returns the SHA-256 of the certificate's DER in lowercase hex.
 func Fingerprint(certificate *x509.Certificate) string {
 	sum := sha256.Sum256(certificate.Raw)
 	return hex.EncodeToString(sum[:])
 }
 
-// Describe names a public key in a few words: "RSA 2048", "ECDSA P-256".
+// Describe returns the algorithm and size of a public key: "RSA 2048", "ECDSA P-256". It is for keys without a
+// certificate; [KeyOf] returns the same for the key of a certificate.
 func Describe(key crypto.PublicKey) string {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
@@ -290,10 +315,28 @@ func Describe(key crypto.PublicKey) string {
 	case ed25519.PublicKey:
 		return "Ed25519"
 	}
-	return fmt.Sprintf("%T", key)
+	if der, err := x509.MarshalPKIXPublicKey(key); err == nil {
+		return KeyOf(&x509.Certificate{RawSubjectPublicKeyInfo: der})
+	}
+	return "of an unknown algorithm"
 }
 
-func bounded(data []byte) error {
+// HoldsPrivateKey reports whether a PEM block of a private key begins in a text, even if it cannot be decoded:
+// a part of a key may be enough for an attacker.
+func HoldsPrivateKey(data []byte) bool {
+	for _, begin, found := bytes.Cut(data, pemBegin); found; _, begin, found = bytes.Cut(begin, pemBegin) {
+		label, _, ended := bytes.Cut(begin[:min(len(begin), maxLabelBytes)], []byte("-----"))
+		if ended && bytes.Contains(label, []byte("PRIVATE KEY")) && !bytes.ContainsAny(label, "\r\n") {
+			return true
+		}
+	}
+	return false
+}
+
+// pemBegin is the start of the first line of a PEM block (RFC 7468 3).
+var pemBegin = []byte("-----BEGIN ")
+
+func checkSize(data []byte) error {
 	if len(data) > MaxBytes {
 		return ErrTooLarge
 	}

@@ -11,22 +11,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/version"
 )
 
 // maxLabel bounds a location in a label, in bytes.
 const maxLabel = 512
 
-// Metrics shows as Prometheus metrics what was told. [NewMetrics] makes one.
+// Metrics exports notices as Prometheus metrics. [NewMetrics] makes one.
 //
-// Label values are bounded: reasons and severities are a fixed set, locations
-// are those of the few objects that are looked at.
+// Label values are bounded: reasons and severities are a fixed set, and locations are those
+// of the few objects that are checked.
 type Metrics struct {
-	findings, compliant, notBefore, notAfter *prometheus.GaugeVec
+	findings, compliant, inForce, notBefore, notAfter *prometheus.GaugeVec
 
 	mu sync.Mutex
-	// at is where the certificate of each role was seen last.
+	// at is the last location of the certificate of each role.
 	at map[string]string
 }
 
@@ -38,73 +39,94 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		return vector
 	}
 	m := &Metrics{
-		findings:  gauge("finding", "1 while the finding stands.", "reason", "severity", "location"),
-		compliant: gauge("compliant", "1 while the control is verified to hold, 0 while it does not or could not be verified.", "control"),
-		notBefore: gauge("certificate_not_before_seconds", "Begin of the validity of the certificate last read, in Unix time.", "location", "role"),
-		notAfter:  gauge("certificate_not_after_seconds", "End of the validity of the certificate last read, in Unix time.", "location", "role"),
-		at:        map[string]string{},
+		findings: gauge("finding", "1 while the finding is active.", "reason", "severity", "location"),
+		compliant: gauge("compliant", "1 while the control is compliant, 0 while it is not or could not be verified. "+
+			"Absent if it is not applicable.", "control"),
+		inForce: gauge("in_force", "1 while the guard is verified to be in force, 0 while it is not or "+
+			"could not be verified."),
+		notBefore: gauge("certificate_not_before_seconds", "Start of the validity of the certificate last read, "+
+			"in Unix time.", "location", "role"),
+		notAfter: gauge("certificate_not_after_seconds", "End of the validity of the certificate last read, "+
+			"in Unix time.", "location", "role"),
+		at: map[string]string{},
 	}
-	gauge("build_info", "Always 1; the labels say which build this is.", "version", "go_version").
+	gauge("build_info", "Always 1; the labels identify the build.", "version", "go_version").
 		WithLabelValues(version.String(), runtime.Version()).Set(1)
 	return m
 }
 
-// Tell implements [Teller].
-func (m *Metrics) Tell(_ context.Context, n Notice) {
+// Report implements [Reporter].
+func (m *Metrics) Report(_ context.Context, n Notice) {
 	labels := func() []string {
-		return []string{string(n.Finding.Reason), n.Finding.Severity().String(), cut(string(n.Finding.Location), maxLabel)}
+		return []string{
+			string(n.Finding.Reason), n.Finding.Outcome.Severity(), cut(n.Finding.Subject.String(), maxLabel),
+		}
 	}
-	switch n.What {
-	case FindingRaised, FindingStands:
+	switch n.Type {
+	case FindingActive, FindingStillActive:
 		m.findings.WithLabelValues(labels()...).Set(1)
-	case FindingCleared:
+	case FindingResolved:
 		m.findings.DeleteLabelValues(labels()...)
-	case Verified:
-		m.setCompliant(1)
-	case NotVerified:
-		m.setCompliant(0)
+	case Compliant:
+		m.setVerdict(n.Verdict, 1)
+	case NotCompliant, CouldNotVerify:
+		m.setVerdict(n.Verdict, 0)
+	case NotApplicable:
+		m.deleteVerdict(n.Verdict)
 	case CertificateRotated, RequestDenied, RequestByBreakGlass:
 	}
 }
 
-func (m *Metrics) setCompliant(value float64) {
-	for _, control := range finding.Controls() {
-		m.compliant.WithLabelValues(control).Set(value)
+// series returns the metric and labels of a verdict. The guard has its own metric, so that a
+// disabled guard does not change the verdict on the cluster.
+func (m *Metrics) series(v control.Verdict) (vector *prometheus.GaugeVec, labels []string) {
+	if v.Control.ID == control.GuardInForce {
+		return m.inForce, nil
 	}
+	return m.compliant, []string{v.Control.ID}
 }
 
-// Forget takes back all that was told: somebody else tells it from now on.
+func (m *Metrics) setVerdict(v control.Verdict, value float64) {
+	vector, labels := m.series(v)
+	vector.WithLabelValues(labels...).Set(value)
+}
+
+func (m *Metrics) deleteVerdict(v control.Verdict) {
+	vector, labels := m.series(v)
+	vector.DeleteLabelValues(labels...)
+}
+
+// Forget removes all series, because another process exports them from now on.
 func (m *Metrics) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.at = map[string]string{}
-	for _, vector := range []*prometheus.GaugeVec{m.findings, m.compliant, m.notBefore, m.notAfter} {
+	for _, vector := range []*prometheus.GaugeVec{m.findings, m.compliant, m.inForce, m.notBefore, m.notAfter} {
 		vector.Reset()
 	}
 }
 
-// Certificate shows the validity of the certificate in a role, such as
-// "kubelet-client", and where it was seen. Without a certificate (nil) or a
-// location the last one stays: that it is gone is said by a finding, while a
-// gap would resolve alerts. At another location it takes the old one's place.
-func (m *Metrics) Certificate(location finding.Location, role string, c *x509.Certificate) {
-	if c == nil || location == "" {
+// Certificate exports the validity and the location of the certificate in a role, such as
+// "kubelet-client". If there is no certificate (nil) or no location, the last values stay: a
+// finding reports that it is gone, and a gap would resolve alerts. A new location replaces
+// the old one.
+func (m *Metrics) Certificate(at finding.Subject, role string, c *x509.Certificate) {
+	if c == nil || at == (finding.Subject{}) {
 		return
 	}
-	at := cut(string(location), maxLabel)
+	location := cut(at.String(), maxLabel)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before, known := m.at[role]; known && before != at {
+	if before, known := m.at[role]; known && before != location {
 		m.notBefore.DeleteLabelValues(before, role)
 		m.notAfter.DeleteLabelValues(before, role)
 	}
-	m.at[role] = at
-	m.notBefore.WithLabelValues(at, role).Set(float64(c.NotBefore.Unix()))
-	m.notAfter.WithLabelValues(at, role).Set(float64(c.NotAfter.Unix()))
+	m.at[role] = location
+	m.notBefore.WithLabelValues(location, role).Set(float64(c.NotBefore.Unix()))
+	m.notAfter.WithLabelValues(location, role).Set(float64(c.NotAfter.Unix()))
 }
 
-// KeepRoles takes the validity of certificates in all other roles away: nobody
-// looks for them any more.
+// KeepRoles removes the certificates of all other roles, which are no longer checked.
 func (m *Metrics) KeepRoles(roles ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

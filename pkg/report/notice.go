@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package report tells people what happened to findings: in the log and in
-// Events of Kubernetes. It decides nothing; who calls it tells it of edges
-// only (a finding was raised, cleared, …), never of states.
+// Package report reports changes to people: in the log, in Kubernetes Events and in metrics.
+// It decides nothing. Its callers report only changes (a finding became active, was
+// resolved, …), never states.
 package report
 
 import (
@@ -10,68 +10,90 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// What is the kind of thing that is told, in the words of the log.
-type What string
+// NoticeType is the kind of a notice. Its text is the message in the log.
+type NoticeType string
 
-// All that is told.
+// All types of notices.
 const (
-	FindingRaised  What = "Finding raised"
-	FindingCleared What = "Finding cleared"
-	// FindingStands is told each hour of a finding that was raised and not
-	// cleared, since Events expire.
-	FindingStands       What = "Finding stands"
-	CertificateRotated  What = "Certificate rotated"
-	Verified            What = "Verified"
-	NotVerified         What = "Not verified"
-	RequestDenied       What = "Request denied"
-	RequestByBreakGlass What = "Request allowed by break-glass"
+	FindingActive   NoticeType = "Finding active"
+	FindingResolved NoticeType = "Finding resolved"
+	// FindingStillActive is reported each hour while a finding is active, since Events
+	// expire.
+	FindingStillActive NoticeType = "Finding still active"
+	CertificateRotated NoticeType = "Certificate rotated"
+	// Compliant, NotCompliant, CouldNotVerify and NotApplicable report the verdict on a
+	// control when its status changes.
+	Compliant           NoticeType = "Compliant"
+	NotCompliant        NoticeType = "Not compliant"
+	CouldNotVerify      NoticeType = "Could not verify"
+	NotApplicable       NoticeType = "Not applicable"
+	RequestDenied       NoticeType = "Request denied"
+	RequestByBreakGlass NoticeType = "Request allowed by break-glass"
 )
 
-// Notice is one thing that is told. Which fields are set depends on What.
+// OfVerdict is the type of the notice that reports a status.
+func OfVerdict(status control.Status) NoticeType {
+	switch status {
+	case control.Compliant:
+		return Compliant
+	case control.NotCompliant:
+		return NotCompliant
+	case control.NotApplicable:
+		return NotApplicable
+	case control.CouldNotVerify:
+	}
+	return CouldNotVerify
+}
+
+// Notice is one change to report. Which fields are set depends on Type.
 type Notice struct {
-	What What
+	Type NoticeType
 	At   time.Time
-	// Finding that was raised, was cleared, or refused a request.
-	Finding finding.Finding
-	// Verdict of Verified and NotVerified, and the findings it rests on.
-	Verdict  finding.Verdict
-	Standing []finding.Finding
-	// Certificate that is there now, and where.
+	// Finding that became active, was resolved, or refused a request.
+	Finding finding.Result
+	// Unchecked is true if a resolved finding is no longer checked, so it may still exist.
+	Unchecked bool
+	// Control of a verdict or of a rotated certificate. The zero value means no control.
+	Control control.Control
+	// Verdict of Compliant, NotCompliant, CouldNotVerify and NotApplicable.
+	Verdict control.Verdict
+	// Certificate that is present now, and its location.
 	Certificate   *x509.Certificate
-	CertificateAt finding.Location
-	// Object is what the notice is about; it is given by who tells.
+	CertificateAt finding.Subject
+	// Object is what the notice is about. The caller of the tracker adds it.
 	Object Object
-	// Request that was refused or let through.
+	// Request that was refused, or allowed by break-glass.
 	Request *Request
 }
 
-// Request is what is told of an admission request.
+// Request is an admission request.
 type Request struct {
 	User, Operation string
 	// DryRun requests are logged, but leave no Event.
 	DryRun bool
-	// Message is what the API server was answered.
+	// Message is the answer to the API server.
 	Message string
 }
 
 // Object is what a notice is about.
 type Object struct{ APIVersion, Kind, Namespace, Name, UID string }
 
-// Teller is told notices. It must not block for long: an admission request
-// or a scan waits for it.
-type Teller interface {
-	Tell(ctx context.Context, notice Notice)
+// Reporter delivers notices. Report must not block for long: an admission request or a
+// scan waits for it.
+type Reporter interface {
+	Report(ctx context.Context, notice Notice)
 }
 
-// Tellers tells them all, in their order.
-type Tellers []Teller
+// Reporters passes each notice to several reporters, in order.
+type Reporters []Reporter
 
-// Tell implements [Teller].
-func (t Tellers) Tell(ctx context.Context, notice Notice) {
-	for _, teller := range t {
-		teller.Tell(ctx, notice)
+// Report implements [Reporter].
+func (t Reporters) Report(ctx context.Context, notice Notice) {
+	for _, reporter := range t {
+		reporter.Report(ctx, notice)
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admission asks the webhook, directly or through an API server, what
-// has one right answer each, over and over, and counts the answers.
+// Package admission sends questions with known answers to the webhook, directly or through an API
+// server, and counts the answers.
 package admission
 
 import (
@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// Question is a request with one right answer.
+// Question is a request whose right answer is known.
 type Question struct {
 	Name string
 	// Allowed is the right answer.
 	Allowed bool
-	// Ask says what the answer is. An error is no answer.
+	// Ask returns the answer. An error means that there was no answer.
 	Ask func(context.Context) (allowed bool, err error)
 }
 
-// Counts are answers.
+// Counts are numbers of answers.
 type Counts struct {
-	// Right ones.
+	// Right answers.
 	Allowed, Refused int
-	// Wrong ones, and the first of them.
+	// Wrong answers, and the first of them.
 	WronglyAllowed, WronglyRefused int
 	Wrong                          string
-	// Unanswered, and why the last one was.
+	// Unanswered questions, and why the last one was.
 	Unanswered int
 	Why        string
-	// Late: no request was sent, since too many waited for their answers.
+	// Late counts requests that were not sent since too many were waiting.
 	Late int
 }
 
@@ -51,32 +51,31 @@ func (c Counts) String() string {
 func (c Counts) Right() int { return c.Allowed + c.Refused }
 
 const (
-	// maxWaiting bounds the requests under way, answerTime one of them: the
-	// webhook's own time is 3 s.
+	// maxWaiting bounds concurrent requests, answerTime the time of one. The webhook's own timeout is 3 s.
 	maxWaiting = 16
 	answerTime = 10 * time.Second
 )
 
-// Stream asks questions in turn. Its counts may be read at any time.
+// Stream asks questions in turn. Its counts can be read at any time.
 type Stream struct {
 	Questions []Question
 	// Every is the time between two requests.
 	Every time.Duration
-	// Patience is how long an answer is waited for; zero for [answerTime].
+	// Patience is how long to wait for an answer; zero: [answerTime].
 	Patience time.Duration
 
 	mu     sync.Mutex
 	counts Counts
 }
 
-// Counts are those so far.
+// Counts are the counts so far.
 func (s *Stream) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts
 }
 
-// Run asks until the context ends and all answers are there.
+// Run asks until the context ends and all answers have arrived.
 func (s *Stream) Run(ctx context.Context) {
 	ticker := time.NewTicker(s.Every)
 	defer ticker.Stop()
@@ -96,7 +95,7 @@ func (s *Stream) Run(ctx context.Context) {
 			continue
 		}
 		asking.Go(func() {
-			// What is under way at the end is answered.
+			// Requests that are in progress at the end are still answered.
 			s.Ask(context.WithoutCancel(ctx), s.Questions[i%len(s.Questions)])
 			<-waiting
 		})

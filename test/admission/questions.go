@@ -19,24 +19,24 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
-// Change is a change of the protected Secret with one right answer.
+// Change is a change of the protected Secret whose right answer is known.
 type Change struct {
 	Name    string
 	Allowed bool
-	// To is what is to be stored; nil for a delete.
+	// To is the new Secret; nil for a delete.
 	To *corev1.Secret
 }
 
-// pairs are how many good ones there are to change between.
+// pairs is the number of valid pairs among the changes.
 const pairs = 20
 
-// Changes are right ones and wrong ones of a Secret for a server. secret makes
-// the Secret of a chain and a key; all certificates hold now, for years.
+// Changes are valid and invalid changes of a Secret for a server. secret makes the Secret of a chain
+// and a key. All pairs but the expired one are valid now and for years.
 //
-// What is wrong no policy sees, but for the delete: it takes a webhook that looks.
+// The policy refuses only the delete. The webhook must detect the other invalid ones.
 func Changes(ca *pkitest.CA, request pkitest.Request, secret func(chain, key []byte) *corev1.Secret) []Change {
 	now := time.Now()
 	issue := func(ca *pkitest.CA, r pkitest.Request) pkitest.Pair {
@@ -64,8 +64,8 @@ func Changes(ca *pkitest.CA, request pkitest.Request, secret func(chain, key []b
 	return all
 }
 
-// Directly asks a webhook at a URL about these changes, each of which it is told
-// is one of the last good Secret.
+// Directly sends these changes to a webhook at a URL. Each request says that the last valid Secret is
+// stored.
 func Directly(client *http.Client, url string, changes []Change) ([]Question, error) {
 	var questions []Question
 	var stored *corev1.Secret
@@ -139,9 +139,9 @@ func Post(ctx context.Context, client *http.Client, url string, body []byte) (al
 	return review.Response.Allowed, nil
 }
 
-// Through makes these changes through an API server. The Secret must be there.
-// What is stored is stored one after the other: of many at once all but one would
-// begin anew in the API server, each time, and the last one might never end.
+// Through sends these changes to an API server. The Secret must exist. Valid changes are sent one
+// after the other: concurrent ones conflict and the API server retries all but one of them, each time,
+// so that the last one might never end.
 func Through(api kubernetes.Interface, namespace, name string, changes []Change) []Question {
 	var questions []Question
 	turn := make(chan struct{}, 1)
@@ -155,7 +155,7 @@ func Through(api kubernetes.Interface, namespace, name string, changes []Change)
 				case turn <- struct{}{}:
 					defer func() { <-turn }()
 				case <-ctx.Done():
-					return false, fmt.Errorf("the one before has no answer: %w", ctx.Err())
+					return false, fmt.Errorf("the change before has no answer: %w", ctx.Err())
 				}
 			}
 			_, err := api.CoreV1().Secrets(namespace).Update(ctx, change.To, metav1.UpdateOptions{})
@@ -165,8 +165,8 @@ func Through(api kubernetes.Interface, namespace, name string, changes []Change)
 	return questions
 }
 
-// answerOf tells a refusal from trouble: both policies and webhooks deny.
-func answerOf(err error) (allowed bool, trouble error) {
+// answerOf distinguishes a refusal, by a policy or a webhook, from another error.
+func answerOf(err error) (allowed bool, failure error) {
 	switch {
 	case err == nil:
 		return true, nil

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart renders the project's Helm chart, without a cluster, for tests
-// of what it renders.
+// Package chart renders the project's Helm chart without a cluster, for tests.
 //
-// It runs the programs that tools/go.mod pins: those that the environment names
-// (HELM, KUBECONFORM; absolute paths, make sets them), else those in .tools,
-// which are built if they are not there, which takes minutes.
+// It runs the tools that tools/go.mod pins. The environment variables HELM and
+// KUBECONFORM set their absolute paths. Otherwise it uses .tools and builds tools
+// that are missing, which takes minutes.
 package chart
 
 import (
@@ -27,23 +26,22 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// Release is the name of the release that is rendered, and Namespace where.
+// Release and Namespace are the name and the namespace of the rendered release.
 const (
 	Release   = "kubelet-https-guard"
 	Namespace = "kubelet-https-guard"
 )
 
-// folder is the chart's, seen from the repository.
+// folder is the folder of the chart, relative to the repository.
 const folder = "charts/kubelet-https-guard"
 
-// The programs, by the names of the commands; packages of tools/go.mod.
+// The tools: command names and their packages in tools/go.mod.
 var packages = map[string]string{
 	"helm":        "helm.sh/helm/v4/cmd/helm",
 	"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform",
 }
 
-// Repository is the folder of the repository that the working directory, that
-// of a package under test, is in.
+// Repository returns the root of the repository that contains the working directory.
 func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -62,7 +60,7 @@ func Repository() (string, error) {
 	}
 }
 
-// Tool is a program that tools/go.mod pins.
+// Tool returns the path of a tool that tools/go.mod pins.
 func Tool(ctx context.Context, name string) (string, error) {
 	if path := os.Getenv(strings.ToUpper(name)); path != "" {
 		return path, nil
@@ -84,12 +82,12 @@ func Tool(ctx context.Context, name string) (string, error) {
 	return path, nil
 }
 
-// RenderError is what Helm said instead of rendering.
-type RenderError struct{ Said string }
+// RenderError is the error message of Helm.
+type RenderError struct{ Message string }
 
-func (e *RenderError) Error() string { return "render the chart: " + e.Said }
+func (e *RenderError) Error() string { return "render the chart: " + e.Message }
 
-// Render runs `helm template` on the chart with more arguments.
+// Render runs `helm template` on the chart with additional arguments.
 func Render(ctx context.Context, args ...string) ([]byte, error) {
 	repository, err := Repository()
 	if err != nil {
@@ -101,7 +99,7 @@ func Render(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	command := exec.CommandContext(ctx, helm, slices.Concat(
 		[]string{"template", Release, filepath.Join(repository, folder), "--namespace", Namespace}, args)...)
-	// What a person has set for Helm is not to change what is rendered.
+	// Helm settings of the user must not affect the result.
 	command.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "HELM_") })
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
@@ -115,7 +113,7 @@ func Render(ctx context.Context, args ...string) ([]byte, error) {
 	return stdout.Bytes(), nil
 }
 
-// Objects are the objects in what was rendered.
+// Objects parses rendered manifests.
 func Objects(rendered []byte) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(rendered)))
@@ -131,14 +129,14 @@ func Objects(rendered []byte) ([]*unstructured.Unstructured, error) {
 		if err := sigsyaml.UnmarshalStrict(document, &object.Object); err != nil {
 			return nil, fmt.Errorf("%w\n%s", err, document)
 		}
-		if len(object.Object) > 0 { // a template that had nothing to say
+		if len(object.Object) > 0 { // not empty
 			objects = append(objects, object)
 		}
 	}
 }
 
-// Decode makes the one object of a kind that was rendered a typed one, and
-// takes no field that the type has not.
+// Decode converts the only rendered object of a kind to a typed object. Unknown fields
+// are errors.
 func Decode(rendered []byte, kind string, into any) error {
 	objects, err := Objects(rendered)
 	if err != nil {
@@ -146,7 +144,7 @@ func Decode(rendered []byte, kind string, into any) error {
 	}
 	objects = slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() != kind })
 	if len(objects) != 1 {
-		return fmt.Errorf("%d objects of kind %s were rendered, not one", len(objects), kind)
+		return fmt.Errorf("%d objects of kind %s were rendered, want 1", len(objects), kind)
 	}
 	data, err := objects[0].MarshalJSON()
 	if err != nil {

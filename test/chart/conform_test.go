@@ -12,18 +12,18 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 )
 
-// elsewhere are the kinds that the chart renders and Kubernetes' own document
-// does not have: whose they are.
+// elsewhere lists the rendered kinds that the OpenAPI document of Kubernetes does
+// not contain, and the projects that define them.
 var elsewhere = map[string]string{
-	"security.openshift.io/v1/SecurityContextConstraints": "OpenShift's own API",
-	"cert-manager.io/v1/Certificate":                      "cert-manager's",
-	"cert-manager.io/v1/Issuer":                           "cert-manager's",
-	"monitoring.coreos.com/v1/PodMonitor":                 "the Prometheus operator's",
-	"monitoring.coreos.com/v1/PrometheusRule":             "the Prometheus operator's",
+	"security.openshift.io/v1/SecurityContextConstraints": "OpenShift",
+	"cert-manager.io/v1/Certificate":                      "cert-manager",
+	"cert-manager.io/v1/Issuer":                           "cert-manager",
+	"monitoring.coreos.com/v1/PodMonitor":                 "Prometheus operator",
+	"monitoring.coreos.com/v1/PrometheusRule":             "Prometheus operator",
 }
 
-// TestConforms: in every way to install it, what is rendered conforms to the API
-// of Kubernetes, with no field that the API has not.
+// TestConforms: every rendering conforms to the Kubernetes API, without unknown
+// fields.
 func TestConforms(t *testing.T) {
 	schemas := writeSchemas(t)
 	skipped := map[string]string{}
@@ -36,7 +36,7 @@ func TestConforms(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(conformance{Objects: len(objects)}, conform(t, schemas, rendered)); diff != "" {
-				t.Errorf("what conforms (-want +got):\n%s", diff)
+				t.Errorf("conformance (-want +got):\n%s", diff)
 			}
 			for _, o := range objects {
 				kind := fmt.Sprintf("%s/%s", o.GetAPIVersion(), o.GetKind())
@@ -47,11 +47,11 @@ func TestConforms(t *testing.T) {
 		})
 	}
 	if diff := cmp.Diff(elsewhere, skipped); diff != "" {
-		t.Errorf("kinds that are not looked at (-listed +rendered):\n%s", diff)
+		t.Errorf("kinds that are not checked (-listed +rendered):\n%s", diff)
 	}
 }
 
-// sound conforms.
+// sound is a manifest that conforms.
 const sound = `apiVersion: apps/v1
 kind: DaemonSet
 metadata:
@@ -78,11 +78,11 @@ webhooks:
     admissionReviewVersions: [v1]
 `
 
-// TestConformsBites: what is wrong is found.
+// TestConformsBites: the check finds each error.
 func TestConformsBites(t *testing.T) {
 	schemas := writeSchemas(t)
 	cases := map[string]struct {
-		from, to string // changed in what is sound
+		from, to string // replacement in sound
 		want     []string
 	}{
 		"sound": {},
@@ -90,7 +90,7 @@ func TestConformsBites(t *testing.T) {
 			from: "containers:", to: "priorityClasName: high\n      containers:",
 			want: []string{"DaemonSet agent: at '/spec/template/spec': additional properties 'priorityClasName' not allowed"},
 		},
-		"a field at the wrong place": {
+		"a field in the wrong place": {
 			from: "    sideEffects: None", to: "    sideEffects: None\n    matchLabels: {}",
 			want: []string{"ValidatingWebhookConfiguration guard: at '/webhooks/0': additional properties 'matchLabels' not allowed"},
 		},
@@ -98,35 +98,35 @@ func TestConformsBites(t *testing.T) {
 			from: "  name: agent\nspec:", to: "  name: agent\n  name: agent\nspec:",
 			want: []string{"DaemonSet agent: error unmarshalling resource: error converting YAML to JSON: yaml: unmarshal errors:\n  line 5: key \"name\" already set in map"},
 		},
-		"a number for a text": {
+		"a number instead of a string": {
 			from: "name: guard, namespace", to: "name: 1, namespace",
 			want: []string{"ValidatingWebhookConfiguration guard: at '/webhooks/0/clientConfig/service/name': got number, want string"},
 		},
-		"nothing for a list": {
+		"null instead of a list": {
 			from: "[v1]", to: "",
 			want: []string{"ValidatingWebhookConfiguration guard: at '/webhooks/0/admissionReviewVersions': got null, want array"},
 		},
-		"neither a number nor a text": {
+		"neither a number nor a string": {
 			from: "maxSurge: 10%", to: "maxSurge: true",
 			want: []string{"DaemonSet agent: at '/spec/updateStrategy/rollingUpdate/maxSurge': got boolean, want integer or string"},
 		},
-		"no quantity": {
+		"an invalid quantity": {
 			from: "memory: 64Mi", to: "memory: 64 MiB",
 			want: []string{`DaemonSet agent: at '/spec/template/spec/containers/0/resources/requests/memory': '64 MiB' does not match pattern '` + quantity + "'"},
 		},
-		"no base64": {
+		"invalid base64": {
 			from: "Z3VhcmQ=", to: "guard",
 			want: []string{"ValidatingWebhookConfiguration guard: at '/webhooks/0/clientConfig/caBundle': 'guard' does not match pattern '" + base64 + "'"},
 		},
-		"what is required": {
+		"a missing required field": {
 			from: "    sideEffects: None\n", to: "",
 			want: []string{"ValidatingWebhookConfiguration guard: at '/webhooks/0': missing property 'sideEffects'"},
 		},
-		"a kind that there is not": {
+		"an unknown kind": {
 			from: "kind: DaemonSet", to: "kind: DemonSet",
 			want: []string{"DemonSet agent: could not find schema for DemonSet"},
 		},
-		"a version that there is not": {
+		"an unknown version": {
 			from: "apps/v1", to: "apps/v1beta2",
 			want: []string{"DaemonSet agent: could not find schema for DaemonSet"},
 		},
@@ -135,11 +135,11 @@ func TestConformsBites(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			needs(t, "KUBECONFORM")
 			if !strings.Contains(sound, tc.from) {
-				t.Fatalf("there is no %q in what is sound", tc.from)
+				t.Fatalf("sound does not contain %q", tc.from)
 			}
 			got := conform(t, schemas, []byte(strings.Replace(sound, tc.from, tc.to, 1)))
 			if diff := cmp.Diff(conformance{Objects: 2, Wrong: tc.want}, got); diff != "" {
-				t.Errorf("what conforms (-want +got):\n%s", diff)
+				t.Errorf("conformance (-want +got):\n%s", diff)
 			}
 		})
 	}

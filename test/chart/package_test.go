@@ -19,8 +19,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 )
 
-// TestPackage: what users download is what they need, and no tests, sources of
-// documentation or what editors leave behind.
+// TestPackage: the packaged chart contains what users need, but no tests, sources of
+// documentation or editor files.
 func TestPackage(t *testing.T) {
 	needs(t, "HELM")
 	repository, err := chart.Repository()
@@ -31,7 +31,7 @@ func TestPackage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A copy, in which more lies than in the repository.
+	// A copy of the chart with additional files.
 	source, dir := filepath.Join(t.TempDir(), "kubelet-https-guard"), t.TempDir()
 	if err := os.CopyFS(source, os.DirFS(filepath.Join(repository, "charts", "kubelet-https-guard"))); err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestPackage(t *testing.T) {
 	}
 	all := members(t, archives[0])
 	if !slices.Contains(all, "templates/tests/x.yaml") {
-		t.Error("a folder of templates is left out")
+		t.Error("the package lacks a template folder")
 	}
 	var others []string
 	for _, name := range all {
@@ -62,11 +62,11 @@ func TestPackage(t *testing.T) {
 	slices.Sort(others)
 	want := []string{".helmignore", "Chart.yaml", "README.md", "files/dashboard.json", "values.schema.json", "values.yaml"}
 	if diff := cmp.Diff(want, others); diff != "" {
-		t.Errorf("what is packed beside the templates (-want +got):\n%s", diff)
+		t.Errorf("packaged files other than templates (-want +got):\n%s", diff)
 	}
 }
 
-// members are the files of a packed chart.
+// members returns the files in a chart archive.
 func members(t *testing.T, archive string) []string {
 	t.Helper()
 	file, err := os.Open(archive)

@@ -10,21 +10,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 )
 
-// TestPodsAreRestricted: in every way to install it, the Pods keep to the Pod
-// Security Standard "restricted" and a little more, but for two things that the
-// agent is for: it is uid 0, to which the files belong, and reads the host's
-// files.
+// TestPodsAreRestricted: in every rendering, the Pods comply with the Pod Security
+// Standard "restricted" and some additional rules. The agent has two exceptions: it
+// runs as uid 0, which owns the files, and mounts host paths.
 func TestPodsAreRestricted(t *testing.T) {
 	for name, r := range renderings {
 		t.Run(name, func(t *testing.T) {
-			objects, err := chart.Objects(r.render(t))
-			if err != nil {
-				t.Fatal(err)
-			}
+			objects := r.objects(t)
 			var faults []string
 			for _, o := range objects {
 				var pod corev1.PodSpec
@@ -36,7 +30,7 @@ func TestPodsAreRestricted(t *testing.T) {
 				case "Pod":
 					pod = typed[corev1.Pod](t, o).Spec
 				case "Job", "CronJob", "StatefulSet", "ReplicaSet":
-					t.Errorf("%s %s: this test does not know where its Pod is", o.GetKind(), o.GetName())
+					t.Errorf("%s %s: this test does not know the field of its Pod", o.GetKind(), o.GetName())
 				default:
 					continue
 				}
@@ -45,13 +39,13 @@ func TestPodsAreRestricted(t *testing.T) {
 				}
 			}
 			if diff := cmp.Diff([]string(nil), faults); diff != "" {
-				t.Errorf("what the Pods might do (-want +got):\n%s", diff)
+				t.Errorf("unnecessary permissions of the Pods (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// TestPodsAreRestrictedBites: each of the rules finds what it is there for.
+// TestPodsAreRestrictedBites: each rule finds its violation.
 func TestPodsAreRestrictedBites(t *testing.T) {
 	webhook := func() corev1.PodSpec {
 		return corev1.PodSpec{
@@ -84,52 +78,97 @@ func TestPodsAreRestrictedBites(t *testing.T) {
 		"root": {change: func(pod *corev1.PodSpec) {
 			pod.SecurityContext.RunAsNonRoot, pod.SecurityContext.RunAsUser = nil, new(int64(0))
 		}, want: []string{"root"}},
-		"root in the container": {change: container(func(c *corev1.SecurityContext) { c.RunAsUser = new(int64(0)) }), want: []string{"guard: a user or seccomp profile of its own"}},
-		"the host's files": {change: func(pod *corev1.PodSpec) {
+		"root in the container": {
+			change: container(func(c *corev1.SecurityContext) { c.RunAsUser = new(int64(0)) }),
+			want:   []string{"guard: user or seccomp profile of the container"},
+		},
+		"host path": {change: func(pod *corev1.PodSpec) {
 			pod.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}}}
-		}, want: []string{"volume host: the host's files"}},
-		"the host's network":     {change: func(pod *corev1.PodSpec) { pod.HostNetwork = true }, want: []string{"the host's network, processes or memory"}},
-		"the host's processes":   {change: func(pod *corev1.PodSpec) { pod.HostPID = true }, want: []string{"the host's network, processes or memory"}},
-		"the host's memory":      {change: func(pod *corev1.PodSpec) { pod.HostIPC = true }, want: []string{"the host's network, processes or memory"}},
-		"a port of the host":     {change: func(pod *corev1.PodSpec) { pod.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }, want: []string{"guard: a port of the host"}},
-		"every system call":      {change: func(pod *corev1.PodSpec) { pod.SecurityContext.SeccompProfile = nil }, want: []string{"every system call"}},
-		"everybody's account":    {change: func(pod *corev1.PodSpec) { pod.ServiceAccountName = "" }, want: []string{"the account of every Pod without one"}},
-		"privileged":             {change: container(func(c *corev1.SecurityContext) { c.Privileged = new(true) }), want: []string{"guard: privileged"}},
-		"more rights by setuid":  {change: container(func(c *corev1.SecurityContext) { c.AllowPrivilegeEscalation = nil }), want: []string{"guard: more rights by setuid"}},
-		"a writable image":       {change: container(func(c *corev1.SecurityContext) { c.ReadOnlyRootFilesystem = nil }), want: []string{"guard: a writable image"}},
-		"capabilities":           {change: container(func(c *corev1.SecurityContext) { c.Capabilities = nil }), want: []string{"guard: capabilities"}},
-		"a capability":           {change: container(func(c *corev1.SecurityContext) { c.Capabilities.Add = []corev1.Capability{"DAC_READ_SEARCH"} }), want: []string{"guard: capabilities"}},
-		"all the node's memory":  {change: func(pod *corev1.PodSpec) { pod.Containers[0].Resources.Limits = nil }, want: []string{"guard: all the memory of the node"}},
-		"in an init container":   {change: func(pod *corev1.PodSpec) { pod.InitContainers = []corev1.Container{{Name: "init"}} }, want: []string{"init: no security context"}},
-		"no security context":    {change: func(pod *corev1.PodSpec) { pod.Containers[0].SecurityContext = nil }, want: []string{"guard: no security context"}},
-		"none for the whole Pod": {change: func(pod *corev1.PodSpec) { pod.SecurityContext = nil }, want: []string{"no security context"}},
+		}, want: []string{"volume host: host path"}},
+		"host network": {
+			change: func(pod *corev1.PodSpec) { pod.HostNetwork = true },
+			want:   []string{"host network, PID or IPC namespace"},
+		},
+		"host PID": {
+			change: func(pod *corev1.PodSpec) { pod.HostPID = true },
+			want:   []string{"host network, PID or IPC namespace"},
+		},
+		"host IPC": {
+			change: func(pod *corev1.PodSpec) { pod.HostIPC = true },
+			want:   []string{"host network, PID or IPC namespace"},
+		},
+		"host port": {
+			change: func(pod *corev1.PodSpec) { pod.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} },
+			want:   []string{"guard: host port"},
+		},
+		"no seccomp profile": {
+			change: func(pod *corev1.PodSpec) { pod.SecurityContext.SeccompProfile = nil },
+			want:   []string{"no seccomp profile"},
+		},
+		"default ServiceAccount": {
+			change: func(pod *corev1.PodSpec) { pod.ServiceAccountName = "" },
+			want:   []string{"default ServiceAccount"},
+		},
+		"privileged": {
+			change: container(func(c *corev1.SecurityContext) { c.Privileged = new(true) }),
+			want:   []string{"guard: privileged"},
+		},
+		"privilege escalation": {
+			change: container(func(c *corev1.SecurityContext) { c.AllowPrivilegeEscalation = nil }),
+			want:   []string{"guard: privilege escalation"},
+		},
+		"writable root file system": {
+			change: container(func(c *corev1.SecurityContext) { c.ReadOnlyRootFilesystem = nil }),
+			want:   []string{"guard: writable root file system"},
+		},
+		"capabilities": {
+			change: container(func(c *corev1.SecurityContext) { c.Capabilities = nil }),
+			want:   []string{"guard: capabilities"},
+		},
+		"a capability": {change: container(func(c *corev1.SecurityContext) { c.Capabilities.Add = []corev1.Capability{"DAC_READ_SEARCH"} }), want: []string{"guard: capabilities"}},
+		"no memory limit": {
+			change: func(pod *corev1.PodSpec) { pod.Containers[0].Resources.Limits = nil },
+			want:   []string{"guard: no memory limit"},
+		},
+		"in an init container": {
+			change: func(pod *corev1.PodSpec) { pod.InitContainers = []corev1.Container{{Name: "init"}} },
+			want:   []string{"init: no security context"},
+		},
+		"no security context": {
+			change: func(pod *corev1.PodSpec) { pod.Containers[0].SecurityContext = nil },
+			want:   []string{"guard: no security context"},
+		},
+		"no Pod security context": {
+			change: func(pod *corev1.PodSpec) { pod.SecurityContext = nil },
+			want:   []string{"no security context"},
+		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := webhook()
 			tc.change(&pod)
 			if diff := cmp.Diff(tc.want, podFaults(pod, tc.agent)); diff != "" {
-				t.Errorf("what the Pod might do (-want +got):\n%s", diff)
+				t.Errorf("unnecessary permissions of the Pod (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// is reports whether a switch is set to a value.
+// is reports whether a boolean is set to a value.
 func is(set *bool, value bool) bool { return set != nil && *set == value }
 
-// podFaults is what a Pod might do and need not.
+// podFaults returns the permissions that a Pod has and does not need.
 func podFaults(pod corev1.PodSpec, agent bool) []string {
 	var faults []string
 	if pod.HostNetwork || pod.HostPID || pod.HostIPC {
-		faults = append(faults, "the host's network, processes or memory")
+		faults = append(faults, "host network, PID or IPC namespace")
 	}
 	if pod.ServiceAccountName == "" {
-		faults = append(faults, "the account of every Pod without one")
+		faults = append(faults, "default ServiceAccount")
 	}
 	for _, v := range pod.Volumes {
 		if v.HostPath != nil && !agent {
-			faults = append(faults, "volume "+v.Name+": the host's files")
+			faults = append(faults, "volume "+v.Name+": host path")
 		}
 	}
 	if c := pod.SecurityContext; c == nil {
@@ -139,7 +178,7 @@ func podFaults(pod corev1.PodSpec, agent bool) []string {
 			faults = append(faults, "root")
 		}
 		if c.SeccompProfile == nil || c.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
-			faults = append(faults, "every system call")
+			faults = append(faults, "no seccomp profile")
 		}
 	}
 	for _, container := range slices.Concat(pod.InitContainers, pod.Containers) {
@@ -153,22 +192,22 @@ func podFaults(pod corev1.PodSpec, agent bool) []string {
 			fault("privileged")
 		}
 		if c.RunAsUser != nil || c.RunAsNonRoot != nil || c.SeccompProfile != nil {
-			fault("a user or seccomp profile of its own")
+			fault("user or seccomp profile of the container")
 		}
 		if !is(c.AllowPrivilegeEscalation, false) {
-			fault("more rights by setuid")
+			fault("privilege escalation")
 		}
 		if !is(c.ReadOnlyRootFilesystem, true) {
-			fault("a writable image")
+			fault("writable root file system")
 		}
 		if c.Capabilities == nil || len(c.Capabilities.Add) > 0 || !slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			fault("capabilities")
 		}
 		if slices.ContainsFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
-			fault("a port of the host")
+			fault("host port")
 		}
 		if _, bounded := container.Resources.Limits[corev1.ResourceMemory]; !bounded {
-			fault("all the memory of the node")
+			fault("no memory limit")
 		}
 	}
 	return faults

@@ -16,31 +16,173 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 )
 
-// unnamed are the only rights to objects of any name, and why they are.
+// unnamed lists the only permissions without resource names, with the reasons.
 var unnamed = map[string]string{
-	"Role: create events.k8s.io/events":                     "an Event's name is a new one each time",
-	"Role: create coordination.k8s.io/leases":               "RBAC knows no names of what is created",
-	"Role: create secrets":                                  "as above; of the webhook's own namespace where it manages its certificate, and for as long as helm test takes",
-	"ClusterRole: answer kubelet-https-guard.io/admissions": "there are no such objects: who has the right is asked for",
-	"ClusterRole: get nodes":                                "an Event about a Node carries its UID, and one ServiceAccount is that of the agents of all nodes",
+	"Role: create events.k8s.io/events":                     "Event names are generated",
+	"Role: create coordination.k8s.io/leases":               "RBAC cannot restrict creates by name",
+	"Role: create secrets":                                  "as above; in the webhook's namespace, mode self-managed",
+	"ClusterRole: answer kubelet-https-guard.io/admissions": "no such objects exist; match conditions check the permission",
+	"ClusterRole: get nodes":                                "an Event about a Node needs its UID; the agents of all nodes share one ServiceAccount",
 }
 
-// TestRights: no right goes further than it must, in any way to install.
+// TestRights: no rendering grants more permissions than necessary.
 func TestRights(t *testing.T) {
 	used := map[string]string{}
 	for name, r := range renderings {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff([]string(nil), rightsFaults(t, r.render(t), used)); diff != "" {
-				t.Errorf("what is wrong with the rights (-want +got):\n%s", diff)
+				t.Errorf("excessive permissions (-want +got):\n%s", diff)
 			}
 		})
 	}
 	if diff := cmp.Diff(unnamed, used); diff != "" {
-		t.Errorf("rights to objects of any name (-listed +given):\n%s", diff)
+		t.Errorf("permissions without resource names (-listed +granted):\n%s", diff)
 	}
 }
 
-// TestRightsBite: each of the rules finds what it is there for.
+// TestRightsOfEach: the ServiceAccounts of webhook, audit and helm test have exactly
+// these permissions. The webhook can read no Secret except its serving certificate, and
+// patch is the only permission on the decoy.
+func TestRightsOfEach(t *testing.T) {
+	const look = "get,list,watch "
+	protected := []string{
+		"openshift-apiserver: " + look + "secrets serving-cert",
+		"openshift-apiserver: " + look + "services api",
+		"openshift-kube-apiserver: " + look + "secrets kubelet-client",
+	}
+	withoutWebhook := slices.Concat(protected, []string{
+		look + "config.openshift.io/infrastructures cluster",
+		look + "namespaces openshift-apiserver,openshift-kube-apiserver",
+		look + "operator.openshift.io/kubeapiservers cluster",
+		"default: create events.k8s.io/events",
+		"default: get discovery.k8s.io/endpointslices kubernetes",
+		"kubelet-https-guard: create coordination.k8s.io/leases",
+		"kubelet-https-guard: create events.k8s.io/events",
+		"kubelet-https-guard: get apps/deployments kubelet-https-guard-audit",
+		"kubelet-https-guard: " + look + "configmaps openshift-service-ca.crt",
+		"kubelet-https-guard: get,update coordination.k8s.io/leases kubelet-https-guard-audit",
+		"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
+		"openshift-apiserver: create events.k8s.io/events",
+		"openshift-kube-apiserver-operator: create events.k8s.io/events",
+		"openshift-kube-apiserver-operator: " + look + "configmaps kube-apiserver-to-kubelet-client-ca",
+		"openshift-kube-apiserver: create events.k8s.io/events",
+		"openshift-kube-apiserver: " + look + "configmaps config",
+	})
+	policies := []string{look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " + strings.Join([]string{
+		"kubelet-https-guard.openshift-apiserver.serving-cert",
+		"kubelet-https-guard.openshift-kube-apiserver.kubelet-client",
+		"kubelet-https-guard.kubelet-https-guard.kubelet-https-guard-decoy",
+	}, ",")}
+	registration := []string{
+		look + "admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
+		look + "rbac.authorization.k8s.io/clusterroles,clusterrolebindings kubelet-https-guard-answers",
+	}
+	webhook := []string{
+		look + "config.openshift.io/apiservers cluster",
+		"bind rbac.authorization.k8s.io/clusterroles kubelet-https-guard-answers",
+		"default: create events.k8s.io/events",
+		"get,list,watch,update rbac.authorization.k8s.io/clusterrolebindings kubelet-https-guard-answers",
+		"kubelet-https-guard: get apps/deployments kubelet-https-guard-webhook",
+		"kubelet-https-guard: " + look + "configmaps openshift-service-ca.crt",
+		"openshift-apiserver: create events.k8s.io/events",
+		"openshift-kube-apiserver-operator: " + look + "configmaps kube-apiserver-to-kubelet-client-ca",
+		"openshift-kube-apiserver: create events.k8s.io/events",
+	}
+	test := []string{
+		"default: get discovery.k8s.io/endpointslices kubernetes",
+		"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
+	}
+	cases := map[string]struct {
+		account, rendering string
+		want               []string
+	}{
+		"audit":                      {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies)},
+		"audit only":                 {"audit", "only the audit", withoutWebhook},
+		"audit, without the webhook": {"audit", "without the webhook", slices.Concat(withoutWebhook, policies)},
+		"audit, disabled":            {"audit", "without the audit", nil},
+		"webhook": {"webhook", "OpenShift", slices.Concat(webhook, []string{
+			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
+		})},
+		"webhook, self-managed": {"webhook", "self-managed on OpenShift", slices.Concat(webhook, []string{
+			"get,update admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
+			"kubelet-https-guard: create secrets",
+			"kubelet-https-guard: get,update secrets kubelet-https-guard-webhook-self-managed",
+		})},
+		"test":                      {"test", "OpenShift", test},
+		"test, without the webhook": {"test", "without the webhook", test},
+		"test, without the audit":   {"test", "without the audit", nil},
+		"test, in namespace default": {"test", "in namespace default", []string{
+			"default: get discovery.k8s.io/endpointslices kubernetes",
+			"default: patch secrets kubelet-https-guard-decoy",
+		}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			slices.Sort(tc.want)
+			got := rightsOf(t, renderings[tc.rendering].objects(t), chart.Release+"-"+tc.account)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("permissions of %s (-want +got):\n%s", tc.account, diff)
+			}
+		})
+	}
+}
+
+// TestAdmissionReadsNoSecret: in every rendering, the webhook's ServiceAccount can read
+// no Secret except its serving certificate.
+func TestAdmissionReadsNoSecret(t *testing.T) {
+	const webhook = chart.Release + "-webhook"
+	for name, r := range renderings {
+		t.Run(name, func(t *testing.T) {
+			for _, right := range rightsOf(t, r.objects(t), webhook) {
+				if strings.Contains(right, " secrets ") && right != r.namespace()+": get,update secrets "+webhook+"-self-managed" {
+					t.Errorf("the webhook can %s", right)
+				}
+			}
+		})
+	}
+}
+
+// rightsOf returns the permissions of a ServiceAccount, each as namespace (empty: all),
+// verbs, resources and names.
+func rightsOf(t *testing.T, objects []*unstructured.Unstructured, account string) []string {
+	t.Helper()
+	roles := map[string][]rbacv1.PolicyRule{}
+	var bound []string
+	for _, o := range objects {
+		kind, at := strings.TrimSuffix(o.GetKind(), "Binding"), o.GetNamespace()
+		switch o.GetKind() {
+		case "Role", "ClusterRole":
+			roles[kind+" "+at+"/"+o.GetName()] = typed[rbacv1.ClusterRole](t, o).Rules // a Role has the same rules
+		case "RoleBinding", "ClusterRoleBinding":
+			binding := typed[rbacv1.ClusterRoleBinding](t, o)
+			if binding.RoleRef.Kind != kind {
+				t.Errorf("%s %s binds a %s: this test does not know its permissions", o.GetKind(), o.GetName(), binding.RoleRef.Kind)
+			}
+			if slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Name == account }) {
+				bound = append(bound, kind+" "+at+"/"+binding.RoleRef.Name)
+			}
+		}
+	}
+	var rights []string
+	for _, role := range bound {
+		_, at, _ := strings.Cut(role, " ")
+		at, _, _ = strings.Cut(at, "/")
+		for _, rule := range roles[role] {
+			right := strings.Join(rule.Verbs, ",") + " " + strings.TrimPrefix(strings.Join(rule.APIGroups, ",")+"/"+strings.Join(rule.Resources, ","), "/")
+			if len(rule.ResourceNames) > 0 {
+				right += " " + strings.Join(rule.ResourceNames, ",")
+			}
+			if at != "" {
+				right = at + ": " + right
+			}
+			rights = append(rights, right)
+		}
+	}
+	slices.Sort(rights)
+	return rights
+}
+
+// TestRightsBite: each rule finds its violation.
 func TestRightsBite(t *testing.T) {
 	const role = `apiVersion: rbac.authorization.k8s.io/v1
 kind: %s
@@ -51,19 +193,52 @@ rules: [%s]
 		kind, rule string
 		want       []string
 	}{
-		"by name":                {rule: `{apiGroups: [""], resources: [secrets], resourceNames: [a], verbs: [get, list, watch]}`},
-		"listed":                 {rule: `{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}`},
-		"all Secrets":            {rule: `{apiGroups: [""], resources: [secrets], verbs: [list, watch]}`, want: []string{"Role guard: list secrets of any name", "Role guard: watch secrets of any name"}},
-		"Secrets everywhere":     {kind: "ClusterRole", rule: `{apiGroups: [""], resources: [secrets], resourceNames: [a], verbs: [get]}`, want: []string{"ClusterRole guard: secrets of all namespaces"}},
-		"listed, but everywhere": {kind: "ClusterRole", rule: `{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}`, want: []string{"ClusterRole guard: create events.k8s.io/events of any name"}},
-		"every verb":             {rule: `{apiGroups: [""], resources: [configmaps], resourceNames: [a], verbs: ["*"]}`, want: []string{`Role guard: "*"`}},
-		"every resource":         {rule: `{apiGroups: [""], resources: ["*"], resourceNames: [a], verbs: [get]}`, want: []string{`Role guard: "*"`}},
-		"every subresource":      {rule: `{apiGroups: [""], resources: ["pods/*"], resourceNames: [a], verbs: [get]}`, want: []string{`Role guard: "*"`}},
-		"every group":            {rule: `{apiGroups: ["*"], resources: [configmaps], resourceNames: [a], verbs: [get]}`, want: []string{`Role guard: "*"`}},
-		"paths":                  {kind: "ClusterRole", rule: `{nonResourceURLs: [/metrics], verbs: [get]}`, want: []string{"ClusterRole guard: paths of the API server"}},
-		"other people":           {rule: `{apiGroups: [""], resources: [serviceaccounts], resourceNames: [a], verbs: [impersonate]}`, want: []string{"Role guard: impersonate"}},
-		"any role":               {kind: "ClusterRole", rule: `{apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles], resourceNames: [admin], verbs: [bind]}`, want: []string{"ClusterRole guard: bind"}},
-		"more than it has":       {rule: `{apiGroups: [rbac.authorization.k8s.io], resources: [roles], resourceNames: [a], verbs: [escalate]}`, want: []string{"Role guard: escalate"}},
+		"by name": {rule: `{apiGroups: [""], resources: [secrets], resourceNames: [a], verbs: [get, list, watch]}`},
+		"listed":  {rule: `{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}`},
+		"all Secrets": {
+			rule: `{apiGroups: [""], resources: [secrets], verbs: [list, watch]}`,
+			want: []string{"Role guard: list secrets without a name", "Role guard: watch secrets without a name"},
+		},
+		"Secrets everywhere": {
+			kind: "ClusterRole",
+			rule: `{apiGroups: [""], resources: [secrets], resourceNames: [a], verbs: [get]}`,
+			want: []string{"ClusterRole guard: secrets in all namespaces"},
+		},
+		"listed, but everywhere": {
+			kind: "ClusterRole",
+			rule: `{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}`,
+			want: []string{"ClusterRole guard: create events.k8s.io/events without a name"},
+		},
+		"every verb": {
+			rule: `{apiGroups: [""], resources: [configmaps], resourceNames: [a], verbs: ["*"]}`,
+			want: []string{`Role guard: "*"`},
+		},
+		"every resource": {
+			rule: `{apiGroups: [""], resources: ["*"], resourceNames: [a], verbs: [get]}`,
+			want: []string{`Role guard: "*"`},
+		},
+		"every subresource": {
+			rule: `{apiGroups: [""], resources: ["pods/*"], resourceNames: [a], verbs: [get]}`,
+			want: []string{`Role guard: "*"`},
+		},
+		"every group": {
+			rule: `{apiGroups: ["*"], resources: [configmaps], resourceNames: [a], verbs: [get]}`,
+			want: []string{`Role guard: "*"`},
+		},
+		"URLs": {
+			kind: "ClusterRole",
+			rule: `{nonResourceURLs: [/metrics], verbs: [get]}`,
+			want: []string{"ClusterRole guard: non-resource URLs"},
+		},
+		"impersonation": {
+			rule: `{apiGroups: [""], resources: [serviceaccounts], resourceNames: [a], verbs: [impersonate]}`,
+			want: []string{"Role guard: impersonate"},
+		},
+		"any role": {kind: "ClusterRole", rule: `{apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles], resourceNames: [admin], verbs: [bind]}`, want: []string{"ClusterRole guard: bind"}},
+		"escalation": {
+			rule: `{apiGroups: [rbac.authorization.k8s.io], resources: [roles], resourceNames: [a], verbs: [escalate]}`,
+			want: []string{"Role guard: escalate"},
+		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -72,14 +247,14 @@ rules: [%s]
 			}
 			got := rightsFaults(t, fmt.Appendf(nil, role, tc.kind, tc.rule), map[string]string{})
 			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("what is wrong with the rights (-want +got):\n%s", diff)
+				t.Errorf("excessive permissions (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// rightsFaults are the rules of roles that go too far; used gets those of unnamed
-// that are made use of.
+// rightsFaults returns the excessive permissions in roles. It adds the entries of
+// unnamed that occur to used.
 func rightsFaults(t *testing.T, rendered []byte, used map[string]string) []string {
 	t.Helper()
 	objects, err := chart.Objects(rendered)
@@ -106,10 +281,10 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 		faults = append(faults, `"*"`)
 	}
 	if len(rule.NonResourceURLs) > 0 {
-		faults = append(faults, "paths of the API server")
+		faults = append(faults, "non-resource URLs")
 	}
 	for _, verb := range rule.Verbs {
-		// It has no other rights in it.
+		// This ClusterRole contains no other permission.
 		if verb == "bind" && slices.Equal(rule.ResourceNames, []string{chart.Release + "-answers"}) {
 			continue
 		}
@@ -119,7 +294,7 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 	}
 	for _, resource := range rule.Resources {
 		if kind == "ClusterRole" && resource == "secrets" {
-			faults = append(faults, "secrets of all namespaces")
+			faults = append(faults, "secrets in all namespaces")
 		}
 		if len(rule.ResourceNames) > 0 {
 			continue
@@ -130,7 +305,7 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 				if why, ok := unnamed[kind+": "+right]; ok {
 					used[kind+": "+right] = why
 				} else {
-					faults = append(faults, right+" of any name")
+					faults = append(faults, right+" without a name")
 				}
 			}
 		}
@@ -138,7 +313,7 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 	return faults
 }
 
-// typed makes an object one of its Go type.
+// typed converts an object to its Go type.
 func typed[T any](t *testing.T, object *unstructured.Unstructured) T {
 	t.Helper()
 	var into T

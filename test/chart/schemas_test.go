@@ -17,25 +17,24 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 )
 
-// schemaTemplate is the name of a kind's schema as kubeconform fills it in. The
-// group of the core API is, to kubeconform, its version.
+// schemaTemplate is the file name of the schema of a kind, as a kubeconform template.
+// For the core API, kubeconform uses the version as the group.
 const schemaTemplate = "{{ .ResourceKind }}-{{ .Group }}-{{ .ResourceAPIVersion }}.json"
 
-// A definition of the OpenAPI document, and a JSON schema: the former is almost
-// the latter.
+// A definition in the OpenAPI document is almost a JSON schema.
 type definition = map[string]any
 
 const reference = "#/definitions/"
 
-// Forms of a quantity (apimachinery pkg/api/resource) and of what format byte is.
+// Patterns of a quantity (apimachinery pkg/api/resource) and of the format byte.
 const (
 	quantity = `^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$`
 	base64   = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 )
 
-// writeSchemas makes of the OpenAPI document of the Kubernetes that test/cluster
-// runs, which its Go module contains, a JSON schema for each kind in a folder,
-// and returns it. So no schema is downloaded.
+// writeSchemas writes a JSON schema for each kind to a folder and returns the folder.
+// The source is the OpenAPI document in the Go module of the Kubernetes version that
+// test/cluster runs, so nothing is downloaded.
 func writeSchemas(t *testing.T) string {
 	t.Helper()
 	repository, err := chart.Repository()
@@ -46,7 +45,7 @@ func writeSchemas(t *testing.T) string {
 	download.Dir = filepath.Join(repository, "test", "cluster")
 	output, err := download.Output()
 	if err != nil {
-		t.Fatalf("where Kubernetes is: %v\n%s", err, output)
+		t.Fatalf("find the Kubernetes module: %v\n%s", err, output)
 	}
 	var module struct{ Dir string }
 	if err := json.Unmarshal(output, &module); err != nil {
@@ -75,8 +74,8 @@ func writeSchemas(t *testing.T) string {
 	return folder
 }
 
-// schemas are those of all kinds in a document, by their names; each is complete
-// in itself.
+// schemas returns the schemas of all kinds in a document, by name. Each one is
+// self-contained.
 func schemas(definitions map[string]definition) map[string]definition {
 	strict := make(map[string]definition, len(definitions))
 	for name, d := range definitions {
@@ -86,7 +85,7 @@ func schemas(definitions map[string]definition) map[string]definition {
 	all := map[string]definition{}
 	for name, d := range definitions {
 		kinds, _ := d["x-kubernetes-group-version-kind"].([]any)
-		if len(kinds) != 1 { // none, or one of the few that belong to all groups
+		if len(kinds) != 1 { // none, or a kind that belongs to all groups
 			continue
 		}
 		kind, _ := kinds[0].(map[string]any)
@@ -104,7 +103,7 @@ func schemas(definitions map[string]definition) map[string]definition {
 	return all
 }
 
-// gather adds the definitions that a schema rests on.
+// gather adds the definitions that a schema refers to.
 func gather(definitions map[string]definition, value any, into map[string]definition) {
 	switch value := value.(type) {
 	case map[string]any:
@@ -127,8 +126,8 @@ func gather(definitions map[string]definition, value any, into map[string]defini
 	}
 }
 
-// loose are the types that are written as a text or a number, which the document
-// calls strings.
+// loose lists the types that can be a string or a number. The document calls them
+// strings.
 var loose = map[string]definition{
 	"io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"type": []any{"integer", "string"}},
 	"io.k8s.apimachinery.pkg.api.resource.Quantity": {
@@ -137,8 +136,8 @@ var loose = map[string]definition{
 	},
 }
 
-// closed is a schema, and all in it, as a strict reader takes it: with no field
-// that it does not name. Texts for people are left out.
+// closed returns a schema that allows no unknown fields, at all levels, without
+// descriptions.
 func closed(schema definition) definition {
 	out := definition{}
 	for key, value := range schema {
@@ -164,14 +163,14 @@ func closed(schema definition) definition {
 	return out
 }
 
-// conformance is what kubeconform said: how many objects it has looked at or
-// skipped, and what does not conform.
+// conformance is the result of kubeconform: the number of objects that it checked or
+// skipped, and the errors.
 type conformance struct {
 	Objects int
 	Wrong   []string
 }
 
-// conform asks kubeconform about what was rendered.
+// conform checks rendered manifests with kubeconform.
 func conform(t *testing.T, schemas string, rendered []byte) conformance {
 	t.Helper()
 	kubeconform, err := chart.Tool(t.Context(), "kubeconform")
@@ -183,18 +182,18 @@ func conform(t *testing.T, schemas string, rendered []byte) conformance {
 	command.Stdin = bytes.NewReader(rendered)
 	var stderr strings.Builder
 	command.Stderr = &stderr
-	// It exits with 1 if an object does not conform, which the output tells.
+	// Exit code 1 means that an object does not conform; the output says which.
 	output, err := command.Output()
-	var told struct {
+	var result struct {
 		Resources []struct{ Kind, Name, Status, Msg string }
 	}
-	if unreadable := json.Unmarshal(output, &told); unreadable != nil {
+	if unreadable := json.Unmarshal(output, &result); unreadable != nil {
 		t.Fatalf("kubeconform: %v: %v\n%s%s", err, unreadable, output, stderr.String())
 	}
-	got := conformance{Objects: len(told.Resources)}
-	for _, r := range told.Resources {
+	got := conformance{Objects: len(result.Resources)}
+	for _, r := range result.Resources {
 		if r.Status != "statusValid" && r.Status != "statusSkipped" {
-			// Without the schema's file, which comes first.
+			// Without the prefix, which is the schema file.
 			_, msg, found := strings.Cut(r.Msg, ".json#' - ")
 			if !found {
 				msg = r.Msg

@@ -6,19 +6,20 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 )
 
 const (
 	loopback     = "127.0.0.1"
 	serviceRange = "10.96.0.0/16"
 
-	// etcdQuota is far more than tests store and far less than etcd's 2 GiB.
+	// etcdQuota is far more than tests store and far less than etcd's default of 2 GiB.
 	etcdQuota = 256 << 20 // bytes
 )
 
-// auditPolicy is Metadata for everything: that has the annotations of admission,
-// which tests read, and no bodies. Without RequestReceived there is one entry a
-// request, and the entry is written before the client has its answer.
+// auditPolicy logs everything at level Metadata: this includes the admission
+// annotations, which tests read, but no bodies. Without RequestReceived there is one
+// entry for each request, which is written before the client gets its response.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -26,15 +27,15 @@ rules:
 - level: Metadata
 `
 
-// address is a port of this machine's loopback.
+// address is a port on the loopback address.
 func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
 
-// etcdArguments: plain HTTP, on loopback only. Whoever has an account on this
-// machine can read and change what a test cluster stores.
+// etcdArguments: plain HTTP, on loopback only. Every user of this machine can read and
+// change the data of a test cluster.
 func etcdArguments(f folder, port int) []string {
 	client := "http://" + address(port)
-	// A single member talks to no peer, yet etcd insists on a peer listener;
-	// port 0 cannot collide.
+	// A single member has no peers, but etcd requires a peer listener; port 0 cannot
+	// collide.
 	peer := "http://" + address(0)
 	return []string{
 		"--data-dir=" + f.etcdData(),
@@ -43,24 +44,24 @@ func etcdArguments(f folder, port int) []string {
 		"--listen-peer-urls=" + peer,
 		"--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=default=" + peer,
-		// The data need not survive a crash of the machine.
+		// The data does not need to survive a crash of the machine.
 		"--unsafe-no-fsync",
 		fmt.Sprintf("--quota-backend-bytes=%d", etcdQuota),
-		// A single member becomes leader when its election times out: with the
-		// default of 1000 ms that is most of etcd's start.
+		// A single member becomes the leader after the election timeout. The default of
+		// 1000 ms would be most of etcd's start.
 		"--heartbeat-interval=20",
 		"--election-timeout=200",
 	}
 }
 
-// apiServerArguments of a control plane without a node: it serves this machine
-// only.
+// apiServerArguments are the arguments for a control plane without a node. It serves
+// this machine only.
 func apiServerArguments(f folder, port, etcdPort int) []string {
 	return append(commonAPIServerArguments(f, port, etcdPort),
 		"--bind-address="+loopback,
-		// Left alone, kube-apiserver looks for an address of the machine that
-		// is not loopback and makes it an endpoint of Service kubernetes. A
-		// loopback address is no valid endpoint, so there is none.
+		// By default, kube-apiserver publishes a non-loopback address of the machine as
+		// the endpoint of Service kubernetes. A loopback address is not a valid
+		// endpoint, so no endpoint is published.
 		"--advertise-address="+loopback,
 		"--endpoint-reconciler-type=none",
 	)
@@ -71,7 +72,7 @@ func commonAPIServerArguments(f folder, port, etcdPort int) []string {
 		fmt.Sprintf("--etcd-servers=http://%s:%d", loopback, etcdPort),
 
 		fmt.Sprintf("--secure-port=%d", port),
-		"--cert-dir=" + f.pki(), // or it wants to write to /var/run
+		"--cert-dir=" + f.pki(), // the default is in /var/run
 		"--tls-cert-file=" + f.certificate(servingName),
 		"--tls-private-key-file=" + f.privateKey(servingName),
 
@@ -84,8 +85,8 @@ func commonAPIServerArguments(f folder, port, etcdPort int) []string {
 		"--service-account-signing-key-file=" + f.serviceAccountKey(),
 		"--allow-privileged=true",
 
-		// To kubelets it talks as the control that this project guards demands:
-		// with a client certificate, and only to those of its own authority.
+		// It connects to kubelets as the control requires: with a client certificate, and
+		// only to kubelets whose certificate its CA has signed.
 		"--kubelet-client-certificate=" + f.certificate(kubeletClientName),
 		"--kubelet-client-key=" + f.privateKey(kubeletClientName),
 		"--kubelet-certificate-authority=" + f.certificate(authorityName),
@@ -94,13 +95,18 @@ func commonAPIServerArguments(f folder, port, etcdPort int) []string {
 		"--audit-log-path=" + f.auditLog(),
 		"--audit-policy-file=" + f.auditPolicy(),
 
-		// Without it an open watch holds up the end for a whole minute.
+		// Without this, an open watch delays the shutdown by a minute.
 		"--shutdown-watch-termination-grace-period=1s",
 	}
 }
 
-// tokenFile makes the bearer of the token an administrator who may do anything,
-// impersonation included.
+// tokenFile gives the token all permissions, including impersonation.
 func tokenFile(token string) string {
 	return token + `,cluster-admin,cluster-admin,"system:masters"` + "\n"
+}
+
+// administrator returns the token in such a file.
+func administrator(file string) string {
+	token, _, _ := strings.Cut(file, ",")
+	return token
 }

@@ -57,6 +57,14 @@ func TestAPIServerArguments(t *testing.T) {
 	}
 }
 
+func TestJoiningArguments(t *testing.T) {
+	got := joiningArguments("/d", 64, 23, "/d/other.log", []string{"--etcd-prefix=/other"})
+	want := append(apiServerArguments("/d", 64, 23), "--audit-log-path=/d/other.log", "--etcd-prefix=/other")
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 func TestTokenFile(t *testing.T) {
 	got, err := csv.NewReader(strings.NewReader(tokenFile("secret"))).ReadAll()
 	if err != nil {
@@ -66,6 +74,9 @@ func TestTokenFile(t *testing.T) {
 	want := []string{"secret", "cluster-admin", "cluster-admin", "system:masters"}
 	if len(got) != 1 || !slices.Equal(got[0], want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	if token := administrator(tokenFile("secret")); token != "secret" {
+		t.Errorf("read again it is %q", token)
 	}
 }
 

@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// upTimeout is more than serve takes before it gives up itself, with a node
-	// (nodeStartTimeout) or without.
+	// upTimeout is longer than the start timeouts of serve, with a node
+	// (nodeStartTimeout) and without.
 	upTimeout = etcdStartTimeout + apiServerStartTimeout + 2*time.Minute
 
-	// orphanTimeout is what process 1 of a node, who then holds the lock, needs
-	// to end after its serve was killed.
+	// orphanTimeout is the time in which process 1 of a node, which holds the lock,
+	// ends after its serve was killed.
 	orphanTimeout = 20 * time.Second
 
-	// downTimeout is more than serve needs for an orderly end.
+	// downTimeout is longer than a graceful shutdown of serve.
 	downTimeout = apiServerStopGrace + etcdStopGrace + 2*killTimeout + 10*time.Second
 
-	// statusInterval is how often a wait looks at the folder.
+	// statusInterval is the interval for polling the folder.
 	statusInterval = 50 * time.Millisecond
 )
 
-// up starts a serve that outlives this process, and waits until it is ready.
+// up starts serve in the background and waits until it is ready.
 func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	f := folder(o.dir)
 	before, err := f.status()
@@ -44,7 +44,7 @@ func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		return printUse(f, now, "was already up", stdout, stderr)
 	}
 
-	// Here, where its progress can be seen.
+	// Build here, where the user sees the progress.
 	if o.node {
 		_, err = ensureNode(ctx, stderr)
 	} else {
@@ -67,12 +67,12 @@ func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
 // printUse writes to stdout what a shell can eval.
 func printUse(f folder, s status, state string, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stderr, "The cluster %s: process %d, files and logs in %s\n", state, s.pid, f)
-	fmt.Fprintf(stderr, "The command down stops it. To use it:\n")
+	fmt.Fprintf(stderr, "To stop it, run the command down. To use it:\n")
 	_, err := fmt.Fprintf(stdout, "export KUBECONFIG=%s\nexport KUBECTL=%s\n", shellQuote(f.kubeconfig()), shellQuote(s.kubectl))
 	return err
 }
 
-// shellQuote leaves plain words as they are, for people to read.
+// shellQuote quotes a word for a shell, if necessary.
 func shellQuote(word string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./:@%"
 	if word != "" && strings.Trim(word, plain) == "" {
@@ -81,7 +81,7 @@ func shellQuote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// serveDetached starts this program again, out of reach of this terminal.
+// serveDetached starts serve in a process that is detached from this terminal.
 func serveDetached(f folder, node bool) (*process, error) {
 	if err := f.prepare(); err != nil {
 		return nil, err
@@ -97,8 +97,7 @@ func serveDetached(f folder, node bool) (*process, error) {
 	return start("serve", self, arguments, f.serveLog(), &syscall.SysProcAttr{Setsid: true})
 }
 
-// awaitReady waits for the serve that runs in the folder: ours, or that of
-// somebody else if it is nil.
+// awaitReady waits for the given serve, or for another one in the folder if it is nil.
 func awaitReady(ctx context.Context, f folder, serve *process) (status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, upTimeout, fmt.Errorf("the cluster in %s is not ready after %s", f, upTimeout))
 	defer cancel()
@@ -114,7 +113,7 @@ func awaitReady(ctx context.Context, f folder, serve *process) (status, error) {
 			return s, err
 		}
 		if !s.running && serve == nil {
-			return status{}, fmt.Errorf("the cluster that was starting in %s is gone; see the logs there", f)
+			return status{}, fmt.Errorf("the cluster in %s ended while it was starting; see the logs there", f)
 		}
 		select {
 		case <-ended:
@@ -126,7 +125,7 @@ func awaitReady(ctx context.Context, f folder, serve *process) (status, error) {
 	}
 }
 
-// down stops what runs in dir and removes dir.
+// down stops the cluster in dir and removes dir.
 func down(ctx context.Context, o options, stderr io.Writer) error {
 	f := folder(o.dir)
 	marked, err := f.marked()
@@ -134,7 +133,7 @@ func down(ctx context.Context, o options, stderr io.Writer) error {
 		return err
 	}
 	if !marked {
-		fmt.Fprintf(stderr, "No cluster is up in %s\n", f)
+		fmt.Fprintf(stderr, "No cluster is running in %s\n", f)
 		return nil
 	}
 	lock, err := tryLock(f.lock())
@@ -146,10 +145,10 @@ func down(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// The lock is let go after the removal: nobody starts in a folder that is
-	// about to vanish.
+	// Release the lock after the removal, so that no other serve starts in the folder
+	// before it is removed.
 	defer lock.Close()
-	// The node does it itself, unless everything of it was killed.
+	// Normally the node does this itself, unless all its processes were killed.
 	if o.node {
 		if err := removeCgroups(ctx, f.cgroup()); err != nil {
 			return err
@@ -162,9 +161,9 @@ func down(ctx context.Context, o options, stderr io.Writer) error {
 	return nil
 }
 
-// stopServe ends the holder of the folder's lock and returns the lock. The pid
-// in the folder is only believed, and signalled, while the lock is held: it
-// cannot be that of a stranger who got the number of a serve long dead.
+// stopServe ends the process that holds the lock of the folder and returns the lock.
+// It signals the PID in the folder only while the lock is held, since the PID of an
+// old serve may belong to another process.
 func stopServe(ctx context.Context, f folder) (*os.File, error) {
 	s, err := f.status()
 	if err != nil {
@@ -175,7 +174,7 @@ func stopServe(ctx context.Context, f folder) (*os.File, error) {
 		if !errors.Is(err, errLocked) {
 			return lock, err
 		}
-		return nil, fmt.Errorf("the process that holds %s has not said in %s which it is: try again", f.lock(), f.pid())
+		return nil, fmt.Errorf("the process that holds %s has not written its PID to %s yet: try again", f.lock(), f.pid())
 	}
 	if s.running {
 		err = syscall.Kill(s.pid, syscall.SIGTERM)

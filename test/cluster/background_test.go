@@ -14,10 +14,10 @@ import (
 // TestUpAndDown runs a real control plane in the background.
 func TestUpAndDown(t *testing.T) {
 	b := realBinaries(t)
-	t.Setenv(runMainVariable, "1") // up starts the program, which is the test binary, again
+	t.Setenv(runMainVariable, "1") // up starts the test binary as the program
 	f := folder(filepath.Join(t.TempDir(), "a cluster"))
 	t.Cleanup(func() {
-		// A failed test leaves no cluster either. Its own context has ended here.
+		// Stop the cluster after a failed test, too. The context of the test has ended.
 		if err := down(context.WithoutCancel(t.Context()), options{dir: string(f)}, &strings.Builder{}); err != nil {
 			t.Error(err)
 		}
@@ -40,7 +40,7 @@ func TestUpAndDown(t *testing.T) {
 		t.Errorf("readyz: got %q", got)
 	}
 
-	for _, state := range []string{"The cluster in " + string(f) + " is down\n", "No cluster is up in " + string(f) + "\n"} {
+	for _, state := range []string{"The cluster in " + string(f) + " is down\n", "No cluster is running in " + string(f) + "\n"} {
 		var said strings.Builder
 		if err := down(t.Context(), options{dir: string(f)}, &said); err != nil {
 			t.Fatal(err)
@@ -59,8 +59,8 @@ func TestUpTellsWhyServeEnded(t *testing.T) {
 	t.Setenv(assetsVariable, assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}))
 	f := folder(filepath.Join(t.TempDir(), "cluster"))
 	err := up(t.Context(), options{dir: string(f)}, &strings.Builder{}, &strings.Builder{})
-	want := "serve ended: exit status 1; the end of " + f.serveLog() + ":\n" +
-		"cluster: etcd ended: exit status 2; the end of " + f.etcdLog() + ":\nbad flag"
+	want := "serve ended: exit status 1; last lines of " + f.serveLog() + ":\n" +
+		"cluster: etcd ended: exit status 2; last lines of " + f.etcdLog() + ":\nbad flag"
 	if err == nil || err.Error() != want {
 		t.Errorf("got error %v, want %q", err, want)
 	}

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// assetsVariable names a folder with binaries of one's own, as it does for
-// controller-runtime's envtest.
+// assetsVariable names a folder with existing binaries, as for envtest of
+// controller-runtime.
 const assetsVariable = "KUBEBUILDER_ASSETS"
 
 const modulePath = "github.com/kubelet-https-guard/kubelet-https-guard/test/cluster"
@@ -27,7 +27,7 @@ type binaries struct {
 	etcd, apiServer, kubectl string
 }
 
-// nodeBinaries are those of a node, which has a control plane, too.
+// nodeBinaries are the binaries of a node and its control plane.
 type nodeBinaries struct {
 	binaries
 
@@ -54,7 +54,7 @@ func binariesIn(folder string) binaries {
 	}
 }
 
-// missingIn returns the names of those that are not in the folder.
+// missingIn returns the names of commands without a binary in the folder.
 func missingIn(folder string, commands []command) []string {
 	var names []string
 	for _, c := range commands {
@@ -66,8 +66,8 @@ func missingIn(folder string, commands []command) []string {
 	return names
 }
 
-// ensureBinaries returns the binaries to use and builds those that are missing.
-// It writes to progress only when there is something to build.
+// ensureBinaries returns the binaries and builds those that are missing. It writes to
+// progress only if it builds something.
 func ensureBinaries(ctx context.Context, progress io.Writer) (binaries, error) {
 	place, err := findPlace(ctx)
 	if err != nil {
@@ -83,9 +83,8 @@ func ensureBinaries(ctx context.Context, progress io.Writer) (binaries, error) {
 	return binariesIn(place.folder), err
 }
 
-// ensureNodeBinaries is ensureBinaries for a node, whose programs are all of the
-// versions that go.mod names: it knows no binaries of one's own. It returns the
-// folder.
+// ensureNodeBinaries is ensureBinaries for a node. All programs have the versions in
+// go.mod; assetsVariable is ignored. It returns the folder.
 func ensureNodeBinaries(ctx context.Context, progress io.Writer) (string, error) {
 	place, err := findCache(ctx)
 	if err != nil {
@@ -116,18 +115,18 @@ func printPaths(ctx context.Context, out io.Writer) error {
 	return err
 }
 
-// place is where the binaries are, or will be once they are built.
+// place is the folder for the binaries.
 type place struct {
 	folder string
-	given  bool   // by the environment: nothing is built there
+	given  bool   // by assetsVariable; nothing is built
 	module string // folder of this module, empty if given
 }
 
 func (p place) lacks(names []string) error {
 	if p.given {
-		return fmt.Errorf("%s=%s lacks %s", assetsVariable, p.folder, strings.Join(names, ", "))
+		return fmt.Errorf("%s=%s does not contain %s", assetsVariable, p.folder, strings.Join(names, ", "))
 	}
-	return fmt.Errorf("%s lacks %s: the command build makes what is missing", p.folder, strings.Join(names, ", "))
+	return fmt.Errorf("%s does not contain %s: run the command build", p.folder, strings.Join(names, ", "))
 }
 
 func findPlace(ctx context.Context) (place, error) {
@@ -138,7 +137,7 @@ func findPlace(ctx context.Context) (place, error) {
 	return findCache(ctx)
 }
 
-// findCache returns the place where this program keeps what it builds.
+// findCache returns the cache folder of this program.
 func findCache(ctx context.Context) (place, error) {
 	module, err := moduleFolder()
 	if err != nil {
@@ -146,7 +145,7 @@ func findCache(ctx context.Context) (place, error) {
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return place{}, fmt.Errorf("find a folder to keep the binaries in: %w", err)
+		return place{}, fmt.Errorf("find the cache folder for binaries: %w", err)
 	}
 	key, err := moduleKey(ctx, module)
 	if err != nil {
@@ -158,8 +157,8 @@ func findCache(ctx context.Context) (place, error) {
 	}, nil
 }
 
-// moduleFolder looks for this module in the working folder and above it, both
-// from inside (`go run -C test/cluster .`) and from the root of the repository.
+// moduleFolder finds this module from the working folder, which can be in the module
+// (`go run -C test/cluster .`) or in the root of the repository.
 func moduleFolder() (string, error) {
 	working, err := os.Getwd()
 	if err != nil {
@@ -179,7 +178,7 @@ func moduleFolder() (string, error) {
 			}
 		}
 		if folder == filepath.Dir(folder) {
-			return "", fmt.Errorf("the module %s is neither in %s nor in a folder above", modulePath, working)
+			return "", fmt.Errorf("module %s not found in %s or its parent folders", modulePath, working)
 		}
 	}
 }
@@ -187,8 +186,8 @@ func moduleFolder() (string, error) {
 // keyFiles decide, of all files of the module, what the binaries are.
 var keyFiles = []string{"go.mod", "go.sum", "pause/main.go", "runc/go.mod", "runc/go.sum"}
 
-// moduleKey names the cached binaries after all that decides what they are, so
-// that a second clone finds those of the first and a new version gets its own.
+// moduleKey is a hash of everything that determines the binaries, so that clones share
+// a cache and each version has its own.
 func moduleKey(ctx context.Context, module string) (string, error) {
 	var parts []string
 	for _, name := range keyFiles {
@@ -204,14 +203,14 @@ func moduleKey(ctx context.Context, module string) (string, error) {
 	}
 	parts = append(parts, toolchain)
 	for _, c := range nodeCommands {
-		// The version is in go.mod; asking the go command for it would cost
-		// every start a tenth of a second.
+		// The version is in go.mod. Running the go command would add 0.1 s to every
+		// start.
 		parts = append(parts, buildArguments(c, "", "")...)
 	}
 	return cacheKey(parts...), nil
 }
 
-// cacheKey keeps the borders of its parts: ("ab", "c") and ("a", "bc") differ.
+// cacheKey hashes the parts with their lengths: ("ab", "c") and ("a", "bc") differ.
 func cacheKey(parts ...string) string {
 	h := sha256.New()
 	for _, part := range parts {
@@ -220,8 +219,8 @@ func cacheKey(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-// goCommand prepares the go command in the module. A go.work file of the user
-// would replace the versions that go.mod names.
+// goCommand prepares the go command in the module. It ignores a go.work file of the
+// user, which could change the versions.
 func goCommand(ctx context.Context, module string, arguments ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", arguments...)
 	cmd.Dir = module

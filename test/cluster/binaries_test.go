@@ -31,7 +31,7 @@ func TestCacheKey(t *testing.T) {
 	}
 }
 
-// The cache is per user, not per clone: the same module elsewhere has the same key.
+// The cache is per user, not per clone: another clone of the module has the same key.
 func TestModuleKey(t *testing.T) {
 	here, err := moduleFolder()
 	if err != nil {
@@ -84,7 +84,7 @@ func TestModuleFolder(t *testing.T) {
 	}
 }
 
-// assets makes a folder of one's own binaries, here shell scripts.
+// assets creates a folder of binaries, which are shell scripts.
 func assets(t *testing.T, scripts map[string]string) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -108,7 +108,7 @@ func TestGivenBinaries(t *testing.T) {
 		t.Errorf("got %+v, want those in %s", got, folder)
 	}
 	if progress.Len() > 0 {
-		t.Errorf("there was nothing to do, yet it says %q", progress.String())
+		t.Errorf("nothing to build, but it printed %q", progress.String())
 	}
 
 	if err := os.Remove(filepath.Join(folder, "kubectl")); err != nil {
@@ -118,7 +118,7 @@ func TestGivenBinaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = ensureBinaries(t.Context(), &progress)
-	if want := "KUBEBUILDER_ASSETS=" + folder + " lacks etcd, kubectl"; err == nil || err.Error() != want {
+	if want := "KUBEBUILDER_ASSETS=" + folder + " does not contain etcd, kubectl"; err == nil || err.Error() != want {
 		t.Errorf("got error %v, want %q", err, want)
 	}
 }

@@ -21,13 +21,13 @@ const (
 	// minutes on 2 cores.
 	buildTimeout = time.Hour
 
-	// buildLockTimeout bounds the wait for a build of somebody else.
+	// buildLockTimeout bounds the wait for another build.
 	buildLockTimeout = time.Hour
 
-	// goStopTimeout is what an interrupted go command gets to end by itself.
+	// goStopTimeout is the time in which an interrupted go command must end.
 	goStopTimeout = 10 * time.Second
 
-	// maxGoErrorLines of the go command's messages end up in an error.
+	// maxGoErrorLines bounds the messages of the go command in an error.
 	maxGoErrorLines = 40
 )
 
@@ -35,24 +35,24 @@ const (
 type command struct {
 	name          string
 	importPath    string
-	versionModule string // whose version the binary must be told, if any
+	versionModule string // sets the version of the binary, if not empty
 
-	module string // folder below ours with a module of its own, if it has one
+	module string // subfolder with its module, if separate
 	cgo    bool
 	tags   string // for the go command, comma-separated
 }
 
-// commands is in the order of building: small ones first, so that a mistake
-// in the module shows before minutes have passed.
+// commands is in build order: small ones first, so that errors in the module show
+// early.
 var commands = []command{
 	{name: "etcd", importPath: "go.etcd.io/etcd/server/v3"},
 	{name: "kubectl", importPath: "k8s.io/kubernetes/cmd/kubectl", versionModule: "k8s.io/kubernetes"},
 	{name: "kube-apiserver", importPath: "k8s.io/kubernetes/cmd/kube-apiserver", versionModule: "k8s.io/kubernetes"},
 }
 
-// nodeCommands is what a node needs: the control plane and the rest. runc has a
-// module of its own, since the newest one wants other versions of what the
-// kubelet, too, is made of. pause is ours.
+// nodeCommands are all commands of a node, including the control plane. runc is a
+// separate module, since it needs other versions of dependencies of the kubelet. pause
+// is part of this module.
 var nodeCommands = append(slices.Clone(commands),
 	command{name: "pause", importPath: modulePath + "/pause"},
 	command{name: "runc", importPath: "github.com/opencontainers/runc", module: "runc", cgo: true, tags: "seccomp"},
@@ -71,8 +71,8 @@ func (c command) goCommand(ctx context.Context, module string, arguments ...stri
 	return cmd
 }
 
-// buildArguments has no -trimpath: with it none of the packages that the
-// product's own builds have compiled could be reused.
+// buildArguments does not use -trimpath, so that the build can reuse packages that
+// builds of the product have compiled.
 func buildArguments(c command, version, output string) []string {
 	linker := "-s -w"
 	if c.versionModule != "" {
@@ -85,7 +85,7 @@ func buildArguments(c command, version, output string) []string {
 	return append(arguments, "-o", output, c.importPath)
 }
 
-// versionFlags tells a Kubernetes binary its version. Untold, it calls itself
+// versionFlags sets the version of a Kubernetes binary. The default is
 // v0.0.0-master+$Format:%H$, which clients cannot parse.
 func versionFlags(version string) string {
 	const variable = "-X k8s.io/component-base/version."
@@ -96,14 +96,14 @@ func versionFlags(version string) string {
 		variable + "gitMinor=" + minor
 }
 
-// buildMissing builds which of the commands place lacks. Of two runs at once the second waits
-// for the first and finds its work done.
+// buildMissing builds the missing commands. A concurrent run waits and then finds
+// nothing to build.
 func buildMissing(ctx context.Context, p place, commands []command, progress io.Writer) error {
 	if err := os.MkdirAll(p.folder, 0o755); err != nil {
 		return err
 	}
 	lock, err := waitForLock(ctx, filepath.Join(p.folder, "lock"), buildLockTimeout, func() {
-		fmt.Fprintf(progress, "Waiting for another run that builds in %s\n", p.folder)
+		fmt.Fprintf(progress, "Waiting for another build in %s\n", p.folder)
 	})
 	if err != nil {
 		return err
@@ -114,8 +114,8 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 	if len(missing) == 0 {
 		return nil
 	}
-	fmt.Fprintf(progress, "Building %s, once: about %s on 2 cores when nothing is compiled yet.\n", strings.Join(missing, ", "), buildEstimate(missing))
-	fmt.Fprintf(progress, "They are kept in %s\n", p.folder)
+	fmt.Fprintf(progress, "Building %s once: about %s on 2 cores if nothing is cached.\n", strings.Join(missing, ", "), buildEstimate(missing))
+	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.folder)
 	for _, c := range commands {
 		if !slices.Contains(missing, c.name) {
 			continue
@@ -127,8 +127,8 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 	return nil
 }
 
-// buildEstimate says how long a cold build takes: most of it is kube-apiserver,
-// and a third of that again the kubelet.
+// buildEstimate estimates the duration of a build without cache. kube-apiserver takes
+// most of it, the kubelet a third of that.
 func buildEstimate(missing []string) string {
 	switch apiServer, kubelet := slices.Contains(missing, "kube-apiserver"), slices.Contains(missing, "kubelet"); {
 	case apiServer && kubelet:
@@ -179,8 +179,8 @@ func build(ctx context.Context, p place, c command, d *display) error {
 	return nil
 }
 
-// dependencies lists the packages of c, itself included; it is here that the
-// go command downloads their modules.
+// dependencies lists the packages of c, including itself. The go command downloads
+// their modules here.
 func dependencies(ctx context.Context, module string, c command, d *display) (map[string]bool, error) {
 	var out strings.Builder
 	list := c.goCommand(ctx, module, "list", "-deps", "-tags", c.tags, c.importPath)
@@ -194,9 +194,9 @@ func dependencies(ctx context.Context, module string, c command, d *display) (ma
 	return packages, nil
 }
 
-// runGo runs the go command, prepared with ctx, and keeps d up to date meanwhile. Each line on its
-// standard error goes to seen; those that seen does not know and that are no
-// notes about downloads are taken for messages and end up in the error.
+// runGo runs the go command, prepared with ctx, and updates d meanwhile. It passes each
+// line of stderr to seen. Lines that seen rejects, other than downloads, are messages
+// and become part of the error.
 func runGo(ctx context.Context, cmd *exec.Cmd, d *display, stdout io.Writer, seen func(line string) bool) error {
 	cmd.Stdout = stdout
 	stderr, err := cmd.StderrPipe()
@@ -214,7 +214,7 @@ func runGo(ctx context.Context, cmd *exec.Cmd, d *display, stdout io.Writer, see
 		for scanner.Scan() {
 			lines <- scanner.Text()
 		}
-		// A line longer than the scanner takes must not block the go command.
+		// A line that is too long for the scanner must not block the go command.
 		_, _ = io.Copy(io.Discard, stderr)
 	}()
 

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// tinyModule has a command that is built in the twinkling of an eye.
+// tinyModule contains a command that builds quickly.
 func tinyModule(t *testing.T, source string) (place, command) {
 	t.Helper()
 	module := t.TempDir()
@@ -63,10 +63,26 @@ func TestProgressLine(t *testing.T) {
 		elapsed time.Duration
 		want    string
 	}{
-		"Downloading": {state: state{downloaded: 120}, elapsed: 20 * time.Second, want: "etcd: 120 modules downloaded, 20s"},
-		"Compiling":   {state: state{downloaded: 120, compiled: 812, total: 1650}, elapsed: 200*time.Second + time.Millisecond, want: "etcd: 812 of at most 1650 packages compiled, 3m20s"},
-		"AllCached":   {state: state{total: 1650}, elapsed: time.Second, want: "etcd: 0 of at most 1650 packages compiled, 1s"},
-		"Linking":     {state: state{compiled: 812, total: 1650, linking: true}, elapsed: time.Hour, want: "etcd: linking, 1h0m0s"},
+		"Downloading": {
+			state:   state{downloaded: 120},
+			elapsed: 20 * time.Second,
+			want:    "etcd: 120 modules downloaded, 20s",
+		},
+		"Compiling": {
+			state:   state{downloaded: 120, compiled: 812, total: 1650},
+			elapsed: 200*time.Second + time.Millisecond,
+			want:    "etcd: 812 of at most 1650 packages compiled, 3m20s",
+		},
+		"AllCached": {
+			state:   state{total: 1650},
+			elapsed: time.Second,
+			want:    "etcd: 0 of at most 1650 packages compiled, 1s",
+		},
+		"Linking": {
+			state:   state{compiled: 812, total: 1650, linking: true},
+			elapsed: time.Hour,
+			want:    "etcd: linking, 1h0m0s",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -82,8 +98,11 @@ func TestDisplay(t *testing.T) {
 		terminal bool
 		want     string
 	}{
-		"Log":      {want: "etcd: 0 modules downloaded, 0s\netcd: 0 modules downloaded, 0s\netcd: built in 0s\n"},
-		"Terminal": {terminal: true, want: "\r\x1b[Ketcd: 0 modules downloaded, 0s\r\x1b[Ketcd: 0 modules downloaded, 0s\r\x1b[Ketcd: built in 0s\n"},
+		"Log": {want: "etcd: 0 modules downloaded, 0s\netcd: 0 modules downloaded, 0s\netcd: built in 0s\n"},
+		"Terminal": {
+			terminal: true,
+			want:     "\r\x1b[Ketcd: 0 modules downloaded, 0s\r\x1b[Ketcd: 0 modules downloaded, 0s\r\x1b[Ketcd: built in 0s\n",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder

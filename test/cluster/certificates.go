@@ -19,22 +19,21 @@ import (
 )
 
 const (
-	// certificateLifetime is longer than anybody leaves a cluster up.
+	// certificateLifetime is longer than any cluster runs.
 	certificateLifetime = 365 * 24 * time.Hour
 
-	// clockSlack is how far a clock may be behind ours.
+	// clockSlack is the tolerance for clocks that are behind.
 	clockSlack = 5 * time.Minute
 )
 
-// Names of the key pairs in the folder's pki.
+// Names of the key pairs in pki.
 const (
 	authorityName     = "ca"
 	servingName       = "apiserver"
 	kubeletClientName = "kubelet-client"
 
-	// Those of a node. Mind the direction: kubelet-client is kube-apiserver as a
-	// client of the kubelet, and node-client is the kubelet as one of
-	// kube-apiserver.
+	// For a node. kubelet-client is for kube-apiserver as the client of the kubelet,
+	// node-client is for the kubelet as the client of kube-apiserver.
 	kubeletServingName    = "kubelet"
 	nodeClientName        = "node-client"
 	controllerManagerName = "controller-manager"
@@ -42,7 +41,7 @@ const (
 	proxyName             = "kube-proxy"
 )
 
-// leaf is a certificate of the cluster's authority.
+// leaf is a certificate that the CA of the cluster signs.
 type leaf struct {
 	name         string
 	commonName   string
@@ -52,16 +51,15 @@ type leaf struct {
 	ips          []net.IP
 }
 
-// leaves: one authority signs for both directions. It is also the one that
-// kube-apiserver wants kubelets to be signed by, so that a test with ca.key can
-// make a kubelet that is accepted.
+// leaves: one CA signs server and client certificates. kube-apiserver also uses it to
+// verify kubelets, so a test with ca.key can create an accepted kubelet certificate.
 var leaves = []leaf{
 	{
 		name:       servingName,
 		commonName: "kube-apiserver",
 		usage:      x509.ExtKeyUsageServerAuth,
 		dnsNames:   []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-		ips:        []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 96, 0, 1)}, // the second: first address of serviceRange
+		ips:        []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 96, 0, 1)}, // the second is the first address of serviceRange
 	},
 	{
 		name:         kubeletClientName,
@@ -96,7 +94,7 @@ func nodeLeaves() []leaf {
 	)
 }
 
-// writeCertificates fills the folder's pki.
+// writeCertificates writes the files in pki.
 func writeCertificates(f folder, now time.Time, leaves []leaf) error {
 	if err := os.MkdirAll(f.pki(), 0o700); err != nil {
 		return err

@@ -34,18 +34,39 @@ func TestCertificates(t *testing.T) {
 		now   time.Time
 		valid bool
 	}{
-		"Serving":            {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: loopback, now: now, valid: true},
-		"ServiceAddress":     {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "10.96.0.1", now: now, valid: true},
-		"ServiceName":        {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "kubernetes.default.svc", now: now, valid: true},
-		"NodeAddress":        {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: nodeAddress, now: now, valid: true},
-		"Kubelet":            {name: kubeletServingName, usage: x509.ExtKeyUsageServerAuth, host: nodeAddress, now: now, valid: true},
+		"Serving": {
+			name:  servingName,
+			usage: x509.ExtKeyUsageServerAuth, host: loopback, now: now, valid: true,
+		},
+		"ServiceAddress": {
+			name:  servingName,
+			usage: x509.ExtKeyUsageServerAuth, host: "10.96.0.1", now: now, valid: true,
+		},
+		"ServiceName": {
+			name:  servingName,
+			usage: x509.ExtKeyUsageServerAuth, host: "kubernetes.default.svc", now: now, valid: true,
+		},
+		"NodeAddress": {
+			name:  servingName,
+			usage: x509.ExtKeyUsageServerAuth, host: nodeAddress, now: now, valid: true,
+		},
+		"Kubelet": {
+			name:  kubeletServingName,
+			usage: x509.ExtKeyUsageServerAuth, host: nodeAddress, now: now, valid: true,
+		},
 		"KubeletOtherHost":   {name: kubeletServingName, usage: x509.ExtKeyUsageServerAuth, host: loopback, now: now},
 		"Node":               {name: nodeClientName, usage: x509.ExtKeyUsageClientAuth, now: now, valid: true},
 		"OtherHost":          {name: servingName, usage: x509.ExtKeyUsageServerAuth, host: "192.0.2.1", now: now},
 		"Client":             {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now, valid: true},
 		"ClientDoesNotServe": {name: kubeletClientName, usage: x509.ExtKeyUsageServerAuth, now: now},
-		"ClockBehind":        {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now.Add(-clockSlack), valid: true},
-		"Expired":            {name: kubeletClientName, usage: x509.ExtKeyUsageClientAuth, now: now.Add(certificateLifetime + time.Second)},
+		"ClockBehind": {
+			name:  kubeletClientName,
+			usage: x509.ExtKeyUsageClientAuth, now: now.Add(-clockSlack), valid: true,
+		},
+		"Expired": {
+			name:  kubeletClientName,
+			usage: x509.ExtKeyUsageClientAuth, now: now.Add(certificateLifetime + time.Second),
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +100,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// Without a node, its address is nobody's: the certificate must not name it.
+// Without a node, the certificate must not contain its address.
 func TestControlPlaneDoesNotServeAsNode(t *testing.T) {
 	for _, l := range leaves {
 		if slices.ContainsFunc(l.ips, net.ParseIP(nodeAddress).Equal) {
@@ -88,7 +109,7 @@ func TestControlPlaneDoesNotServeAsNode(t *testing.T) {
 	}
 }
 
-// The serving certificate names the address that Service kubernetes gets.
+// The serving certificate contains the address of Service kubernetes.
 func TestServiceAddress(t *testing.T) {
 	_, network, err := net.ParseCIDR(serviceRange)
 	if err != nil {

@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// cgroupRoot is where every Linux has its control groups.
+// cgroupRoot is the mount point of cgroups.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// hierarchies are the mounted trees of control groups.
+// hierarchies are the mounted cgroup hierarchies.
 type hierarchies struct {
 	v1      []string // one for each controller or set of controllers
-	unified string   // cgroup v2; beside v1 it has no controllers that matter
+	unified string   // cgroup v2; next to v1 it has no relevant controllers
 }
 
-// parseHierarchies reads the content of /proc/self/mountinfo.
+// parseHierarchies parses /proc/self/mountinfo.
 func parseHierarchies(mountinfo string) hierarchies {
 	var h hierarchies
 	for line := range strings.Lines(mountinfo) {
@@ -43,7 +43,7 @@ func parseHierarchies(mountinfo string) hierarchies {
 	return h
 }
 
-// all returns every tree.
+// all returns all hierarchies.
 func (h hierarchies) all() []string {
 	if h.unified == "" {
 		return h.v1

@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// cgroupRemoveTimeout is what the kernel gets to notice that a group's
-	// processes are gone, after they are.
+	// cgroupRemoveTimeout is the time in which the kernel notices that the processes of
+	// a cgroup have ended.
 	cgroupRemoveTimeout  = 10 * time.Second
 	cgroupRemoveInterval = 20 * time.Millisecond
 )
 
-// neededControllers are those that the kubelet insists on with cgroup v2.
+// neededControllers are the controllers that the kubelet requires with cgroup v2.
 var neededControllers = []string{"cpu", "cpuset", "hugetlb", "memory", "pids"}
 
 func readHierarchies() (hierarchies, error) {
@@ -30,8 +30,7 @@ func readHierarchies() (hierarchies, error) {
 	return parseHierarchies(string(data)), err
 }
 
-// makeCgroups makes the group that the kubelet puts all its own below; it wants
-// to find it.
+// makeCgroups creates the root cgroup of the kubelet, which must exist.
 func makeCgroups(name string) error {
 	h, err := readHierarchies()
 	if err != nil {
@@ -45,18 +44,18 @@ func makeCgroups(name string) error {
 		trees = []string{h.unified}
 	}
 	if len(trees) == 0 {
-		return fmt.Errorf("no control groups are mounted below %s, and a kubelet needs them", cgroupRoot)
+		return fmt.Errorf("no cgroups are mounted below %s, but a kubelet needs them", cgroupRoot)
 	}
 	for _, tree := range trees {
 		if err := os.Mkdir(filepath.Join(tree, name), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("make the node's control group: %w", err)
+			return fmt.Errorf("create the cgroup of the node: %w", err)
 		}
 	}
 	return nil
 }
 
-// enableControllers lets the groups of the top level have controllers. Most
-// machines have done that for the greater part of them already.
+// enableControllers enables the controllers for top-level cgroups. Most machines have
+// enabled most of them already.
 func enableControllers(unified string) error {
 	available, err := os.ReadFile(filepath.Join(unified, "cgroup.controllers"))
 	if err != nil {
@@ -72,14 +71,13 @@ func enableControllers(unified string) error {
 			continue
 		}
 		if err := os.WriteFile(control, []byte("+"+name), 0); err != nil {
-			return fmt.Errorf("let the node have the controller %s: %w", name, err)
+			return fmt.Errorf("enable the cgroup controller %s for the node: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// removeCgroups removes the group and those below it. Their processes must have
-// ended.
+// removeCgroups removes the cgroup and its children. Their processes must have ended.
 func removeCgroups(ctx context.Context, name string) error {
 	h, err := readHierarchies()
 	if err != nil {
@@ -97,7 +95,7 @@ func removeCgroups(ctx context.Context, name string) error {
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("remove the node's control group: %w", err)
+				return fmt.Errorf("remove the cgroup of the node: %w", err)
 			case <-tick.C:
 			}
 		}
@@ -105,8 +103,8 @@ func removeCgroups(ctx context.Context, name string) error {
 	return nil
 }
 
-// removeCgroupTree removes the leaves first: a group with others below it, or
-// with processes, is busy. Its files vanish by themselves.
+// removeCgroupTree removes the leaves first: a cgroup with children or processes is
+// busy. The kernel removes its files.
 func removeCgroupTree(top string) error {
 	var groups []string
 	err := filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {

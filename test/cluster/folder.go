@@ -19,12 +19,11 @@ type folder string
 
 func (f folder) path(name string) string { return filepath.Join(string(f), name) }
 
-// lock is held by the serve that runs in the folder. It also marks the folder
-// as one that this program may empty and remove.
+// lock is held by the serve that runs in the folder. The file also marks the folder as
+// created by this program, which may empty and remove it.
 func (f folder) lock() string { return f.path("kubelet-https-guard-cluster.lock") }
 
-// pid and ready are written by serve, and mean something only while it holds
-// the lock.
+// pid and ready are written by serve. They are valid only while it holds the lock.
 func (f folder) pid() string        { return f.path("pid") }
 func (f folder) ready() string      { return f.path("ready") }
 func (f folder) kubeconfig() string { return f.path("kubeconfig") }
@@ -32,8 +31,7 @@ func (f folder) kubeconfig() string { return f.path("kubeconfig") }
 func (f folder) etcdData() string { return f.path("etcd") }
 func (f folder) etcdLog() string  { return f.path("etcd.log") }
 
-// etcdURL is a file for those who want to change what is stored behind the API
-// server's back.
+// etcdURL is a file with the URL of etcd, for tests that bypass the API server.
 func (f folder) etcdURL() string { return f.path("etcd-url") }
 
 func (f folder) apiServerLog() string { return f.path("kube-apiserver.log") }
@@ -41,7 +39,7 @@ func (f folder) auditLog() string     { return f.path("audit.log") }
 func (f folder) auditPolicy() string  { return f.path("audit-policy.yaml") }
 func (f folder) tokens() string       { return f.path("tokens.csv") }
 
-// serveLog is what a serve in the background says.
+// serveLog is the log of a serve in the background.
 func (f folder) serveLog() string { return f.path("serve.log") }
 
 // pki has NAME.crt and NAME.key for each name in certificates.go.
@@ -53,8 +51,8 @@ func (f folder) serviceAccountPublicKey() string {
 }
 func (f folder) serviceAccountKey() string { return filepath.Join(f.pki(), "service-account.key") }
 
-// prepare creates the folder and puts our mark on it. It refuses a folder that
-// has files but not the mark, since serve empties it and down removes it.
+// prepare creates the folder and marks it. It refuses a folder with files but without
+// the mark, since serve empties the folder and down removes it.
 func (f folder) prepare() error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
 		return err
@@ -66,7 +64,7 @@ func (f folder) prepare() error {
 	if marked, err := f.marked(); err != nil {
 		return err
 	} else if len(entries) > 0 && !marked {
-		return fmt.Errorf("%s has files that are not of this program: give an empty folder or a new one", f)
+		return fmt.Errorf("%s contains files that this program did not create: use an empty or new folder", f)
 	}
 	mark, err := os.OpenFile(f.lock(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -83,12 +81,12 @@ func (f folder) marked() (bool, error) {
 	return err == nil, err
 }
 
-// claimTimeout is for those who look whether the folder is locked (see status):
-// they hold the lock for a moment themselves.
+// claimTimeout allows for processes that check the lock (see status): they hold it for
+// a moment.
 const claimTimeout = time.Second
 
-// claim takes the folder for this process, until the returned lock is closed,
-// and removes what an earlier control plane left in it: each one starts empty.
+// claim locks the folder until the returned lock is closed, and removes the files of an
+// earlier control plane: each one starts empty.
 func (f folder) claim(ctx context.Context) (*os.File, error) {
 	if err := f.prepare(); err != nil {
 		return nil, err
@@ -98,7 +96,7 @@ func (f folder) claim(ctx context.Context) (*os.File, error) {
 		lock, err = waitForLock(ctx, f.lock(), orphanTimeout, func() {})
 	}
 	if errors.Is(err, errLocked) {
-		return nil, fmt.Errorf("a cluster runs in %s already", f)
+		return nil, fmt.Errorf("a cluster is already running in %s", f)
 	}
 	if err != nil {
 		return nil, err
@@ -110,7 +108,7 @@ func (f folder) claim(ctx context.Context) (*os.File, error) {
 	return lock, nil
 }
 
-// takeOver first sees to the files that others read, then to the rest.
+// takeOver first handles the files that other processes read, then the rest.
 func (f folder) takeOver() error {
 	if err := os.RemoveAll(f.ready()); err != nil {
 		return err
@@ -124,7 +122,7 @@ func (f folder) takeOver() error {
 	}
 	for _, entry := range entries {
 		path := f.path(entry.Name())
-		// To serve.log this process may be writing already.
+		// This process may already write to serve.log.
 		if path == f.lock() || path == f.pid() || path == f.serveLog() {
 			continue
 		}
@@ -135,7 +133,7 @@ func (f folder) takeOver() error {
 	return nil
 }
 
-// status is what can be told about a folder from outside.
+// status is the state of a folder, as other processes see it.
 type status struct {
 	running bool
 	pid     int    // 0 until serve has written it
@@ -158,8 +156,8 @@ func (f folder) status() (status, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return status{}, err
 	}
-	// For a moment after serve has taken the lock, the files are those of an
-	// earlier one, whose process is dead.
+	// Just after serve has taken the lock, the files are still those of an earlier
+	// process.
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid <= 1 || !alive(pid) {
 		return s, nil //nolint:nilerr // see above
@@ -176,8 +174,7 @@ func (f folder) status() (status, error) {
 	return s, nil
 }
 
-// readyLine is what serve prints, and leaves in the folder, once the cluster
-// answers.
+// readyLine is what serve prints and writes to the folder when the cluster is ready.
 func readyLine(kubeconfig, kubectl string) string {
 	return fmt.Sprintf("ready KUBECONFIG=%s KUBECTL=%s", kubeconfig, kubectl)
 }
@@ -187,7 +184,7 @@ func alive(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// writeFile makes the file appear whole or not at all: others poll for it.
+// writeFile writes the file atomically, since other processes poll it.
 func writeFile(path, content string) error {
 	partial := path + ".partial"
 	if err := os.WriteFile(partial, []byte(content), 0o600); err != nil {

@@ -35,7 +35,7 @@ func TestClaim(t *testing.T) {
 	if s, err := f.status(); err != nil || s != (status{running: true, pid: os.Getpid(), kubectl: "/bin dir/kubectl"}) {
 		t.Errorf("when it is ready: got %+v, %v", s, err)
 	}
-	if _, err := f.claim(t.Context()); err == nil || err.Error() != "a cluster runs in "+string(f)+" already" {
+	if _, err := f.claim(t.Context()); err == nil || err.Error() != "a cluster is already running in "+string(f) {
 		t.Errorf("a second claim: got error %v", err)
 	}
 
@@ -64,17 +64,17 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// Neither serve nor down may empty a folder that somebody named by mistake.
+// Neither serve nor down may empty a folder that was given by mistake.
 func TestForeignFolder(t *testing.T) {
 	f := folder(t.TempDir())
 	if err := writeFile(f.path("thesis.txt"), "ten years of work"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.claim(t.Context()); err == nil || !strings.Contains(err.Error(), "has files that are not of this program") {
+	if _, err := f.claim(t.Context()); err == nil || !strings.Contains(err.Error(), "contains files that this program did not create") {
 		t.Errorf("claim: got error %v", err)
 	}
 	var said strings.Builder
-	if err := down(t.Context(), options{dir: string(f)}, &said); err != nil || !strings.HasPrefix(said.String(), "No cluster is up in ") {
+	if err := down(t.Context(), options{dir: string(f)}, &said); err != nil || !strings.HasPrefix(said.String(), "No cluster is running in ") {
 		t.Errorf("down: got %v, %q", err, said.String())
 	}
 	if entries, err := os.ReadDir(string(f)); err != nil || len(entries) != 1 {
@@ -82,13 +82,13 @@ func TestForeignFolder(t *testing.T) {
 	}
 }
 
-// A folder whose serve was killed names a process that is not there.
+// The folder of a killed serve contains the PID of a process that has ended.
 func TestDownWithDeadProcess(t *testing.T) {
 	f := folder(filepath.Join(t.TempDir(), "left"))
 	if err := f.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	// This very process: if down signalled it, the test would end here.
+	// The PID of this process: if down signaled it, the test would end here.
 	if err := writeFile(f.pid(), strconv.Itoa(os.Getpid())); err != nil {
 		t.Fatal(err)
 	}

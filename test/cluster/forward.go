@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// dialTimeout bounds a connection to a process of the same node.
+// dialTimeout bounds connecting to a process on the same node.
 const dialTimeout = 5 * time.Second
 
-// inheritedListener takes over a listener that was passed to this process. A
-// socket belongs to the network namespace it was made in, so that one made
-// outside of the node lets the outside in.
+// inheritedListener returns a listener that was passed to this process. A socket belongs
+// to the network namespace in which it was created, so a listener from outside the node
+// is reachable from outside.
 func inheritedListener(fd uintptr, name string) (net.Listener, error) {
 	file := os.NewFile(fd, name)
 	defer file.Close() // the listener has a copy
@@ -26,8 +26,8 @@ func inheritedListener(fd uintptr, name string) (net.Listener, error) {
 	return listener, nil
 }
 
-// forward connects those who connect to the listener to the target. It returns
-// when the listener fails.
+// forward forwards connections on the listener to the target. It returns when the
+// listener fails.
 func forward(listener net.Listener, target string) error {
 	for {
 		outside, err := listener.Accept()
@@ -36,7 +36,7 @@ func forward(listener net.Listener, target string) error {
 		}
 		go func() {
 			defer outside.Close()
-			// Whoever connects while the target is not up is hung up on.
+			// Close the connection if the target is not up.
 			inside, err := net.DialTimeout("tcp", target, dialTimeout) //nolint:noctx // it has its timeout
 			if err != nil {
 				return
@@ -47,8 +47,8 @@ func forward(listener net.Listener, target string) error {
 	}
 }
 
-// connect copies both ways until both sides have ended what they send. An error
-// of one side is an end for the other.
+// connect copies in both directions until both sides have closed. An error on one side
+// closes the other.
 func connect(a, b *net.TCPConn) {
 	done := make(chan struct{})
 	go func() {

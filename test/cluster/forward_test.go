@@ -27,8 +27,8 @@ func TestForward(t *testing.T) {
 			if err != nil {
 				return
 			}
-			// It answers when the question is over: the end of one direction
-			// must get through while the other is open.
+			// It responds when the request has ended: closing one direction must
+			// be forwarded while the other is open.
 			question, _ := io.ReadAll(connection)
 			_, _ = io.WriteString(connection, "you said "+string(question))
 			connection.Close()
@@ -47,7 +47,7 @@ func TestForward(t *testing.T) {
 		if _, err := io.WriteString(connection, "hello"); err != nil {
 			t.Fatal(err)
 		}
-		_ = connection.(*net.TCPConn).CloseWrite() // it may have been hung up on
+		_ = connection.(*net.TCPConn).CloseWrite() // it may be closed already
 		answer, _ := io.ReadAll(connection)        // then it is empty
 		return string(answer)
 	}

@@ -13,8 +13,7 @@ import (
 	"runtime"
 )
 
-// writeImage writes a docker-archive of an image that has a single static
-// program, and nothing else.
+// writeImage writes a docker-archive of an image that contains only one static program.
 func writeImage(path, image, binary string) error {
 	program, err := os.ReadFile(binary)
 	if err != nil {
@@ -44,7 +43,7 @@ func writeImage(path, image, binary string) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close() // again; what matters is the one below
+	defer out.Close() // no effect after the Close below
 	if err := writeTar(out,
 		tarFile{name: "config.json", mode: 0o644, data: config},
 		tarFile{name: "layer.tar", mode: 0o644, data: layer.Bytes()},

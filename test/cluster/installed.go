@@ -17,14 +17,14 @@ import (
 // installTimeout bounds apt-get: its packages are some 100 MB.
 const installTimeout = 15 * time.Minute
 
-// need is something of the machine's that cannot be built from a Go module.
+// need is a tool of the machine that is not built from a Go module.
 type need struct {
 	name     string
-	packages []string // of Debian, that bring it
+	packages []string // Debian packages with it
 	met      func(ctx context.Context) bool
 }
 
-// nodeNeeds is what a node runs, beside what is built.
+// nodeNeeds are the tools that a node needs in addition to the built programs.
 var nodeNeeds = []need{
 	onPath("containerd", "containerd"),
 	onPath("containerd-shim-runc-v2", "containerd"),
@@ -39,7 +39,7 @@ var nodeNeeds = []need{
 	}},
 }
 
-// runcBuildNeeds is what runc is built with: it is partly C.
+// runcBuildNeeds are the build tools of runc, which is partly written in C.
 var runcBuildNeeds = []need{
 	onPath("gcc", "gcc", "libc6-dev"),
 	onPath("pkg-config", "pkg-config"),
@@ -55,13 +55,13 @@ func onPath(name string, packages ...string) need {
 	}}
 }
 
-// pluginFolders are where CNI plugins are: Debian's folder, and everybody else's.
+// pluginFolders are the folders with CNI plugins, on Debian and elsewhere.
 var pluginFolders = []string{"/usr/lib/cni", "/opt/cni/bin"}
 
-// usedPlugins are those that the node's network consists of.
+// usedPlugins are the CNI plugins of the node's network.
 var usedPlugins = []string{"ptp", "portmap", "host-local", "loopback"}
 
-// findPlugins returns the first folder that has all that are used.
+// findPlugins returns the first folder with all used plugins.
 func findPlugins(folders []string) (string, bool) {
 	for _, folder := range folders {
 		has := func(name string) bool {
@@ -75,13 +75,13 @@ func findPlugins(folders []string) (string, bool) {
 	return "", false
 }
 
-// addAdministratorsPath adds the folders of an administrator's programs to the
-// search path: of a user who became root without a login it lacks them.
+// addAdministratorsPath adds the sbin folders to PATH. They are missing if a user became
+// root without a login.
 func addAdministratorsPath() error {
 	return os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
 }
 
-// unmet returns the names of what is missing and the packages that have it.
+// unmet returns the missing tools and the packages that contain them.
 func unmet(ctx context.Context, needs []need) (names, packages []string) {
 	for _, n := range needs {
 		if !n.met(ctx) {
@@ -93,8 +93,8 @@ func unmet(ctx context.Context, needs []need) (names, packages []string) {
 	return names, slices.Compact(packages)
 }
 
-// ensureInstalled sees to it that all needs are met: as root on Debian by
-// installing what is missing, elsewhere by saying so.
+// ensureInstalled installs missing tools as root on Debian. Elsewhere it returns an error
+// that names them.
 func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) error {
 	if err := addAdministratorsPath(); err != nil {
 		return err
@@ -107,7 +107,7 @@ func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) erro
 	if os.Geteuid() != 0 || noDebian != nil {
 		return notInstalled(names, packages)
 	}
-	fmt.Fprintf(progress, "Missing: %s. Installing by apt-get: %s\n", strings.Join(names, ", "), strings.Join(packages, " "))
+	fmt.Fprintf(progress, "Missing: %s. Installing with apt-get: %s\n", strings.Join(names, ", "), strings.Join(packages, " "))
 	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
 	defer cancel()
 	for _, arguments := range [][]string{
@@ -128,6 +128,6 @@ func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) erro
 }
 
 func notInstalled(names, packages []string) error {
-	return fmt.Errorf("this machine lacks %s: install what Debian has in the packages %s (as root on Debian this program does it itself)",
+	return fmt.Errorf("this machine does not have %s: install them (Debian packages: %s; as root on Debian, this program installs them)",
 		strings.Join(names, ", "), strings.Join(packages, ", "))
 }

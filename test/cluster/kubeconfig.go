@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// kubeconfig stands alone: certificate and token are in it, so it can be copied
-// elsewhere. No value needs quotes in YAML: a URL, base64 and hex digits.
+// kubeconfig contains the certificate and the token, so it can be copied. No value needs
+// quotes in YAML: they are a URL, base64 and hex digits.
 func kubeconfig(server string, authority []byte, token string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config

@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// importTimeout is more than an image of a gigabyte takes.
+	// importTimeout is longer than the import of an image of 1 GB.
 	importTimeout = 5 * time.Minute
 
-	// imageInterval is how often a wait asks containerd about an image.
+	// imageInterval is the interval for polling containerd for an image.
 	imageInterval = 50 * time.Millisecond
 
-	// snapshotter copies where others layer: that works on every file system,
-	// on that of a container, too.
+	// snapshotter copies instead of using overlays, which works on every file system,
+	// including that of a container.
 	snapshotter = "native"
 )
 
@@ -42,8 +42,7 @@ func load(ctx context.Context, dir, archive string, out io.Writer) error {
 	if err := addAdministratorsPath(); err != nil {
 		return err
 	}
-	// The path of a socket must not be longer than 107 bytes; this one is short
-	// wherever the folder is.
+	// The path of a socket is limited to 107 bytes; this one is always short.
 	run, err := os.Open(f.containerdRun())
 	if err != nil {
 		return err
@@ -60,12 +59,12 @@ func load(ctx context.Context, dir, archive string, out io.Writer) error {
 	return err
 }
 
-// ctr prepares containerd's client, in the namespace of the kubelet's images.
+// ctr prepares the containerd client with the namespace of the kubelet.
 func ctr(ctx context.Context, socket string, arguments ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, arguments...)...)
 }
 
-// importImage returns the images' names when the kubelet, too, can use them.
+// importImage imports images and returns their names when the kubelet can use them.
 func importImage(ctx context.Context, archive string, ctr func(ctx context.Context, arguments ...string) *exec.Cmd) ([]string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, importTimeout, fmt.Errorf("not done after %s", importTimeout))
 	defer cancel()
@@ -77,8 +76,8 @@ func importImage(ctx context.Context, archive string, ctr func(ctx context.Conte
 	if len(names) == 0 {
 		return nil, fmt.Errorf("import %s: containerd names no image: %s", archive, out)
 	}
-	// The part of containerd that serves the kubelet learns of images by events,
-	// and labels those that it knows.
+	// The CRI plugin of containerd, which serves the kubelet, gets events about images and
+	// labels those that it knows.
 	tick := time.NewTicker(imageInterval)
 	defer tick.Stop()
 	for _, name := range names {
@@ -100,7 +99,7 @@ func importImage(ctx context.Context, archive string, ctr func(ctx context.Conte
 	return names, nil
 }
 
-// importedNames reads lines like "unpacking NAME (sha256:...)...done".
+// importedNames parses lines like "unpacking NAME (sha256:...)...done".
 func importedNames(out string) []string {
 	var names []string
 	for line := range strings.Lines(out) {
@@ -112,7 +111,7 @@ func importedNames(out string) []string {
 	return names
 }
 
-// output is what a command prints; its error has what it complains about.
+// output returns the stdout of a command. The error contains its stderr.
 func output(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

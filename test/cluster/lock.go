@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// lockInterval is how often a held lock is tried again. flock(2) itself would
-// wait without a bound, and deaf to a cancelled context.
+// lockInterval is the interval for retrying a lock. flock(2) would wait without a bound
+// and ignore a canceled context.
 const lockInterval = 50 * time.Millisecond
 
 // errLocked says that another process holds the lock.
 var errLocked = errors.New("locked by another process")
 
-// tryLock takes the lock on the file, which it creates if need be. The lock
-// lasts until the returned file is closed or the process ends, however it ends.
+// tryLock locks the file and creates it if necessary. The lock lasts until the returned
+// file is closed or the process ends.
 func tryLock(path string) (*os.File, error) {
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -33,8 +33,8 @@ func tryLock(path string) (*os.File, error) {
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		// Between the two steps a holder may have removed the file: the lock
-		// would then be on a file that nobody else can find.
+		// Between the two steps the holder may have removed the file. The lock would then
+		// be on a deleted file.
 		mine, err := file.Stat()
 		if err != nil {
 			file.Close()
@@ -51,7 +51,7 @@ func tryLock(path string) (*os.File, error) {
 	}
 }
 
-// waitForLock is tryLock with patience. It calls waiting once if it has to wait.
+// waitForLock retries tryLock until the timeout. It calls waiting once if it has to wait.
 func waitForLock(ctx context.Context, path string, timeout time.Duration, waiting func()) (*os.File, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%s is %w, still after %s", path, errLocked, timeout))
 	defer cancel()

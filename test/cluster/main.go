@@ -1,68 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command cluster builds and runs a real Kubernetes control plane on this
-// machine: etcd and kube-apiserver, and kubectl to talk to them. It needs Go,
-// no root, no containers and no registry of images. With --node it is a whole
-// cluster, of one node, which needs Linux, root and a few packages.
+// machine: etcd and kube-apiserver, and kubectl as the client. It needs Go, but no
+// root, no containers and no image registry. With --node it runs a whole cluster
+// with one node, which needs Linux, root and a few packages.
 //
 //	go run -C test/cluster . build [--node]
 //	go run -C test/cluster . serve [--node] --dir DIR [--until-stdin-closes]
 //	go run -C test/cluster . up [--node] [--dir DIR]
 //	go run -C test/cluster . down [--node] [--dir DIR]
 //	go run -C test/cluster . load --dir DIR IMAGE.tar
+//	go run -C test/cluster . join --dir DIR [--until-stdin-closes] [-- ARGUMENTS]
 //	go run -C test/cluster . paths
 //
-// Without --node the control plane is all there is: no controller manager, no scheduler, no
-// node. A ServiceAccount "default" does not appear by itself, so a pod needs
-// one made by hand; a deleted namespace stays Terminating; pods stay Pending.
-// Admission, authorization, webhooks by URL and the audit log are the real ones.
+// Without --node there is only the control plane: no controller manager, no
+// scheduler, no node. Nothing creates the ServiceAccount "default", so create one
+// before you create a pod; a deleted namespace stays Terminating; pods stay Pending.
+// Admission, authorization, webhooks by URL and the audit log work as usual.
+//
+// The command join runs another kube-apiserver with the same etcd and the same keys,
+// as in a control plane with several nodes. It gets the arguments of the first one,
+// then ARGUMENTS, which take precedence. With --etcd-prefix it is a separate, empty
+// cluster.
 //
 // # The node
 //
-// With --node there are kube-controller-manager, kube-scheduler and kube-proxy,
-// containerd and a kubelet, too, and pods run. All of it lives in namespaces of
-// its own (mount, PID, network, IPC, UTS), so that nothing of the machine is
-// changed, and the kernel ends every process and mount of the node with its
-// process 1. On the machine there are the files in DIR and, while it runs, a
-// control group named kubelet-https-guard-node-... in each tree. What to know:
+// With --node it also runs kube-controller-manager, kube-scheduler, kube-proxy,
+// containerd and a kubelet, so that pods run. Everything runs in separate namespaces
+// (mount, PID, network, IPC, UTS) and does not change the machine. When process 1 of
+// the node ends, the kernel ends all its processes and mounts. The machine has only
+// the files in DIR and, while the node runs, a cgroup named
+// kubelet-https-guard-node-... in each hierarchy. Details:
 //
 //   - The Node is node-0, with the roles control-plane and master and the taint
 //     node-role.kubernetes.io/control-plane:NoSchedule, which pods must tolerate.
-//   - DIR/host/etc/kubernetes is the node's /etc/kubernetes. It may be changed
+//   - DIR/host/etc/kubernetes is the node's /etc/kubernetes. It can be changed
 //     from outside.
 //   - DIR/kubelet.yaml is the kubelet's configuration. When it changes, the
-//     kubelet starts again.
-//   - DIR/pki has all keys, those of the authority (ca) included.
+//     kubelet restarts.
+//   - DIR/pki contains all keys, including the key of the CA (ca).
 //   - DIR/node-pid is process 1 of the node, for `nsenter --target PID --net`.
-//   - DIR/run/containerd.sock is containerd's socket. The command load brings
-//     an image of a docker-archive in; there is no registry, so that pods have
-//     imagePullPolicy Never or IfNotPresent. The only image that is there
-//     already is that of the sandboxes.
+//   - DIR/run/containerd.sock is containerd's socket. The command load imports
+//     images from a docker-archive. There is no registry, so pods need
+//     imagePullPolicy Never or IfNotPresent. Initially there is only the image of
+//     the sandboxes.
 //   - There is no DNS, no storage, and no way out of the cluster.
 //
-// The programs are built, and KUBEBUILDER_ASSETS is not looked at. containerd
-// and the tools for the network are the machine's; as root on Debian, what is
-// missing is installed.
+// The programs are built; KUBEBUILDER_ASSETS is ignored. containerd and the network
+// tools are those of the machine. As root on Debian, missing ones are installed.
 //
-// Two things about `go run` matter to a program that starts serve: it does not
-// hand SIGTERM on to what it runs, and it turns every exit status into 1.
-// Such a program uses --until-stdin-closes, or builds this one and runs it.
-// And since -C is a change of folder, a relative --dir starts at test/cluster.
+// `go run` does not forward SIGTERM to the program and turns every exit status into
+// 1. A program that starts serve therefore uses --until-stdin-closes, or builds this
+// program and runs it. Since -C changes the directory, a relative --dir is relative
+// to test/cluster.
 //
-// # How go.mod came to be
+// # About go.mod
 //
-// The folder is a module of its own so that Kubernetes' dependencies stay out
-// of the product's. The program itself imports the standard library alone; the
-// commands it builds are `tool` lines. k8s.io/kubernetes points to its
+// This folder is a separate module, so that the product does not depend on the
+// dependencies of Kubernetes. The program itself imports only the standard library;
+// the commands that it builds are `tool` lines. k8s.io/kubernetes refers to its
 // staging modules (k8s.io/api, k8s.io/apiserver, ...) by `replace` lines with
-// paths in its own tree, and replace lines of a dependency do not count, so
-// go.mod replaces each staging module by its published version: v0.X.Y for
-// Kubernetes v1.X.Y. k8s.io/kube-openapi and k8s.io/utils are no staging
-// modules and keep versions of their own. To move to another version, change
-// it in the `require` line of k8s.io/kubernetes and in all replace lines, then
-// run `go mod tidy`; nothing in the code names a version. runc, which only a node
-// needs, has a module of its own in runc/, since it would move the versions of
-// what the kubelet is made of.
+// paths in its own tree. Go ignores the replace lines of a dependency, so go.mod
+// replaces each staging module by its published version: v0.X.Y for Kubernetes
+// v1.X.Y. k8s.io/kube-openapi and k8s.io/utils are not staging modules and have their
+// own versions. To use another Kubernetes version, change the `require` line of
+// k8s.io/kubernetes and all replace lines, then run `go mod tidy`; the code contains
+// no versions. runc, which only a node needs, is a separate module in runc/, since it
+// would change the versions of the kubelet's dependencies.
 package main
 
 import (
@@ -84,18 +88,21 @@ const usage = `Usage: go run -C test/cluster . COMMAND
   build                  build etcd, kube-apiserver and kubectl, unless they are cached
   serve --dir DIR [--until-stdin-closes]
                          run a control plane in the foreground, with all its files in DIR;
-                         prints "ready KUBECONFIG=... KUBECTL=..." when it answers
-  up [--dir DIR]         run one in the background and print how to use it
+                         prints "ready KUBECONFIG=... KUBECTL=..." when it is ready
+  up [--dir DIR]         run a control plane in the background and print how to use it
   down [--dir DIR]       stop it and remove DIR
+  join --dir DIR [--until-stdin-closes] [-- ARGUMENTS]
+                         run another kube-apiserver in the foreground, with the etcd of the
+                         control plane in DIR; prints "ready ADDRESS=..." when it is ready
   paths                  print where the built binaries are
 
-DIR of up and down is .cluster at the root of the repository unless given.
-KUBEBUILDER_ASSETS, if set, names a folder with etcd, kube-apiserver and kubectl
-to use; nothing is built then.
+The default DIR of up and down is .cluster in the root of the repository. If
+KUBEBUILDER_ASSETS is set to a folder with etcd, kube-apiserver and kubectl, these
+are used and nothing is built.
 
-With --node, build, serve, up and down do the same for a whole cluster of one
-node. It needs root on Linux; DIR of up and down is .node unless given, and
-KUBEBUILDER_ASSETS does not count.
+With --node, build, serve, up and down do the same for a whole cluster with one
+node. This needs root on Linux. The default DIR of up and down is .node, and
+KUBEBUILDER_ASSETS is ignored.
 
   load --dir DIR IMAGE   import the images of a docker-archive into the node
 `
@@ -103,7 +110,7 @@ KUBEBUILDER_ASSETS does not count.
 // exitUsage is EX_USAGE of sysexits.h.
 const exitUsage = 64
 
-// usageError says that the command line makes no sense.
+// usageError is an error in the command line.
 type usageError struct{ text string }
 
 func (e usageError) Error() string { return e.text }
@@ -137,8 +144,8 @@ func run(arguments []string, stdin io.Reader, stdout, stderr io.Writer) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The first signal asks for an orderly end; with the default behaviour back,
-	// a second one does not have to wait for it.
+	// The first signal requests a graceful shutdown. Restore the default behavior, so
+	// that a second one ends the process immediately.
 	context.AfterFunc(ctx, stop)
 
 	switch command {
@@ -159,6 +166,11 @@ func run(arguments []string, stdin io.Reader, stdout, stderr io.Writer) error {
 			return serveNode(ctx, options.dir, stdout, stderr)
 		}
 		return serve(ctx, options.dir, stdout, stderr)
+	case "join":
+		if options.untilStdinCloses {
+			ctx = untilClosed(ctx, stdin)
+		}
+		return join(ctx, options.dir, options.arguments, stdout, stderr)
 	case "up":
 		return up(ctx, options, stdout, stderr)
 	case "load":
@@ -167,7 +179,7 @@ func run(arguments []string, stdin io.Reader, stdout, stderr io.Writer) error {
 		return nodeInit(untilClosed(ctx, stdin), options.dir, options.binaries)
 	case "node-run":
 		return nodeRun(ctx, options.dir, options.binaries)
-	default: // "down": parse lets no other name through
+	default: // "down": parse accepts no other name
 		return down(ctx, options, stderr)
 	}
 }
@@ -176,19 +188,20 @@ type options struct {
 	dir              string
 	node             bool
 	untilStdinCloses bool
-	archive          string // of images, absolute
-	binaries         string // folder, for the program's own use
+	archive          string   // of images, absolute
+	arguments        []string // of a kube-apiserver
+	binaries         string   // folder, internal
 }
 
-// parse reads the command line. The folder it returns is absolute, and empty
-// for the commands that have none.
+// parse parses the command line. The returned folder is absolute, or empty for
+// commands without a folder.
 func parse(arguments []string) (command string, o options, err error) {
 	if len(arguments) == 0 {
-		return "", options{}, usageError{"a command is missing"}
+		return "", options{}, usageError{"missing command"}
 	}
 	command = arguments[0]
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the error says it all, once
+	flags.SetOutput(io.Discard) // the returned error is printed once
 	switch command {
 	case "help", "-h", "-help", "--help":
 		return "", options{}, flag.ErrHelp
@@ -204,6 +217,9 @@ func parse(arguments []string) (command string, o options, err error) {
 		flags.BoolVar(&o.untilStdinCloses, "until-stdin-closes", false, "")
 	case "load":
 		flags.StringVar(&o.dir, "dir", "", "")
+	case "join":
+		flags.StringVar(&o.dir, "dir", "", "")
+		flags.BoolVar(&o.untilStdinCloses, "until-stdin-closes", false, "")
 	case "node-init", "node-run": // how serve --node starts itself
 		flags.StringVar(&o.dir, "dir", "", "")
 		flags.StringVar(&o.binaries, "binaries", "", "")
@@ -218,12 +234,15 @@ func parse(arguments []string) (command string, o options, err error) {
 	rest := flags.Args()
 	if command == "load" {
 		if len(rest) == 0 {
-			return "", options{}, usageError{"load: an archive is missing"}
+			return "", options{}, usageError{"load: missing archive"}
 		}
 		if o.archive, err = filepath.Abs(rest[0]); err != nil {
 			return "", options{}, err
 		}
 		rest = rest[1:]
+	}
+	if command == "join" && len(rest) > 0 {
+		o.arguments, rest = rest, nil
 	}
 	if len(rest) > 0 {
 		return "", options{}, usageError{fmt.Sprintf("%s: unexpected argument %q", command, rest[0])}
@@ -233,7 +252,7 @@ func parse(arguments []string) (command string, o options, err error) {
 	}
 
 	if o.dir == "" && command != "up" && command != "down" {
-		return "", options{}, usageError{command + ": --dir is missing"}
+		return "", options{}, usageError{command + ": missing --dir"}
 	}
 	if o.dir == "" {
 		module, err := moduleFolder()
@@ -251,16 +270,16 @@ func parse(arguments []string) (command string, o options, err error) {
 	}
 	// kube-apiserver and etcd take some paths inside comma-separated lists.
 	if strings.ContainsAny(o.dir, ",\n") {
-		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q has a comma or a line break", command, o.dir)}
+		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q contains a comma or a line break", command, o.dir)}
 	}
 	if o.node && !nodeCanBeIn(o.dir) {
-		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q is in /run, of which a node has its own", command, o.dir)}
+		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q is in /run, which a node mounts separately", command, o.dir)}
 	}
 	return command, o, nil
 }
 
-// untilClosed returns a context that ends with ctx or when r reaches its end,
-// so that a test that dies takes its cluster with it.
+// untilClosed returns a context that ends with ctx or at the end of r, so that a
+// cluster ends with the test that started it.
 func untilClosed(ctx context.Context, r io.Reader) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {

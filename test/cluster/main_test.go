@@ -10,13 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 )
 
-// runMainVariable makes the test binary be the program itself, so that tests
-// can start it, kill it and let it start itself in the background.
+// runMainVariable makes the test binary run as the program, so that tests can start
+// it, kill it and let it start itself in the background.
 const runMainVariable = "KUBELET_HTTPS_GUARD_CLUSTER_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
@@ -55,7 +56,7 @@ func eventually(t *testing.T, timeout time.Duration, what string, condition func
 	}
 }
 
-// realBinaries builds them where that was not done before.
+// realBinaries returns the real binaries and builds them if necessary.
 func realBinaries(t *testing.T) binaries {
 	t.Helper()
 	ctx := t.Context()
@@ -75,7 +76,7 @@ func realBinaries(t *testing.T) binaries {
 func kubectlOutput(t *testing.T, kubectl, kubeconfig string, arguments ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), kubectl, arguments...)
-	// HOME: where it caches what it learns about a server.
+	// HOME contains the discovery cache.
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -97,31 +98,88 @@ func TestParse(t *testing.T) {
 		options   options
 		usage     string // text of the usageError, if one is expected
 	}{
-		"Build":              {arguments: []string{"build"}, command: "build"},
-		"Paths":              {arguments: []string{"paths"}, command: "paths"},
-		"Serve":              {arguments: []string{"serve", "--dir", "/d"}, command: "serve", options: options{dir: "/d"}},
-		"ServeRelative":      {arguments: []string{"serve", "--dir=d"}, command: "serve", options: options{dir: filepath.Join(working, "d")}},
-		"ServeUntil":         {arguments: []string{"serve", "--until-stdin-closes", "--dir", "/d"}, command: "serve", options: options{dir: "/d", untilStdinCloses: true}},
-		"UpDefault":          {arguments: []string{"up"}, command: "up", options: options{dir: filepath.Join(repository, ".cluster")}},
-		"DownDefault":        {arguments: []string{"down"}, command: "down", options: options{dir: filepath.Join(repository, ".cluster")}},
-		"BuildNode":          {arguments: []string{"build", "--node"}, command: "build", options: options{node: true}},
-		"ServeNode":          {arguments: []string{"serve", "--node", "--dir", "/d"}, command: "serve", options: options{dir: "/d", node: true}},
-		"UpNode":             {arguments: []string{"up", "--node"}, command: "up", options: options{dir: filepath.Join(repository, ".node"), node: true}},
-		"DownNode":           {arguments: []string{"down", "--node"}, command: "down", options: options{dir: filepath.Join(repository, ".node"), node: true}},
-		"Load":               {arguments: []string{"load", "--dir", "/d", "i.tar"}, command: "load", options: options{dir: "/d", archive: filepath.Join(working, "i.tar")}},
-		"LoadWithoutDir":     {arguments: []string{"load", "i.tar"}, usage: "load: --dir is missing"},
-		"LoadWithoutArchive": {arguments: []string{"load", "--dir", "/d"}, usage: "load: an archive is missing"},
-		"LoadTwo":            {arguments: []string{"load", "--dir", "/d", "i.tar", "j.tar"}, usage: `load: unexpected argument "j.tar"`},
-		"NodeInRun":          {arguments: []string{"up", "--node", "--dir", "/run/node"}, usage: `up: --dir "/run/node" is in /run, of which a node has its own`},
-		"PathsNode":          {arguments: []string{"paths", "--node"}, usage: "paths: flag provided but not defined: -node"},
-		"DownDir":            {arguments: []string{"down", "--dir", "/d"}, command: "down", options: options{dir: "/d"}},
-		"Nothing":            {usage: "a command is missing"},
-		"Unknown":            {arguments: []string{"start"}, usage: `unknown command "start"`},
-		"ServeWithoutDir":    {arguments: []string{"serve"}, usage: "serve: --dir is missing"},
-		"UnknownFlag":        {arguments: []string{"up", "--fast"}, usage: "up: flag provided but not defined: -fast"},
-		"FlagOfAnother":      {arguments: []string{"up", "--until-stdin-closes"}, usage: "up: flag provided but not defined: -until-stdin-closes"},
+		"Build": {arguments: []string{"build"}, command: "build"},
+		"Paths": {arguments: []string{"paths"}, command: "paths"},
+		"Serve": {
+			arguments: []string{"serve", "--dir", "/d"},
+			command:   "serve",
+			options:   options{dir: "/d"},
+		},
+		"ServeRelative": {
+			arguments: []string{"serve", "--dir=d"},
+			command:   "serve",
+			options:   options{dir: filepath.Join(working, "d")},
+		},
+		"ServeUntil": {
+			arguments: []string{"serve", "--until-stdin-closes", "--dir", "/d"},
+			command:   "serve",
+			options:   options{dir: "/d", untilStdinCloses: true},
+		},
+		"UpDefault": {
+			arguments: []string{"up"},
+			command:   "up",
+			options:   options{dir: filepath.Join(repository, ".cluster")},
+		},
+		"DownDefault": {
+			arguments: []string{"down"},
+			command:   "down",
+			options:   options{dir: filepath.Join(repository, ".cluster")},
+		},
+		"BuildNode": {arguments: []string{"build", "--node"}, command: "build", options: options{node: true}},
+		"ServeNode": {
+			arguments: []string{"serve", "--node", "--dir", "/d"},
+			command:   "serve",
+			options:   options{dir: "/d", node: true},
+		},
+		"UpNode": {
+			arguments: []string{"up", "--node"},
+			command:   "up",
+			options:   options{dir: filepath.Join(repository, ".node"), node: true},
+		},
+		"DownNode": {
+			arguments: []string{"down", "--node"},
+			command:   "down",
+			options:   options{dir: filepath.Join(repository, ".node"), node: true},
+		},
+		"Load": {
+			arguments: []string{"load", "--dir", "/d", "i.tar"},
+			command:   "load",
+			options:   options{dir: "/d", archive: filepath.Join(working, "i.tar")},
+		},
+		"Join": {arguments: []string{"join", "--dir", "/d"}, command: "join", options: options{dir: "/d"}},
+		"JoinWithArguments": {
+			arguments: []string{"join", "--dir", "/d", "--", "--etcd-prefix=/other", "--v=2"},
+			command:   "join",
+			options:   options{dir: "/d", arguments: []string{"--etcd-prefix=/other", "--v=2"}},
+		},
+		"LoadWithoutDir":     {arguments: []string{"load", "i.tar"}, usage: "load: missing --dir"},
+		"LoadWithoutArchive": {arguments: []string{"load", "--dir", "/d"}, usage: "load: missing archive"},
+		"LoadTwo": {
+			arguments: []string{"load", "--dir", "/d", "i.tar", "j.tar"},
+			usage:     `load: unexpected argument "j.tar"`,
+		},
+		"NodeInRun": {
+			arguments: []string{"up", "--node", "--dir", "/run/node"},
+			usage:     `up: --dir "/run/node" is in /run, which a node mounts separately`,
+		},
+		"PathsNode": {
+			arguments: []string{"paths", "--node"},
+			usage:     "paths: flag provided but not defined: -node",
+		},
+		"DownDir":         {arguments: []string{"down", "--dir", "/d"}, command: "down", options: options{dir: "/d"}},
+		"Nothing":         {usage: "missing command"},
+		"Unknown":         {arguments: []string{"start"}, usage: `unknown command "start"`},
+		"ServeWithoutDir": {arguments: []string{"serve"}, usage: "serve: missing --dir"},
+		"UnknownFlag":     {arguments: []string{"up", "--fast"}, usage: "up: flag provided but not defined: -fast"},
+		"FlagOfAnother": {
+			arguments: []string{"up", "--until-stdin-closes"},
+			usage:     "up: flag provided but not defined: -until-stdin-closes",
+		},
 		"UnexpectedArgument": {arguments: []string{"down", "now"}, usage: `down: unexpected argument "now"`},
-		"Comma":              {arguments: []string{"up", "--dir", "/a,b"}, usage: `up: --dir "/a,b" has a comma or a line break`},
+		"Comma": {
+			arguments: []string{"up", "--dir", "/a,b"},
+			usage:     `up: --dir "/a,b" contains a comma or a line break`,
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +194,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if command != tt.command || options != tt.options {
+			if command != tt.command || !reflect.DeepEqual(options, tt.options) {
 				t.Errorf("got %s %+v, want %s %+v", command, options, tt.command, tt.options)
 			}
 		})
@@ -157,7 +215,10 @@ func TestExitStatus(t *testing.T) {
 		status    int
 		stderr    string
 	}{
-		"Usage":   {arguments: []string{"nonsense"}, status: exitUsage, stderr: "cluster: unknown command \"nonsense\"\n\nUsage: "},
+		"Usage": {
+			arguments: []string{"nonsense"}, status: exitUsage,
+			stderr: "cluster: unknown command \"nonsense\"\n\nUsage: ",
+		},
 		"Failure": {arguments: []string{"paths"}, status: 1, stderr: "cluster: KUBEBUILDER_ASSETS"},
 		"Help":    {arguments: []string{"help"}, status: 0},
 	}
@@ -167,7 +228,7 @@ func TestExitStatus(t *testing.T) {
 			cmd := program(t, tt.arguments...)
 			cmd.Env = append(cmd.Env, assetsVariable+"="+t.TempDir())
 			cmd.Stderr = &stderr
-			// A status that is not 0 is an error here, and checked below.
+			// A non-zero exit status is an error here; it is checked below.
 			_ = cmd.Run()
 			if got := cmd.ProcessState.ExitCode(); got != tt.status {
 				t.Errorf("got exit status %d, want %d", got, tt.status)

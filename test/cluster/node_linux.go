@@ -15,15 +15,15 @@ import (
 	"time"
 )
 
-// nodeStopGrace is what process 1 of a node needs to kill the others and to
-// remove their control groups.
+// nodeStopGrace is the time in which process 1 of a node kills the others and removes
+// their cgroups.
 const nodeStopGrace = cgroupRemoveTimeout + 5*time.Second
 
-// nodeNamespaces is all that the node has for itself. Its control groups are in
-// the machine's tree, below a group of their own.
+// nodeNamespaces are the namespaces of the node. Its cgroups are in the hierarchy of the
+// machine, below a cgroup of the node.
 const nodeNamespaces = syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS
 
-// ensureNode sees to all that a node needs, and returns the folder of its
+// ensureNode provides everything that a node needs, and returns the folder of its
 // binaries.
 func ensureNode(ctx context.Context, progress io.Writer) (string, error) {
 	if os.Geteuid() != 0 {
@@ -35,8 +35,8 @@ func ensureNode(ctx context.Context, progress io.Writer) (string, error) {
 	return ensureNodeBinaries(ctx, progress)
 }
 
-// serveNode runs a cluster with a node in dir until ctx ends, which is no error,
-// or until the node does, which is one.
+// serveNode runs a cluster with a node in dir until ctx ends. It is an error if the node
+// ends by itself.
 func serveNode(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	f := folder(dir)
 	binaries, err := ensureNode(ctx, stderr)
@@ -73,12 +73,12 @@ func serveNode(ctx context.Context, dir string, stdout, stderr io.Writer) error 
 		err = errors.Join(err, removed)
 	}
 	err = errors.Join(err, node.stop(nodeStopGrace))
-	// Process 1 has done it, unless it was killed.
+	// Process 1 has already done this, unless it was killed.
 	return errors.Join(err, removeCgroups(context.WithoutCancel(ctx), f.cgroup()))
 }
 
-// startNode starts process 1 of the node. It ends when lifeline is closed, which
-// the kernel does if this process is killed.
+// startNode starts process 1 of the node. It ends when lifeline is closed. The kernel
+// closes it if this process is killed.
 func startNode(f folder, binaries string, lock *os.File) (node *process, lifeline *os.File, err error) {
 	read, lifeline, err := os.Pipe()
 	if err != nil {
@@ -95,12 +95,12 @@ func startNode(f folder, binaries string, lock *os.File) (node *process, lifelin
 		defer file.Close()
 		files = append(files, file)
 	}
-	cmd := exec.Command("/proc/self/exe", "node-init", "--dir", string(f), "--binaries", binaries) //nolint:noctx // it is stopped by stop
+	cmd := exec.Command("/proc/self/exe", "node-init", "--dir", string(f), "--binaries", binaries) //nolint:noctx // stop stops it
 	cmd.Stdin = read
 	cmd.ExtraFiles = files
-	// A group of its own keeps the terminal's ^C from it. The signal of a
-	// parent's death would come too soon or not at all while process 1 of a
-	// namespace has no handler; the lifeline has no such moment.
+	// A separate process group protects it from ^C in the terminal. The parent-death
+	// signal is not reliable while process 1 of a namespace has no handler; the
+	// lifeline is.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: nodeNamespaces}
 	node, err = startCommand("the node", cmd, f.nodeLog())
 	if err != nil {
@@ -114,9 +114,9 @@ func startNode(f folder, binaries string, lock *os.File) (node *process, lifelin
 	return node, lifeline, nil
 }
 
-// listenerFile listens on a port of this machine's loopback.
+// listenerFile listens on a port on the loopback address.
 func listenerFile() (*os.File, error) {
-	listener, err := net.Listen("tcp", address(0)) //nolint:noctx // it does not wait
+	listener, err := net.Listen("tcp", address(0)) //nolint:noctx // it does not block
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +124,8 @@ func listenerFile() (*os.File, error) {
 	return listener.(*net.TCPListener).File()
 }
 
-// awaitNode returns the line that the node leaves when it is ready. How long
-// that may take, the node decides.
+// awaitNode returns the line that the node writes when it is ready. The node has its own
+// timeout.
 func awaitNode(ctx context.Context, f folder, node *process) (string, error) {
 	tick := time.NewTicker(statusInterval)
 	defer tick.Stop()

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// nodeVariable asks for the tests that run a node: they need root, and change
-// the control groups of the machine while they run.
+// nodeVariable enables the tests that run a node: they need root and change the cgroups
+// of the machine while they run.
 const nodeVariable = "CLUSTER_TEST_NODE"
 
 func nodeWanted(t *testing.T) {
@@ -31,7 +31,7 @@ func nodeWanted(t *testing.T) {
 	}
 }
 
-// machine is what a node must leave as it is.
+// machine is the state of the machine that a node must not change.
 type machine struct {
 	mounts, devices, cgroups string
 	settings                 map[string]string
@@ -49,7 +49,7 @@ func lookAtMachine(t *testing.T) machine {
 	}
 	m := machine{settings: map[string]string{}, folders: map[string]bool{}}
 	for line := range strings.Lines(read("/proc/self/mountinfo")) {
-		// Without the options: those of groups of shared mounts come and go.
+		// Without the options: the peer groups of shared mounts vary.
 		m.mounts += strings.Fields(line)[4] + "\n"
 	}
 	for path := range settings {
@@ -83,7 +83,7 @@ func lookAtMachine(t *testing.T) machine {
 	return m
 }
 
-// check compares all but the control groups, which a running node has.
+// check compares everything except the cgroups, which a running node changes.
 func (m machine) check(t *testing.T, now machine) {
 	t.Helper()
 	if now.mounts != m.mounts {
@@ -100,7 +100,7 @@ func (m machine) check(t *testing.T, now machine) {
 	}
 }
 
-// members are the processes of the node whose process 1 this is, zombies, too.
+// members returns the processes of the node with this process 1, including zombies.
 func members(t *testing.T, init int) []int {
 	t.Helper()
 	namespace := func(pid int) string {
@@ -201,7 +201,7 @@ func TestNode(t *testing.T) {
 	n.run("rollout", "status", "deployment/prober", "--timeout=5m")
 	t.Logf("pods ready after %s", time.Since(begin).Round(10*time.Millisecond))
 
-	// The Deployment may know of its pods before the Service does.
+	// The Deployment may be ready before the Service has endpoints.
 	eventually(t, startTimeout, "the API server's way to the pods", func() bool {
 		return exec.CommandContext(t.Context(), kubectlPath, "--kubeconfig", f.kubeconfig(), "get", "--raw", "/api/v1/namespaces/default/services/prober/proxy/ready").Run() == nil
 	})
@@ -210,7 +210,7 @@ func TestNode(t *testing.T) {
 	t.Run("Kubelet", n.testKubelet)
 	before.check(t, lookAtMachine(t))
 
-	// Not even a killed serve leaves anything but files.
+	// A killed serve leaves only files.
 	init := n.init()
 	pids := members(t, init)
 	if len(pids) < 10 {
@@ -247,7 +247,7 @@ func (n *runningNode) run(arguments ...string) string {
 	return kubectlOutput(n.t, n.kubectl, n.f.kubeconfig(), arguments...)
 }
 
-// ask asks a prober, by way of the API server.
+// ask sends a request to a prober through the API server.
 func (n *runningNode) ask(t *testing.T, path, key, value string) string {
 	t.Helper()
 	return kubectlOutput(t, n.kubectl, n.f.kubeconfig(), "get", "--raw",
@@ -260,7 +260,7 @@ func (n *runningNode) load(prober string) {
 	if err := writeImage(archive, proberImage, prober); err != nil {
 		n.t.Fatal(err)
 	}
-	// A second time it is there already.
+	// The second import finds the existing image.
 	for range 2 {
 		out, err := program(n.t, "load", "--dir", string(n.f), archive).Output()
 		if err != nil || string(out) != proberImage+"\n" {
@@ -305,17 +305,17 @@ func (n *runningNode) testNetwork(t *testing.T, prober string) {
 	if got := n.ask(t, "fetch", "url", "https://"+serviceAddress+"/readyz"); got != "200 ok" {
 		t.Errorf("from a pod to the API server: got %q", got)
 	}
-	// kube-proxy is told of the pods when they are ready, as everybody is.
+	// kube-proxy gets the endpoints after the pods are ready.
 	eventually(t, time.Minute, "the Service's way to the pods", func() bool {
 		return n.ask(t, "fetch", "url", "http://10.96.7.7/ready") == "200 ready"
 	})
-	// Often enough that each pod is asked by itself and by the other.
+	// Enough requests that each pod gets some from itself and from the other.
 	for range 10 {
 		if got := n.ask(t, "fetch", "url", "http://10.96.7.7/ready"); got != "200 ready" {
 			t.Fatalf("from a pod to a Service: got %q", got)
 		}
 	}
-	// As kube-apiserver reaches a webhook.
+	// The same path as from kube-apiserver to a webhook.
 	out, err := exec.CommandContext(t.Context(), "nsenter", "--target", strconv.Itoa(n.init()), "--net", prober, "http://10.96.7.7/ready").CombinedOutput()
 	if err != nil || string(out) != "200 ready\n" {
 		t.Errorf("from the node to a Service: got %q, %v", out, err)
@@ -354,7 +354,7 @@ func (n *runningNode) testKubelet(t *testing.T) {
 	eventually(t, startTimeout, "an answer of the read-only port", answers)
 	t.Logf("a kubelet with the new configuration after %s", time.Since(begin).Round(10*time.Millisecond))
 
-	// Of a kubelet that cannot start, the next configuration makes one that can.
+	// A kubelet that cannot start is restarted with the next configuration.
 	if err := writeFile(n.f.kubeletConfig(), "nonsense"); err != nil {
 		t.Fatal(err)
 	}
@@ -368,13 +368,13 @@ func (n *runningNode) testKubelet(t *testing.T) {
 		out, err := cmd.Output()
 		return err == nil && string(out) == "ok"
 	})
-	// The pods have not noticed.
+	// The pods were not restarted.
 	if got := run("get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"); got != "0 0" {
 		t.Errorf("restarts of the pods: got %q", got)
 	}
 }
 
-// TestNodeUpAndDown runs a node in the background, and ends it in two ways.
+// TestNodeUpAndDown runs a node in the background and stops it in two ways.
 func TestNodeUpAndDown(t *testing.T) {
 	nodeWanted(t)
 	t.Setenv(runMainVariable, "1")
@@ -413,7 +413,7 @@ func TestNodeUpAndDown(t *testing.T) {
 	before.check(t, lookAtMachine(t))
 }
 
-// A process that ends takes the node with it, and serve says which it was.
+// If a process ends, the node ends and serve names the process.
 func TestNodeTellsWhatEnded(t *testing.T) {
 	nodeWanted(t)
 	f := folder(filepath.Join(t.TempDir(), "node"))

@@ -10,39 +10,38 @@ import (
 const (
 	nodeName = "node-0"
 
-	// nodeAddress is in a network namespace of the node's own: it can collide
-	// with nothing of the machine's.
+	// nodeAddress is in the network namespace of the node, so it cannot collide with
+	// addresses of the machine.
 	nodeAddress    = "172.30.0.1"
 	nodeNetwork    = nodeAddress + "/24"
 	nodeDevice     = "node0"
 	podRange       = "10.244.0.0/16"
-	serviceAddress = "10.96.0.1" // of Service kubernetes: first of serviceRange
+	serviceAddress = "10.96.0.1" // Service kubernetes, the first address in serviceRange
 	nodeEtcdPort   = 2379
 	nodeServerPort = 6443
 
-	// pauseImage is the name that every kubelet of this century knows.
+	// pauseImage is the usual name of the sandbox image.
 	pauseImage = "registry.k8s.io/pause:3.6"
 
-	// insideContainerd is the folder of containerd's state and socket as the
-	// node sees it; outside it is folder.containerdRun.
+	// insideContainerd is the folder with containerd's state and socket, inside the node.
+	// Outside it is folder.containerdRun.
 	insideContainerd = "/run/containerd"
 	insideSocket     = insideContainerd + "/containerd.sock"
 )
 
-// The files of a node, beside those of a control plane.
+// The files of a node, in addition to those of a control plane.
 
-// nodeLog is what the processes say that hold the node together.
+// nodeLog is the log of the processes that run the node.
 func (f folder) nodeLog() string { return f.path("node.log") }
 
-// nodePID is the process 1 of the node, for those who want to look into its
-// namespaces from outside.
+// nodePID contains the PID of process 1 of the node, for entering its namespaces.
 func (f folder) nodePID() string { return f.path("node-pid") }
 
-// kubeletConfig is watched: with another content the kubelet starts again.
+// kubeletConfig is polled: the kubelet restarts if the content changes.
 func (f folder) kubeletConfig() string { return f.path("kubelet.yaml") }
 
-// etcKubernetes is the node's /etc/kubernetes. It is a plain folder: who writes
-// there from outside is noticed inside.
+// etcKubernetes is /etc/kubernetes of the node. It is a normal folder: changes from
+// outside are visible inside.
 func (f folder) etcKubernetes() string { return f.path("host/etc/kubernetes") }
 
 func (f folder) kubeletRoot() string             { return f.path("kubelet") }
@@ -62,13 +61,13 @@ func (f folder) pauseArchive() string            { return f.path("pause.tar") }
 func (f folder) logOf(name string) string        { return f.path(name + ".log") }
 func (f folder) kubeconfigOf(name string) string { return f.path(name + ".kubeconfig") }
 
-// cgroup is the name of the node's control group, of its own for each folder:
-// there may be more than one node on a machine.
+// cgroup is the name of the node's cgroup. It depends on the folder, since a machine can
+// run several nodes.
 func (f folder) cgroup() string { return "kubelet-https-guard-node-" + cacheKey(string(f))[:8] }
 
 func nodeAPIServerArguments(f folder) []string {
 	return append(commonAPIServerArguments(f, nodeServerPort, nodeEtcdPort),
-		// All addresses of the node's own network namespace.
+		// All addresses in the network namespace of the node.
 		"--bind-address=0.0.0.0",
 		"--advertise-address="+nodeAddress,
 		"--client-ca-file="+f.certificate(authorityName),
@@ -105,8 +104,8 @@ func proxyArguments(f folder) []string {
 		"--cluster-cidr=" + podRange,
 		"--healthz-bind-address=" + loopback,
 		"--metrics-bind-address=" + loopback,
-		// 0: the kernel's tables of connections stay as they are. Some of these
-		// settings are the whole machine's.
+		// 0: do not change the conntrack settings of the kernel. Some of them apply to the
+		// whole machine.
 		"--conntrack-max-per-core=0",
 		"--conntrack-tcp-timeout-established=0s",
 		"--conntrack-tcp-timeout-close-wait=0s",
@@ -120,12 +119,12 @@ func kubeletArguments(f folder) []string {
 		"--kubeconfig=" + f.kubeconfigOf(nodeClientName),
 		"--hostname-override=" + nodeName,
 		"--node-ip=" + nodeAddress,
-		// By default it has /var/lib/kubelet, which is a folder of ours inside
-		// the node (see nodeMounts).
+		// The default is /var/lib/kubelet, which is a mount inside the node (see
+		// nodeMounts).
 	}
 }
 
-// kubeletConfiguration is as the control that this project guards demands.
+// kubeletConfiguration complies with the control that this project guards.
 func kubeletConfiguration(f folder) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -177,8 +176,8 @@ imageGCHighThresholdPercent: 100
 	)
 }
 
-// containerdConfiguration: AppArmor is off since its profiles are loaded into
-// the kernel, which is the machine's.
+// containerdConfiguration disables AppArmor, since its profiles would be loaded into the
+// kernel of the machine.
 func containerdConfiguration(f folder, runc, plugins string) string {
 	return fmt.Sprintf(`version = 2
 root = %[1]q
@@ -219,9 +218,9 @@ state = %[2]q
 	)
 }
 
-// networkConfiguration gives each pod a link of its own to the node. On a bridge
-// answers to what came over a Service would go straight from pod to pod, past
-// the node that has to translate them back.
+// networkConfiguration gives each pod a separate link to the node. With a bridge,
+// responses to requests through a Service would go directly from pod to pod and bypass
+// the address translation of the node.
 func networkConfiguration(f folder) string {
 	return fmt.Sprintf(`{
   "cniVersion": "0.4.0",
@@ -242,8 +241,8 @@ func networkConfiguration(f folder) string {
 `, f.networkAddresses(), podRange)
 }
 
-// kubeletAccess lets kube-apiserver, by the name in its client certificate, use
-// the kubelet: for logs, exec and the proxy to the node.
+// kubeletAccess allows kube-apiserver, by the name in its client certificate, to use the
+// kubelet for logs, exec and the node proxy.
 const kubeletAccess = `{
   "apiVersion": "rbac.authorization.k8s.io/v1",
   "kind": "ClusterRoleBinding",
@@ -252,13 +251,13 @@ const kubeletAccess = `{
   "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-apiserver"}]
 }`
 
-// nodeRoles are labels that no kubelet may give itself.
+// nodeRoles are labels that a kubelet cannot set on its Node.
 const nodeRoles = `{"metadata": {"labels": {
   "node-role.kubernetes.io/control-plane": "",
   "node-role.kubernetes.io/master": ""
 }}}`
 
-// clientKubeconfig is for a component of the cluster, which has a certificate.
+// clientKubeconfig is for a component of the cluster with a client certificate.
 func clientKubeconfig(f folder, name string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config
@@ -281,7 +280,7 @@ current-context: kubelet-https-guard
 `, serverURL(nodeServerPort), f.certificate(authorityName), name, f.certificate(name), f.privateKey(name))
 }
 
-// nodeCanBeIn says whether the folder would be seen inside the node.
+// nodeCanBeIn reports whether the folder would be visible inside the node.
 func nodeCanBeIn(dir string) bool {
 	return !strings.HasPrefix(dir+"/", "/run/") && !strings.HasPrefix(dir+"/", "/var/run/")
 }

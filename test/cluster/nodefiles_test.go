@@ -72,7 +72,7 @@ func TestNodeArguments(t *testing.T) {
 	}
 }
 
-// What the programs make of their files TestNode sees. Here is what the tests of
+// TestNode covers how the programs use their files. This test covers what tests in
 // other packages change, and what a node must not do to the machine.
 func TestNodeFiles(t *testing.T) {
 	tests := map[string]struct {

@@ -11,21 +11,21 @@ import (
 	"syscall"
 )
 
-// Files that a process of the node gets from the one that started it.
+// Files that a process of the node inherits.
 const (
-	// To process 1: the folder's lock, so that the folder is taken until the
-	// last process of the node is gone, even if serve was killed.
+	// For process 1: the lock of the folder, which is held until the last process of the
+	// node has ended, even if serve was killed.
 	lockFile = 3
 
-	// To process 1 and on to the one that runs the node: listeners of the
-	// machine's loopback.
+	// For process 1 and the process that runs the node: listeners on the loopback
+	// address of the machine.
 	apiServerFile = 4
 	etcdFile      = 5
 )
 
-// nodeInit is process 1 of the node: the kernel kills all others when it ends.
-// It makes the node's world, starts the process that runs the node, and buries
-// the orphans. It ends with ctx, or when that process does.
+// nodeInit is process 1 of the node: the kernel kills all others when it ends. It sets up
+// the node, starts the process that runs the node, and reaps orphans. It ends with ctx or
+// when that process ends.
 func nodeInit(ctx context.Context, dir, binaries string) error {
 	f := folder(dir)
 	for _, fd := range []int{lockFile, apiServerFile, etcdFile} {
@@ -38,7 +38,7 @@ func nodeInit(ctx context.Context, dir, binaries string) error {
 		return err
 	}
 	if err := syscall.Sethostname([]byte(nodeName)); err != nil {
-		return fmt.Errorf("name the node: %w", err)
+		return fmt.Errorf("set the host name of the node: %w", err)
 	}
 	if err := makeNetwork(ctx); err != nil {
 		return err
@@ -55,14 +55,14 @@ func nodeInit(ctx context.Context, dir, binaries string) error {
 		return fmt.Errorf("start the process that runs the node: %w", err)
 	}
 
-	// An orderly end of what runs here is not needed: each cluster starts empty.
+	// No graceful shutdown is necessary: each cluster starts empty.
 	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(runner.Pid, syscall.SIGKILL) })
 	status, err := buryUntil(runner.Pid)
 	stop()
 	if err != nil {
 		return err
 	}
-	_ = syscall.Kill(-1, syscall.SIGKILL) // an error: nobody is left
+	_ = syscall.Kill(-1, syscall.SIGKILL) // an error means that no process is left
 	if _, err := buryUntil(0); !errors.Is(err, syscall.ECHILD) {
 		return err
 	}
@@ -75,8 +75,7 @@ func nodeInit(ctx context.Context, dir, binaries string) error {
 	return nil
 }
 
-// buryUntil waits for children, and for orphans of theirs, up to the one with
-// this number.
+// buryUntil reaps children and orphans until the process with this PID has ended.
 func buryUntil(pid int) (syscall.WaitStatus, error) {
 	for {
 		var status syscall.WaitStatus
@@ -93,10 +92,9 @@ func buryUntil(pid int) (syscall.WaitStatus, error) {
 	}
 }
 
-// makeNetwork gives the node an address. Its device is a bridge, which is there
-// wherever pods can have a network; nothing is ever connected to it. The default
-// route makes addresses of Services acceptable long enough for kube-proxy's
-// rules to translate them.
+// makeNetwork gives the node an address. Its device is a bridge without ports, since
+// bridges are available wherever pods can have a network. The default route makes
+// Service addresses routable until the rules of kube-proxy translate them.
 func makeNetwork(ctx context.Context) error {
 	for _, arguments := range [][]string{
 		{"link", "set", "lo", "up"},
@@ -109,9 +107,9 @@ func makeNetwork(ctx context.Context) error {
 			return fmt.Errorf("ip %q: %w: %s", arguments, err, out)
 		}
 	}
-	// Of this network namespace alone.
+	// For this network namespace only.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return fmt.Errorf("let the node forward: %w", err)
+		return fmt.Errorf("enable IP forwarding in the node: %w", err)
 	}
 	return nil
 }

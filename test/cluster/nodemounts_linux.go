@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// nodeMount is a folder of the node's that the programs have no setting for, or
-// that pods know by its name. On the machine the path is not touched, and it
-// need not be there.
+// nodeMount is a folder of the node whose path the programs cannot configure, or that
+// pods refer to by its path. The path on the machine is not changed and does not need to
+// exist.
 type nodeMount struct {
 	path   string
 	source func(folder) string
@@ -28,8 +28,8 @@ var nodeMounts = []nodeMount{
 	{path: "/var/log/pods", source: folder.podLogs},
 }
 
-// settings of the kernel that the kubelet changes unless they are so already.
-// They are the machine's, so that the node sees files of its own there.
+// settings are kernel settings that the kubelet changes if necessary. They apply to the
+// machine, so the node gets its own files there.
 var settings = map[string]string{
 	"/proc/sys/kernel/keys/root_maxbytes": "25000000",
 	"/proc/sys/kernel/keys/root_maxkeys":  "1000000",
@@ -39,19 +39,18 @@ var settings = map[string]string{
 	"/proc/sys/vm/panic_on_oom":           "0",
 }
 
-// mountNode makes the file system of the node, in the mount namespace of this
-// process, out of that of the machine.
+// mountNode sets up the file system of the node in the mount namespace of this process,
+// based on that of the machine.
 func mountNode(f folder) error {
-	// Before all else: nothing of this may spread to the machine.
+	// First of all: no mount must propagate to the machine.
 	if err := mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
 		return err
 	}
-	// The processes of this namespace, for /proc/self in the first place.
+	// The processes of this PID namespace, mainly for /proc/self.
 	if err := mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
 		return err
 	}
-	// What is mounted below may cover the folder; by this name it stays within
-	// reach.
+	// A later mount may hide the folder; this path keeps it accessible.
 	dir, err := os.Open(string(f))
 	if err != nil {
 		return err
@@ -80,11 +79,11 @@ func mountNode(f folder) error {
 	if err := mountSettings(); err != nil {
 		return err
 	}
-	// Containers may ask to see mounts that are made later.
+	// Containers can request propagation of later mounts.
 	return mount("", "/", "", syscall.MS_SHARED|syscall.MS_REC, "")
 }
 
-// makeMountPoint makes the folder, for the node only.
+// makeMountPoint creates the folder, for the node only.
 func makeMountPoint(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -93,8 +92,8 @@ func makeMountPoint(path string) error {
 	if parent == "/run" {
 		return os.Mkdir(path, 0o755)
 	}
-	// With a layer over its parent nothing that is made there reaches the
-	// machine. It is there already if the node made another folder beside it.
+	// An overlay on the parent keeps the folder off the machine. It already exists if the
+	// node has created another folder there.
 	layer := filepath.Join("/run/layers", strings.ReplaceAll(parent, "/", "-"))
 	if _, err := os.Stat(layer); errors.Is(err, os.ErrNotExist) {
 		upper, work := filepath.Join(layer, "upper"), filepath.Join(layer, "work")

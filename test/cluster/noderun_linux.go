@@ -21,39 +21,39 @@ const (
 	// nodeStartTimeout bounds the whole start: 15 s on two idle cores.
 	nodeStartTimeout = 5 * time.Minute
 
-	// kubeletInterval is how often the kubelet's configuration is looked at.
+	// kubeletInterval is the interval for polling the kubelet configuration.
 	kubeletInterval = 200 * time.Millisecond
 
-	// kubeletStopGrace is much more than a kubelet takes; its containers stay.
+	// kubeletStopGrace is much longer than a kubelet needs; its containers keep running.
 	kubeletStopGrace = 10 * time.Second
 
-	// kubeletPause is the least time between two starts of a kubelet that ends
-	// by itself, as with a configuration it does not like.
+	// kubeletPause is the minimum time between two starts of a kubelet that exits, for
+	// example because of an invalid configuration.
 	kubeletPause = time.Second
 
-	// maxKubeletConfig is far more than all fields that there are.
+	// maxKubeletConfig is far larger than a file with all fields.
 	maxKubeletConfig = 1 << 20 // bytes
 
-	// maxAnswer of the API server: a Node with its list of images is the largest
-	// thing that is asked for.
+	// maxAnswer bounds responses of the API server. The largest is a Node with its list
+	// of images.
 	maxAnswer = 4 << 20 // bytes
 )
 
-// runner is what holds the processes of a node together.
+// runner runs the processes of a node.
 type runner struct {
 	f        folder
 	binaries nodeBinaries
 
-	processes []*process // whose end is the node's
+	processes []*process // the node ends when one of them ends
 	forwards  chan error // of a forwarder that failed
 
-	kubelet        *process // nil until it is its turn
+	kubelet        *process // nil until it is started
 	kubeletConfig  []byte   // that it was started with
 	kubeletStarted time.Time
 }
 
-// nodeRun runs the node until one of its processes ends. It does not end by
-// itself otherwise: process 1 kills it, and all that it has started.
+// nodeRun runs the node until one of its processes ends. Otherwise process 1 kills it
+// and everything that it has started.
 func nodeRun(ctx context.Context, dir, binaries string) error {
 	r := &runner{f: folder(dir), binaries: nodeBinariesIn(binaries), forwards: make(chan error, 2)}
 	starting, cancel := context.WithTimeout(ctx, nodeStartTimeout)
@@ -153,7 +153,7 @@ func (r *runner) bringUp(ctx context.Context) error {
 	return r.awaitPods(ctx, api)
 }
 
-// awaitPods waits for all that a pod needs of the cluster.
+// awaitPods waits for everything in the cluster that a pod needs.
 func (r *runner) awaitPods(ctx context.Context, api api) error {
 	const node = "/api/v1/nodes/" + nodeName
 	service := api
@@ -175,13 +175,13 @@ func (r *runner) awaitPods(ctx context.Context, api api) error {
 	return nil
 }
 
-// writeFiles writes all that the processes read. It returns the authority's
-// certificate and the administrator's token.
+// writeFiles writes the files that the processes read. It returns the certificate of
+// the CA and the token of the administrator.
 func (r *runner) writeFiles() (authority []byte, token string, err error) {
 	f := r.f
 	plugins, found := findPlugins(pluginFolders)
 	if !found {
-		return nil, "", fmt.Errorf("the CNI plugins %s are in none of %s", strings.Join(usedPlugins, ", "), strings.Join(pluginFolders, ", "))
+		return nil, "", fmt.Errorf("CNI plugins %s not found in any of %s", strings.Join(usedPlugins, ", "), strings.Join(pluginFolders, ", "))
 	}
 	authority, token, err = writeControlPlane(f, nodeLeaves())
 	if err != nil {
@@ -210,8 +210,7 @@ func (r *runner) writeFiles() (authority []byte, token string, err error) {
 	return authority, token, writeImage(f.pauseArchive(), pauseImage, r.binaries.pause)
 }
 
-// forward lets those outside of the node in, and returns the address that they
-// use.
+// forward makes a port reachable from outside the node, and returns its address.
 func (r *runner) forward(fd uintptr, name string, port int) (string, error) {
 	listener, err := inheritedListener(fd, name)
 	if err != nil {
@@ -221,7 +220,7 @@ func (r *runner) forward(fd uintptr, name string, port int) (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// start starts a process whose end is the node's.
+// start starts a process. The node ends when it ends.
 func (r *runner) start(name, binary string, arguments []string) error {
 	p, err := start(name, binary, arguments, r.f.logOf(name), childAttributes())
 	if err != nil {
@@ -231,7 +230,7 @@ func (r *runner) start(name, binary string, arguments []string) error {
 	return nil
 }
 
-// until tries ready until it succeeds, and tends the processes meanwhile.
+// until polls ready until it succeeds, and supervises the processes meanwhile.
 func (r *runner) until(ctx context.Context, what string, ready func(context.Context) error) error {
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
@@ -243,7 +242,7 @@ func (r *runner) until(ctx context.Context, what string, ready func(context.Cont
 			fmt.Fprintf(os.Stderr, "Waited %s for %s\n", time.Since(begin).Round(time.Millisecond), what)
 			return nil
 		}
-		// What the end of time cut off says less than what was before it.
+		// An error caused by the timeout is less useful than the one before it.
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
@@ -252,14 +251,14 @@ func (r *runner) until(ctx context.Context, what string, ready func(context.Cont
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain for %s (%w): the node is not ready after %s; see the logs in %s", what, last, nodeStartTimeout, r.f)
+			return fmt.Errorf("timed out waiting for %s (%w): the node is not ready after %s; see the logs in %s", what, last, nodeStartTimeout, r.f)
 		case <-tick.C:
 		}
 	}
 }
 
-// tend returns an error if something has ended that must not, and sees to the
-// kubelet.
+// tend returns an error if a required process has ended, and restarts the kubelet if
+// necessary.
 func (r *runner) tend() error {
 	for _, p := range r.processes {
 		if p.hasEnded() {
@@ -276,25 +275,25 @@ func (r *runner) tend() error {
 	}
 	ended := r.kubelet.hasEnded()
 	if ended && time.Since(r.kubeletStarted) > kubeletPause {
-		fmt.Fprintf(os.Stderr, "The kubelet starts again: %v\n", r.kubelet.failure())
+		fmt.Fprintf(os.Stderr, "Restarting the kubelet: %v\n", r.kubelet.failure())
 		return r.startKubelet()
 	}
 	config, err := readKubeletConfig(r.f.kubeletConfig())
-	// A file that is not there is about to be replaced.
+	// A missing file is about to be replaced.
 	if errors.Is(err, os.ErrNotExist) || err == nil && bytes.Equal(config, r.kubeletConfig) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "The kubelet starts again: %s has changed\n", r.f.kubeletConfig())
+	fmt.Fprintf(os.Stderr, "Restarting the kubelet: %s has changed\n", r.f.kubeletConfig())
 	if err := r.kubelet.stop(kubeletStopGrace); err != nil {
 		return err
 	}
 	return r.startKubelet()
 }
 
-// startKubelet keeps the log of the one before.
+// startKubelet keeps the log of the previous kubelet.
 func (r *runner) startKubelet() error {
 	config, err := readKubeletConfig(r.f.kubeletConfig())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -322,7 +321,7 @@ func readKubeletConfig(path string) ([]byte, error) {
 	return data, err
 }
 
-// api is the API server as the administrator sees it.
+// api is a client of the API server with administrator permissions.
 type api struct {
 	client        *http.Client
 	server, token string
@@ -360,7 +359,7 @@ func (a api) nodeReady(ctx context.Context, path string) error {
 	// until then nothing is scheduled there.
 	for _, taint := range node.Spec.Taints {
 		if taint.Key == "node.kubernetes.io/not-ready" {
-			return errors.New("it is still tainted as not ready")
+			return errors.New("the node still has the not-ready taint")
 		}
 	}
 	for _, condition := range node.Status.Conditions {
@@ -371,7 +370,7 @@ func (a api) nodeReady(ctx context.Context, path string) error {
 			return errors.New(condition.Message)
 		}
 	}
-	return errors.New("its kubelet has not said anything yet")
+	return errors.New("the kubelet has not reported yet")
 }
 
 func (a api) do(ctx context.Context, method, path, contentType, body string) ([]byte, error) {

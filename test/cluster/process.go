@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// portAttempts bounds the tries to start a process on a free port: between
-	// the choice of a port and its use, anybody may take it.
+	// portAttempts bounds the attempts to start a process on a free port: another
+	// process may take the port before it is used.
 	portAttempts = 5
 
 	// probeInterval is a small part of the shortest start (etcd's 0.2 s).
@@ -27,7 +27,7 @@ const (
 	// probeTimeout bounds one request of a probe.
 	probeTimeout = 5 * time.Second
 
-	// killTimeout is what the kernel gets to end a process after SIGKILL.
+	// killTimeout is the time in which a process must end after SIGKILL.
 	killTimeout = 10 * time.Second
 
 	tailLines = 20
@@ -44,7 +44,7 @@ type process struct {
 	err   error         // how it ended; read after ended only
 }
 
-// start must be called by the goroutine of main, see there.
+// start must be called in the goroutine of main; see there.
 func start(name, binary string, arguments []string, log string, attributes *syscall.SysProcAttr) (*process, error) {
 	cmd := exec.Command(binary, arguments...) //nolint:noctx // it is stopped by stop, apiserver before etcd
 	cmd.SysProcAttr = attributes
@@ -70,9 +70,9 @@ func startCommand(name string, cmd *exec.Cmd, log string) (*process, error) {
 	return p, nil
 }
 
-// stop ends the process: SIGTERM, and SIGKILL when that takes longer than grace.
+// stop ends the process with SIGTERM, and with SIGKILL after the grace period.
 func (p *process) stop(grace time.Duration) error {
-	// An error means that it has ended, which is what we are after.
+	// An error means that the process has already ended.
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
@@ -84,20 +84,20 @@ func (p *process) stop(grace time.Duration) error {
 	case <-p.ended:
 		return nil
 	case <-time.After(killTimeout):
-		return fmt.Errorf("%s (process %d) is still there %s after SIGKILL", p.name, p.cmd.Process.Pid, killTimeout)
+		return fmt.Errorf("%s (process %d) is still running %s after SIGKILL", p.name, p.cmd.Process.Pid, killTimeout)
 	}
 }
 
-// failure describes an end that nobody asked for. Call it after ended only.
+// failure describes an unexpected end. Call it only after ended.
 func (p *process) failure() error {
 	how := "without an error"
 	if p.err != nil {
 		how = p.err.Error()
 	}
-	return fmt.Errorf("%s ended: %s; the end of %s:\n%s", p.name, how, p.log, tail(p.log))
+	return fmt.Errorf("%s ended: %s; last lines of %s:\n%s", p.name, how, p.log, tail(p.log))
 }
 
-// tail returns the last lines of a log, or why they cannot be had.
+// tail returns the last lines of a log, or why it cannot be read.
 func tail(path string) string {
 	file, err := os.Open(path)
 	if err != nil {
@@ -121,7 +121,7 @@ func lastLines(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// probe is a URL that answers 200 when a process is ready.
+// probe is a URL that returns 200 when a process is ready.
 type probe struct {
 	client *http.Client
 	url    string
@@ -142,12 +142,12 @@ func (p probe) ready(ctx context.Context) error {
 	}
 	response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", p.url, response.Status)
+		return fmt.Errorf("%s returned %s", p.url, response.Status)
 	}
 	return nil
 }
 
-// await waits until the probe succeeds, the process ends or time is up.
+// await waits until the probe succeeds, the process ends or the timeout expires.
 func (p *process) await(ctx context.Context, probe probe, timeout time.Duration) error {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -159,7 +159,7 @@ func (p *process) await(ctx context.Context, probe probe, timeout time.Duration)
 		if err == nil {
 			return nil
 		}
-		// A request that the bound cut off says less than the one before it.
+		// An error from a canceled request is less useful than the one before it.
 		if bounded.Err() == nil || last == nil {
 			last = err
 		}
@@ -173,12 +173,12 @@ func (p *process) await(ctx context.Context, probe probe, timeout time.Duration)
 		if ctx.Err() != nil {
 			return fmt.Errorf("stopped while %s was starting: %w", p.name, context.Cause(ctx))
 		}
-		return fmt.Errorf("%s is not ready after %s (%w); the end of %s:\n%s", p.name, timeout, last, p.log, tail(p.log))
+		return fmt.Errorf("%s is not ready after %s (%w); last lines of %s:\n%s", p.name, timeout, last, p.log, tail(p.log))
 	}
 }
 
 // startOnFreePort starts a process on a port that the kernel chooses and waits
-// until it is ready; it begins anew when somebody else was faster on the port.
+// until it is ready; it retries if another process has taken the port.
 func startOnFreePort(ctx context.Context, name, binary, log string, timeout time.Duration,
 	arguments func(port int) []string, probes func(port int) []probe,
 ) (*process, int, error) {

@@ -4,9 +4,9 @@ package main
 
 import "syscall"
 
-// childAttributes: a group of their own keeps the terminal's ^C from the
-// children, which are stopped in order instead; and the kernel kills them when
-// this process is gone, even if it was killed itself.
+// childAttributes: a separate process group protects the children from ^C in the
+// terminal; they are stopped in order instead. The kernel kills them when this process
+// ends, even if it is killed.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

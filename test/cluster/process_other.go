@@ -6,9 +6,9 @@ package main
 
 import "syscall"
 
-// childAttributes: a group of their own keeps the terminal's ^C from the
-// children, which are stopped in order instead. Nothing here ends them when
-// this process is killed: only Linux has a signal for that.
+// childAttributes: a separate process group protects the children from ^C in the
+// terminal; they are stopped in order instead. Only Linux can end them when this process
+// is killed.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

@@ -98,9 +98,21 @@ func TestStartOnFreePort(t *testing.T) {
 	}{
 		"AtOnce":         {scripts: []string{runs}, ready: true, timeout: time.Minute},
 		"AfterCollision": {scripts: []string{collide, collide, runs}, ready: true, timeout: time.Minute},
-		"AlwaysCollides": {scripts: []string{collide, collide, collide, collide, collide}, timeout: time.Minute, want: "address already in use"},
-		"Broken":         {scripts: []string{broken}, timeout: time.Minute, want: "thing ended: exit status 3; the end of "},
-		"NotInTime":      {scripts: []string{runs}, timeout: 3 * time.Second, want: "thing is not ready after 3s (" + unavailable.URL + " answers 503 Service Unavailable); the end of "},
+		"AlwaysCollides": {
+			scripts: []string{collide, collide, collide, collide, collide},
+			timeout: time.Minute,
+			want:    "address already in use",
+		},
+		"Broken": {
+			scripts: []string{broken},
+			timeout: time.Minute,
+			want:    "thing ended: exit status 3; last lines of ",
+		},
+		"NotInTime": {
+			scripts: []string{runs},
+			timeout: 3 * time.Second,
+			want:    "thing is not ready after 3s (" + unavailable.URL + " returned 503 Service Unavailable); last lines of ",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

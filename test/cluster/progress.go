@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// A terminal's line is rewritten in place, a log gets a new one each time.
+	// On a terminal the line is rewritten in place, in a log each update is a new line.
 	terminalInterval = time.Second
 	logInterval      = 15 * time.Second
 )
 
-// state is how far the build of one command is.
+// state is the progress of building one command.
 type state struct {
 	downloaded int // modules
 	compiled   int // packages; those in the go command's cache do not count
-	total      int // packages, 0 while the go command still looks for them
+	total      int // packages, 0 while the go command lists them
 	linking    bool
 }
 
-// progressLine says "at most" because the go command names only the packages
-// that it compiles, and passes over in silence those it has in its cache.
+// progressLine says "at most" because the go command prints only the packages that it
+// compiles, not those in its cache.
 func progressLine(name string, s state, elapsed time.Duration) string {
 	elapsed = elapsed.Truncate(time.Second)
 	switch {
@@ -69,15 +69,15 @@ func (d *display) finish() {
 	fmt.Fprintf(d.out, "%s: built in %s\n", d.name, time.Since(d.start).Truncate(time.Second))
 }
 
-// erase makes room where the last line was.
+// erase clears the last line.
 func (d *display) erase() {
 	if d.terminal {
 		fmt.Fprint(d.out, "\r\x1b[K")
 	}
 }
 
-// isTerminal takes every character device for a terminal. That is wrong for
-// /dev/null, where nobody minds.
+// isTerminal treats every character device as a terminal. That is wrong for /dev/null,
+// where it does not matter.
 func isTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok {

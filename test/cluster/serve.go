@@ -17,17 +17,17 @@ import (
 
 const (
 	// etcdStartTimeout and apiServerStartTimeout: 0.3 s and 3 s on two idle
-	// cores, much more on a machine that compiles at the same time.
+	// cores, much longer while the machine is compiling.
 	etcdStartTimeout      = time.Minute
 	apiServerStartTimeout = 3 * time.Minute
 
-	// apiServerStopGrace is more than the second that its watches get.
+	// apiServerStopGrace is longer than the second that watches get.
 	apiServerStopGrace = 10 * time.Second
 	etcdStopGrace      = 5 * time.Second
 )
 
-// serve runs a control plane in dir until ctx ends, which is no error, or until
-// one of its processes does, which is one.
+// serve runs a control plane in dir until ctx ends. It is an error if one of its
+// processes ends by itself.
 func serve(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	binaries, err := ensureBinaries(ctx, stderr)
 	if err != nil {
@@ -58,7 +58,7 @@ func serve(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	if removed := os.Remove(f.ready()); !errors.Is(removed, os.ErrNotExist) {
 		err = errors.Join(err, removed)
 	}
-	// In this order: without etcd kube-apiserver could not end in peace.
+	// In this order: kube-apiserver needs etcd for a graceful shutdown.
 	return errors.Join(err, apiServer.stop(apiServerStopGrace), etcd.stop(etcdStopGrace))
 }
 
@@ -71,8 +71,8 @@ func announce(f folder, kubectl string, stdout io.Writer) error {
 	return err
 }
 
-// startControlPlane returns when both processes are ready and the kubeconfig
-// is written; with an error, nothing is left running.
+// startControlPlane returns when both processes are ready and the kubeconfig is written.
+// After an error, no process is left running.
 func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServer *process, err error) {
 	authority, token, err := writeControlPlane(f, leaves)
 	if err != nil {
@@ -99,7 +99,7 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 			server := serverURL(port)
 			return []probe{
 				{client: client, url: server + "/readyz", token: token},
-				// readyz does not wait for the namespace that everybody uses.
+				// readyz does not wait for namespace default.
 				{client: client, url: server + "/api/v1/namespaces/default", token: token},
 			}
 		})
@@ -115,8 +115,8 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 	return nil, nil, errors.Join(err, etcd.stop(etcdStopGrace))
 }
 
-// writeControlPlane writes the files that kube-apiserver reads; it returns the
-// authority's certificate and the administrator's token.
+// writeControlPlane writes the files that kube-apiserver reads. It returns the certificate
+// of the CA and the token of the administrator.
 func writeControlPlane(f folder, leaves []leaf) (authority []byte, token string, err error) {
 	if err := writeCertificates(f, time.Now(), leaves); err != nil {
 		return nil, "", err
@@ -135,7 +135,7 @@ func writeControlPlane(f folder, leaves []leaf) (authority []byte, token string,
 
 func serverURL(port int) string { return "https://" + address(port) }
 
-// newClient trusts the cluster's authority only, and uses no proxy.
+// newClient trusts only the CA of the cluster and uses no proxy.
 func newClient(authority []byte) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority)

@@ -16,20 +16,25 @@ import (
 	"time"
 )
 
-// startTimeout is more than a start takes on a busy machine.
+// startTimeout is longer than a start takes on a busy machine.
 const startTimeout = 5 * time.Minute
 
-// served is a serve that is running.
+// served is a running serve.
 type served struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *bufio.Reader
-	stderr *strings.Builder // read after its end only
+	stderr *strings.Builder // read only after it has ended
 }
 
 func startServe(t *testing.T, dir string, more ...string) *served {
 	t.Helper()
-	cmd := program(t, append([]string{"serve", "--dir", dir, "--until-stdin-closes"}, more...)...)
+	return startProgram(t, append([]string{"serve", "--dir", dir, "--until-stdin-closes"}, more...)...)
+}
+
+func startProgram(t *testing.T, arguments ...string) *served {
+	t.Helper()
+	cmd := program(t, arguments...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,14 +51,14 @@ func startServe(t *testing.T, dir string, more ...string) *served {
 	return &served{cmd: cmd, stdin: stdin, stdout: bufio.NewReader(stdout), stderr: stderr}
 }
 
-// processStat returns the parent of a process and whether it still runs. One
-// that is dead but whose parent has not noticed does not.
+// processStat returns the parent of a process and whether it is running. A zombie is
+// not running.
 func processStat(pid int) (parent int, running bool) {
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return 0, false
 	}
-	// "PID (NAME) STATE PARENT ...", and NAME may have anything in it.
+	// "PID (NAME) STATE PARENT ...", and NAME can contain any characters.
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 	parent, _ = strconv.Atoi(fields[1])
 	return parent, fields[0] != "Z" && fields[0] != "X"
@@ -130,7 +135,21 @@ func TestServe(t *testing.T) {
 	}
 	checkAudited(t, f, "audited")
 
-	// An open watch must not hold up the end.
+	joined := startProgram(t, "join", "--dir", string(f), "--until-stdin-closes", "--", "--disable-admission-plugins=ValidatingAdmissionPolicy")
+	line, err = joined.stdout.ReadString('\n')
+	if err != nil {
+		t.Fatalf("no ready line: %v, %v\n%s", err, joined.cmd.Wait(), joined.stderr)
+	}
+	address := strings.TrimPrefix(strings.TrimSpace(line), "ready ADDRESS=")
+	if got := kubectl("--server", "https://"+address, "get", "secret", "audited", "-o", "name"); got != "secret/audited" {
+		t.Errorf("the API server that joined: got %q", got)
+	}
+	joined.stdin.Close()
+	if err := joined.cmd.Wait(); err != nil {
+		t.Errorf("join: %v\n%s", err, joined.stderr)
+	}
+
+	// An open watch must not delay the shutdown.
 	watch := exec.CommandContext(t.Context(), b.kubectl, "--kubeconfig", f.kubeconfig(), "get", "secrets", "--watch", "--output-watch-events", "-o", "name")
 	events, err := watch.StdoutPipe()
 	if err != nil {
@@ -150,7 +169,7 @@ func TestServe(t *testing.T) {
 	}
 	t.Logf("stopped after %s", time.Since(begin).Round(10*time.Millisecond))
 	if took := time.Since(begin); took >= apiServerStopGrace+etcdStopGrace {
-		t.Errorf("kube-apiserver had to be killed: the end took %s", took)
+		t.Errorf("kube-apiserver was killed: the shutdown took %s", took)
 	}
 	if !noneRuns(pids)() {
 		t.Errorf("of the children %v one is left", pids)
@@ -158,12 +177,12 @@ func TestServe(t *testing.T) {
 	if s, err := f.status(); err != nil || s != (status{}) {
 		t.Errorf("got %+v, %v, want nothing running", s, err)
 	}
-	_ = watch.Process.Kill() // its server is gone, which ends it anyway
+	_ = watch.Process.Kill() // it ends with its server anyway
 	_ = watch.Wait()
 }
 
-// checkAudited looks for the creation of a secret in the audit log, as the
-// tests of the webhook do for its annotations.
+// checkAudited finds the creation of a secret in the audit log, as the tests of the
+// webhook do for its annotations.
 func checkAudited(t *testing.T, f folder, secret string) {
 	t.Helper()
 	file, err := os.Open(f.auditLog())
@@ -252,7 +271,7 @@ func TestServeTellsWhyAChildDied(t *testing.T) {
 	f := folder(filepath.Join(t.TempDir(), "cluster"))
 	s := startServe(t, string(f))
 	err := s.cmd.Wait()
-	want := "cluster: etcd ended: exit status 2; the end of " + f.etcdLog() + ":\nfirst\nbad flag\n"
+	want := "cluster: etcd ended: exit status 2; last lines of " + f.etcdLog() + ":\nfirst\nbad flag\n"
 	if err == nil || s.stderr.String() != want {
 		t.Errorf("got %v, %q, want %q", err, s.stderr, want)
 	}

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows the guard at work on a real API server, step by step, and
-// checks what it shows: a step that does not answer as it should makes it
-// fail.
+// Command demo shows the guard at work on a real API server, step by step. It
+// checks each answer, and fails at the first one that is wrong.
 package main
 
 import (
@@ -22,7 +21,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// wholeTime bounds everything but a cold build.
+// wholeTime bounds the demo without the first build.
 const wholeTime = 20 * time.Minute
 
 func main() {
@@ -35,14 +34,14 @@ func main() {
 	}
 }
 
-// run plays the demo, or with the argument "down" ends one that was kept.
+// run runs the demo or, with the argument "down", stops one that was left running.
 func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 	repository, err := os.Getwd()
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(repository, "charts")); err != nil {
-		return errors.New("run it at the root of the repository: go run ./test/demo")
+		return errors.New("the working directory is not the root of the repository. Fix: cd to it and run make demo")
 	}
 	dir := filepath.Join(repository, ".demo")
 	if err := rig.EndDetached(ctx, repository, dir); err != nil {
@@ -65,31 +64,34 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 			return err
 		}
 	}
-	d.printf("\n%d changes refused by the webhook, %d by the policy beneath it, %d by the API server itself; %d let through; %d finding in what is stored and %d on the node told and seen to recover. %s.\n",
+	d.printf("\nRefused: %d changes by the webhook, %d by the policies, %d by the API server itself. Accepted: %d. "+
+		"Findings reported and resolved: %d in the stored Secrets, %d on the node. Time: %s.\n",
 		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, time.Since(started).Round(time.Second))
 	if keep {
-		d.printf("\nAll of it is still there. Try it:\n  export KUBECONFIG=%s\n  alias kubectl=%s\n  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n  tail -f %s\nEnd it: make demo-down\n",
+		d.printf("\nEverything is still running. Try it:\n  export KUBECONFIG=%s\n  alias kubectl=%s\n"+
+			"  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n"+
+			"  tail -f %s\nStop it: make demo-down\n",
 			r.Kubeconfig, r.Kubectl, rig.Node, r.Path("nodeagent.log"))
 	}
 	return nil
 }
 
-// demo is a demo under way.
+// demo is a running demo, and counts what happened.
 type demo struct {
 	out io.Writer
 	rig *rig.Rig
 
 	byWebhook, byPolicy, byServer, passed, audited, recovered int
 
-	shown map[types.UID]bool // Events that were shown
+	shown map[types.UID]bool // Events that were printed
 }
 
 func (d *demo) printf(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format, args...) }
 
 func (d *demo) chapter(title string) { d.printf("\n== %s\n", title) }
 
-// step runs kubectl and shows what is done and what the cluster answers. The
-// answer must have all the words.
+// step runs kubectl and prints the command and the answer, which must contain all
+// the words.
 func (d *demo) step(ctx context.Context, title string, wantRefused bool, words []string, args ...string) error {
 	result := d.rig.KubectlCommand(ctx, args...)
 	d.printf("\n%s\n  $ kubectl %s\n", title, shellWords(args))
@@ -117,16 +119,17 @@ func (d *demo) step(ctx context.Context, title string, wantRefused bool, words [
 	return nil
 }
 
-// refuse: by the webhook or, without it, by the policy beneath it.
+// refuse is a step that the webhook or a policy must refuse, for this reason.
 func (d *demo) refuse(ctx context.Context, title, reason string, args ...string) error {
-	return d.step(ctx, title, true, []string{" denied ", reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.9)"}, args...)
+	return d.step(ctx, title, true, []string{" denied ", reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.8)"}, args...)
 }
 
+// pass is a step that must succeed with this answer.
 func (d *demo) pass(ctx context.Context, title, answer string, args ...string) error {
 	return d.step(ctx, title, false, []string{answer}, args...)
 }
 
-// shellWords writes arguments as one would type them.
+// shellWords quotes arguments where a shell needs it.
 func shellWords(args []string) string {
 	var words []string
 	for _, arg := range args {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs knows the documentation: what in it is generated from the code
-// (go run ./test/docs/generate), and which commands stand in it.
+// Package docs reads the documentation: the parts that are generated from the code
+// (go run ./test/docs/generate), and the commands in it.
 package docs
 
 import (
@@ -11,66 +11,190 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// Mapping is docs/control-mapping.json.
+// Mapping is docs/control-mapping.json: which control each requirement and reason serves.
 type Mapping struct {
 	APIVersion string    `json:"apiVersion"`
 	Controls   []Control `json:"controls"`
 }
 
-// Control is one control of a benchmark, and what is looked at for it.
+// Control is one control, with all that is required for it.
 type Control struct {
-	ID               string   `json:"id"`
-	Also             []string `json:"also"`
-	Benchmark        string   `json:"benchmark"`
-	Title            string   `json:"title"`
-	Relation         string   `json:"relation"`
-	Reasons          []string `json:"reasons"`
-	Automated        string   `json:"automated"`
-	LeftToTheAuditor string   `json:"leftToTheAuditor"`
+	ID               string        `json:"id"`
+	Name             string        `json:"name"`
+	Title            string        `json:"title"`
+	Neighbour        bool          `json:"neighbour"`
+	References       []Reference   `json:"references"`
+	Mappings         []Framework   `json:"mappings"`
+	Automated        string        `json:"automated"`
+	LeftToTheAuditor string        `json:"leftToTheAuditor"`
+	Requirements     []Requirement `json:"requirements"`
 }
 
-// ReadMapping reads it, strictly.
-func ReadMapping(repository string) (Mapping, error) {
-	var m Mapping
-	data, err := os.ReadFile(filepath.Join(repository, "docs", "control-mapping.json"))
-	if err != nil {
-		return m, err
-	}
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&m); err != nil {
-		return m, fmt.Errorf("control-mapping.json: %w", err)
-	}
-	return m, nil
+// Reference is the control's number in one version of a benchmark.
+type Reference struct {
+	Benchmark string `json:"benchmark"`
+	Version   string `json:"version"`
+	Number    string `json:"number"`
+	ID        string `json:"id"`
 }
 
-// Table is the mapping as Markdown.
-func (m Mapping) Table() string {
-	var text strings.Builder
-	text.WriteString("| control | relation | automated here | left to the auditor | reasons |\n| --- | --- | --- | --- | --- |\n")
-	for _, c := range m.Controls {
-		ids := strings.Join(append([]string{"`" + c.ID + "`"}, quoted(c.Also)...), ", ")
-		links := make([]string, len(c.Reasons))
-		for i, reason := range c.Reasons {
-			links[i] = "[" + reason + "](runbook.md#" + strings.ToLower(reason) + ")"
+// Framework is another framework with the same requirement.
+type Framework struct {
+	Framework string   `json:"framework"`
+	Numbers   []string `json:"numbers"`
+}
+
+// Requirement of a control, and the reasons for which it is not met.
+type Requirement struct {
+	ID       finding.Requirement `json:"id"`
+	Scopes   []string            `json:"scopes"`
+	Optional bool                `json:"optional"`
+	Strict   bool                `json:"strict"`
+	Reasons  []finding.Reason    `json:"reasons"`
+}
+
+// NewMapping is the mapping of all controls, with the reasons that checks give for each
+// requirement.
+func NewMapping(reasons func(finding.Requirement) []finding.Reason) Mapping {
+	m := Mapping{APIVersion: "mapping.kubelet-https-guard.io/v1"}
+	for _, c := range control.Table() {
+		out := Control{
+			ID: c.ID, Name: c.String(), Title: c.Title, Neighbour: c.Neighbour, Automated: c.Automated, LeftToTheAuditor: c.LeftToTheAuditor,
+			References: []Reference{}, Mappings: []Framework{}, Requirements: []Requirement{},
 		}
-		fmt.Fprintf(&text, "| %s<br>%s | %s | %s | %s | %s |\n", ids, c.Title, c.Relation, c.Automated, c.LeftToTheAuditor, strings.Join(links, ", "))
+		for _, ref := range c.Refs {
+			out.References = append(out.References, Reference{ref.Benchmark, ref.Version, ref.Number, ref.ID()})
+		}
+		for _, m := range c.Mappings {
+			out.Mappings = append(out.Mappings, Framework(m))
+		}
+		for _, required := range c.Requirements {
+			out.Requirements = append(out.Requirements, requirementOf(required, reasons(required.Requirement)))
+		}
+		m.Controls = append(m.Controls, out)
 	}
-	return text.String()
+	return m
 }
 
-func quoted(words []string) []string {
-	out := make([]string, len(words))
-	for i, word := range words {
-		out[i] = "`" + word + "`"
+func requirementOf(required control.Required, reasons []finding.Reason) Requirement {
+	out := Requirement{ID: required.Requirement, Optional: required.Optional, Strict: required.Strict, Reasons: append([]finding.Reason{}, reasons...)}
+	slices.Sort(out.Reasons)
+	out.Reasons = slices.Compact(out.Reasons)
+	for _, scope := range required.Scopes {
+		out.Scopes = append(out.Scopes, scope.String())
 	}
 	return out
 }
 
-// Between replaces what stands between a page's markers <!-- name --> and
-// <!-- /name -->. The error says that there are none.
+// JSON formats docs/control-mapping.json.
+func (m Mapping) JSON() (string, error) {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(m)
+	return text.String(), err
+}
+
+// Markdown formats the mapping for docs/control-mapping.md: a table of the controls, and a section
+// with the requirements of each.
+func (m Mapping) Markdown() string {
+	var text strings.Builder
+	text.WriteString("| control | numbers | counts in the exit code | other frameworks |\n| --- | --- | --- | --- |\n")
+	for _, c := range m.Controls {
+		var numbers, frameworks []string
+		for _, ref := range c.References {
+			numbers = append(numbers, "`"+ref.ID+"`")
+		}
+		for _, f := range c.Mappings {
+			frameworks = append(frameworks, f.Framework+" "+strings.Join(f.Numbers, ", "))
+		}
+		counts := "yes"
+		if c.Neighbour {
+			counts = "no, a neighbour"
+		}
+		fmt.Fprintf(&text, "| [`%s`](#%s)<br>%s | %s | %s | %s |\n", c.ID, c.ID, c.Title,
+			orNone(numbers, ", "), counts, orNone(frameworks, "; "))
+	}
+	for _, c := range m.Controls {
+		fmt.Fprintf(&text, "\n### %s\n\n%s.\n\n", c.ID, c.fullName())
+		fmt.Fprintf(&text, "%s\n\n%s\n\n", wrapped("**Checked.** "+c.Automated), wrapped("**Left to the auditor.** "+c.LeftToTheAuditor))
+		text.WriteString("| requirement | observed in the | reasons |\n| --- | --- | --- |\n")
+		for _, r := range c.Requirements {
+			fmt.Fprintf(&text, "| `%s`%s | %s | %s |\n", r.ID, r.notes(), strings.Join(r.Scopes, ", "), r.links())
+		}
+	}
+	return text.String()
+}
+
+func (c Control) fullName() string {
+	if c.Name == c.Title {
+		return c.Title
+	}
+	return c.Name + ": " + c.Title
+}
+
+// notes are the special rules for the requirement in its control.
+func (r Requirement) notes() string {
+	var notes []string
+	if r.Optional {
+		notes = append(notes, "optional")
+	}
+	if r.Strict {
+		notes = append(notes, "a warning fails it")
+	}
+	if notes == nil {
+		return ""
+	}
+	return " (" + strings.Join(notes, ", ") + ")"
+}
+
+func (r Requirement) links() string {
+	var links []string
+	for _, reason := range r.Reasons {
+		links = append(links, "["+string(reason)+"](runbook.md#"+strings.ToLower(string(reason))+")")
+	}
+	return orNone(links, ", ")
+}
+
+// wrapped breaks a paragraph into lines of at most 120 characters, as in all prose of the
+// documentation. A longer word has its own line.
+func wrapped(paragraph string) string {
+	const width = 120
+	var text strings.Builder
+	column := 0
+	for word := range strings.FieldsSeq(paragraph) {
+		length := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+		case column+1+length > width:
+			text.WriteByte('\n')
+			column = 0
+		default:
+			text.WriteByte(' ')
+			column++
+		}
+		text.WriteString(word)
+		column += length
+	}
+	return text.String()
+}
+
+func orNone(words []string, separator string) string {
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, separator)
+}
+
+// Between replaces the text between a page's markers <!-- name --> and <!-- /name -->. It returns an
+// error if the page does not have them.
 func Between(page, name, text string) (string, error) {
 	begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->"
 	before, rest, ok := strings.Cut(page, begin)
@@ -88,8 +212,8 @@ type Block struct {
 	Script        string
 }
 
-// Pages are the pages with commands that are run, in the order in which they are:
-// each finds the cluster as the one before has left it.
+// Pages are the pages with commands that tests run, in the order of the tests: each page depends on
+// the state of the cluster that the page before leaves.
 func Pages() []string {
 	return []string{"install.md", "runbook.md", "operations.md", "evidence.md", "uninstall.md"}
 }
@@ -118,7 +242,7 @@ func Blocks(repository, page string) ([]Block, error) {
 	return blocks, nil
 }
 
-// Sections are the titles of a page of one level, such as "## ", in their order.
+// Sections are the section titles of one level of a page, such as "## ", in their order.
 func Sections(repository, page, level string) ([]string, error) {
 	data, err := os.ReadFile(filepath.Join(repository, "docs", page))
 	if err != nil {

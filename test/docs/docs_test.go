@@ -10,17 +10,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
 )
 
 const repository = "../.."
 
-// TestRunbook: a section for each reason and for nothing else, with its severity
-// and all that a section says.
+// TestRunbook: there is one section for each reason and no other, with its severity and all required
+// parts.
 func TestRunbook(t *testing.T) {
 	sections, err := docs.Sections(repository, "runbook.md", "## ")
 	if err != nil {
@@ -38,10 +40,10 @@ func TestRunbook(t *testing.T) {
 	for _, reason := range finding.Reasons() {
 		_, section, _ := strings.Cut(text, "\n## "+string(reason)+"\n")
 		section, _, _ = strings.Cut(section, "\n## ")
-		if !strings.HasPrefix(strings.TrimSpace(section), reason.Severity().String()+".") {
+		if !strings.HasPrefix(strings.TrimSpace(section), reason.Severity()+".") {
 			t.Errorf("%s: the section does not begin with its severity, %s", reason, reason.Severity())
 		}
-		for _, word := range []string{"means", "confirm", "mend", "false alarm"} {
+		for _, word := range []string{"means", "why it matters", "confirm", "fix", "false alarm"} {
 			if !regexp.MustCompile(`(?i)\*\*[a-z, ]*` + word + `[a-z, ]*[.?]\*\*`).MatchString(section) {
 				t.Errorf("%s: the section does not say: %s", reason, word)
 			}
@@ -52,23 +54,23 @@ func TestRunbook(t *testing.T) {
 	}
 }
 
-// TestMapping: every reason serves a control, there is no other, and the page has
-// what the file has.
+// TestMapping: every requirement has reasons, every reason serves a requirement, and the files are up
+// to date.
 func TestMapping(t *testing.T) {
-	mapping, err := docs.ReadMapping(repository)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mapping := docs.NewMapping(check.Reasons)
 	known := finding.Reasons()
 	mapped := map[finding.Reason]bool{}
 	for _, c := range mapping.Controls {
-		for _, reason := range c.Reasons {
-			if mapped[finding.Reason(reason)] = true; !slices.Contains(known, finding.Reason(reason)) {
-				t.Errorf("%s: there is no reason %s", c.ID, reason)
+		for _, r := range c.Requirements {
+			// Only findings have reasons. This requirement is only recorded.
+			if len(r.Reasons) == 0 && r.ID != finding.Guard.Requires(finding.Action) {
+				t.Errorf("%s: no check answers %s", c.ID, r.ID)
 			}
-		}
-		if c.Title == "" || c.Automated == "" || c.LeftToTheAuditor == "" {
-			t.Errorf("%s: it does not say all", c.ID)
+			for _, reason := range r.Reasons {
+				if mapped[reason] = true; !slices.Contains(known, reason) {
+					t.Errorf("%s: %s has the unknown reason %s", c.ID, r.ID, reason)
+				}
+			}
 		}
 	}
 	for _, reason := range known {
@@ -76,17 +78,51 @@ func TestMapping(t *testing.T) {
 			t.Errorf("%s serves no control", reason)
 		}
 	}
-	own := mapping.Controls[0]
-	if d := cmp.Diff(finding.Controls(), append([]string{own.ID}, own.Also...)); d != "" {
-		t.Errorf("the first control is another one than findings carry (-findings +mapping):\n%s", d)
+	text, err := mapping.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(text, read(t, "docs/control-mapping.json")); d != "" {
+		t.Errorf("docs/control-mapping.json is not up to date (make generate):\n%s", d)
 	}
 	page := read(t, "docs/control-mapping.md")
-	if same, err := docs.Between(page, "mapping", mapping.Table()); err != nil || same != page {
+	if same, err := docs.Between(page, "mapping", mapping.Markdown()); err != nil || same != page {
 		t.Errorf("docs/control-mapping.md is not up to date (make generate): %v", err)
 	}
 }
 
-// TestLinks: what a page links to within the repository is there, sections too.
+// TestMarkdown: the page has each control's requirements with their special rules, and links to the
+// runbook.
+func TestMarkdown(t *testing.T) {
+	page := docs.NewMapping(func(finding.Requirement) []finding.Reason {
+		return []finding.Reason{finding.WeakKey, finding.KeyMissing, finding.WeakKey}
+	}).Markdown()
+	const links = "[KeyMissing](runbook.md#keymissing), [WeakKey](runbook.md#weakkey)"
+	for _, line := range []string{
+		"| [`use-https`](#use-https)<br>Use https for kubelet connections | `cis-ocp-1.7:1.2.4`, `cis-ocp-1.8:1.2.2`, `cis-ocp-1.9:1.2.2`, `cis-ocp-2.0:1.2.2` | yes | " +
+			"NIST SP 800-53 SC-8, SC-8(1), CM-6; PCI-DSS 4.0 2.2.7, 2.2.5; ",
+		"| [`guard-in-force`](#guard-in-force)<br>The guard is in force | none | yes | none |\n",
+		"| [`kubelet-ca`](#kubelet-ca)<br>Verify that the kubelet certificate authority is set | `cis-ocp-1.7:1.2.6`, `cis-ocp-1.8:1.2.4`, ",
+		"\n### kubelet-ca\n\nCIS OpenShift 1.2.6 (1.2.4 from v1.8): Verify that the kubelet certificate authority is set.\n",
+		"\n### guard-in-force\n\nThe guard is in force.\n",
+		"\n**Checked.** ",
+		"\n**Left to the auditor.** ",
+		"| `config/readable` | node, cluster | " + links + " |\n",
+		"| `config/certificate-authority` (a warning fails it) | node, cluster | " + links + " |\n",
+		"| `kubelet/tls` (optional) | node | " + links + " |\n",
+	} {
+		if !strings.Contains(page, line) {
+			t.Errorf("the page has no line %q", line)
+		}
+	}
+	for line := range strings.Lines(page) {
+		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 120 && !strings.HasPrefix(line, "|") {
+			t.Errorf("the page has a line of prose longer than 120 characters: %s", line)
+		}
+	}
+}
+
+// TestLinks: link targets within the repository exist, sections included.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
@@ -108,11 +144,11 @@ func TestLinks(t *testing.T) {
 				file = filepath.Join(filepath.Dir(path), target)
 			}
 			if _, err := os.Stat(file); err != nil {
-				t.Errorf("%s: %s is not there", path, found[1])
+				t.Errorf("%s: %s does not exist", path, found[1])
 				continue
 			}
 			if anchor != "" && !slices.Contains(anchors(t, strings.TrimPrefix(file, repository+"/")), anchor) {
-				t.Errorf("%s: %s has no such section", path, found[1])
+				t.Errorf("%s: the section %s does not exist", path, found[1])
 			}
 		}
 		return nil
@@ -122,7 +158,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// anchors are those that forges give a page's sections.
+// anchors are the anchors that forges generate for a page's sections.
 func anchors(t *testing.T, page string) []string {
 	t.Helper()
 	var all []string

@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
@@ -34,8 +34,7 @@ func serving(p pkitest.Pair) *corev1.Secret {
 	return openshift.ServingCert(shared.serviceUID, p.ChainWith(shared.ca.PEM()), p.Key)
 }
 
-// store makes the protected Secret that, good or bad, behind the API server's
-// back: no admission sees it.
+// store makes this the stored Secret, valid or not, without the API server and without admission.
 func store(t *testing.T, secret *corev1.Secret) {
 	t.Helper()
 	secret = secret.DeepCopy()
@@ -53,7 +52,7 @@ func store(t *testing.T, secret *corev1.Secret) {
 	}
 }
 
-// remove deletes a Secret as somebody who is never refused that.
+// remove deletes a Secret as a user whom the guard never refuses that.
 func remove(t *testing.T, name string) {
 	t.Helper()
 	if err := as(t, collector).CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
@@ -72,15 +71,15 @@ func get(t *testing.T) *corev1.Secret {
 	return secret
 }
 
-// mustBeRefused: by the webhook or the policy, with the reason and both
-// control numbers.
+// mustBeRefused requires a refusal by the webhook or the policy, with the reason and both numbers of
+// the control.
 func mustBeRefused(t *testing.T, err error, reason string) {
 	t.Helper()
-	mustSay(t, err, " denied ", reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.9)")
+	mustContain(t, err, " denied ", reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.8)")
 }
 
-// TestRenewingWriters: whoever renews one Secret is left out for that one
-// alone, and not when deleting it.
+// TestRenewingWriters: the user that renews a Secret is exempt for that Secret only, and not when it
+// deletes the Secret.
 func TestRenewingWriters(t *testing.T) {
 	good := issue(pkitest.ServingCert())
 	store(t, serving(good))
@@ -89,7 +88,7 @@ func TestRenewingWriters(t *testing.T) {
 	if apierrors.IsNotFound(err) {
 		_, err = as(t, openshift.ServiceCA).CoreV1().Secrets(client.Namespace).Create(t.Context(), client, metav1.CreateOptions{})
 	}
-	mustBeRefused(t, err, "CertificateUnparsable (tls.crt)")
+	mustBeRefused(t, err, "tls.crt: … (CertificateUnparsable)")
 
 	mighty := rest.CopyConfig(shared.config)
 	mighty.Impersonate = rest.ImpersonationConfig{UserName: openshift.ServiceCA, Groups: []string{"system:masters"}}
@@ -100,7 +99,7 @@ func TestRenewingWriters(t *testing.T) {
 	mustBeRefused(t, asMightyServiceCA.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}), "SecretMissing")
 }
 
-// TestRegistration: what the API server does without us is what was meant.
+// TestRegistration: the registration that the API server has stored is complete, defaults included.
 func TestRegistration(t *testing.T) {
 	registered, err := as(t, "").AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "kubelet-https-guard", metav1.GetOptions{})
 	if err != nil {
@@ -116,18 +115,18 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// TestOutage: with the webhook gone, who renews and who migrates go on, other
-// writes to the protected Secret fail, nothing else is touched.
+// TestOutage: while the webhook is down, renewals and migrations succeed, other writes to the
+// protected Secret fail, and nothing else is affected.
 func TestOutage(t *testing.T) {
 	good, other := issue(pkitest.ServingCert()), issue(pkitest.ServingCert())
 	store(t, serving(good))
 	if err := shared.rig.Webhook.Stop(); err != nil {
-		t.Fatalf("the webhook did not end well: %v", err)
+		t.Fatalf("the webhook exited with an error: %v", err)
 	}
 	t.Cleanup(func() {
-		// The test's own context has ended by now.
+		// The context of the test has ended by now.
 		if err := shared.rig.RestartWebhook(context.WithoutCancel(t.Context())); err != nil {
-			t.Errorf("start the webhook again: %v", err)
+			t.Errorf("restart the webhook: %v", err)
 		}
 	})
 	secrets := func(user string) func(*corev1.Secret) error {
@@ -137,10 +136,10 @@ func TestOutage(t *testing.T) {
 		}
 	}
 	if err := secrets(openshift.ServiceCA)(serving(other)); err != nil {
-		t.Errorf("service-ca cannot renew: %v", err)
+		t.Errorf("service-ca cannot renew the Secret: %v", err)
 	}
 	if err := secrets(openshift.StorageMigrator)(get(t)); err != nil {
-		t.Errorf("the migrator cannot write what is there: %v", err)
+		t.Errorf("the migrator cannot write the stored Secret: %v", err)
 	}
 	if err := secrets("")(serving(good)); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
 		t.Errorf("a change of the protected Secret does not fail closed: %v", err)
@@ -150,7 +149,11 @@ func TestOutage(t *testing.T) {
 	}
 	finalizer := []byte(`{"metadata":{"finalizers":["example.com/mine"]}}`)
 	if _, err := as(t, "").CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, finalizer, metav1.PatchOptions{}); err == nil {
-		t.Error("a finalizer is not asked about")
+		t.Error("adding a finalizer does not fail closed")
+	}
+	store(t, serving(good))
+	if err := orphan(t.Context(), as(t, collector)); err != nil {
+		t.Errorf("%s cannot remove an owner: %v", collector, err)
 	}
 	for user, do := range map[string]attempt{collector: deleteWith(metav1.DeleteOptions{}), nsController: deleteCollection(metav1.ListOptions{})} {
 		store(t, serving(good))

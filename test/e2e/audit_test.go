@@ -14,13 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// audited waits until the audit has said that about an object.
-func audited(t *testing.T, since time.Time, kind, objectName, eventType, reason, note string) eventsv1.Event {
+// awaitAuditEvent waits for the audit's Event about an object.
+func awaitAuditEvent(t *testing.T, since time.Time, kind, objectName, eventType, reason, note string) eventsv1.Event {
 	t.Helper()
 	var ns string
 	switch kind {
@@ -37,57 +37,60 @@ func audited(t *testing.T, since time.Time, kind, objectName, eventType, reason,
 	})
 }
 
-// restarted ends the webhook and starts it anew. What the new one tells comes after
-// the moment that is returned, and of the old one nothing does.
-func restarted(t *testing.T) time.Time {
+// restartAudit restarts the audit. The new process reports after the returned time, the old one reports
+// nothing after it.
+func restartAudit(t *testing.T) time.Time {
 	t.Helper()
-	if err := shared.rig.Webhook.Stop(); err != nil {
+	// An audit that has just started does not exit cleanly yet.
+	await(t, "a running audit", func() bool { return metrics(t, shared.auditMetrics) != nil })
+	if err := shared.rig.Audit.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	between := time.Now()
-	if err := shared.rig.RestartWebhook(t.Context()); err != nil {
+	if err := shared.rig.StartAudit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return between
 }
 
-// TestAudit: what nobody asked the webhook about is told, and that it is over.
+// TestAudit: the audit reports changes that admission did not see, and that they are resolved.
 func TestAudit(t *testing.T) {
 	good := issue(pkitest.ServingCert())
 	client := issue(pkitest.KubeletClient())
 	store(t, serving(good))
 	store(t, openshift.KubeletClient(client.Certificate, client.Key))
-	// A verdict is told when it changes, and what was found before may have been
-	// told already, or may be just now: the audit begins anew, and finds all well.
-	start := restarted(t)
-	audited(t, start, "Lease", "kubelet-https-guard-audit", "Normal", "Verified", "Control holds")
+	// The audit reports a verdict when it changes, and may have reported earlier findings already, or be
+	// about to. So it starts from the beginning and finds nothing.
+	start := restartAudit(t)
+	awaitAuditEvent(t, start, "Lease", "kubelet-https-guard-audit", "Normal", "Compliant", "Control compliant")
 
-	t.Run("a backup brings garbage back", func(t *testing.T) {
+	t.Run("a restored backup contains an invalid key", func(t *testing.T) {
 		garbage := serving(good)
 		garbage.Data["tls.key"] = []byte("garbage")
 		store(t, garbage)
-		event := audited(t, start, "Secret", name, "Warning", "KeyUnparsable", "Secret openshift-apiserver/serving-cert tls.key: ")
+		event := awaitAuditEvent(t, start, "Secret", name, "Warning", "KeyUnparsable",
+			"Secret openshift-apiserver/serving-cert tls.key: ")
 		if event.Regarding.UID != get(t).UID {
-			t.Errorf("it is about UID %q", event.Regarding.UID)
+			t.Errorf("the Event is about UID %q", event.Regarding.UID)
 		}
-		audited(t, start, "Lease", "kubelet-https-guard-audit", "Warning", "NotVerified", "KeyUnparsable")
+		awaitAuditEvent(t, start, "Lease", "kubelet-https-guard-audit", "Warning", "NotCompliant", "KeyUnparsable")
 		store(t, serving(good))
-		audited(t, start, "Secret", name, "Normal", "KeyUnparsable", "Cleared: ")
+		awaitAuditEvent(t, start, "Secret", name, "Normal", "KeyUnparsable", "Resolved: ")
 	})
-	t.Run("service-ca writes another CA's", func(t *testing.T) {
+	t.Run("service-ca writes a pair of another CA", func(t *testing.T) {
 		foreign := pkitest.NewCAAround("openshift-service-serving-signer@1", time.Now()).Issue(pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
 		if err := write(openshift.ServingCert(shared.serviceUID, foreign.Certificate, foreign.Key))(t.Context(), as(t, openshift.ServiceCA)); err != nil {
 			t.Fatal(err)
 		}
-		audited(t, start, "Secret", name, "Warning", "UntrustedIssuer", "")
+		awaitAuditEvent(t, start, "Secret", name, "Warning", "UntrustedIssuer", "")
 		store(t, serving(good))
-		audited(t, start, "Secret", name, "Normal", "UntrustedIssuer", "Cleared: ")
+		awaitAuditEvent(t, start, "Secret", name, "Normal", "UntrustedIssuer", "Resolved: ")
 	})
-	t.Run("it is deleted with its Service", func(t *testing.T) {
+	t.Run("the Secret is deleted with its Service", func(t *testing.T) {
 		remove(t, name)
-		audited(t, start, "Secret", name, "Warning", "SecretMissing", "")
+		awaitAuditEvent(t, start, "Secret", name, "Warning", "SecretMissing", "")
 		store(t, serving(good))
-		audited(t, start, "Secret", name, "Normal", "SecretMissing", "Cleared: ")
+		awaitAuditEvent(t, start, "Secret", name, "Normal", "SecretMissing", "Resolved: ")
 	})
 	t.Run("service-ca gave up", func(t *testing.T) {
 		annotate := func(value any) {
@@ -100,9 +103,9 @@ func TestAudit(t *testing.T) {
 			}
 		}
 		annotate("10")
-		audited(t, start, "Service", "api", "Warning", "RotationStuck", "remove the annotations")
+		awaitAuditEvent(t, start, "Service", "api", "Warning", "RotationStuck", "remove the annotations")
 		annotate(nil)
-		audited(t, start, "Service", "api", "Normal", "RotationStuck", "Cleared: ")
+		awaitAuditEvent(t, start, "Service", "api", "Normal", "RotationStuck", "Resolved: ")
 	})
 	t.Run("the configuration loses its key", func(t *testing.T) {
 		configMaps := as(t, "").CoreV1().ConfigMaps("openshift-kube-apiserver")
@@ -125,39 +128,60 @@ func TestAudit(t *testing.T) {
 			return e.Reason == "ClientKeyNotConfigured" && e.Type == "Normal"
 		})
 	})
-	t.Run("the guard is taken away", func(t *testing.T) {
+	t.Run("the guard is removed", func(t *testing.T) {
 		t.Cleanup(func() { register(t, rig.Registration, rig.Policy) })
 		register(t, rig.Policy)
-		audited(t, start, "ValidatingWebhookConfiguration", "kubelet-https-guard", "Warning", "GuardMissing", "")
+		awaitAuditEvent(t, start, "ValidatingWebhookConfiguration", "kubelet-https-guard", "Warning", "GuardMissing",
+			"")
 		register(t, rig.Registration, rig.Policy)
-		audited(t, start, "ValidatingWebhookConfiguration", "kubelet-https-guard", "Normal", "GuardMissing", "Cleared: ")
+		awaitAuditEvent(t, start, "ValidatingWebhookConfiguration", "kubelet-https-guard", "Normal", "GuardMissing",
+			"Resolved: ")
 		body := []byte(`[{"op":"replace","path":"/spec/failurePolicy","value":"Ignore"}]`)
 		policies := as(t, "").AdmissionregistrationV1().ValidatingAdmissionPolicies()
 		if _, err := policies.Patch(t.Context(), "kubelet-https-guard.openshift-apiserver.serving-cert", types.JSONPatchType, body, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		audited(t, start, "ValidatingAdmissionPolicy", "kubelet-https-guard.openshift-apiserver.serving-cert", "Warning", "GuardWeakened", `spec.failurePolicy is "Ignore" instead of "Fail"`)
+		awaitAuditEvent(t, start, "ValidatingAdmissionPolicy", "kubelet-https-guard.openshift-apiserver.serving-cert",
+			"Warning", "GuardIneffective", `spec.failurePolicy changed from "Fail" to "Ignore"`)
 	})
-	t.Run("all is well again", func(t *testing.T) {
-		// Of an API server that restarts nothing is said, nor of a webhook that
-		// does: what stands is told once more.
-		audited(t, restarted(t), "Lease", "kubelet-https-guard-audit", "Normal", "Verified", "Control holds")
+	t.Run("all findings are resolved", func(t *testing.T) {
+		// The audit reports nothing while an API server restarts. After its own restart it repeats what is
+		// still true.
+		awaitAuditEvent(t, restartAudit(t), "Lease", "kubelet-https-guard-audit", "Normal", "Compliant",
+			"Control compliant")
 	})
 }
 
-// TestRights: the webhook's ServiceAccount may read what it audits and nothing
-// else.
+// TestRights: the audit's ServiceAccount may read what it audits and nothing else; the webhook's may
+// not read any Secret.
 func TestRights(t *testing.T) {
 	store(t, serving(issue(pkitest.ServingCert())))
-	account := as(t, "system:serviceaccount:kubelet-https-guard:kubelet-https-guard-webhook")
+	account := as(t, "system:serviceaccount:kubelet-https-guard:kubelet-https-guard-audit")
 	if _, err := account.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
-		t.Errorf("it cannot read the Secret: %v", err)
+		t.Errorf("the audit cannot read the Secret: %v", err)
+	}
+	if _, err := account.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "kubernetes", metav1.GetOptions{}); err != nil {
+		t.Errorf("the audit cannot read the endpoints of the API servers: %v", err)
+	}
+	if _, err := account.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); err != nil {
+		t.Errorf("the audit cannot read the Secret's namespace: %v", err)
 	}
 	refused := map[string]error{}
+	decoys := account.CoreV1().Secrets(guardNamespace)
+	_, refused["the decoy"] = decoys.Get(t.Context(), decoyName, metav1.GetOptions{})
+	_, refused["a decoy of its own"] = decoys.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: decoyName}}, metav1.CreateOptions{})
+	refused["the decoy's end"] = decoys.Delete(t.Context(), decoyName, metav1.DeleteOptions{})
+	_, refused["other Secrets beside the decoy"] = decoys.Patch(t.Context(), "other", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
+	_, refused["other EndpointSlices"] = account.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "other", metav1.GetOptions{})
+	_, refused["all EndpointSlices"] = account.DiscoveryV1().EndpointSlices("default").List(t.Context(), metav1.ListOptions{})
+	_, refused["other namespaces"] = account.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
 	_, refused["other Secrets"] = account.CoreV1().Secrets(namespace).Get(t.Context(), "other", metav1.GetOptions{})
 	_, refused["all Secrets"] = account.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
 	_, refused["writes"] = account.CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
 	_, refused["other ConfigMaps"] = account.CoreV1().ConfigMaps("openshift-kube-apiserver").Get(t.Context(), "other", metav1.GetOptions{})
+	webhook := as(t, "system:serviceaccount:kubelet-https-guard:kubelet-https-guard-webhook")
+	_, refused["the decoy, as the webhook"] = webhook.CoreV1().Secrets(guardNamespace).Patch(t.Context(), decoyName, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
+	_, refused["the Secret, as the webhook"] = webhook.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	var allowed []string
 	for what, err := range refused {
 		if err == nil || !strings.Contains(err.Error(), "cannot ") {
@@ -165,6 +189,6 @@ func TestRights(t *testing.T) {
 		}
 	}
 	if slices.Sort(allowed); len(allowed) > 0 {
-		t.Errorf("it may do more: %v", allowed)
+		t.Errorf("requests that should be forbidden are allowed: %v", allowed)
 	}
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package e2e_test looks at the guard from outside: a real kube-apiserver, the
-// webhook as the chart registers it and with the chart's rights, an agent over
-// a host tree.
+// Package e2e_test tests the guard from outside: with a real kube-apiserver, the webhook registered as
+// by the chart and with the chart's permissions, and an agent on a host tree.
 package e2e_test
 
 import (
@@ -18,16 +17,18 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// suite is what all tests share: starting an API server takes seconds.
+// suite is what all tests share, since starting an API server takes seconds.
 type suite struct {
 	rig        *rig.Rig
 	config     *rest.Config
 	serviceUID types.UID
 	ca         *pkitest.CA
+	// webhookMetrics and auditMetrics are the addresses at which both programs serve metrics.
+	webhookMetrics, auditMetrics string
 }
 
 // shared is set by TestMain, before any test.
@@ -43,13 +44,24 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (int, error) {
-	ctx := context.Background() // there is no test yet whose context could be taken
+	ctx := context.Background() // no test has started, so there is no context of a test
 	dir, err := os.MkdirTemp("", "kubelet-https-guard-e2e")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	r, err := rig.Start(ctx, rig.Options{Repository: "../..", Dir: dir, Progress: os.Stderr})
+	var health [2]string
+	for i := range health {
+		port, err := rig.FreePort(ctx)
+		if err != nil {
+			return 0, err
+		}
+		health[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	r, err := rig.Start(ctx, rig.Options{
+		Repository: "../..", Dir: dir, Progress: os.Stderr,
+		WebhookFlags: []string{"--health-bind-address", health[0]}, AuditFlags: []string{"--health-bind-address", health[1]},
+	})
 	defer r.Stop()
 	if err != nil {
 		return 0, err
@@ -62,7 +74,7 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	config.QPS, config.Burst = 1000, 1000
-	shared = suite{rig: r, config: config, ca: r.ServiceCA}
+	shared = suite{rig: r, config: config, ca: r.ServiceCA, webhookMetrics: health[0], auditMetrics: health[1]}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return 0, err
@@ -75,7 +87,7 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// as is a client that acts as somebody, or as the administrator.
+// as is a client that impersonates a user, or an administrator's if user is empty.
 func as(t *testing.T, user string) kubernetes.Interface {
 	t.Helper()
 	client, err := shared.client(user)
@@ -92,7 +104,7 @@ func (s suite) client(user string) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// issue makes a certificate that holds now.
+// issue issues a certificate that is valid now.
 func issue(r pkitest.Request) pkitest.Pair {
 	now := time.Now()
 	return shared.ca.Issue(r.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))

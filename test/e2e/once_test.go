@@ -15,11 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// auditDocument is what is read of the JSON.
+// auditDocument is what the tests read of the JSON.
 type auditDocument struct {
 	Verdict           string
 	Subject           struct{ Kind, Name string }
@@ -28,7 +28,7 @@ type auditDocument struct {
 	Checked, Findings []struct{ Reason, Location string }
 }
 
-// TestAuditOnce: webhook audit --once says what is stored, and exits by it.
+// TestAuditOnce: webhook audit --once reports what is stored, and its exit code says so.
 func TestAuditOnce(t *testing.T) {
 	good := issue(pkitest.ServingCert())
 	client := issue(pkitest.KubeletClient())
@@ -53,7 +53,7 @@ func TestAuditOnce(t *testing.T) {
 		}
 		for _, secret := range [][]byte{good.Key, client.Key} {
 			if strings.Contains(r.Output, string(secret)) {
-				t.Error("the document holds a key")
+				t.Error("the document contains a private key")
 			}
 		}
 		return d, r.Code, r.Output
@@ -72,10 +72,10 @@ func TestAuditOnce(t *testing.T) {
 		return d
 	}
 
-	t.Run("all is well", func(t *testing.T) {
+	t.Run("compliant", func(t *testing.T) {
 		d := verdict(0, "Compliant", "", files...)
 		if d.Subject.Kind != "Cluster" || !strings.HasPrefix(d.Subject.Name, "https://") {
-			t.Errorf("it is about %v", d.Subject)
+			t.Errorf("the subject is %v", d.Subject)
 		}
 		var roles, certificates []string
 		for _, e := range d.Examined {
@@ -86,26 +86,26 @@ func TestAuditOnce(t *testing.T) {
 		}
 		for _, role := range []string{"secret", "service", "ca-bundle", "configuration", "overrides", "guard"} {
 			if !slices.Contains(roles, role) {
-				t.Errorf("no %s was looked at: %v", role, roles)
+				t.Errorf("no %s was examined: %v", role, roles)
 			}
 		}
 		if d := cmp.Diff([]string{"openshift-apiserver/serving-cert", "openshift-kube-apiserver/kubelet-client"}, certificates); d != "" {
 			t.Errorf("certificates (-want +got):\n%s", d)
 		}
-		for _, reason := range []string{"KeyMismatch", "RotationStuck", "OverrideWeakensKubeletTLS", "ClientCertificateNotConfigured", "GuardMissing", "ClientCAUnavailable", "Unreadable"} {
+		for _, reason := range []string{"KeyMismatch", "RotationStuck", "OverrideWeakensKubeletTLS", "ClientCertificateNotConfigured", "GuardMissing", "GuardIneffective", "AdmissionDisabled", "UntrustedIssuer"} {
 			if !slices.ContainsFunc(d.Checked, func(c struct{ Reason, Location string }) bool { return c.Reason == reason }) {
-				t.Errorf("%s was not looked for", reason)
+				t.Errorf("%s was not checked", reason)
 			}
 		}
 	})
-	t.Run("what OpenShift has, without the guard", func(t *testing.T) {
+	t.Run("OpenShift's objects only, without the guard", func(t *testing.T) {
 		d := verdict(0, "Compliant", "", "--cluster-name", "production")
 		if d.Subject.Name != "production" || slices.ContainsFunc(d.Checked, func(c struct{ Reason, Location string }) bool { return c.Reason == "GuardMissing" }) {
-			t.Errorf("it is about %v, checked %v", d.Subject, d.Checked)
+			t.Errorf("the subject is %v, checked %v", d.Subject, d.Checked)
 		}
 	})
 	t.Run("as an OpenReports object", func(t *testing.T) {
-		crd, err := filepath.Abs("testdata/openreports.io_clusterreports.yaml") // kubectl runs elsewhere
+		crd, err := filepath.Abs("testdata/openreports.io_clusterreports.yaml") // kubectl runs in another directory
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,10 +116,10 @@ func TestAuditOnce(t *testing.T) {
 		}
 		t.Cleanup(func() { shared.rig.KubectlCommand(context.WithoutCancel(t.Context()), "delete", "-f", crd) })
 		report := shared.rig.AuditOnce(t.Context(), append([]string{"--kubeconfig", shared.rig.Kubeconfig, "--cluster-name", "Production 1", "-o", "openreports"}, files...)...)
-		await(t, "the API takes the report", func() bool { // it may know the kind a moment later
+		await(t, "the API to accept the report", func() bool { // the kind may be served a moment later
 			return shared.rig.KubectlInput(t.Context(), report.Output, "apply", "--validate=strict", "-f", "-").Code == 0
 		})
-		stored := shared.rig.KubectlCommand(t.Context(), "get", "clusterreports.openreports.io", "kubelet-https-guard-cluster-production-1", "-o", "jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='KeyMismatch')].result}")
+		stored := shared.rig.KubectlCommand(t.Context(), "get", "clusterreports.openreports.io", "kubelet-https-guard-cluster-production-1", "-o", "jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='serving-cert/pair')].result}")
 		if stored.Output != "0 Production 1 pass" {
 			t.Errorf("stored: %s", stored.Output)
 		}
@@ -131,43 +131,44 @@ func TestAuditOnce(t *testing.T) {
 		verdict(1, "NotCompliant", "KeyUnparsable at Secret openshift-apiserver/serving-cert tls.key", files...)
 		store(t, serving(good))
 	})
-	t.Run("a CA bundle that is none", func(t *testing.T) {
+	t.Run("an invalid CA bundle", func(t *testing.T) {
 		bundle("garbage")
 		verdict(2, "CouldNotVerify", "ClientCAUnavailable at ConfigMap openshift-kube-apiserver-operator/kube-apiserver-to-kubelet-client-ca ca-bundle.crt", files...)
-		// So does the audit that runs all the time, and tells that it is over.
+		// The running audit reports the same, and that it is resolved.
 		start := time.Now().Add(-time.Minute)
-		audited(t, start, "Lease", "kubelet-https-guard-audit", "Warning", "NotVerified", "ClientCAUnavailable")
+		awaitAuditEvent(t, start, "Lease", "kubelet-https-guard-audit", "Warning", "CouldNotVerify",
+			"ClientCAUnavailable")
 		bundle(string(shared.rig.ServiceCA.PEM()))
 		verdict(0, "Compliant", "", files...)
 	})
-	t.Run("mended meanwhile", func(t *testing.T) {
+	t.Run("repaired meanwhile", func(t *testing.T) {
 		garbage := serving(good)
 		garbage.Data["tls.key"] = []byte("garbage")
 		store(t, garbage)
-		mended := make(chan struct{})
+		repaired := make(chan struct{})
 		go func() {
-			defer close(mended)
-			<-time.After(time.Second) // within what it takes to be told
+			defer close(repaired)
+			<-time.After(time.Second) // before it is reported
 			store(t, serving(good))
 		}()
 		verdict(0, "Compliant", "", files...)
-		<-mended
+		<-repaired
 	})
-	t.Run("who may not look", func(t *testing.T) {
+	t.Run("without permissions", func(t *testing.T) {
 		d, code, output := once(append(files, "--kubeconfig", agentKubeconfig(t))...)
 		if code != 2 || d.Verdict != "CouldNotVerify" || !slices.ContainsFunc(d.Findings, func(f struct{ Reason, Location string }) bool { return f.Reason == "Unreadable" }) {
 			t.Errorf("exit code %d, verdict %s\n%s", code, d.Verdict, output)
 		}
 	})
-	t.Run("no API server there", func(t *testing.T) {
+	t.Run("no kubeconfig", func(t *testing.T) {
 		r := shared.rig.AuditOnce(t.Context(), "--kubeconfig", "/does/not/exist")
-		if r.Code != 64 || !strings.Contains(r.Output, "/does/not/exist") {
+		if r.Code != 64 || !strings.Contains(r.Output, "--kubeconfig /does/not/exist: no such file") {
 			t.Errorf("exit code %d\n%s", r.Code, r.Output)
 		}
 	})
-	t.Run("the guard is not installed there", func(t *testing.T) {
+	t.Run("the guard is not installed", func(t *testing.T) {
 		_, code, output := once("--installed", "default/kubelet-https-guard-webhook")
-		if code != 3 || !strings.Contains(output, `read the chart's ConfigMap default/kubelet-https-guard-webhook`) {
+		if code != 3 || !strings.Contains(output, `--installed default/kubelet-https-guard-webhook: read the ConfigMap: `) {
 			t.Errorf("exit code %d\n%s", code, output)
 		}
 	})

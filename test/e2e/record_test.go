@@ -13,29 +13,29 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
 const (
-	// waitTime bounds waiting for what comes by itself.
-	waitTime  = 2 * time.Minute
-	lookEvery = 50 * time.Millisecond
+	// waitTime bounds waiting for a condition.
+	waitTime     = 2 * time.Minute
+	pollInterval = 50 * time.Millisecond
 )
 
-// TestRefusalIsOnRecord: in the API server's audit log, in an Event on the
-// Secret and in the webhook's log.
-func TestRefusalIsOnRecord(t *testing.T) {
+// TestRefusalIsOnRecord: a refusal is in the API server's audit log, in an Event on the Secret and in
+// the webhook's log.
+func TestRefusalIsRecorded(t *testing.T) {
 	store(t, serving(issue(pkitest.ServingCert())))
 	secret := get(t)
 	before := time.Now().Add(-time.Second)
 	secret.Data["tls.key"] = []byte("garbage")
 	if _, err := as(t, "mallory").CoreV1().Secrets(namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err == nil || strings.Contains(err.Error(), "denied the request") {
-		t.Fatalf("mallory has no rights, and yet came to the webhook: %v", err)
+		t.Fatalf("mallory has no permissions, but the request reached the webhook: %v", err)
 	}
 	if _, err := as(t, openshift.StorageMigrator).CoreV1().Secrets(namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err == nil {
-		t.Fatal("it passed")
+		t.Fatal("the request was allowed")
 	}
 
 	event := awaitEvent(t, namespace, func(e eventsv1.Event) bool {
@@ -72,7 +72,7 @@ func TestRefusalIsOnRecord(t *testing.T) {
 	})
 }
 
-// TestAgent: what happens to the files is told on the real Node, with its UID.
+// TestAgent: the agent reports changes of the files on the real Node, with its UID.
 func TestAgent(t *testing.T) {
 	pair := issue(pkitest.KubeletClient())
 	tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: shared.ca.PEM()})
@@ -90,7 +90,7 @@ func TestAgent(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if err := agent.Stop(); err != nil {
-			t.Errorf("the agent did not end well: %v", err)
+			t.Errorf("the agent exited with an error: %v", err)
 		}
 	})
 	swap := func(files map[string][]byte) {
@@ -98,7 +98,7 @@ func TestAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	told := func(kind, reason, note string) {
+	awaitAgentEvent := func(kind, reason, note string) {
 		t.Helper()
 		event := awaitEvent(t, "default", func(e eventsv1.Event) bool {
 			return e.Reason == reason && strings.Contains(e.Note, note) && e.EventTime.After(start)
@@ -107,13 +107,13 @@ func TestAgent(t *testing.T) {
 			t.Errorf("Event %s: %+v", reason, event)
 		}
 	}
-	told("Normal", "Verified", tree.CertificateOnHost())
+	awaitAgentEvent("Normal", "Compliant", tree.CertificateOnHost())
 	swap(map[string][]byte{"tls.crt": pair.Certificate, "tls.key": []byte("garbage")})
-	told("Warning", "KeyUnparsable", "tls.key: it holds no PEM block")
+	awaitAgentEvent("Warning", "KeyUnparsable", "tls.key: it holds no PEM block")
 	fresh := issue(pkitest.KubeletClient())
 	swap(map[string][]byte{"tls.crt": fresh.Certificate, "tls.key": fresh.Key})
-	told("Normal", "KeyUnparsable", "Cleared")
-	told("Normal", "CertificateRotated", "new certificate")
+	awaitAgentEvent("Normal", "KeyUnparsable", "Resolved")
+	awaitAgentEvent("Normal", "CertificateRotated", "new certificate")
 }
 
 func awaitEvent(t *testing.T, namespace string, match func(eventsv1.Event) bool) (found eventsv1.Event) {
@@ -135,16 +135,16 @@ func awaitEvent(t *testing.T, namespace string, match func(eventsv1.Event) bool)
 	return found
 }
 
-// await waits until something holds.
-func await(t *testing.T, what string, holds func() bool) {
+// await waits until a condition is true.
+func await(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(waitTime)
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for !holds() {
+	for !condition() {
 		select {
 		case <-deadline:
-			t.Fatalf("no sign of %s after %s", what, waitTime)
+			t.Fatalf("waited for %s for %s", what, waitTime)
 		case <-tick.C:
 		}
 	}

@@ -14,8 +14,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// TestSelfManagedCert: a webhook that is given no certificate makes one that
-// the API server trusts.
+// TestSelfManagedCert: a webhook without a certificate makes one that the API server trusts.
 func TestSelfManagedCert(t *testing.T) {
 	const name = "self-managed"
 	client := as(t, "")
@@ -47,19 +46,19 @@ func TestSelfManagedCert(t *testing.T) {
 		_, err := client.CoreV1().Secrets(name).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "any-"}}, metav1.CreateOptions{})
 		return err
 	}
-	await(t, "a registration that counts", func() bool {
+	await(t, "a registration that is in force", func() bool {
 		err := create()
 		return err != nil && strings.Contains(err.Error(), "failed calling webhook")
 	})
 
-	process, err := shared.rig.LaunchWebhook(name, "--cert-dir", t.TempDir(), "--bind-address", fmt.Sprintf("127.0.0.1:%d", port), "--audit=false",
+	process, err := shared.rig.LaunchWebhook(name, "--cert-dir", t.TempDir(), "--bind-address", fmt.Sprintf("127.0.0.1:%d", port),
 		"--namespace", "kubelet-https-guard", "--self-managed-cert", "own", "--webhook-configuration", name, "--serving-names", "self-managed.self-managed.svc,127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := process.Stop(); err != nil {
-			t.Errorf("it did not end well: %v", err)
+			t.Errorf("the webhook exited with an error: %v", err)
 		}
 	})
 	await(t, "an API server that trusts it", func() bool { return create() == nil })

@@ -14,81 +14,88 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
-// writer is any of them.
+// writer picks one of the writers at random.
 func writer() rotation.Writer {
 	all := rotation.Writers()
 	return all[rand.IntN(len(all))]
 }
 
-// startSilent starts an agent whose log nobody can read.
-func (s *scene) startSilent(l launch) *agent {
+// startUnread starts an agent whose log the test does not read.
+func (s *scene) startUnread(l launch) *agent {
 	s.Helper()
 	host, err := rotation.NewHost(s.TempDir(), rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)), func() { <-time.After(rand.N(settleTime / 8)) })
 	if err != nil {
 		s.Fatal(err)
 	}
-	a := &agent{options: l, Driver: &rotation.Driver{Host: host, Settle: settleTime, Notice: patience, Tolerated: map[string]int{}}}
+	a := &agent{options: l, Driver: &rotation.Driver{Host: host, Settle: settleTime, ReportTime: patience,
+		Tolerated: map[string]int{}}}
 	a.name, a.limit = "agent", agentLimit
 	s.restart(a)
 	s.Cleanup(func() { _ = a.Agent.Stop() })
 	return a
 }
 
-// says holds that the next edges of an agent's log are these, in any order, and
-// that none is told twice. An edge is its message and, if it has one, the reason.
-func (s *scene) says(a *agent, edges ...string) {
+// agentLogs requires that the next changes in the agent's log are these, in any order, and that the agent
+// logs each of them once. A change is the message and the reason or control, if the line has one.
+func (s *scene) agentLogs(a *agent, changes ...string) {
 	s.Helper()
 	want := map[string]int{}
-	for _, e := range edges {
-		want[e]++
+	for _, c := range changes {
+		want[c]++
 	}
 	deadline := time.After(patience)
-	for left := len(edges); left > 0; {
+	for left := len(changes); left > 0; {
 		select {
 		case <-deadline:
-			s.Fatalf("the agent did not tell all of %q: %v", edges, want)
+			s.Fatalf("the agent did not log all of %q; missing: %v", changes, want)
 		case l, ok := <-a.Agent.Lines:
 			if !ok {
-				s.Fatal("the agent ended")
+				s.Fatal("the agent exited")
 			}
-			edge := strings.TrimSpace(l.Msg + " " + l.Reason)
-			if !isEdge(l.Msg) {
+			change := strings.TrimSpace(l.Msg + " " + l.Reason + l.Control)
+			if !isChange(l.Msg) {
 				continue
 			}
-			if want[edge] == 0 {
-				s.Fatalf("the agent told %s, not %q", l.Text, edges)
+			if want[change] == 0 {
+				s.Fatalf("the agent logged %s, want one of %q", l.Text, changes)
 			}
-			want[edge]--
+			want[change]--
 			left--
-			a.Told++
+			a.Reported++
 		}
 	}
 }
 
-func isEdge(message string) bool {
-	switch report.What(message) {
-	case report.FindingRaised, report.FindingCleared, report.Verified, report.NotVerified, report.CertificateRotated:
+func isChange(message string) bool {
+	switch report.NoticeType(message) {
+	case report.FindingActive, report.FindingResolved, report.Compliant, report.NotCompliant, report.CouldNotVerify, report.CertificateRotated:
 		return true
-	case report.FindingStands, report.RequestDenied, report.RequestByBreakGlass:
+	case report.FindingStillActive, report.NotApplicable, report.RequestDenied, report.RequestByBreakGlass:
 	}
 	return false
 }
 
-// quiet holds that an agent has nothing more to tell.
-func (s *scene) quiet(a *agent) {
+// compliant and notCompliant are the changes of a control's verdict in the log.
+func compliant(id string) string { return string(report.Compliant) + " " + id }
+
+func notCompliant(id string) string { return string(report.NotCompliant) + " " + id }
+
+// logsNothing requires that the agent logs no further change.
+func (s *scene) logsNothing(a *agent) {
 	s.Helper()
-	if err := a.Quiet(s.Context(), 2*tick+settleTime); err != nil {
+	if err := a.LogsNothing(s.Context(), 2*tick+settleTime); err != nil {
 		s.Error(err)
 	}
 }
 
-// killAgent kills at any moment of a change, and starts anew.
+// killAgent kills the agent at a random moment of a change and restarts it.
 func killAgent(s *scene) {
 	a := s.startAgent(launch{})
 	ends, pair := 0, a.Host.Pair()
@@ -105,7 +112,7 @@ func killAgent(s *scene) {
 		if err := <-killed; err != nil {
 			s.Fatal(err)
 		}
-		for range a.Agent.Lines { // to the end
+		for range a.Agent.Lines { // until the log is closed
 		}
 		ends++
 		s.restart(a)
@@ -114,75 +121,77 @@ func killAgent(s *scene) {
 		for _, name := range []string{"certificate removed", "expired", "key of another pair", "key garbage"} {
 			f := faultNamed(s.T, name)
 			during(func() error { return f.Inject(a.Host, writer()) })
-			s.says(a, string(report.FindingRaised)+" "+string(f.Reasons[0]), string(report.NotVerified))
+			s.agentLogs(a, string(report.FindingActive)+" "+string(f.Reasons[0]), notCompliant(control.UseHTTPS),
+				compliant(control.AdmissionEnabled))
 			pair = a.Host.Pair()
 			during(func() error { return f.Repair(a.Host, writer(), pair) })
-			s.says(a, string(report.Verified))
+			s.agentLogs(a, compliant(control.UseHTTPS), compliant(control.AdmissionEnabled))
 		}
 	}
-	s.quiet(a)
-	s.await("the last verdict is an Event", func(context.Context) bool {
+	s.logsNothing(a)
+	s.await("there is an Event with the last verdict", func(context.Context) bool {
 		for _, e := range s.events("default", s.name) {
-			if e.Reason == "Verified" && strings.Contains(e.Note, fmt.Sprintf("serial %x", pair.Leaf.SerialNumber)) {
+			if e.Reason == control.Compliant.Word() && strings.Contains(e.Note, fmt.Sprintf("serial %x", pair.Leaf.SerialNumber)) {
 				return true
 			}
 		}
 		return false
 	})
-	s.rested("agent", a.process.Process, agentLimit)
-	s.figure("%d ends", ends)
+	s.awaitRest("agent", a.process.Process, agentLimit)
+	s.addFigure("killed %d times", ends)
 }
 
-// agentDescriptors: what cannot be opened is neither there nor missing.
+// agentDescriptors takes all file descriptors from the agent. A file that it cannot open is unknown:
+// neither present nor missing.
 func agentDescriptors(s *scene) {
 	a := s.startAgent(launch{})
-	s.rested("agent", a.process.Process, agentLimit)
+	s.awaitRest("agent", a.process.Process, agentLimit)
 	undo := s.descriptorLimit(a.PID)
-	var raised []string
+	var reasons []string
 	deadline := time.After(patience)
-	for verdict := ""; verdict == ""; {
+	for verdicts := 0; verdicts < 2; { // both controls depend on files
 		select {
 		case <-deadline:
-			s.Fatal("the agent never said that it cannot verify")
+			s.Fatal("the agent did not log that it could not verify the controls")
 		case l, ok := <-a.Agent.Lines:
 			switch {
 			case !ok:
-				s.Fatal("the agent ended")
-			case l.Msg == string(report.FindingRaised):
-				if severity := finding.Reason(l.Reason).Severity(); severity != finding.Unverified {
-					s.Errorf("for want of descriptors it said %s", l.Text)
+				s.Fatal("the agent exited")
+			case l.Msg == string(report.FindingActive):
+				if severity := finding.Reason(l.Reason).Severity(); severity != finding.Unknown.Severity() {
+					s.Errorf("without file descriptors the severity is %s, want %s: %s", severity,
+						finding.Unknown.Severity(), l.Text)
 				}
-				raised = append(raised, l.Reason)
-				a.Told++
-			case l.Msg == string(report.NotVerified):
-				verdict = l.Text
-				a.Told++
-				if !strings.Contains(l.Text, finding.CouldNotVerify.String()) {
-					s.Errorf("the verdict is %s", l.Text)
-				}
+				reasons = append(reasons, l.Reason)
+				a.Reported++
+			case l.Msg == string(report.NotCompliant):
+				s.Fatalf("the verdict is %s", l.Text)
+			case l.Msg == string(report.CouldNotVerify):
+				verdicts++
+				a.Reported++
 			}
 		}
 	}
-	// Somebody scrapes, and cannot be taken.
+	// A scrape cannot connect either.
 	if _, err := a.process.Read(s.Context()); err == nil {
-		s.Error("metrics were served without a descriptor")
+		s.Error("the agent served metrics without a file descriptor")
 	}
-	s.quiet(a)
+	s.logsNothing(a)
 	undo()
 	var want []string
-	for _, reason := range raised {
-		want = append(want, string(report.FindingCleared)+" "+reason)
+	for _, reason := range reasons {
+		want = append(want, string(report.FindingResolved)+" "+reason)
 	}
-	s.says(a, append(want, string(report.Verified))...)
-	s.breakAndMend(a)
-	s.quiet(a)
-	s.delivered(a)
-	s.figure("could not verify because of %s", strings.Join(raised, ", "))
+	s.agentLogs(a, append(want, compliant(control.UseHTTPS), compliant(control.AdmissionEnabled))...)
+	s.breakAndRepair(a)
+	s.logsNothing(a)
+	s.awaitEvents(a)
+	s.addFigure("could not verify because of %s", strings.Join(reasons, ", "))
 }
 
-// withoutInotify takes a limit of the kernel from an agent, in a user namespace
-// of its own, and gives it back.
-func withoutInotify(limit, says string) func(*scene) {
+// withoutInotify starts an agent in its own user namespace, takes one of the kernel's inotify limits
+// from it and restores the limit later.
+func withoutInotify(limit, message string) func(*scene) {
 	return func(s *scene) {
 		self, err := os.Executable()
 		if err != nil {
@@ -197,9 +206,10 @@ func withoutInotify(limit, says string) func(*scene) {
 			s.Fatal(err)
 		}
 		pidFile := filepath.Join(s.TempDir(), "pid")
-		a := &agent{Driver: &rotation.Driver{Host: host, Settle: settleTime, Notice: patience, Tolerated: map[string]int{says: 0}}}
+		a := &agent{Driver: &rotation.Driver{Host: host, Settle: settleTime, ReportTime: patience,
+			Tolerated: map[string]int{message: 0}}}
 		a.process.Metrics = fmt.Sprintf("127.0.0.1:%d", port)
-		a.run = exec.CommandContext(s.Context(), self, filepath.Join(shared.bin, "nodeagent"), "--root", host.Tree.Root, "--node-name", s.name,
+		a.run = exec.CommandContext(s.Context(), self, filepath.Join(shared.bin, "nodeagent"), "run", "--root", host.Tree.Root, "--node-name", s.name,
 			"--kubeconfig", s.kubeconfig, "--metrics-bind-address", a.process.Metrics, "--settle", settleTime.String(), "--resync", tick.String())
 		a.run.Env = append(os.Environ(), limitVariable+"="+limit, readyVariable+"="+pidFile)
 		a.run.SysProcAttr = &syscall.SysProcAttr{
@@ -214,40 +224,40 @@ func withoutInotify(limit, says string) func(*scene) {
 			}
 			s.Skipf("no user namespaces: %v", err)
 		}
-		s.Cleanup(func() { _ = a.Agent.Stop() }) // and so the agent itself
+		s.Cleanup(func() { _ = a.Agent.Stop() }) // stops the parent, and with it the agent
 		if err := a.Started(s.Context(), began); err != nil {
 			s.Fatal(err)
 		}
-		s.await("the agent's number", func(context.Context) bool { // written after its start
+		s.await("the agent's process ID is known", func(context.Context) bool { // written after the agent has started
 			pid, _ := os.ReadFile(pidFile)
 			a.PID, err = strconv.Atoi(string(pid))
 			return err == nil
 		})
-		s.rested("agent", a.process.Process, agentLimit)
-		s.breakAndMend(a)
-		if events := s.byEvent(a); events != 0 {
-			s.Errorf("%.0f looks by events: there was no limit", events)
+		s.awaitRest("agent", a.process.Process, agentLimit)
+		s.breakAndRepair(a)
+		if events := s.scansByEvent(a); events != 0 {
+			s.Errorf("inotify events caused %.0f scans: the limit had no effect", events)
 		}
 		if err := a.run.Process.Signal(syscall.SIGUSR1); err != nil {
 			s.Fatal(err)
 		}
-		s.await("looks by events", func(ctx context.Context) bool {
+		s.await("inotify events cause scans", func(ctx context.Context) bool {
 			if err := a.Rotate(ctx, writer()); err != nil {
 				s.Fatal(err)
 			}
-			return s.byEvent(a) > 0
+			return s.scansByEvent(a) > 0
 		})
-		s.breakAndMend(a)
-		s.quiet(a)
-		s.delivered(a)
-		if said := a.Tolerated[says]; said != 1 {
-			s.Errorf("said %d times: %s", said, says)
+		s.breakAndRepair(a)
+		s.logsNothing(a)
+		s.awaitEvents(a)
+		if logged := a.Tolerated[message]; logged != 1 {
+			s.Errorf("logged %d times, want once: %s", logged, message)
 		}
 	}
 }
 
-// byEvent are the looks that an event of inotify made the agent take.
-func (s *scene) byEvent(a *agent) float64 {
+// scansByEvent is the number of scans that inotify events caused.
+func (s *scene) scansByEvent(a *agent) float64 {
 	s.Helper()
 	metrics, err := a.process.Read(s.Context())
 	if err != nil {

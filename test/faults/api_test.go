@@ -22,68 +22,68 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/admission"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// The agent's warning when nobody takes an Event.
+// notDelivered is the agent's warning while the API server does not store its Events.
 const notDelivered = "Event not delivered, trying again"
 
-// badAPI is a row in which both programs reach the API server through a proxy
-// that is a bad one for a while. complains: the agent says that nobody takes its
-// Events.
-func badAPI(bad func(*proxy), complains bool) func(*scene) {
+// badAPI is a row in which both programs reach the API server through a proxy that misbehaves for a
+// while. warns: the agent must log that its Events are not delivered.
+func badAPI(bad func(*proxy), warns bool) func(*scene) {
 	return func(s *scene) {
 		p := newProxy(s.T, shared)
-		s.reach("https://"+p.address, p.ca.PEM())
-		w, a := s.startWebhook("webhook", launch{}), s.startAgent(launch{})
-		s.ready(w)
-		s.audited(w)
-		s.delivered(a)
-		s.rested("webhook", w.Process, webhookLimit)
-		s.rested("agent", a.process.Process, agentLimit)
-		stream, done := s.ask(s.directly(w))
-		s.rightAgain(stream)
+		s.useAPIServer("https://"+p.address, p.ca.PEM())
+		w, a := s.startWebhook(launch{}), s.startAgent(launch{})
+		auditor := s.startAudit("audit", launch{})
+		s.awaitReady(w)
+		s.awaitCleanAudit(auditor)
+		s.awaitEvents(a)
+		s.awaitRest("webhook", w.Process, webhookLimit)
+		s.awaitRest("audit", auditor.Process, webhookLimit)
+		s.awaitRest("agent", a.process.Process, agentLimit)
+		stream, done := s.startStream(s.questionsTo(w))
+		s.awaitRightAnswers(stream)
 
 		began := time.Now()
 		bad(p)
 		a.Tolerated[notDelivered] = 0
-		s.breakAndMend(a)
-		garbage := s.good().DeepCopy()
+		s.breakAndRepair(a)
+		garbage := s.validSecret().DeepCopy()
 		garbage.Data[corev1.TLSPrivateKeyKey] = []byte("garbage")
 		s.restore(garbage)
-		s.rightAgain(stream)
-		if complains {
-			s.await("the agent says that nobody takes its Events", func(ctx context.Context) bool {
-				if err := a.Quiet(ctx, lookEach); err != nil {
+		s.awaitRightAnswers(stream)
+		if warns {
+			s.await("the agent logs that its Events are not delivered", func(ctx context.Context) bool {
+				if err := a.LogsNothing(ctx, pollInterval); err != nil {
 					s.Fatal(err)
 				}
 				return a.Tolerated[notDelivered] > 0
 			})
 		}
-		p.mend(s.T)
-		s.away = time.Since(began)
+		p.repair(s.T)
+		s.outage = time.Since(began)
 
-		// The audit sees what happened meanwhile, and that it is over.
-		s.edges(w, "Finding raised KeyUnparsable")
-		s.restore(s.good())
-		s.edges(w, "Finding raised KeyUnparsable", "Finding cleared KeyUnparsable")
+		// The audit reports what happened during the outage, and that it is resolved.
+		s.auditLogs(auditor, "Finding active KeyUnparsable")
+		s.restore(s.validSecret())
+		s.auditLogs(auditor, "Finding active KeyUnparsable", "Finding resolved KeyUnparsable")
 		counts := done()
 		s.allAnswered(counts)
-		s.refusals(w, counts.Refused)
-		s.breakAndMend(a)
-		s.delivered(a)
-		if said := a.Tolerated[notDelivered]; said > 2 || (complains && said == 0) {
-			s.Errorf("the agent said %d times: %s", said, notDelivered)
+		s.awaitRefusalEvents(w, counts.Refused)
+		s.breakAndRepair(a)
+		s.awaitEvents(a)
+		if logged := a.Tolerated[notDelivered]; logged > 2 || (warns && logged == 0) {
+			s.Errorf("the agent logged %d times: %s", logged, notDelivered)
 		}
 		w.client.CloseIdleConnections()
 	}
 }
 
-// server is a second API server of the same cluster, which reaches etcd through a
-// proxy.
+// server is a second API server of the same cluster. It reaches etcd through a proxy.
 type server struct {
 	etcd    *tcpProxy
 	process *rig.Process
@@ -94,8 +94,8 @@ type server struct {
 	ready   func(context.Context) bool
 }
 
-// startServer starts one with the arguments of the rig's own.
-func (s *scene) startServer() *server {
+// startServer starts one with the arguments of the rig's API server and the given ones.
+func (s *scene) startServer(more ...string) *server {
 	s.Helper()
 	args := commandLine(s, "--audit-log-path="+shared.rig.Path("cluster", "audit.log"))
 	etcd, err := os.ReadFile(shared.rig.Path("cluster", "etcd-url"))
@@ -118,6 +118,7 @@ func (s *scene) startServer() *server {
 		}
 		second.args = append(second.args, arg)
 	}
+	second.args = append(second.args, more...)
 	config := rest.CopyConfig(shared.config)
 	config.Host, config.Timeout = second.url, 10*time.Second
 	if second.api, err = kubernetes.NewForConfig(config); err != nil {
@@ -155,7 +156,7 @@ func (s *scene) run(second *server) {
 	s.await("the second API server is ready", second.ready)
 }
 
-// commandLine is that of the process that has an argument.
+// commandLine is the command line of the process that has this argument.
 func commandLine(s *scene, argument string) []string {
 	s.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -165,7 +166,7 @@ func commandLine(s *scene, argument string) []string {
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		if args := strings.Split(string(bytes.TrimSuffix(data, []byte{0})), "\x00"); slices.Contains(args, argument) {
 			return args
@@ -175,86 +176,88 @@ func commandLine(s *scene, argument string) []string {
 	return nil
 }
 
-// behind starts all that a row about the API server itself needs: a second
-// one, the registered webhook and an agent that use it, and a stream of changes of
-// the registered webhook's Secret through it.
-func (s *scene) behind() (second *server, a *agent, stream *admission.Stream, done func() admission.Counts) {
+// startBehindServer starts all that a row about the API server itself needs: a second API server, the registered
+// webhook and an agent that use it, and a stream that changes the registered webhook's Secret through
+// it.
+func (s *scene) startBehindServer() (second *server, a *agent, stream *admission.Stream, done func() admission.Counts) {
 	s.Helper()
 	second = s.startServer()
-	s.reach(second.url, shared.config.CAData)
+	s.useAPIServer(second.url, shared.config.CAData)
 	w := s.startRegistered()
 	a = s.startAgent(launch{})
-	s.ready(w)
-	s.auditing(w)
-	s.delivered(a)
-	s.rested("webhook", w.Process, webhookLimit)
-	s.rested("agent", a.process.Process, agentLimit)
-	stream, done = s.ask(s.registered(second.api))
-	s.rightAgain(stream)
+	auditor := s.startAudit("audit", launch{}, w.config)
+	s.awaitReady(w)
+	s.awaitAudit(auditor)
+	s.awaitEvents(a)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	s.awaitRest("audit", auditor.Process, webhookLimit)
+	s.awaitRest("agent", a.process.Process, agentLimit)
+	stream, done = s.startStream(s.questionsThrough(second.api))
+	s.awaitRightAnswers(stream)
 	return second, a, stream, done
 }
 
 func killAPIServer(s *scene) {
-	second, a, stream, done := s.behind()
+	second, a, stream, done := s.startBehindServer()
 	for range 2 {
 		if err := syscall.Kill(second.process.PID(), syscall.SIGKILL); err != nil {
 			s.Fatal(err)
 		}
 		_ = second.process.Stop()
 		a.Tolerated[notDelivered] = 0
-		s.breakAndMend(a)
+		s.breakAndRepair(a)
 		s.run(second)
-		s.rightAgain(stream)
-		s.delivered(a)
+		s.awaitRightAnswers(stream)
+		s.awaitEvents(a)
 	}
 	if counts := done(); counts.Unanswered == 0 {
-		s.Error("the API server was never away")
+		s.Error("the API server was never unavailable")
 	}
 }
 
-// loseEtcd is a row in which the API server loses its etcd for a while.
+// loseEtcd is a row in which the API server loses its connection to etcd for a while.
 func loseEtcd(lose func(*tcpProxy)) func(*scene) {
 	return func(s *scene) {
-		second, a, stream, done := s.behind()
+		second, a, stream, done := s.startBehindServer()
 		lose(second.etcd)
 		a.Tolerated[notDelivered] = 0
-		s.breakAndMend(a)
+		s.breakAndRepair(a)
 		unanswered := stream.Counts().Unanswered
 		s.await("changes fail", func(context.Context) bool { return stream.Counts().Unanswered > unanswered })
-		second.etcd.mend(s.T)
-		s.rightAgain(stream)
-		s.breakAndMend(a)
-		s.delivered(a)
+		second.etcd.repair(s.T)
+		s.awaitRightAnswers(stream)
+		s.breakAndRepair(a)
+		s.awaitEvents(a)
 		done()
 	}
 }
 
-// startRegistered starts the webhook that the API servers ask: there is one
-// address, so its rows run alone.
+// startRegistered starts the webhook that the API servers call. There is only one address for it, so
+// its rows run alone.
 func (s *scene) startRegistered() *webhook {
 	s.Helper()
 	w := &webhook{config: shared.rig.Path("webhook", "config.yaml")}
 	_, w.certDir = shared.rig.WebhookAddress()
-	s.again(w)
+	s.restartWebhook(w)
 	return w
 }
 
-// again starts a registered webhook once more.
-func (s *scene) again(w *webhook) {
+// restartWebhook restarts a registered webhook.
+func (s *scene) restartWebhook(w *webhook) {
 	s.Helper()
 	address, _ := shared.rig.WebhookAddress()
-	s.startWebhookAt(w, "webhook", address, launch{}, "--namespace", s.name, "--kubeconfig", s.kubeconfig)
+	s.startWebhookAt(w, address, launch{}, "--namespace", s.name, "--kubeconfig", s.kubeconfig)
 }
 
-// registered are questions about the registered webhook's Secret, through an API
-// server. They begin with the Secret there, which the rig's own has made.
-func (s *scene) registered(api kubernetes.Interface) []admission.Question {
+// questionsThrough are questions about the registered webhook's Secret, sent through an API server. The
+// stream starts from the Secret that the rig's own API server has stored.
+func (s *scene) questionsThrough(api kubernetes.Interface) []admission.Question {
 	s.Helper()
 	const namespace, name = "openshift-apiserver", "serving-cert"
 	changes := admission.Changes(shared.rig.ServiceCA, pkitest.ServingCert(), func(chain, key []byte) *corev1.Secret {
 		return openshift.ServingCert(shared.serviceUID, chain, key)
 	})
-	s.await("the Secret is there", func(ctx context.Context) bool {
+	s.await("the Secret exists", func(ctx context.Context) bool {
 		_, err := shared.api.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err == nil {
 			return true

@@ -18,22 +18,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/admission"
 )
 
-// clockVariable names the file that says by how many seconds the clock of a
-// program is wrong that was built by clocked.
+// clockVariable names a file. Programs built by clocked read from it by how many seconds to shift
+// their clock.
 const clockVariable = "CLOCK_SHIFT_FILE"
 
-// clocked builds both programs as they are, on a package time of which Now is
-// wrong by what a file says, as after a step of the machine's clock: the monotonic
-// clock goes on. The clock itself is the whole machine's: time namespaces leave
-// the wall clock alone, and what is preloaded (libfaketime) does not get into
-// static programs.
+// clocked builds both programs on a package time whose Now is shifted by what a file says. This is
+// what a program sees when the machine's clock jumps: the monotonic clock continues. The test cannot
+// change the clock itself: it belongs to the whole machine, time namespaces do not shift the wall
+// clock, and a preloaded library (libfaketime) has no effect on static programs.
 var clocked = sync.OnceValues(func() (directory string, err error) {
-	ctx := context.Background() // of all rows
+	ctx := context.Background() // all rows share the programs
 	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", err
@@ -49,7 +49,7 @@ var clocked = sync.OnceValues(func() (directory string, err error) {
 	)
 	text := string(source)
 	if strings.Count(text, now) != 1 || !strings.Contains(text, imports) {
-		return "", fmt.Errorf("%s has another Now than this test knows", standard)
+		return "", fmt.Errorf("cannot patch %s: its func Now is not the one that this test knows", standard)
 	}
 	text = strings.Replace(text, now, strings.Replace(now, "\n", "\n\tsec += shift.Load()\n", 1), 1)
 	text = strings.Replace(text, imports, imports+"\t\"sync/atomic\"\n", 1)
@@ -82,12 +82,12 @@ var clocked = sync.OnceValues(func() (directory string, err error) {
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", list, "-o", directory+"/", "./webhook", "./nodeagent")
 	build.Dir, build.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the programs on another clock: %w\n%s", err, output)
+		return "", fmt.Errorf("build the programs with a shifted clock: %w\n%s", err, output)
 	}
 	return directory, nil
 })
 
-// clock is that of the programs that were started with it.
+// clock is a clock that the programs started with it share.
 type clock struct{ file string }
 
 func (s *scene) startClock() (c clock, l launch) {
@@ -101,8 +101,8 @@ func (s *scene) startClock() (c clock, l launch) {
 	return c, launch{binaries: binaries, environment: []string{clockVariable + "=" + c.file}}
 }
 
-// jump sets the clock of programs to so much from now, and waits until each goes
-// by it, which the date of its answers shows.
+// jump shifts the clock of programs by this much from now. It waits until each program uses it, which
+// the Date header of its responses shows.
 func (s *scene) jump(c clock, by time.Duration, metrics ...string) {
 	s.Helper()
 	partial := c.file + ".new"
@@ -123,7 +123,7 @@ func (s *scene) jump(c clock, by time.Duration, metrics ...string) {
 			}
 			defer response.Body.Close()
 			if response.StatusCode != http.StatusOK {
-				s.Errorf("after a jump of the clock by %s /healthz answers %s", by, response.Status)
+				s.Errorf("/healthz returns %[2]s after the clock jumped by %[1]s", by, response.Status)
 			}
 			at, err := http.ParseTime(response.Header.Get("Date"))
 			off := time.Until(at.Add(-by)).Abs()
@@ -136,82 +136,84 @@ const year = 365 * 24 * time.Hour
 
 func clockJumps(s *scene) {
 	c, l := s.startClock()
-	w, a := s.startWebhook("webhook", l), s.startAgent(l)
-	s.ready(w)
-	s.audited(w)
-	s.delivered(a)
-	s.rested("webhook", w.Process, webhookLimit)
-	s.rested("agent", a.process.Process, agentLimit)
+	w, a := s.startWebhook(l), s.startAgent(l)
+	auditor := s.startAudit("audit", l)
+	s.awaitReady(w)
+	s.awaitCleanAudit(auditor)
+	s.awaitEvents(a)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	s.awaitRest("audit", auditor.Process, webhookLimit)
+	s.awaitRest("agent", a.process.Process, agentLimit)
 
-	deletable := s.good().DeepCopy()
+	deletable := s.validSecret().DeepCopy()
 	deletable.Annotations = map[string]string{"kubelet-https-guard.io/allow-delete-until": time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)}
 	deletion, err := admission.Review(deletable, nil)
 	if err != nil {
 		s.Fatal(err)
 	}
-	other := s.changes[2].To // good, too
+	other := s.changes[2].To // valid, too
 	foreign := s.changes[3].To
 	questions := func(atTheirTime, mayDelete bool) []admission.Question {
 		post := func(body []byte) func(context.Context) (bool, error) {
 			return func(ctx context.Context) (bool, error) { return admission.Post(ctx, w.client, w.url, body) }
 		}
 		return []admission.Question{
-			{Name: "a new Secret", Allowed: atTheirTime, Ask: post(s.creation(s.good()))},
-			{Name: "another new one", Allowed: atTheirTime, Ask: post(s.creation(other))},
-			{Name: "a new one of a foreign CA", Ask: post(s.creation(foreign))},
-			{Name: "a delete until a moment", Allowed: mayDelete, Ask: post(deletion)},
+			{Name: "a new Secret", Allowed: atTheirTime, Ask: post(s.creation(s.validSecret()))},
+			{Name: "another new Secret", Allowed: atTheirTime, Ask: post(s.creation(other))},
+			{Name: "a new Secret signed by an unknown CA", Ask: post(s.creation(foreign))},
+			{Name: "a delete, allowed until a given time", Allowed: mayDelete, Ask: post(deletion)},
 		}
 	}
-	raised, cleared := string(report.FindingRaised)+" ", string(report.FindingCleared)+" "
-	verified, notVerified := string(report.Verified), string(report.NotVerified)
+	active, resolved := string(report.FindingActive)+" ", string(report.FindingResolved)+" "
+	verified, notVerified := compliant(control.UseHTTPS), notCompliant(control.UseHTTPS)
 	expired, early, soon := string(finding.CertificateExpired), string(finding.CertificateNotYetValid), string(finding.CertificateExpiringSoon)
 	stream := admission.Stream{}
-	for range 2 { // the second time all is remembered
+	for range 2 { // the second time, all results are cached
 		for _, jump := range []struct {
 			by                 time.Duration
-			there, back        []string // what the agent tells
+			there, back        []string // the changes that the agent logs
 			atTheirTime, allow bool
 		}{
-			{3 * year, []string{raised + expired, notVerified}, []string{cleared + expired, verified}, false, false},
-			{-3 * year, []string{raised + early, notVerified}, []string{cleared + early, verified}, false, false},
-			{28 * 24 * time.Hour, []string{raised + soon}, []string{cleared + soon}, true, false},
+			{3 * year, []string{active + expired, notVerified}, []string{resolved + expired, verified}, false, false},
+			{-3 * year, []string{active + early, notVerified}, []string{resolved + early, verified}, false, false},
+			{28 * 24 * time.Hour, []string{active + soon}, []string{resolved + soon}, true, false},
 			{40 * time.Minute, nil, nil, true, false},
 		} {
 			for _, step := range []struct {
 				by                 time.Duration
-				edges              []string
+				changes            []string
 				atTheirTime, allow bool
 			}{{jump.by, jump.there, jump.atTheirTime, jump.allow}, {0, jump.back, true, true}} {
-				s.jump(c, step.by, w.Metrics, a.process.Metrics)
+				s.jump(c, step.by, w.Metrics, auditor.Metrics, a.process.Metrics)
 				for _, q := range questions(step.atTheirTime, step.allow) {
 					stream.Ask(s.Context(), q)
 				}
-				s.says(a, step.edges...)
+				s.agentLogs(a, step.changes...)
 			}
 		}
 	}
-	s.quiet(a)
+	s.logsNothing(a)
 	counts := stream.Counts()
 	s.noneWrong(counts)
 	s.allAnswered(counts)
-	s.figure("admission: %s", counts)
-	s.ready(w)
-	s.breakAndMend(a)
-	s.delivered(a)
+	s.addFigure("admission: %s", counts)
+	s.awaitReady(w)
+	s.breakAndRepair(a)
+	s.awaitEvents(a)
 	s.allAnswered(s.askOnce(w))
 	w.client.CloseIdleConnections()
-	// The audit goes by the same clock. What it saw at one tick, if a jump was over it,
-	// it clears at the next.
-	count := func() (raised, cleared int) {
-		return len(s.lines(w, string(report.FindingRaised))), len(s.lines(w, string(report.FindingCleared)))
+	// The audit uses the same clock. What it reported at a tick during which the clock jumped, it resolves
+	// at the next tick.
+	count := func() (active, resolved int) {
+		return len(s.lines(auditor.log, string(report.FindingActive))), len(s.lines(auditor.log, string(report.FindingResolved)))
 	}
-	s.await("the audit clears what it raised", func(context.Context) bool {
-		raised, cleared := count()
-		return raised == cleared
+	s.await("the audit resolves its findings", func(context.Context) bool {
+		active, resolved := count()
+		return active == resolved
 	}, func() string { return fmt.Sprint(count()) })
 }
 
-// creation is the review of a new Secret.
+// creation is the AdmissionReview of a new Secret.
 func (s *scene) creation(secret *corev1.Secret) []byte {
 	s.Helper()
 	body, err := admission.Review(secret, secret)

@@ -4,21 +4,24 @@ package faults_test
 
 import (
 	"context"
+	"net/http"
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// twoLeaders: the first one is stopped (as a machine that swaps, or a virtual one
-// that is moved), the Lease becomes another's, and it goes on.
+// twoLeaders pauses the first leader, as on a machine that swaps or a virtual machine that is
+// migrated. The other one acquires the Lease. Then the first one continues.
 func twoLeaders(s *scene) {
-	first := s.startWebhook("first", launch{})
-	s.ready(first)
-	s.audited(first)
-	second := s.startWebhook("second", launch{})
-	s.ready(second)
-	s.rested("first", first.Process, webhookLimit)
+	first := s.startAudit("first", launch{})
+	s.awaitCleanAudit(first)
+	second := s.startAudit("second", launch{})
+	s.await("the second one waits for the Lease", func(ctx context.Context) bool {
+		code, err := second.Status(ctx, "/readyz")
+		return err == nil && code == http.StatusOK
+	})
+	s.awaitRest("first", first.Process, webhookLimit)
 
 	signal := func(which syscall.Signal) {
 		s.Helper()
@@ -28,7 +31,7 @@ func twoLeaders(s *scene) {
 	}
 	signal(syscall.SIGSTOP)
 	s.Cleanup(func() { _ = syscall.Kill(first.PID, syscall.SIGCONT) })
-	// As if it had not been renewed for as long as it holds.
+	// As if it had not been renewed for its whole duration.
 	leases := shared.api.CoordinationV1().Leases(s.name)
 	lease, err := leases.Get(s.Context(), "kubelet-https-guard-audit", metav1.GetOptions{})
 	if err != nil {
@@ -38,41 +41,34 @@ func twoLeaders(s *scene) {
 	if _, err := leases.Update(s.Context(), lease, metav1.UpdateOptions{}); err != nil {
 		s.Fatal(err)
 	}
-	s.audited(second)
-	s.rested("second", second.Process, webhookLimit)
+	s.awaitCleanAudit(second)
+	s.awaitRest("second", second.Process, webhookLimit)
 	signal(syscall.SIGCONT)
-	s.ready(first)
 	if !s.leads(first) {
-		s.Fatal("the first one does not lead any more: there were no two leaders")
+		s.Fatal("the first one stopped leading too early: there were never two leaders")
 	}
-	_, doneFirst := s.ask(s.directly(first))
-	_, doneSecond := s.ask(s.directly(second))
 
-	garbage := s.good().DeepCopy()
+	garbage := s.validSecret().DeepCopy()
 	garbage.Data[corev1.TLSPrivateKeyKey] = []byte("garbage")
 	s.restore(garbage)
-	s.edges(first, "Finding raised KeyUnparsable")
-	s.edges(second, "Finding raised KeyUnparsable")
-	s.await("the first one leads no more", func(context.Context) bool { return !s.leads(first) })
-	s.await("the first one shows no finding", func(ctx context.Context) bool {
+	s.auditLogs(first, "Finding active KeyUnparsable")
+	s.auditLogs(second, "Finding active KeyUnparsable")
+	s.await("the first one stops leading", func(context.Context) bool { return !s.leads(first) })
+	s.await("the first one has no findings in its metrics", func(ctx context.Context) bool {
 		metrics, err := first.Read(ctx)
 		return err == nil && metrics.Sum("kubelet_https_guard_finding") == 0
 	})
-	s.restore(s.good())
-	s.edges(second, "Finding raised KeyUnparsable", "Finding cleared KeyUnparsable")
-	s.edges(first, "Finding raised KeyUnparsable")
+	s.restore(s.validSecret())
+	s.auditLogs(second, "Finding active KeyUnparsable", "Finding resolved KeyUnparsable")
+	s.auditLogs(first, "Finding active KeyUnparsable")
 	if !s.leads(second) {
-		s.Error("the second one leads no more")
+		s.Error("the second one stopped leading")
 	}
-	s.allAnswered(doneFirst())
-	s.allAnswered(doneSecond())
-	first.client.CloseIdleConnections()
-	second.client.CloseIdleConnections()
 }
 
-func (s *scene) leads(w *webhook) bool {
+func (s *scene) leads(a *auditor) bool {
 	s.Helper()
-	metrics, err := w.Read(s.Context())
+	metrics, err := a.Read(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}

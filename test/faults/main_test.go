@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package faults_test lets everything go wrong under both programs, as they are
-// shipped, beside a real API server and etcd. Each fault is a row of a table: what
-// is expected stands beside it, is printed and is asserted.
+// Package faults_test injects faults into both programs, built as for a release, with a real API
+// server and etcd. Each fault is a row of a table. The row says what is expected; the test prints and
+// asserts it.
 //
-// What single packages do about slow clients, bad files and the like is in their
-// own tests; here it is processes that live on. `make test-faults` runs it.
+// Slow clients, invalid files and the like are tested in the packages themselves; these tests are
+// about processes that keep running. Run them with `make test-faults`.
 package faults_test
 
 import (
@@ -30,26 +30,25 @@ import (
 
 const repository = "../.."
 
-// suite is what all rows share: starting an API server takes seconds.
+// suite is what all rows share, since starting an API server takes seconds.
 type suite struct {
 	rig    *rig.Rig
-	config *rest.Config // of an administrator
+	config *rest.Config // cluster administrator
 	api    kubernetes.Interface
 	// serviceUID is that of the Service of the registered webhook's Secret.
 	serviceUID types.UID
 	dir        string
-	bin        string // where the programs are
+	bin        string // directory of the programs
 }
 
 // shared is set by TestMain, before any test.
 var shared suite
 
-// limitVariable names one of the kernel's limits, readyVariable a file for a
-// process's number: with them this program is limited.
+// limitVariable names one of the kernel's limits, readyVariable a file for a process ID. If they are
+// set, this program runs another one under the limit.
 const limitVariable, readyVariable = "FAULTS_LIMIT", "FAULTS_PID"
 
-// TestMain is two programs: the tests, and one that runs another one under a
-// limit of the kernel.
+// TestMain is two programs: the tests, and one that runs another program under a limit of the kernel.
 func TestMain(m *testing.M) {
 	if limit := os.Getenv(limitVariable); limit != "" {
 		if err := limited(limit, os.Getenv(readyVariable), os.Args[1:]); err != nil {
@@ -59,7 +58,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if os.Getenv("FAULTS") == "" {
-		_, _ = fmt.Fprintln(os.Stderr, "test/faults takes minutes and runs with FAULTS=1 only: make test-faults")
+		_, _ = fmt.Fprintln(os.Stderr, "test/faults needs FAULTS=1, since it takes minutes. Fix: make test-faults")
 		os.Exit(0)
 	}
 	code, err := run(m)
@@ -70,10 +69,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// limited takes a limit of the kernel from itself and the program that it starts,
-// in a user namespace of its own, and gives it back when it gets SIGUSR1.
+// limited sets a limit of the kernel to 0 for itself and the program that it starts, in its own user
+// namespace. It restores the limit on SIGUSR1.
 func limited(limit, pidFile string, args []string) error {
-	runtime.LockOSThread() // with which the program dies
+	runtime.LockOSThread() // the program is killed when this thread ends
 	giveBack := make(chan os.Signal, 1)
 	signal.Notify(giveBack, syscall.SIGUSR1)
 	if err := os.WriteFile(limit, []byte("0"), 0o600); err != nil {
@@ -103,7 +102,7 @@ func limited(limit, pidFile string, args []string) error {
 }
 
 func run(m *testing.M) (int, error) {
-	ctx := context.Background() // there is no test yet whose context could be taken
+	ctx := context.Background() // no test has started, so there is no context of a test
 	bin, err := filepath.Abs(filepath.Join(repository, "bin"))
 	if err != nil {
 		return 0, err
@@ -121,9 +120,15 @@ func run(m *testing.M) (int, error) {
 	if err := r.InstallGuard(ctx); err != nil {
 		return 0, err
 	}
-	// Rows that want a registered webhook start it themselves.
-	if err := r.Webhook.Stop(); err != nil {
+	// Rows that need a registered webhook or an audit start their own. The rig's audit must have started
+	// before it is stopped: stopping it earlier fails.
+	if _, err := r.Audit.Await(ctx, "its start", func(l rig.Line) bool { return l.Text("msg") == "Started" }); err != nil {
 		return 0, err
+	}
+	for _, process := range []*rig.Process{r.Webhook, r.Audit} {
+		if err := process.Stop(); err != nil {
+			return 0, err
+		}
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", r.Kubeconfig)
 	if err != nil {

@@ -18,17 +18,17 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
-// network is what connections go through that can be lost. It starts whole.
+// network is a listener whose connections can be lost. At first it works.
 type network struct {
 	address string
 
 	mu       sync.Mutex
 	listener net.Listener
 	open     map[net.Conn]bool
-	whole    chan struct{} // closed while packets arrive
+	whole    chan struct{} // closed while packets are delivered
 }
 
 func newNetwork(t *testing.T) *network {
@@ -43,7 +43,7 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
-// Accept implements [net.Listener]. It waits while nobody listens.
+// Accept implements [net.Listener]. It waits while connections are refused.
 func (n *network) Accept() (net.Conn, error) {
 	for {
 		n.mu.Lock()
@@ -63,7 +63,7 @@ func (n *network) Accept() (net.Conn, error) {
 			return &lossy{connection, n}, nil
 		}
 		if !replaced {
-			<-time.After(10 * time.Millisecond) // closed, and not opened again yet
+			<-time.After(10 * time.Millisecond) // closed and not reopened yet
 		}
 	}
 }
@@ -83,7 +83,7 @@ func (n *network) Close() error {
 	return nil
 }
 
-// refuse ends all connections, and no new one comes about.
+// refuse closes all connections and refuses new ones.
 func (n *network) refuse() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -96,28 +96,28 @@ func (n *network) refuse() {
 	clear(n.open)
 }
 
-// freeze loses all packets, and says so to nobody.
+// freeze drops all packets without an error.
 func (n *network) freeze() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.whole = make(chan struct{})
 }
 
-// mend makes it whole.
-func (n *network) mend(t *testing.T) {
+// repair makes it work again.
+func (n *network) repair(t *testing.T) {
 	t.Helper()
-	n.thaw()
+	n.unfreeze()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", n.address)
 	if err != nil {
-		return // it listens already
+		return // already listening
 	}
 	n.listener = listener
 }
 
-// thaw has packets arrive again.
-func (n *network) thaw() {
+// unfreeze delivers packets again.
+func (n *network) unfreeze() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	select {
@@ -133,7 +133,7 @@ func (n *network) arriving() <-chan struct{} {
 	return n.whole
 }
 
-// lossy is a connection through it.
+// lossy is a connection of a network.
 type lossy struct {
 	net.Conn
 	n *network
@@ -157,7 +157,7 @@ func (l *lossy) Close() error {
 	return l.Conn.Close()
 }
 
-// tcpProxy passes bytes on.
+// tcpProxy forwards TCP connections.
 type tcpProxy struct{ *network }
 
 func newTCPProxy(t *testing.T, to string) *tcpProxy {
@@ -188,16 +188,16 @@ func newTCPProxy(t *testing.T, to string) *tcpProxy {
 	return p
 }
 
-// proxy stands between the programs and the API server, and can be a bad one.
+// proxy is an HTTP proxy between the programs and the API server that can misbehave.
 type proxy struct {
 	*network
 	ca *pkitest.CA
-	// pass hands requests on.
+	// pass forwards requests.
 	pass *httputil.ReverseProxy
 
 	mu      sync.Mutex
 	answers http.Handler
-	over    chan struct{} // closed when something else answers
+	over    chan struct{} // closed when the handler is replaced
 }
 
 func newProxy(t *testing.T, s suite) *proxy {
@@ -223,7 +223,7 @@ func newProxy(t *testing.T, s suite) *proxy {
 	}
 	go func() { _ = server.ServeTLS(p.network, "", "") }()
 	t.Cleanup(func() {
-		p.thaw()
+		p.unfreeze()
 		p.set(http.NotFoundHandler())
 		_ = server.Close()
 	})
@@ -254,7 +254,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answers.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// set says what answers from now on; what is under way, such as watches, ends.
+// set replaces the handler. Requests in progress, such as watches, end.
 func (p *proxy) set(answers http.Handler) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -263,26 +263,26 @@ func (p *proxy) set(answers http.Handler) {
 	p.over = make(chan struct{})
 }
 
-// mend makes it a good one.
-func (p *proxy) mend(t *testing.T) {
+// repair makes it forward requests again.
+func (p *proxy) repair(t *testing.T) {
 	t.Helper()
 	p.set(p.pass)
-	p.network.mend(t)
+	p.network.repair(t)
 }
 
-// delay has each answer come late.
+// delay delays each response.
 func (p *proxy) delay() {
 	p.set(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(2 * time.Second):
 			p.pass.ServeHTTP(w, r)
 		case <-r.Context().Done():
-			panic(http.ErrAbortHandler) // no answer at all
+			panic(http.ErrAbortHandler) // no response at all
 		}
 	}))
 }
 
-// cut cuts each answer off after its first byte. What was asked for is done.
+// cut cuts off each response after its first byte. The API server has processed the request.
 func (p *proxy) cut() {
 	short := *p.pass
 	short.ModifyResponse = func(r *http.Response) error {
@@ -297,7 +297,7 @@ type cutOff struct {
 	io.Reader
 }
 
-// answering is a proxy that gives the same answer to all.
+// answering makes a proxy give the same response to all requests.
 func answering(answer http.HandlerFunc) func(*proxy) {
 	return func(p *proxy) { p.set(answer) }
 }
@@ -315,7 +315,7 @@ func broken(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcdserver: leader changed","code":500}`)
 }
 
-// garbage is what a captive portal or a broken load balancer says.
+// garbage is a response as a captive portal or a broken load balancer gives it.
 func garbage(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	if r.URL.Query().Get("watch") == "" {

@@ -23,8 +23,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/admission"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
@@ -33,45 +33,45 @@ import (
 )
 
 const (
-	// patience bounds each wait for something that must come: far more than it
-	// takes, since how soon is not the question here.
-	patience = 3 * time.Minute
-	lookEach = 50 * time.Millisecond
+	// patience bounds each wait. It is far longer than necessary, since these tests do not measure time.
+	patience     = 3 * time.Minute
+	pollInterval = 50 * time.Millisecond
 	// settleTime is the agents' --settle, tick their --resync.
 	settleTime, tick = 1500 * time.Millisecond, time.Second
-	// askEach is how often a stream asks.
-	askEach = 50 * time.Millisecond
-	// unnoticed is how long an API server may be away without the audit telling of it:
-	// a minute, less the time until it asks once more.
-	unnoticed = 30 * time.Second
-	// restFor is how many times in a row nothing must have changed for rest.
-	restFor = 10
-	// spare is by how many more goroutines and descriptors a process may end up
-	// with: a connection or two more to the API server.
-	spare = 8
-	// The limits of the chart.
+	// askInterval is the interval at which a stream asks questions.
+	askInterval = 50 * time.Millisecond
+	// unreportedOutage is how long an API server can be unavailable without a report by the audit: one minute,
+	// less the time until the audit's next request.
+	unreportedOutage = 30 * time.Second
+	// restReadings is the number of unchanged readings in a row after which a process is at rest.
+	restReadings = 10
+	// tolerance is by how many goroutines and descriptors a process may grow: for one or two more connections
+	// to the API server.
+	tolerance = 8
+	// The memory limits of the chart.
 	webhookLimit, agentLimit = 128 << 20, 64 << 20
-	// secretName is that of a row's protected Secret, in its own namespace.
-	secretName = "guarded"
+	// secretName is the name of a row's protected Secret in the row's namespace, and bundleName the name
+	// of the ConfigMap with its CA.
+	secretName, bundleName = "guarded", "signers"
 )
 
-// scene is what a row has to itself: a namespace with a protected Secret and a
-// Lease, a Node, and the processes that it starts.
+// scene is what a row has for itself: a namespace with a protected Secret and a Lease, a Node, and the
+// processes that it starts.
 type scene struct {
 	*testing.T
-	// name is that of the namespace and of the Node.
+	// name is the name of the namespace and of the Node.
 	name string
-	// kubeconfig leads the processes to the API server, or to a proxy of it.
+	// kubeconfig points the processes to the API server, or to a proxy in front of it.
 	kubeconfig string
 	ca         *pkitest.CA
 	changes    []admission.Change
 	processes  []process
 	figures    []string
-	// away is for how long the API server was.
-	away time.Duration
+	// outage is how long the API server was unavailable.
+	outage time.Duration
 }
 
-// process is one that is looked at again in the end.
+// process is a process that is measured again at the end of the row.
 type process struct {
 	name string
 	vitals.Process
@@ -93,7 +93,12 @@ func newScene(t *testing.T, number int) *scene {
 			return err
 		},
 		func() error {
-			_, err := shared.api.CoreV1().Secrets(s.name).Create(t.Context(), s.good(), metav1.CreateOptions{})
+			bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: bundleName}, Data: map[string]string{"ca.crt": string(s.ca.PEM())}}
+			_, err := shared.api.CoreV1().ConfigMaps(s.name).Create(t.Context(), bundle, metav1.CreateOptions{})
+			return err
+		},
+		func() error {
+			_, err := shared.api.CoreV1().Secrets(s.name).Create(t.Context(), s.validSecret(), metav1.CreateOptions{})
 			return err
 		},
 	} {
@@ -101,12 +106,12 @@ func newScene(t *testing.T, number int) *scene {
 			t.Fatal(err)
 		}
 	}
-	s.reach(shared.config.Host, shared.config.CAData)
+	s.useAPIServer(shared.config.Host, shared.config.CAData)
 	return s
 }
 
-// reach writes the kubeconfig of the processes that are started from now on.
-func (s *scene) reach(server string, ca []byte) {
+// useAPIServer writes the kubeconfig for the processes that are started from now on.
+func (s *scene) useAPIServer(server string, ca []byte) {
 	s.Helper()
 	s.kubeconfig = filepath.Join(s.TempDir(), "kubeconfig")
 	s.write(s.kubeconfig, fmt.Appendf(nil, `apiVersion: v1
@@ -134,10 +139,10 @@ func (s *scene) secret(chain, key []byte) *corev1.Secret {
 	}
 }
 
-// good is one that may be stored.
-func (s *scene) good() *corev1.Secret { return s.changes[0].To }
+// validSecret is a valid Secret.
+func (s *scene) validSecret() *corev1.Secret { return s.changes[0].To }
 
-// restore writes the protected Secret behind the API server's back.
+// restore writes the protected Secret directly into etcd, without the API server.
 func (s *scene) restore(secret *corev1.Secret) {
 	s.Helper()
 	secret = secret.DeepCopy()
@@ -147,11 +152,11 @@ func (s *scene) restore(secret *corev1.Secret) {
 	}
 }
 
-// launch is how a program is started, where that is not as usual.
+// launch says how to start a program in an unusual way.
 type launch struct {
-	// shell runs before the program, which is "$@".
+	// shell is a command line that starts the program, which is "$@".
 	shell string
-	// args are more flags, environment more variables.
+	// args are additional flags, environment additional variables.
 	args, environment []string
 	// binaries is the directory of the programs.
 	binaries string
@@ -169,52 +174,52 @@ func (l launch) command(binary string, args ...string) (shell string, arguments 
 	return "/bin/sh", append(append(append([]string{"-c", script, "sh", "/usr/bin/env"}, l.environment...), path), append(args, l.args...)...)
 }
 
-// webhook is one that runs.
+// webhook is a running webhook.
 type webhook struct {
 	process
 	run    *rig.Process
 	client *http.Client
 	url    string
-	// log is a file, certDir and config are those of this webhook alone.
+	// log is a file. certDir and config belong to this webhook only.
 	log, certDir, config string
 }
 
-// startWebhook starts one that protects the row's Secret and audits it.
-func (s *scene) startWebhook(name string, l launch) *webhook {
+// startWebhook starts a webhook that protects the row's Secret.
+func (s *scene) startWebhook(l launch) *webhook {
 	s.Helper()
 	directory := s.TempDir()
 	w := &webhook{certDir: directory, config: filepath.Join(directory, "config.yaml")}
 	now := time.Now()
-	s.serve(w, now.Add(-time.Hour), now.AddDate(1, 0, 0))
-	s.write(filepath.Join(directory, "ca.crt"), s.ca.PEM())
-	s.write(w.config, s.goodConfig(directory))
+	s.writeServingPair(w, now.Add(-time.Hour), now.AddDate(1, 0, 0))
+	s.write(w.config, s.goodConfig())
 	port, err := rig.FreePort(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.startWebhookAt(w, name, fmt.Sprintf("127.0.0.1:%d", port), l, "--namespace", s.name, "--kubeconfig", s.kubeconfig)
+	s.startWebhookAt(w, fmt.Sprintf("127.0.0.1:%d", port), l, "--namespace", s.name, "--kubeconfig", s.kubeconfig)
 	return w
 }
 
-func (s *scene) goodConfig(directory string) []byte {
+func (s *scene) goodConfig() []byte {
 	return fmt.Appendf(nil, `apiVersion: kubelet-https-guard.io/v1alpha1
 kind: WebhookConfiguration
 protectedSecrets:
-- {namespace: %s, name: %s, usage: serverAuth, caBundleFile: %q}
-`, s.name, secretName, filepath.Join(directory, "ca.crt"))
+- {namespace: %[1]s, name: %[2]s, usage: serverAuth, caBundleConfigMap: {namespace: %[1]s, name: %[3]s, key: ca.crt}}
+`, s.name, secretName, bundleName)
 }
 
-// serve writes a serving pair.
-func (s *scene) serve(w *webhook, notBefore, notAfter time.Time) {
+// writeServingPair writes a serving certificate and key.
+func (s *scene) writeServingPair(w *webhook, notBefore, notAfter time.Time) {
 	s.Helper()
 	pair := s.ca.Issue(pkitest.Request{CommonName: "webhook"}.Valid(notBefore, notAfter))
 	s.write(filepath.Join(w.certDir, "tls.crt"), pair.Certificate)
 	s.write(filepath.Join(w.certDir, "tls.key"), pair.Key)
 }
 
-// startWebhookAt starts one at an address; its files are there.
-func (s *scene) startWebhookAt(w *webhook, name, address string, l launch, args ...string) {
+// startWebhookAt starts a webhook at an address. Its files must exist.
+func (s *scene) startWebhookAt(w *webhook, address string, l launch, args ...string) {
 	s.Helper()
+	const name = "webhook"
 	health, err := rig.FreePort(s.Context())
 	if err != nil {
 		s.Fatal(err)
@@ -224,42 +229,44 @@ func (s *scene) startWebhookAt(w *webhook, name, address string, l launch, args 
 	w.log = shared.rig.Path(s.name + "-" + name + ".log")
 	l.environment = append(l.environment, "POD_NAME="+s.name+"-"+name)
 	program, arguments := l.command("webhook", append([]string{
-		"--bind-address", address, "--health-bind-address", w.Metrics, "--shutdown-delay", "0s", "--cert-dir", w.certDir, "--config", w.config,
+		"serve", "--bind-address", address, "--health-bind-address", w.Metrics, "--shutdown-delay", "0s", "--cert-dir", w.certDir, "--config", w.config,
 	}, args...)...)
 	if w.run, err = shared.rig.Launch(s.name+"-"+name, program, arguments...); err != nil {
 		s.Fatal(err)
 	}
 	w.PID = w.run.PID()
 	if w.client != nil {
-		return // it is not the first one
+		return // not the first start
 	}
-	// As API servers do: HTTP/1.1, connections kept.
+	// As API servers do: HTTP/1.1 with persistent connections.
 	transport := &http.Transport{
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, // who answers is not the question
+		// The server's identity is not tested here.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"http/1.1"}},
 		MaxIdleConnsPerHost: 16,
 	}
 	w.client = &http.Client{Transport: transport}
 	s.Cleanup(func() {
 		if s.Failed() {
-			s.Logf("%s said at last:\n%s", name, tail(w.log))
+			s.Logf("the log of %s ends with:\n%s", name, tail(w.log))
 		}
 		_ = w.run.Stop()
 	})
 }
 
-// kill ends a webhook as kill -9 does.
+// kill kills a webhook with SIGKILL.
 func (s *scene) kill(w *webhook) {
 	s.Helper()
 	if err := syscall.Kill(w.PID, syscall.SIGKILL); err != nil {
 		s.Fatal(err)
 	}
 	if err := w.run.Stop(); err == nil || !strings.Contains(err.Error(), "killed") {
-		s.Errorf("%s, killed, ended with: %v", w.name, err)
+		s.Errorf("%s was killed but exited with: %v", w.name, err)
 	}
 }
 
-// ready waits until the webhook says so.
-func (s *scene) ready(w *webhook) {
+// awaitReady waits until the webhook is ready.
+func (s *scene) awaitReady(w *webhook) {
 	s.Helper()
 	s.await(w.name+" is ready", func(ctx context.Context) bool {
 		code, err := w.Status(ctx, "/readyz")
@@ -267,27 +274,62 @@ func (s *scene) ready(w *webhook) {
 	})
 }
 
-// audited waits until the webhook has begun to audit and all it sees is well.
-func (s *scene) audited(w *webhook) {
+// auditor is a running audit.
+type auditor struct {
+	process
+	run *rig.Process
+	log string
+}
+
+// startAudit starts an audit of the row's Secret, or of what a configuration says. All audits of a row
+// share a Lease.
+func (s *scene) startAudit(name string, l launch, config ...string) *auditor {
 	s.Helper()
-	s.await(w.name+" audits and all is well", func(ctx context.Context) bool {
-		metrics, err := w.Read(ctx)
+	if config == nil {
+		config = []string{filepath.Join(s.TempDir(), "config.yaml")}
+		s.write(config[0], s.goodConfig())
+	}
+	health, err := rig.FreePort(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	a := &auditor{log: shared.rig.Path(s.name + "-" + name + ".log")}
+	a.name, a.limit, a.Metrics = name, webhookLimit, fmt.Sprintf("127.0.0.1:%d", health)
+	l.environment = append(l.environment, "POD_NAME="+s.name+"-"+name)
+	program, arguments := l.command("webhook", "audit", "--health-bind-address", a.Metrics, "--config", config[0], "--namespace", s.name, "--kubeconfig", s.kubeconfig)
+	if a.run, err = shared.rig.Launch(s.name+"-"+name, program, arguments...); err != nil {
+		s.Fatal(err)
+	}
+	a.PID = a.run.PID()
+	s.Cleanup(func() {
+		if s.Failed() {
+			s.Logf("the log of %s ends with:\n%s", name, tail(a.log))
+		}
+		_ = a.run.Stop()
+	})
+	return a
+}
+
+// awaitCleanAudit waits until the audit has started and has no findings.
+func (s *scene) awaitCleanAudit(a *auditor) {
+	s.Helper()
+	s.await(a.name+" audits and has no findings", func(ctx context.Context) bool {
+		metrics, err := a.Read(ctx)
 		return err == nil && metrics.Sum("kubelet_https_guard_audit_leader") == 1 && metrics.Sum("kubelet_https_guard_compliant") > 0
 	})
 }
 
-// auditing waits until the webhook, the first one in its namespace, has begun to
-// audit: what it follows takes goroutines and a connection, which it has to be at
-// rest with.
-func (s *scene) auditing(w *webhook) {
+// awaitAudit waits until the audit, the first one in its namespace, has started. Its watches need
+// goroutines and a connection, which must exist before its resting state is recorded.
+func (s *scene) awaitAudit(a *auditor) {
 	s.Helper()
-	s.await(w.name+" audits", func(ctx context.Context) bool {
-		metrics, err := w.Read(ctx)
+	s.await(a.name+" audits", func(ctx context.Context) bool {
+		metrics, err := a.Read(ctx)
 		return err == nil && metrics.Sum("kubelet_https_guard_audit_leader") == 1 && metrics.Sum("kubelet_https_guard_audits_total") > 0
 	})
 }
 
-// agent is one that runs.
+// agent is a running agent.
 type agent struct {
 	process
 	*rotation.Driver
@@ -295,8 +337,7 @@ type agent struct {
 	run     *exec.Cmd
 }
 
-// startAgent starts one over a new host and waits until it has verified that all
-// is well.
+// startAgent starts an agent on a new host and waits until it reports that all controls are compliant.
 func (s *scene) startAgent(l launch) *agent {
 	s.Helper()
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
@@ -304,7 +345,8 @@ func (s *scene) startAgent(l launch) *agent {
 	if err != nil {
 		s.Fatal(err)
 	}
-	a := &agent{options: l, Driver: &rotation.Driver{Host: host, Settle: settleTime, Notice: patience, Tolerated: map[string]int{}}}
+	a := &agent{options: l, Driver: &rotation.Driver{Host: host, Settle: settleTime, ReportTime: patience,
+		Tolerated: map[string]int{}}}
 	a.name, a.limit = "agent", agentLimit
 	began := time.Now()
 	s.restart(a)
@@ -315,7 +357,7 @@ func (s *scene) startAgent(l launch) *agent {
 	return a
 }
 
-// restart starts the agent's process, over what is there.
+// restart starts the agent's process on the existing host.
 func (s *scene) restart(a *agent) {
 	s.Helper()
 	port, err := rig.FreePort(s.Context())
@@ -323,7 +365,7 @@ func (s *scene) restart(a *agent) {
 		s.Fatal(err)
 	}
 	a.process.Metrics = fmt.Sprintf("127.0.0.1:%d", port)
-	program, arguments := a.options.command("nodeagent", "--root", a.Host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig,
+	program, arguments := a.options.command("nodeagent", "run", "--root", a.Host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig,
 		"--metrics-bind-address", a.process.Metrics, "--settle", settleTime.String(), "--resync", tick.String())
 	a.run = exec.CommandContext(s.Context(), program, arguments...)
 	a.run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -333,9 +375,9 @@ func (s *scene) restart(a *agent) {
 	a.PID = a.run.Process.Pid
 }
 
-// breakAndMend lets two things go wrong on the host and mends them: each must be
-// told, once, and nothing else.
-func (s *scene) breakAndMend(a *agent) {
+// breakAndRepair causes two faults on the host and repairs them. The agent must log each of them, once,
+// and nothing else.
+func (s *scene) breakAndRepair(a *agent) {
 	s.Helper()
 	writers := rotation.Writers()
 	for _, name := range []string{"certificate removed", "key of another pair"} {
@@ -352,13 +394,12 @@ func faultNamed(t *testing.T, name string) rotation.Fault {
 			return f
 		}
 	}
-	t.Fatalf("there is no fault %q", name)
+	t.Fatalf("no fault has the name %q", name)
 	return rotation.Fault{}
 }
 
-// rested waits until a process is at rest, from which it must not be far in the
-// end.
-func (s *scene) rested(name string, p vitals.Process, limit int64) {
+// awaitRest waits until a process is at rest. The process must be close to this state at the end.
+func (s *scene) awaitRest(name string, p vitals.Process, limit int64) {
 	s.Helper()
 	last, same := vitals.Vitals{Goroutines: -1}, 0
 	s.await(name+" is at rest", func(ctx context.Context) bool {
@@ -370,38 +411,38 @@ func (s *scene) rested(name string, p vitals.Process, limit int64) {
 			same = 0
 		}
 		last = now
-		return same >= restFor
+		return same >= restReadings
 	})
 	s.processes = append(s.processes, process{name, p, last, limit})
 }
 
-// settle is what each row ends with: no goroutine and no descriptor more than
-// before, and memory within the chart's limits.
-func (s *scene) settle() {
+// checkRest is the end of each row. No process may have more goroutines and descriptors than at rest, and
+// its memory must be within the chart's limits.
+func (s *scene) checkRest() {
 	s.Helper()
 	for _, p := range s.processes {
 		var now vitals.Vitals
-		s.await(fmt.Sprintf("%s is as it was: %s", p.name, p.before), func(ctx context.Context) bool {
+		s.await(fmt.Sprintf("%s is back at %s", p.name, p.before), func(ctx context.Context) bool {
 			var err error
 			if now, err = p.Vitals(ctx); err != nil {
 				return false
 			}
-			return now.Goroutines <= p.before.Goroutines+spare && now.Descriptors <= p.before.Descriptors+spare
+			return now.Goroutines <= p.before.Goroutines+tolerance && now.Descriptors <= p.before.Descriptors+tolerance
 		}, func() string { return now.String() })
 		if now.MostRSS > p.limit {
-			s.Errorf("%s took %d MiB of the %d that the chart gives it", p.name, now.MostRSS>>20, p.limit>>20)
+			s.Errorf("%s used %d MiB of memory; the chart's limit is %d MiB", p.name, now.MostRSS>>20, p.limit>>20)
 		}
-		s.figure("%s: %s; before: %s", p.name, now, p.before)
+		s.addFigure("%s: %s; before: %s", p.name, now, p.before)
 	}
 }
 
-func (s *scene) figure(format string, args ...any) {
+func (s *scene) addFigure(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	s.Log(text)
 	s.figures = append(s.figures, text)
 }
 
-// await waits until something is so.
+// await waits until a condition is true.
 func (s *scene) await(what string, is func(context.Context) bool, instead ...func() string) {
 	s.Helper()
 	deadline := time.After(patience)
@@ -409,19 +450,19 @@ func (s *scene) await(what string, is func(context.Context) bool, instead ...fun
 		select {
 		case <-deadline:
 			for _, say := range instead {
-				what += ", instead of " + say()
+				what += ", got " + say()
 			}
-			s.Fatalf("never came: %s", what)
-		case <-time.After(lookEach):
+			s.Fatalf("timed out waiting until %s", what)
+		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// ask starts a stream of questions; done ends it and gives its counts, which
-// must hold no wrong answer.
-func (s *scene) ask(questions []admission.Question) (stream *admission.Stream, done func() admission.Counts) {
+// startStream starts a stream of questions; done ends it and returns its counts. It fails the test if an
+// answer was wrong.
+func (s *scene) startStream(questions []admission.Question) (stream *admission.Stream, done func() admission.Counts) {
 	s.Helper()
-	stream = &admission.Stream{Questions: questions, Every: askEach}
+	stream = &admission.Stream{Questions: questions, Every: askInterval}
 	ctx, stop := context.WithCancel(s.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -434,7 +475,7 @@ func (s *scene) ask(questions []admission.Question) (stream *admission.Stream, d
 		<-ended
 		counts := stream.Counts()
 		s.noneWrong(counts)
-		s.figure("admission: %s", counts)
+		s.addFigure("admission: %s", counts)
 		return counts
 	}
 }
@@ -446,7 +487,7 @@ func (s *scene) noneWrong(counts admission.Counts) {
 	}
 }
 
-// allAnswered: there was no outage.
+// allAnswered requires that all questions were answered.
 func (s *scene) allAnswered(counts admission.Counts) {
 	s.Helper()
 	if counts.Unanswered > 0 {
@@ -454,12 +495,11 @@ func (s *scene) allAnswered(counts admission.Counts) {
 	}
 }
 
-// rightAgain waits until a stream gets right answers, as many as it has
-// different questions, without one that fails in between.
-func (s *scene) rightAgain(stream *admission.Stream) {
+// awaitRightAnswers waits until a stream gets as many right answers in a row as it has different questions.
+func (s *scene) awaitRightAnswers(stream *admission.Stream) {
 	s.Helper()
 	begin := stream.Counts()
-	s.await("answers again", func(context.Context) bool {
+	s.await("the stream gets right answers again", func(context.Context) bool {
 		now := stream.Counts()
 		if now.Unanswered > begin.Unanswered {
 			begin = now
@@ -468,8 +508,8 @@ func (s *scene) rightAgain(stream *admission.Stream) {
 	}, func() string { return stream.Counts().String() + ": " + stream.Counts().Why })
 }
 
-// directly are the questions to a webhook itself.
-func (s *scene) directly(w *webhook) []admission.Question {
+// questionsTo are questions that are sent to the webhook itself.
+func (s *scene) questionsTo(w *webhook) []admission.Question {
 	s.Helper()
 	questions, err := admission.Directly(w.client, w.url, s.changes)
 	if err != nil {
@@ -478,11 +518,11 @@ func (s *scene) directly(w *webhook) []admission.Question {
 	return questions
 }
 
-// askOnce asks all questions once.
+// askOnce asks each question once.
 func (s *scene) askOnce(w *webhook) admission.Counts {
 	s.Helper()
 	stream := admission.Stream{}
-	for _, q := range s.directly(w) {
+	for _, q := range s.questionsTo(w) {
 		stream.Ask(s.Context(), q)
 	}
 	counts := stream.Counts()
@@ -490,23 +530,25 @@ func (s *scene) askOnce(w *webhook) admission.Counts {
 	return counts
 }
 
-// delivered waits until no Event waits, none was given up, and as many are stored
-// as were told.
-func (s *scene) delivered(a *agent) {
+// awaitEvents waits until no Event is pending. It requires that none was given up, and that there is one
+// Event for each change that the agent logged.
+func (s *scene) awaitEvents(a *agent) {
 	s.Helper()
 	var metrics vitals.Metrics
 	s.await("the agent's Events are delivered", func(ctx context.Context) bool {
 		var err error
 		metrics, err = a.process.Read(ctx)
-		return err == nil && metrics.Sum("kubelet_https_guard_events_pending") == 0 && len(s.events("default", s.name)) >= a.Told
-	}, func() string { return fmt.Sprint(len(s.events("default", s.name)), " of ", a.Told) })
-	if stored, givenUp := len(s.events("default", s.name)), metrics.Sum("kubelet_https_guard_events_given_up_total"); stored != a.Told || givenUp != 0 {
-		s.Errorf("%d edges were told, %d are Events, %.0f were given up", a.Told, stored, givenUp)
+		return err == nil && metrics.Sum("kubelet_https_guard_events_pending") == 0 && len(s.events("default",
+			s.name)) >= a.Reported
+	}, func() string { return fmt.Sprint(len(s.events("default", s.name)), " of ", a.Reported) })
+	if stored, givenUp := len(s.events("default", s.name)),
+		metrics.Sum("kubelet_https_guard_events_given_up_total"); stored != a.Reported || givenUp != 0 {
+		s.Errorf("the agent logged %d changes; %d are Events, %.0f were given up", a.Reported, stored, givenUp)
 	}
-	s.figure("agent: %d edges told, each once, all of them Events", a.Told)
+	s.addFigure("agent: %d changes logged, each once, all of them Events", a.Reported)
 }
 
-// events are those of an instance.
+// events are the Events of a reporting instance.
 func (s *scene) events(namespace, instance string) (events []eventsv1.Event) {
 	s.Helper()
 	list, err := shared.api.EventsV1().Events(namespace).List(s.Context(), metav1.ListOptions{})
@@ -521,9 +563,8 @@ func (s *scene) events(namespace, instance string) (events []eventsv1.Event) {
 	return events
 }
 
-// refusals waits until the webhook's Events count as many refusals as it has
-// answered.
-func (s *scene) refusals(w *webhook, want int) {
+// awaitRefusalEvents waits until the webhook's Events count all refusals.
+func (s *scene) awaitRefusalEvents(w *webhook, want int) {
 	s.Helper()
 	count := func() (sum int) {
 		for _, e := range s.events(s.name, s.name+"-"+w.name) {
@@ -541,18 +582,18 @@ func (s *scene) refusals(w *webhook, want int) {
 		return err == nil && metrics.Sum("kubelet_https_guard_events_pending") == 0 && count() >= want
 	}, func() string { return fmt.Sprint(count(), " of ", want) })
 	if got := count(); got != want {
-		s.Errorf("%d requests were refused, Events tell of %d", want, got)
+		s.Errorf("%d requests were refused, Events count %d", want, got)
 	}
-	s.figure("webhook: %d refusals, all of them in Events", want)
+	s.addFigure("webhook: %d refusals, all of them in Events", want)
 }
 
-// line is one of a log.
+// line is a line of a log.
 type line struct{ Time, Level, Msg, Reason, Location, Err string }
 
-// lines are those of a webhook's log with a message that begins like this.
-func (s *scene) lines(w *webhook, message string) (found []line) {
+// lines are the lines of a log whose message begins with this text.
+func (s *scene) lines(log, message string) (found []line) {
 	s.Helper()
-	data, err := os.ReadFile(w.log)
+	data, err := os.ReadFile(log)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -565,22 +606,23 @@ func (s *scene) lines(w *webhook, message string) (found []line) {
 	return found
 }
 
-// edges waits until the webhook's log has told of these edges of the audit, and
-// holds that it has told of no other and of none twice.
-func (s *scene) edges(w *webhook, want ...string) {
+// auditLogs waits until the audit's log has these changes, and requires that it has no others and none
+// twice.
+func (s *scene) auditLogs(a *auditor, want ...string) {
 	s.Helper()
-	told := func() (all []string) {
-		for _, l := range append(s.lines(w, string(report.FindingRaised)), s.lines(w, string(report.FindingCleared))...) {
-			if l.Reason == string(finding.Unreadable) && s.away > unnoticed {
-				continue // so slow is this machine
+	logged := func() (all []string) {
+		for _, l := range append(s.lines(a.log, string(report.FindingActive)), s.lines(a.log, string(report.FindingResolved))...) {
+			if l.Reason == string(finding.Unreadable) && s.outage > unreportedOutage {
+				continue // on a slow machine the outage lasted long enough to be reported
 			}
 			all = append(all, l.Msg+" "+l.Reason)
 		}
 		return all
 	}
-	s.await("the audit tells "+strings.Join(want, ", "), func(context.Context) bool { return len(told()) >= len(want) })
-	if got := told(); strings.Join(got, ", ") != strings.Join(want, ", ") {
-		s.Errorf("the audit told %q, not %q", got, want)
+	s.await("the audit logs "+strings.Join(want, ", "),
+		func(context.Context) bool { return len(logged()) >= len(want) })
+	if got := logged(); strings.Join(got, ", ") != strings.Join(want, ", ") {
+		s.Errorf("the audit logged %q, want %q", got, want)
 	}
 }
 

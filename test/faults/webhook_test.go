@@ -30,24 +30,24 @@ import (
 
 func killWebhook(s *scene) {
 	w := s.startRegistered()
-	s.ready(w)
-	stream, done := s.ask(s.registered(shared.api))
+	s.awaitReady(w)
+	stream, done := s.startStream(s.questionsThrough(shared.api))
 	for range 10 {
-		s.rightAgain(stream)
-		<-time.After(rand.N(4 * askEach)) // at any moment of a request
+		s.awaitRightAnswers(stream)
+		<-time.After(rand.N(4 * askInterval)) // at a random moment of a request
 		s.kill(w)
 		unanswered := stream.Counts().Unanswered
 		s.await("changes fail", func(context.Context) bool { return stream.Counts().Unanswered > unanswered })
-		s.again(w)
-		s.ready(w)
+		s.restartWebhook(w)
+		s.awaitReady(w)
 	}
-	s.rightAgain(stream)
-	s.rested("webhook", w.Process, webhookLimit)
+	s.awaitRightAnswers(stream)
+	s.awaitRest("webhook", w.Process, webhookLimit)
 	done()
-	s.figure("ten ends")
+	s.addFigure("killed ten times")
 }
 
-// complaints of a webhook that could not read its files.
+// Messages of a webhook that could not read its files.
 const (
 	certificateKept = "Serving certificate not reloaded"
 	configKept      = "Configuration not reloaded"
@@ -55,11 +55,10 @@ const (
 
 func servingGarbage(s *scene) {
 	w := s.startRegistered()
-	s.ready(w)
-	s.auditing(w)
-	s.rested("webhook", w.Process, webhookLimit)
-	stream, done := s.ask(s.registered(shared.api))
-	s.rightAgain(stream)
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	stream, done := s.startStream(s.questionsThrough(shared.api))
+	s.awaitRightAnswers(stream)
 	pair := w.certDir + "/tls.crt"
 	good, err := os.ReadFile(pair)
 	if err != nil {
@@ -75,24 +74,24 @@ func servingGarbage(s *scene) {
 		if err := garbage(); err != nil {
 			s.Fatal(err)
 		}
-		s.await("the webhook says that it keeps the last good pair", func(context.Context) bool { return len(s.lines(w, certificateKept)) > i })
-		s.rightAgain(stream)
+		s.await("the webhook logs that it keeps the last valid certificate",
+			func(context.Context) bool { return len(s.lines(w.log, certificateKept)) > i })
+		s.awaitRightAnswers(stream)
 	}
-	s.ready(w)
+	s.awaitReady(w)
 	s.write(pair, good)
 	s.allAnswered(done())
-	if said := len(s.lines(w, certificateKept)); said != 3 {
-		s.Errorf("said %d times that the pair is of no use, not 3", said)
+	if logged := len(s.lines(w.log, certificateKept)); logged != 3 {
+		s.Errorf("the webhook logged %d times that the certificate is invalid, want 3", logged)
 	}
 }
 
 func servingExpired(s *scene) {
 	w := s.startRegistered()
-	s.ready(w)
-	s.auditing(w)
-	s.rested("webhook", w.Process, webhookLimit)
-	stream, done := s.ask(s.registered(shared.api))
-	s.rightAgain(stream)
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	stream, done := s.startStream(s.questionsThrough(shared.api))
+	s.awaitRightAnswers(stream)
 	files := map[string][]byte{}
 	for _, name := range []string{"/tls.crt", "/tls.key"} {
 		data, err := os.ReadFile(w.certDir + name)
@@ -101,13 +100,13 @@ func servingExpired(s *scene) {
 		}
 		files[w.certDir+name] = data
 	}
-	mend := func() {
+	repair := func() {
 		for path, data := range files {
 			s.write(path, data)
 		}
 	}
-	s.Cleanup(mend)
-	second := s.startServer() // before, or its start would have the first one make new connections
+	s.Cleanup(repair)
+	second := s.startServer() // before the certificate expires: starting it makes the first one open new connections
 	now := time.Now()
 	expired := shared.rig.IssueServing(now.AddDate(-1, 0, 0), now.Add(-time.Hour))
 	s.write(w.certDir+"/tls.crt", expired.Certificate)
@@ -116,21 +115,21 @@ func servingExpired(s *scene) {
 		code, err := w.Status(ctx, "/readyz")
 		return err == nil && code == http.StatusServiceUnavailable
 	})
-	// An API server looks at a certificate when it connects.
-	fails, failing := s.ask(s.registered(second.api)[:2])
+	// An API server checks a certificate when it connects.
+	fails, failing := s.startStream(s.questionsThrough(second.api)[:2])
 	s.await("a new API server refuses the certificate", func(context.Context) bool { return s.refused(second, expired.Certificate) })
-	mend()
-	s.ready(w)
-	s.rightAgain(stream)
-	s.rightAgain(fails)
+	repair()
+	s.awaitReady(w)
+	s.awaitRightAnswers(stream)
+	s.awaitRightAnswers(fails)
 	if counts := failing(); counts.Unanswered == 0 {
-		s.Error("nothing failed closed")
+		s.Error("no request failed closed")
 	}
-	done() // through the first one, too, what takes a new connection fails closed
+	done() // through the first one, a request over a new connection fails closed, too
 }
 
-// refused: a change through an API server fails since the webhook's certificate is
-// none. The change is one of content, which the policy leaves to the webhook.
+// refused reports whether a change through an API server fails because the webhook's certificate is
+// not valid. The policy does not check what changes here, so only the webhook can refuse it.
 func (s *scene) refused(through *server, chain []byte) bool {
 	patch, err := json.Marshal(map[string]any{"data": map[string][]byte{corev1.TLSCertKey: chain}})
 	if err != nil {
@@ -141,12 +140,11 @@ func (s *scene) refused(through *server, chain []byte) bool {
 }
 
 func badConfiguration(s *scene) {
-	w := s.startWebhook("webhook", launch{})
-	s.ready(w)
-	s.auditing(w)
-	s.rested("webhook", w.Process, webhookLimit)
-	good := s.goodConfig(w.certDir)
-	stream, done := s.ask(s.directly(w))
+	w := s.startWebhook(launch{})
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	good := s.goodConfig()
+	stream, done := s.startStream(s.questionsTo(w))
 	kinds := map[string]func() error{
 		"garbage": func() error { return os.WriteFile(w.config, []byte("\x00\xff garbage"), 0o600) },
 		"empty":   func() error { return os.WriteFile(w.config, nil, 0o600) },
@@ -161,30 +159,31 @@ func badConfiguration(s *scene) {
 		"two MiB":      func() error { return os.WriteFile(w.config, bytes.Repeat([]byte("# more\n"), 300_000), 0o600) },
 		"not there":    func() error { return os.Remove(w.config) },
 	}
-	said := 0
+	logged := 0
 	for kind, write := range kinds {
 		if err := write(); err != nil {
 			s.Fatal(err)
 		}
-		said++
-		s.await("the webhook says that its configuration is of no use: "+kind, func(context.Context) bool { return len(s.lines(w, configKept)) >= said })
-		s.rightAgain(stream)
+		logged++
+		s.await("the webhook logs that its configuration is invalid: "+kind,
+			func(context.Context) bool { return len(s.lines(w.log, configKept)) >= logged })
+		s.awaitRightAnswers(stream)
 	}
 	s.write(w.config, good)
-	s.await("the configuration counts again", func(ctx context.Context) bool {
+	s.await("the webhook has reloaded the configuration", func(ctx context.Context) bool {
 		metrics, err := w.Read(ctx)
 		return err == nil && metrics.Sum("kubelet_https_guard_config_last_reload_successful") == 1
 	})
-	s.rightAgain(stream)
+	s.awaitRightAnswers(stream)
 	s.allAnswered(done())
 	w.client.CloseIdleConnections()
-	if got := len(s.lines(w, configKept)); got != len(kinds) {
-		s.Errorf("said %d times that the configuration is of no use, not %d", got, len(kinds))
+	if got := len(s.lines(w.log, configKept)); got != len(kinds) {
+		s.Errorf("the webhook logged %d times that the configuration is invalid, want %d", got, len(kinds))
 	}
 }
 
-// descriptorLimit lets a process open no file more, and gives back what undoes it.
-// What it has stays.
+// descriptorLimit stops a process from opening more files; undo restores the limit. Files that are
+// open stay open.
 func (s *scene) descriptorLimit(pid int) (undo func()) {
 	s.Helper()
 	var before unix.Rlimit
@@ -203,18 +202,17 @@ func (s *scene) descriptorLimit(pid int) (undo func()) {
 }
 
 func webhookDescriptors(s *scene) {
-	w := s.startWebhook("webhook", launch{})
-	s.ready(w)
-	s.auditing(w)
-	s.rested("webhook", w.Process, webhookLimit)
-	// A connection for each question under way, or more are wanted later.
-	stream, done := s.ask(s.directly(w))
-	s.rightAgain(stream)
+	w := s.startWebhook(launch{})
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	// One connection for each concurrent question now, since no new ones are possible later.
+	stream, done := s.startStream(s.questionsTo(w))
+	s.awaitRightAnswers(stream)
 	undo := s.descriptorLimit(w.PID)
-	s.serve(w, time.Now().Add(-time.Hour), time.Now().AddDate(2, 0, 0)) // which it cannot read
+	s.writeServingPair(w, time.Now().Add(-time.Hour), time.Now().AddDate(2, 0, 0)) // it cannot read them
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}}
 	waiting := make(chan error, 1)
-	body, err := admission.Review(s.good(), nil)
+	body, err := admission.Review(s.validSecret(), nil)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -225,20 +223,20 @@ func webhookDescriptors(s *scene) {
 		}
 		waiting <- err
 	}()
-	s.await("the webhook cannot read its files", func(context.Context) bool { return len(s.lines(w, certificateKept)) > 0 })
-	s.rightAgain(stream)
+	s.await("the webhook cannot read its files", func(context.Context) bool { return len(s.lines(w.log, certificateKept)) > 0 })
+	s.awaitRightAnswers(stream)
 	select {
 	case err := <-waiting:
-		s.Errorf("who was not connected was answered: %v", err)
+		s.Errorf("a client without a connection got an answer: %v", err)
 	default:
 	}
 	undo()
 	if err := <-waiting; err != nil {
-		s.Errorf("who waited: %v", err)
+		s.Errorf("the client that waited: %v", err)
 	}
-	s.ready(w)
-	s.rightAgain(stream)
-	s.await("the new certificate is served", func(context.Context) bool { return len(s.lines(w, "Serving certificate reloaded")) == 1 })
+	s.awaitReady(w)
+	s.awaitRightAnswers(stream)
+	s.await("the new certificate is served", func(context.Context) bool { return len(s.lines(w.log, "Serving certificate reloaded")) == 1 })
 	done()
 	stranger.CloseIdleConnections()
 	w.client.CloseIdleConnections()
@@ -246,55 +244,57 @@ func webhookDescriptors(s *scene) {
 
 func diskFull(s *scene) {
 	full := launch{shell: `exec "$@" 2>/dev/full`}
-	w := s.startWebhook("webhook", full)
-	s.ready(w)
-	s.audited(w)
-	s.rested("webhook", w.Process, webhookLimit)
-	_, done := s.ask(s.directly(w))
+	w := s.startWebhook(full)
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	auditor := s.startAudit("audit", full)
+	s.awaitCleanAudit(auditor)
+	s.awaitRest("audit", auditor.Process, webhookLimit)
+	_, done := s.startStream(s.questionsTo(w))
 
-	// The agent's log says nothing, so what it tells is read elsewhere.
-	a := s.startSilent(full)
-	s.verdict(a, 1)
-	s.rested("agent", a.process.Process, agentLimit)
+	// The agent's log is lost, so the test reads metrics and Events.
+	a := s.startUnread(full)
+	s.awaitVerdict(a, 1)
+	s.awaitRest("agent", a.process.Process, agentLimit)
 	for _, name := range []string{"certificate removed", "key of another pair"} {
 		f := faultNamed(s.T, name)
-		exchange := rotation.Writers()[3] // at once
+		exchange := rotation.Writers()[3] // replaces both files at once
 		if err := f.Inject(a.Host, exchange); err != nil {
 			s.Fatal(err)
 		}
-		s.await("the metrics tell "+name, func(ctx context.Context) bool {
+		s.await("the metrics have the finding of "+name, func(ctx context.Context) bool {
 			metrics, err := a.process.Read(ctx)
 			return err == nil && metrics.Sum("kubelet_https_guard_finding", fmt.Sprintf("reason=%q", f.Reasons[0])) == 1
 		})
-		s.verdict(a, 0)
+		s.awaitVerdict(a, 0)
 		if err := f.Repair(a.Host, exchange, a.Host.Pair()); err != nil {
 			s.Fatal(err)
 		}
-		s.verdict(a, 1)
+		s.awaitVerdict(a, 1)
 	}
-	a.Told = 1 + 2*(1+1+1+1+1) // verified; each: raised, not verified, rotated, cleared, verified
-	s.delivered(a)
+	// Two controls compliant; each fault: active, not compliant, rotated, resolved, compliant.
+	a.Reported = 2 + 2*(1+1+1+1+1)
+	s.awaitEvents(a)
 	counts := done()
 	s.allAnswered(counts)
-	s.refusals(w, counts.Refused)
+	s.awaitRefusalEvents(w, counts.Refused)
 	w.client.CloseIdleConnections()
 	if data, err := os.ReadFile(w.log); err != nil || len(data) > 0 {
-		s.Errorf("the log was not lost: %d bytes, %v", len(data), err)
+		s.Errorf("the log is not empty: %d bytes, %v", len(data), err)
 	}
 }
 
-// verdict waits for one in the agent's metrics.
-func (s *scene) verdict(a *agent, compliant float64) {
+// awaitVerdict waits until the agent's metrics have this verdict.
+func (s *scene) awaitVerdict(a *agent, compliant float64) {
 	s.Helper()
 	s.await(fmt.Sprintf("the agent's verdict is %.0f", compliant), func(ctx context.Context) bool {
 		metrics, err := a.process.Read(ctx)
-		return err == nil && metrics[`kubelet_https_guard_compliant{control="cis-ocp-1.9:1.2.2"}`] == compliant && metrics.Sum("kubelet_https_guard_compliant") == 2*compliant && metrics.Sum("kubelet_https_guard_scans_total") > 0
+		return err == nil && metrics.Sum("kubelet_https_guard_compliant", `control="use-https"`) == compliant && metrics.Sum("kubelet_https_guard_scans_total") > 0
 	})
 }
 
 func logStuck(s *scene) {
-	// Of a FIFO nobody reads what is in it; this process holds both ends, so that
-	// there is a reader.
+	// Nothing reads from the FIFO. This process has both ends open, so that there is a reader.
 	path := s.TempDir() + "/log"
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		s.Fatal(err)
@@ -304,36 +304,34 @@ func logStuck(s *scene) {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = reader.Close() })
-	w := s.startWebhook("webhook", launch{shell: `exec "$@" 2>` + path})
-	s.ready(w)
-	s.auditing(w)
-	s.rested("webhook", w.Process, webhookLimit)
-	stream, done := s.ask(s.directly(w))
-	s.await("the pipe is full and questions wait", func(context.Context) bool { return stream.Counts().Late+stream.Counts().Unanswered > 0 })
+	w := s.startWebhook(launch{shell: `exec "$@" 2>` + path})
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
+	stream, done := s.startStream(s.questionsTo(w))
+	s.await("the pipe is full and questions are delayed",
+		func(context.Context) bool { return stream.Counts().Late+stream.Counts().Unanswered > 0 })
 	code, err := w.Status(s.Context(), "/healthz")
 	if err != nil || code != http.StatusOK {
 		s.Errorf("/healthz: %d, %v", code, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, reader) }()
-	s.rightAgain(stream)
+	s.awaitRightAnswers(stream)
 	done()
 	w.client.CloseIdleConnections()
 }
 
-// maxConnections are those that the webhook takes at one time
-// (webhook/internal/tlsserver).
+// maxConnections is the webhook's limit of concurrent connections (webhook/internal/tlsserver).
 const maxConnections = 500
 
-// manyRequests: each with a connection of its own, all at once. How many are
-// answered is a matter of the machine: whose handshake takes 5 s is seen off.
+// manyRequests sends many requests at once, each over its own connection. How many are answered
+// depends on the machine: the webhook closes a connection whose handshake takes longer than 5 s.
 func manyRequests(s *scene) {
 	const requests = 10_000
-	w := s.startWebhook("webhook", launch{})
-	s.ready(w)
-	s.auditing(w)
+	w := s.startWebhook(launch{})
+	s.awaitReady(w)
 	s.askOnce(w)
 	w.client.CloseIdleConnections()
-	s.rested("webhook", w.Process, webhookLimit)
+	s.awaitRest("webhook", w.Process, webhookLimit)
 	crowd := &http.Client{Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, ClientSessionCache: nil},
 		DisableKeepAlives: true,
@@ -342,7 +340,7 @@ func manyRequests(s *scene) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	// One descriptor each; those that are not to be had wait here.
+	// Each needs a descriptor; a request waits here until one is free.
 	var own unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
 		s.Fatal(err)
@@ -374,24 +372,24 @@ func manyRequests(s *scene) {
 		select {
 		case <-done:
 			running = false
-		case <-time.After(lookEach):
+		case <-time.After(pollInterval):
 		}
 	}
 	counts := stream.Counts()
 	s.noneWrong(counts)
 	if most.Descriptors > maxConnections+64 {
-		s.Errorf("the webhook had %d descriptors, and takes %d connections", most.Descriptors, maxConnections)
+		s.Errorf("the webhook had %d open descriptors; its limit is %d connections", most.Descriptors, maxConnections)
 	}
-	s.figure("admission: %s, in %s, %d connections at once from here, at most %d descriptors there", counts, time.Since(began).Round(time.Second), cap(sockets), most.Descriptors)
+	s.addFigure("admission: %s, in %s, %d concurrent connections, at most %d descriptors of the webhook", counts,
+		time.Since(began).Round(time.Second), cap(sockets), most.Descriptors)
 	s.allAnswered(s.askOnce(w))
 	w.client.CloseIdleConnections()
 }
 
 func slowClients(s *scene) {
-	w := s.startWebhook("webhook", launch{})
-	s.ready(w)
-	s.auditing(w)
-	s.rested("webhook", w.Process, webhookLimit)
+	w := s.startWebhook(launch{})
+	s.awaitReady(w)
+	s.awaitRest("webhook", w.Process, webhookLimit)
 	address := strings.TrimSuffix(strings.TrimPrefix(w.url, "https://"), "/validate")
 	ctx, stop := context.WithCancel(s.Context())
 	defer stop()
@@ -409,14 +407,14 @@ func slowClients(s *scene) {
 		end := context.AfterFunc(ctx, func() { _ = connection.Close() })
 		defer end()
 		connected <- struct{}{}
-		text := "\x16\x03\x01\x02\x00\x01" // of a handshake
+		text := "\x16\x03\x01\x02\x00\x01" // start of a handshake
 		if i%3 > 0 {
 			secure := tls.Client(connection, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 			if err := secure.HandshakeContext(ctx); err != nil {
-				return // seen off while it waited
+				return // closed while it waited
 			}
 			connection, text = secure, "POST /validate HTTP/1.1\r\nHost: webhook\r\n"
-			if i%3 == 2 { // a header at once, then a slow body
+			if i%3 == 2 { // a complete header, then a slow body
 				text += "Content-Length: 5000\r\n\r\n"
 				if _, err := io.WriteString(connection, text); err != nil {
 					return
@@ -426,11 +424,11 @@ func slowClients(s *scene) {
 		text += strings.Repeat("x", 10_000)
 		for _, letter := range []byte(text) {
 			if _, err := connection.Write([]byte{letter}); err != nil {
-				return // seen off
+				return // closed by the webhook
 			}
 			select {
 			case <-ctx.Done():
-				s.Error("a slow client was never seen off")
+				s.Error("the webhook did not close the connection of a slow client")
 				return
 			case <-time.After(time.Second):
 			}
@@ -443,20 +441,20 @@ func slowClients(s *scene) {
 	for range clients {
 		<-connected
 	}
-	stream, done := s.ask(s.directly(w))
-	seenOff := make(chan struct{})
+	stream, done := s.startStream(s.questionsTo(w))
+	allClosed := make(chan struct{})
 	go func() {
 		slow.Wait()
-		close(seenOff)
+		close(allClosed)
 	}()
 	select {
-	case <-seenOff:
+	case <-allClosed:
 	case <-time.After(patience):
-		s.Error("not all slow clients were seen off")
+		s.Error("the webhook did not close the connections of all slow clients")
 		stop()
 	}
 	slow.Wait()
-	s.rightAgain(stream)
+	s.awaitRightAnswers(stream)
 	done()
 	w.client.CloseIdleConnections()
 }

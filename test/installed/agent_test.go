@@ -19,32 +19,40 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// host is the node's own side of what the agent sees through its mount; empty
-// where the node is somebody else's.
+// host is the node's side of the files that the agent sees through its mount. It is empty on an
+// existing cluster.
 type host struct {
 	root string
-	// ca is the cluster's: of the kube-apiserver's client certificate and of the
-	// kubelet's serving certificate.
+	// ca is the cluster's CA, which signs the kube-apiserver's client certificate and the kubelet's
+	// serving certificate.
 	ca   *pkitest.CA
-	told map[types.UID]bool // Events that were waited for
+	seen map[types.UID]bool // Events that were already awaited
 }
 
-// layOut lays a kubeadm-style tree out on the node, with the pair that the
-// kube-apiserver there really uses.
+// layOut lays out a kubeadm-style tree on the node, with the pair that its kube-apiserver really uses.
 func layOut(t *testing.T) *host {
 	t.Helper()
-	h := &host{told: map[types.UID]bool{}}
+	h := &host{seen: map[types.UID]bool{}}
 	if shared.rig == nil {
 		return h
 	}
 	h.root = shared.rig.Path("cluster", "host")
+	// Remove what another test laid out; the directory itself is mounted.
+	laid, err := filepath.Glob(filepath.Join(h.root, "etc/kubernetes/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range laid {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ca := h.file(t, "pki/ca.crt")
-	var err error
 	if h.ca, err = pkitest.LoadCA(ca, h.file(t, "pki/ca.key")); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +62,7 @@ func layOut(t *testing.T) *host {
 	return h
 }
 
-// file is one of the cluster's own files.
+// file reads one of the cluster's own files.
 func (h *host) file(t *testing.T, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(shared.rig.Path("cluster", name))
@@ -64,14 +72,13 @@ func (h *host) file(t *testing.T, name string) []byte {
 	return data
 }
 
-// fresh is a new kubelet client pair of the cluster's CA.
-func (h *host) fresh() map[string][]byte {
+// newPair is a new kubelet client pair, signed by the cluster's CA.
+func (h *host) newPair() map[string][]byte {
 	pair := h.ca.Issue(pkitest.KubeletClient().Valid(time.Now().Add(-time.Minute), time.Now().AddDate(0, 0, 30)))
 	return map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key}
 }
 
-// event waits for the agent's next Event on the Node with this reason, and these
-// words in its note.
+// event waits for the agent's next Event on the Node with this reason and this text in its note.
 func (h *host) event(t *testing.T, reason, words string) {
 	t.Helper()
 	await(t, fmt.Sprintf("Event %s with %q on Node %s", reason, words, shared.node), func() (bool, string) {
@@ -81,9 +88,9 @@ func (h *host) event(t *testing.T, reason, words string) {
 		}
 		var all []string
 		for _, e := range list.Items {
-			if !h.told[e.UID] && ours(e) {
+			if !h.seen[e.UID] && ours(e) {
 				if e.Reason == reason && strings.Contains(e.Note, words) {
-					h.told[e.UID] = true
+					h.seen[e.UID] = true
 					return true, ""
 				}
 				all = append(all, e.Reason+": "+e.Note)
@@ -95,7 +102,7 @@ func (h *host) event(t *testing.T, reason, words string) {
 
 func ours(e eventsv1.Event) bool { return e.ReportingController == "kubelet-https-guard.io/nodeagent" }
 
-// log is what the agent has said.
+// log is the agent's log.
 func (h *host) log(t *testing.T) []map[string]any {
 	t.Helper()
 	var lines []map[string]any
@@ -109,8 +116,8 @@ func (h *host) log(t *testing.T) []map[string]any {
 	return lines
 }
 
-// agent: it finds the files on the host, sees them replaced through its mount,
-// and tells of it on the real Node.
+// agent: the agent finds the files on the host, detects through its mount that they are replaced, and
+// reports it on the real Node.
 func (h *host) agent(t *testing.T) {
 	running := must(t, shared.kubectl(t.Context(), "get", "daemonset", release+"-nodeagent", "-n", release, "-o", "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}"))
 	if ready, desired, _ := strings.Cut(running, " "); ready != desired || ready == "0" {
@@ -126,9 +133,9 @@ func (h *host) agent(t *testing.T) {
 		})
 		return
 	}
-	h.event(t, "Verified", "")
+	h.event(t, "Compliant", "")
 
-	// The node becomes OpenShift's.
+	// The node becomes an OpenShift node.
 	tree, err := openshift.Write(h.root, openshift.Current, openshift.Files{Certificate: h.file(t, "pki/kubelet-client.crt"), Key: h.file(t, "pki/kubelet-client.key"), ClientCA: h.ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
@@ -136,10 +143,10 @@ func (h *host) agent(t *testing.T) {
 	if err := os.Remove(filepath.Join(h.root, "etc/kubernetes/manifests/kube-apiserver.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the agent looks at OpenShift's files", func() (bool, string) {
+	await(t, "the agent checks OpenShift's files", func() (bool, string) {
 		lines := h.log(t)
 		for _, line := range lines {
-			if line["msg"] == "Looking at" && line["certificate"] == tree.CertificateOnHost() {
+			if line["msg"] == "Found the files of the kubelet client certificate" && line["certificate"] == tree.CertificateOnHost() {
 				return true, ""
 			}
 		}
@@ -147,38 +154,38 @@ func (h *host) agent(t *testing.T) {
 	})
 	before := len(h.log(t))
 	for range 3 {
-		if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), h.fresh()); err != nil {
+		if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), h.newPair()); err != nil {
 			t.Fatal(err)
 		}
 		h.event(t, "CertificateRotated", tree.CertificateOnHost())
 	}
 	for _, line := range h.log(t)[before:] {
-		if line["msg"] == "Finding raised" {
-			t.Errorf("a rotation raises an alarm: %v", line)
+		if line["msg"] == "Finding active" {
+			t.Errorf("a rotation causes a finding: %v", line)
 		}
 	}
 	if err := os.Remove(tree.Key()); err != nil {
 		t.Fatal(err)
 	}
 	h.event(t, string(finding.KeyMissing), "kubelet-client/tls.key")
-	if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), h.fresh()); err != nil {
+	if err := openshift.SwapDirectory(tree.Directory(), tree.Staging(), h.newPair()); err != nil {
 		t.Fatal(err)
 	}
-	h.event(t, string(finding.KeyMissing), "Cleared: ")
+	h.event(t, string(finding.KeyMissing), "Resolved: ")
 
 	described := must(t, shared.kubectl(t.Context(), "describe", "node", shared.node))
 	_, events, _ := strings.Cut(described, "\nEvents:")
-	for _, word := range []string{"KeyMissing", "CertificateRotated", "Verified"} {
+	for _, word := range []string{"KeyMissing", "CertificateRotated", "Compliant"} {
 		if !strings.Contains(events, word) {
 			t.Errorf("kubectl describe node does not show %s:\n%s", word, events)
 		}
 	}
 }
 
-// kubelet: the handshake with the real one, as it should be and as it should not.
+// kubelet: the handshake with the real kubelet, with a valid and with an invalid certificate.
 func (h *host) kubelet(t *testing.T) {
 	if shared.rig == nil {
-		t.Skip("its kubelet is configured anew for this, which is for a node of one's own")
+		t.Skip("changes the configuration of the kubelet, so it runs only on the tests' own node")
 	}
 	path := shared.rig.Path("cluster", "kubelet.yaml")
 	good, err := os.ReadFile(path)
@@ -201,7 +208,7 @@ func (h *host) kubelet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// In one step: the kubelet starts anew when it changes.
+		// In one step: the kubelet restarts when the file changes.
 		if err := os.WriteFile(path+".new", data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -236,18 +243,18 @@ func (h *host) kubelet(t *testing.T) {
 			configure(c.change)
 			h.event(t, string(c.reason), "")
 			configure(func(map[string]any) {})
-			h.event(t, string(c.reason), "Cleared: ")
+			h.event(t, string(c.reason), "Resolved: ")
 		})
 	}
-	// All is as it was, for everybody.
+	// The old state is restored, for all tests.
 	await(t, "the node is ready", func() (bool, string) {
 		ready := shared.kubectl(t.Context(), "get", "node", shared.node, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		return ready.Output == "True", ready.Output
 	})
-	await(t, "the agent says so", func() (bool, string) {
+	await(t, "the agent reports that the node is compliant", func() (bool, string) {
 		for _, line := range slices.Backward(h.log(t)) {
-			if msg := line["msg"]; msg == "Verified" || msg == "Not verified" {
-				return msg == "Verified", fmt.Sprint(line)
+			if msg := line["msg"]; msg == "Compliant" || msg == "Not compliant" || msg == "Could not verify" {
+				return msg == "Compliant", fmt.Sprint(line)
 			}
 		}
 		return false, "no verdict"

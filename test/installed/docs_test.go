@@ -16,23 +16,23 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// TestDocs runs the commands in the documentation, page by page, as a reader
-// would: with oc and helm, at the root of the repository. It plays what OpenShift
-// has besides: service-ca, the kubelet client's Secret, the configuration.
+// TestDocs runs the commands in the documentation, page by page, as a reader would: with oc and helm,
+// in the root of the repository. It simulates what else OpenShift has: service-ca, the kubelet
+// client's Secret, the configuration.
 func TestDocs(t *testing.T) {
 	if shared.rig == nil {
-		t.Skip("the commands in the documentation are run on the cluster of the tests alone")
+		t.Skip("the commands in the documentation run only on the tests' own cluster")
 	}
 	must(t, shared.kubectl(t.Context(), "delete", "namespace", release, "--ignore-not-found", "--wait"))
 	storeSecret(t)
 	likeOpenShift(t)
 	layOut(t)
-	playServiceCA(t)
+	simulateServiceCA(t)
 	t.Cleanup(func() {
 		shared.helm(context.WithoutCancel(t.Context()), "uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
 	})
@@ -48,7 +48,7 @@ func TestDocs(t *testing.T) {
 	}
 	for program, script := range map[string]string{
 		"oc": fmt.Sprintf("exec %q \"$@\"\n", shared.rig.Kubectl),
-		// The image is on the node already, by another name than the chart's.
+		// The node already has the image, under another name than the chart's.
 		"helm": fmt.Sprintf("case $1 in install | upgrade) set -- \"$@\" --set image.repository=%s,image.tag=%s,image.pullPolicy=Never ;; esac\nexec %q \"$@\"\n",
 			name, tag, filepath.Join(root, ".tools", "helm")),
 		"webhook": fmt.Sprintf("exec %q \"$@\"\n", filepath.Join(root, "bin", "webhook")),
@@ -76,24 +76,23 @@ func TestDocs(t *testing.T) {
 				}
 				const refused = "refused, as it should be"
 				if strings.Count(string(out), refused) != strings.Count(block.Script, refused) {
-					t.Error("something was let through that should be refused")
+					t.Error("a request was allowed that should be refused")
 				}
 			})
 			if !ok && page == "install.md" {
-				t.Fatal("without it nothing else works")
+				t.Fatal("the other commands depend on this one")
 			}
 			if block.Section == "OpenShift" {
-				refusing(t)
+				awaitRefusal(t)
 			}
 		}
 	}
 	if ran < len(docs.Pages()) {
-		t.Errorf("only %d blocks were found", ran)
+		t.Errorf("found only %d blocks", ran)
 	}
 }
 
-// workspace is a folder in which a reader's files may be written, with the chart
-// where the repository has it.
+// workspace is a directory for a reader's files, which has the chart where the repository has it.
 func workspace(t *testing.T, root string) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -103,7 +102,7 @@ func workspace(t *testing.T, root string) string {
 	return folder
 }
 
-// likeOpenShift makes what else the documentation looks at.
+// likeOpenShift makes other objects that the documentation uses.
 func likeOpenShift(t *testing.T) {
 	t.Helper()
 	now := time.Now()
@@ -128,11 +127,11 @@ func likeOpenShift(t *testing.T) {
 	}
 }
 
-// openReports is the kind that evidence may be applied as.
+// openReports is the kind for evidence as an object.
 const openReports = "../e2e/testdata/openreports.io_clusterreports.yaml"
 
-// playServiceCA has a deleted Secret made anew, as service-ca does.
-func playServiceCA(t *testing.T) {
+// simulateServiceCA recreates a deleted Secret, as service-ca does.
+func simulateServiceCA(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -143,7 +142,7 @@ func playServiceCA(t *testing.T) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(lookEvery):
+			case <-time.After(pollInterval):
 			}
 			if _, err := shared.client.CoreV1().Secrets(shared.secret.namespace).Get(ctx, shared.secret.name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				continue

@@ -21,16 +21,20 @@ import (
 
 const (
 	imageName = "localhost/kubelet-https-guard:e2e"
-	// baseImage is what the Dockerfile builds from.
+	// The image of the previous version.
+	beforeRepository, beforeTag = "localhost/kubelet-https-guard", "before"
+	// baseImage is the image that the Dockerfile builds from.
 	baseImage = "docker.io/library/golang:1.26"
-	// maxImage is the image's budget, in bytes.
+	// maxImage is the limit of the image's size, in bytes.
 	maxImage = 60 << 20
 )
 
-// builder is buildah with folders of its own.
+// builder is buildah with its own directories.
 type builder struct {
 	dir string
 	env []string
+	// flags mount what the stand-in for the base image does not have.
+	flags []string
 }
 
 func (b builder) run(ctx context.Context, folder, program string, args ...string) (string, error) {
@@ -44,12 +48,12 @@ func (b builder) run(ctx context.Context, folder, program string, args ...string
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// buildImage builds the image from the Dockerfile as it is, by `make image`, and
-// returns it as an archive. A registry is not needed: instead of the image that
-// the Dockerfile builds from there is one with this machine's own Go and shell.
+// buildImage builds the image from the unchanged Dockerfile by `make image`, and returns it as an
+// archive. It needs no registry: the Dockerfile's base image is replaced by one with this machine's Go
+// and shell.
 func buildImage(ctx context.Context, dir string) (archive string, err error) {
 	if _, err := exec.LookPath("buildah"); err != nil {
-		return "", fmt.Errorf("build the image: buildah is not there (Debian: apt-get install buildah): %w", err)
+		return "", fmt.Errorf("build the image: buildah is not installed (Debian: apt-get install buildah): %w", err)
 	}
 	b := builder{dir: filepath.Join(dir, "image")}
 	storage := filepath.Join(b.dir, "storage.conf")
@@ -63,28 +67,63 @@ func buildImage(ctx context.Context, dir string) (archive string, err error) {
 		return "", err
 	}
 	_, _ = fmt.Fprintln(os.Stderr, "building the image …")
-	flags, err := b.standIn(ctx, base)
-	if err != nil {
+	if b.flags, err = b.standInImage(ctx, base); err != nil {
 		return "", err
 	}
-	if _, err := b.run(ctx, repository, "make", "image", "IMAGE="+imageName, "BUILDER=buildah", "IMAGE_FLAGS="+strings.Join(flags, " ")); err != nil {
+	if archive, err = b.image(ctx, repository, imageName, "image.tar"); err != nil {
 		return "", err
 	}
-	archive = filepath.Join(b.dir, "image.tar")
-	if _, err := b.run(ctx, repository, "buildah", "push", "-q", imageName, "docker-archive:"+archive+":"+imageName); err != nil {
-		return "", err
-	}
-	built = b
+	builtBy = b
 	return archive, nil
 }
 
-// built is by what the image was built.
-var built builder
+// image builds the image of a checkout and returns it as an archive.
+func (b builder) image(ctx context.Context, checkout, name, file string) (archive string, err error) {
+	if _, err := b.run(ctx, checkout, "make", "image", "IMAGE="+name, "BUILDER=buildah", "IMAGE_FLAGS="+strings.Join(b.flags, " ")); err != nil {
+		return "", err
+	}
+	archive = filepath.Join(b.dir, file)
+	_, err = b.run(ctx, checkout, "buildah", "push", "-q", name, "docker-archive:"+archive+":"+name)
+	return archive, err
+}
 
-// standIn makes the base image: links and empty folders, over which this
-// machine's programs, module cache and build cache are mounted while the image
-// is built. The flags mount them.
-func (b builder) standIn(ctx context.Context, base string) (flags []string, err error) {
+// buildPreviousVersion checks out the previous version, builds its image, loads it into the node and returns
+// the checkout.
+func buildPreviousVersion(t *testing.T) (checkout string) {
+	t.Helper()
+	checkout = filepath.Join(builtBy.dir, "before")
+	if err := os.MkdirAll(checkout, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := builtBy.run(t.Context(), repository, "git", "cat-file", "-e",
+		previousVersion+"^{commit}"); err != nil {
+		t.Skip("the previous version is in the history, which this checkout does not have " +
+			"(a shallow clone, or no clone). Fix: git fetch --unshallow")
+	}
+	archive := filepath.Join(builtBy.dir, "before.tar")
+	if _, err := builtBy.run(t.Context(), repository, "git", "archive", "--output", archive,
+		previousVersion); err != nil {
+		t.Fatalf("check out the previous version: %v", err)
+	}
+	if _, err := builtBy.run(t.Context(), checkout, "tar", "-xf", archive); err != nil {
+		t.Fatal(err)
+	}
+	image, err := builtBy.image(t.Context(), checkout, beforeRepository+":"+beforeTag, "image-before.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded := shared.rig.Cluster(t.Context(), "load", image); loaded.Code != 0 {
+		t.Fatalf("load the image of the previous version into the node: %s", loaded.Output)
+	}
+	return checkout
+}
+
+// builtBy is the builder that built the image.
+var builtBy builder
+
+// standInImage makes the base image: links and empty directories, at which this machine's programs, module
+// cache and build cache are mounted while the image is built. The flags mount them.
+func (b builder) standInImage(ctx context.Context, base string) (flags []string, err error) {
 	for _, folder := range []string{"usr", "etc/ssl", "tmp", "root", "go/pkg/mod"} {
 		if err := os.MkdirAll(filepath.Join(base, folder), 0o755); err != nil {
 			return nil, err
@@ -93,7 +132,7 @@ func (b builder) standIn(ctx context.Context, base string) (flags []string, err 
 	for _, link := range []string{"bin", "sbin", "lib", "lib64"} {
 		target, err := os.Readlink("/" + link)
 		if err != nil {
-			return nil, fmt.Errorf("make a stand-in for %s: /%s is no link into /usr: %w", baseImage, link, err)
+			return nil, fmt.Errorf("make a stand-in for %s: /%s is not a link into /usr: %w", baseImage, link, err)
 		}
 		if err := os.Symlink(target, filepath.Join(base, link)); err != nil {
 			return nil, err
@@ -114,7 +153,7 @@ func (b builder) standIn(ctx context.Context, base string) (flags []string, err 
 		return nil, fmt.Errorf("go env: %q", caches)
 	}
 	if !strings.HasPrefix(paths[0], "/usr/") {
-		return nil, fmt.Errorf("make a stand-in for %s: Go is in %s, and only /usr is mounted", baseImage, paths[0])
+		return nil, fmt.Errorf("make a stand-in for %s: Go is in %s, but only /usr is mounted", baseImage, paths[0])
 	}
 	containerfile := filepath.Join(b.dir, "base.containerfile")
 	text := fmt.Sprintf("FROM scratch\nCOPY . /\nENV PATH=%s/bin:/usr/sbin:/usr/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local GOPROXY=off\n", paths[0])
@@ -127,13 +166,13 @@ func (b builder) standIn(ctx context.Context, base string) (flags []string, err 
 	return []string{"--pull=never", "--volume=/usr:/usr:ro", "--volume=" + paths[1] + ":/go/pkg/mod:ro", "--volume=" + paths[2] + ":/root/.cache/go-build"}, nil
 }
 
-// TestImage: small, nothing in it but the two programs, not root by default, and
-// the same programs as are built anywhere else from the same commit.
+// TestImage: the image is small, contains nothing but the two programs, does not run as root by
+// default, and its programs are the same as those built elsewhere from the same commit.
 func TestImage(t *testing.T) {
 	if shared.rig == nil {
-		t.Skip("the image was given by E2E_IMAGE")
+		t.Skip("the image is that of E2E_IMAGE")
 	}
-	b := built
+	b := builtBy
 	inspected, err := b.run(t.Context(), repository, "buildah", "inspect", "--type", "image", imageName)
 	if err != nil {
 		t.Fatal(err)
@@ -150,11 +189,11 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := image.OCIv1.Config.User; got != "65532:65532" {
-		t.Errorf("it runs as %q", got)
+		t.Errorf("the image runs as user %q", got)
 	}
 	for _, label := range []string{"title", "description", "source", "revision", "licenses"} {
 		if image.OCIv1.Config.Labels["org.opencontainers.image."+label] == "" {
-			t.Errorf("it has no label %s", label)
+			t.Errorf("the image has no label %s", label)
 		}
 	}
 
@@ -189,10 +228,10 @@ func TestImage(t *testing.T) {
 	}
 	t.Logf("the image is %.1f MB", float64(size)/1e6)
 	if size > maxImage {
-		t.Errorf("it is %d bytes, more than %d", size, maxImage)
+		t.Errorf("the image has %d bytes, limit is %d", size, maxImage)
 	}
 
-	// Built once more, elsewhere.
+	// Build the programs again, in another directory.
 	dist := t.TempDir()
 	if _, err := b.run(t.Context(), repository, "env", "GOCACHE="+filepath.Join(dist, "cache"), "make", "dist", "DIST="+dist, "ARCHITECTURES="+runtime.GOARCH); err != nil {
 		t.Fatal(err)
@@ -216,8 +255,7 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// sameProgram compares two programs byte by byte, and says what differs in how
-// they were built.
+// sameProgram compares two programs byte by byte. The error says how their builds differ.
 func sameProgram(a, b string) error {
 	var data [2][]byte
 	var info [2]string
@@ -235,5 +273,5 @@ func sameProgram(a, b string) error {
 	if bytes.Equal(data[0], data[1]) {
 		return nil
 	}
-	return errors.New("another program (-in the image +built again):\n" + cmp.Diff(info[0], info[1]))
+	return errors.New("the programs differ (-in the image +built again):\n" + cmp.Diff(info[0], info[1]))
 }

@@ -4,7 +4,6 @@ package installed_test
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,20 +19,20 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
 const (
-	// waitTime bounds waiting for one thing; Pods take seconds to start.
+	// waitTime bounds each wait; Pods take seconds to start.
 	waitTime = 2 * time.Minute
-	// lookEvery is how often it is looked for.
-	lookEvery = 100 * time.Millisecond
-	// stillTime is how long it is looked that something does not happen.
+	// pollInterval is the interval at which a condition is checked.
+	pollInterval = 100 * time.Millisecond
+	// stillTime is how long a test checks that something does not happen.
 	stillTime = 8 * time.Second
 )
 
-// await waits for a condition. what is said of it if it does not come.
+// await waits for a condition. what describes it in the failure message.
 func await(t *testing.T, what string, condition func() (bool, string)) {
 	t.Helper()
 	deadline := time.After(waitTime)
@@ -44,13 +43,14 @@ func await(t *testing.T, what string, condition func() (bool, string)) {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("%s: not within %s; now: %s\n%s", what, waitTime, now, state(context.WithoutCancel(t.Context())))
-		case <-time.After(lookEvery):
+			t.Fatalf("timed out after %[2]s waiting for: %[1]s; now: %[3]s\n%[4]s", what, waitTime, now,
+				state(context.WithoutCancel(t.Context())))
+		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// state is what a person would look at.
+// state is the state of the cluster, for a failure message.
 func state(ctx context.Context) string {
 	var text strings.Builder
 	for _, args := range [][]string{
@@ -63,7 +63,7 @@ func state(ctx context.Context) string {
 	return text.String()
 }
 
-// must runs helm or kubectl, which must succeed.
+// must requires that helm or kubectl succeeded.
 func must(t *testing.T, r result) string {
 	t.Helper()
 	if r.Code != 0 {
@@ -84,31 +84,29 @@ func upgrade(t *testing.T, args ...string) result {
 	return shared.helm(t.Context(), append(append([]string{"upgrade", release, chart, "--namespace", release, "--wait", "--timeout", helmWait}, shared.values()...), args...)...)
 }
 
-// uninstall removes the release, and looks for what it left.
+// uninstall removes the release and checks that nothing is left.
 func uninstall(t *testing.T) {
 	t.Helper()
 	must(t, shared.helm(t.Context(), "uninstall", release, "--namespace", release, "--wait", "--timeout", helmWait))
 	nothingLeft(t)
 }
 
-// nothingLeft: no object of the release is left, of any kind, and nobody is asked
-// about writes any more.
+// nothingLeft: no object of the release is left, of any kind, and the webhook is not called any more.
 func nothingLeft(t *testing.T) {
 	t.Helper()
 	kinds := must(t, shared.kubectl(t.Context(), "api-resources", "--verbs=list,delete", "-o", "name"))
 	var all []string
 	for kind := range strings.FieldsSeq(kinds) {
-		// Events expire; Endpoints are those of EndpointSlices, and asking for them
-		// makes kubectl warn.
+		// Events expire; Endpoints are made from EndpointSlices, and kubectl warns about them.
 		if !strings.HasPrefix(kind, "events") && kind != "endpoints" {
 			all = append(all, kind)
 		}
 	}
-	await(t, "all objects of the release are gone", func() (bool, string) {
+	await(t, "all objects of the release are deleted", func() (bool, string) {
 		labelled := shared.kubectl(t.Context(), "get", strings.Join(all, ","), "-A", "-l", "app.kubernetes.io/instance="+release, "--ignore-not-found", "-o", "name")
 		return labelled.Code == 0 && labelled.Output == "", labelled.Output
 	})
-	// And what has no such label; some of it is collected.
+	// Also objects without this label; some of them are garbage collected.
 	await(t, "nothing is left in the namespace", func() (bool, string) {
 		here := must(t, shared.kubectl(t.Context(), "get", "secrets,configmaps,leases,pods,services,endpointslices,serviceaccounts", "-n", release, "-o", "name"))
 		left := slices.DeleteFunc(strings.Fields(here), platforms.MatchString)
@@ -117,17 +115,17 @@ func nothingLeft(t *testing.T) {
 	everywhere := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings,roles,rolebindings", "-A", "-o", "name"))
 	for name := range strings.FieldsSeq(everywhere) {
 		if strings.Contains(name, release) {
-			t.Errorf("%s is left", name)
+			t.Errorf("%s still exists", name)
 		}
 	}
 	body := mismatched(t)
-	await(t, "a write to the Secret is let through", func() (bool, string) {
+	await(t, "a write to the Secret is allowed", func() (bool, string) {
 		v, err := shared.secret.write(t.Context(), body)
 		return v == allowed, fmt.Sprint(err)
 	})
 }
 
-// mismatched is a write that the webhook alone can refuse.
+// mismatched is a write that only the webhook can refuse.
 func mismatched(t *testing.T) []byte {
 	t.Helper()
 	now := time.Now()
@@ -136,8 +134,8 @@ func mismatched(t *testing.T) []byte {
 	return patch(ca.Issue(request).Certificate, ca.Issue(request).Key)
 }
 
-// refusing waits until the webhook refuses.
-func refusing(t *testing.T) {
+// awaitRefusal waits until the webhook refuses.
+func awaitRefusal(t *testing.T) {
 	t.Helper()
 	body := mismatched(t)
 	await(t, "the webhook refuses", func() (bool, string) {
@@ -146,7 +144,7 @@ func refusing(t *testing.T) {
 	})
 }
 
-// as is a client that acts as somebody.
+// as is a client that impersonates a user.
 func as(t *testing.T, user string) kubernetes.Interface {
 	t.Helper()
 	config := rest.CopyConfig(shared.config)
@@ -158,7 +156,7 @@ func as(t *testing.T, user string) kubernetes.Interface {
 	return client
 }
 
-// storeSecret has the protected Secret there, as whoever renews it would.
+// storeSecret writes the protected Secret, as the component that renews it would.
 func storeSecret(t *testing.T) {
 	t.Helper()
 	now := time.Now()
@@ -182,8 +180,8 @@ func storeSecret(t *testing.T) {
 	}
 }
 
-// makeNamespace makes a namespace, and takes it away at the end. On a cluster of
-// somebody else it must not be there: what is in it would be uninstalled.
+// makeNamespace makes a namespace and removes it at the end. On an existing cluster it must not exist
+// yet: what is in it would be uninstalled.
 func makeNamespace(t *testing.T, name string) {
 	t.Helper()
 	_, err := shared.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
@@ -191,7 +189,8 @@ func makeNamespace(t *testing.T, name string) {
 	case apierrors.IsAlreadyExists(err) && shared.rig != nil:
 		return
 	case apierrors.IsAlreadyExists(err):
-		t.Fatalf("namespace %s exists: this test installs, breaks and uninstalls a release there; take a cluster without one, or delete it", name)
+		t.Fatalf("namespace %s exists: this test installs, breaks and uninstalls a release there. "+
+			"Fix: use another cluster, or delete the namespace", name)
 	case err != nil:
 		t.Fatal(err)
 	}
@@ -205,7 +204,7 @@ func makeNamespace(t *testing.T, name string) {
 // platforms are objects that platforms put into each namespace.
 var platforms = regexp.MustCompile(`^(configmap/(kube-root-ca|openshift-service-ca)\.crt|serviceaccount/(default|builder|deployer)|secret/(default|builder|deployer)-(dockercfg|token)-.+)$`)
 
-// TestInstalled is the life of an installation. Its parts build on each other.
+// TestInstalled is the life of an installation. Its parts depend on each other.
 func TestInstalled(t *testing.T) {
 	for _, namespace := range []string{release, shared.secret.namespace} {
 		makeNamespace(t, namespace)
@@ -222,28 +221,28 @@ func TestInstalled(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"values that make no sense", badValues},
-		{"an image that cannot be had", noImage},
+		{"invalid values", badValues},
+		{"an image that cannot be pulled", noImage},
 		{"install", installed},
 		{"helm test", helmTest},
-		{"refused and let through", spotChecks},
-		{"rights", rights},
+		{"refused and allowed", spotChecks},
+		{"permissions", permissions},
 		{"the agent", h.agent},
 		{"the kubelet", h.kubelet},
 		{"restarted under load", restarted},
 		{"upgraded and rolled back under load", upgraded},
 		{"uninstall", uninstall},
-		{"from the chart before", fromBefore},
-		{"certificates of others", certificatesOfOthers},
+		{"from the previous chart", fromPreviousVersion},
+		{"certificates from service-ca and cert-manager", certificatesOfOthers},
 	}
 	for _, part := range parts {
 		if !t.Run(part.name, part.run) {
-			return // the next ones build on it
+			return // the next ones depend on it
 		}
 	}
 }
 
-// badValues: Helm says at once what is wrong, and nothing is installed.
+// badValues: Helm reports invalid values at once, and nothing is installed.
 func badValues(t *testing.T) {
 	cases := map[string]struct {
 		args []string
@@ -252,16 +251,16 @@ func badValues(t *testing.T) {
 		"a wrong type":     {[]string{"--set", "webhook.replicas=two"}, "webhook/replicas"},
 		"an unknown value": {[]string{"--set", "webhook.replica=2"}, "replica"},
 		"an unknown mode":  {[]string{"--set", "webhook.certificate.mode=letsencrypt"}, "webhook/certificate/mode"},
-		"cert-manager where it is not": {
+		"cert-manager that is not installed": {
 			[]string{"--set", "webhook.certificate.mode=cert-manager"}, "cert-manager",
 		},
-		"service-ca where it is not": {
+		"service-ca on another platform": {
 			[]string{"--set", "webhook.certificate.mode=service-ca"}, "service-ca",
 		},
-		"a namespace that is not there": {
-			[]string{"--set", "webhook.protectedSecrets[0].namespace=nowhere,webhook.protectedSecrets[0].name=a,webhook.protectedSecrets[0].usage=serverAuth"}, "namespace nowhere does not exist",
+		"a namespace that does not exist": {
+			[]string{"--set", "protectedSecrets[0].namespace=nowhere,protectedSecrets[0].name=a,protectedSecrets[0].usage=serverAuth"}, "namespace nowhere does not exist",
 		},
-		"alerts where nobody reads them": {
+		"alerts without the Prometheus operator": {
 			[]string{"--set", "monitoring.prometheusRule=true"}, "monitoring.coreos.com",
 		},
 	}
@@ -276,8 +275,8 @@ func badValues(t *testing.T) {
 	nothingLeft(t)
 }
 
-// noImage: while an install does not come to its end, nothing is refused that
-// nobody could judge.
+// noImage: while an install cannot complete, the guard does not refuse requests that only the webhook
+// could judge.
 func noImage(t *testing.T) {
 	s := startStream(t, shared.secret)
 	must(t, install(t, "--set", "image.tag=does-not-exist"))
@@ -292,18 +291,18 @@ func noImage(t *testing.T) {
 	if good.refused+good.failed+bad.refused+bad.failed > 0 || good.allowed == 0 {
 		t.Errorf("with no replica: %+v, %+v", good, bad)
 	}
-	// What the API server can judge by itself it refuses from the beginning.
+	// The API server enforces the policy from the beginning.
 	if v, err := shared.secret.write(t.Context(), patch(nil, nil)); v != refused {
 		t.Errorf("empty values: %v", err)
 	}
 	uninstall(t)
 }
 
-// installed: from the first moment on nothing is refused that should not be.
+// installed: from the beginning the guard refuses nothing that it should allow.
 func installed(t *testing.T) {
 	s := startStream(t, shared.secret)
 	must(t, install(t, "--wait", "--timeout", helmWait))
-	await(t, "the webhook is asked", func() (bool, string) {
+	await(t, "the API server calls the webhook", func() (bool, string) {
 		_, bad := s.now()
 		return bad.refused > 0, fmt.Sprintf("%+v", bad)
 	})
@@ -312,7 +311,7 @@ func installed(t *testing.T) {
 	notes := must(t, shared.helm(t.Context(), "get", "notes", release, "--namespace", release))
 	for _, words := range []string{"helm test " + release, shared.secret.namespace} {
 		if !strings.Contains(notes, words) {
-			t.Errorf("the notes do not say %q:\n%s", words, notes)
+			t.Errorf("the notes do not contain %q:\n%s", words, notes)
 		}
 	}
 }
@@ -321,12 +320,11 @@ func helmTest(t *testing.T) {
 	t.Log(must(t, shared.helm(t.Context(), "test", release, "--namespace", release, "--timeout", helmWait, "--logs")))
 	left := must(t, shared.kubectl(t.Context(), "get", "roles,rolebindings,serviceaccounts,pods", "-A", "-l", "app.kubernetes.io/component=test", "-o", "name"))
 	if left != "" {
-		t.Errorf("the test leaves %s", left)
+		t.Errorf("the test leaves Pods: %s", left)
 	}
 }
 
-// spotChecks: through the real Service. All of it is tested on an API server
-// alone, see test/e2e.
+// spotChecks: through the real Service. test/e2e has all checks, on an API server alone.
 func spotChecks(t *testing.T) {
 	p := shared.secret
 	now := time.Now()
@@ -335,22 +333,23 @@ func spotChecks(t *testing.T) {
 	expired := ca.Issue(p.request.Valid(now.AddDate(-1, 0, 0), now.Add(-time.Hour)))
 	for name, c := range map[string]struct {
 		body []byte
-		want string // empty: it passes
+		want string // empty: allowed
 	}{
-		"a new pair":             {patch(good.Certificate, good.Key), ""},
-		"a chain":                {patch(good.ChainWith(ca.PEM()), good.Key), ""},
-		"the key of another":     {mismatched(t), "KeyMismatch"},
-		"expired":                {patch(expired.Certificate, expired.Key), "CertificateExpired"},
-		"garbage":                {patch([]byte("garbage"), good.Key), "CertificateUnparsable"},
-		"an empty key":           {patch(good.Certificate, nil), "KeyMissing"},
-		"an annotation":          {[]byte(`{"metadata":{"annotations":{"example.com/note":"x"}}}`), ""},
-		"nothing":                {[]byte(`{}`), ""},
-		"a finalizer of nobody":  {[]byte(`{"metadata":{"finalizers":["example.com/x"]}}`), ""},
-		"a label and a new pair": {[]byte(strings.Replace(string(patch(good.Certificate, good.Key)), "{", `{"metadata":{"labels":{"a":"b"}},`, 1)), ""},
+		"a new pair":              {patch(good.Certificate, good.Key), ""},
+		"a chain":                 {patch(good.ChainWith(ca.PEM()), good.Key), ""},
+		"the key of another pair": {mismatched(t), "KeyMismatch"},
+		"expired":                 {patch(expired.Certificate, expired.Key), "CertificateExpired"},
+		"garbage":                 {patch([]byte("garbage"), good.Key), "CertificateUnparsable"},
+		"an empty key":            {patch(good.Certificate, nil), "KeyMissing"},
+		"an annotation":           {[]byte(`{"metadata":{"annotations":{"example.com/note":"x"}}}`), ""},
+		"nothing":                 {[]byte(`{}`), ""},
+		"an unknown finalizer":    {[]byte(`{"metadata":{"finalizers":["example.com/x"]}}`), ""},
+		"a label and a new pair": {[]byte(strings.Replace(string(patch(good.Certificate, good.Key)), "{",
+			`{"metadata":{"labels":{"a":"b"}},`, 1)), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, err := p.write(t.Context(), c.body)
-			if c.want == "" && v != allowed || c.want != "" && (v != refused || !strings.Contains(err.Error(), c.want)) {
+			if c.want == "" && v != allowed || c.want != "" && (v != refused || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "[kubelet-https-guard/")) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
@@ -368,7 +367,7 @@ func spotChecks(t *testing.T) {
 	if shared.rig == nil {
 		return
 	}
-	// Whoever renews is never asked about, whatever is written.
+	// Writes by the component that renews the Secret are never sent to the webhook.
 	renewed := ca.Issue(p.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
 	service, err := shared.client.CoreV1().Services(p.namespace).Get(t.Context(), "api", metav1.GetOptions{})
 	if err != nil {
@@ -380,19 +379,18 @@ func spotChecks(t *testing.T) {
 	}
 }
 
-// rolledOut waits until all replicas are new and available.
+// rolledOut waits until all replicas are updated and available.
 func rolledOut(t *testing.T) {
 	t.Helper()
 	must(t, shared.kubectl(t.Context(), "rollout", "status", "deployment/"+release+"-webhook", "-n", release, "--timeout", helmWait))
 }
 
-// killedFor is for how long writes may fail, closed, after a replica was killed with
-// hardly any time to end: what it had under way, and what it is sent before each
-// node knows that it is gone.
-const killedFor = 10 * time.Second
+// maxOutage is how long writes may fail closed after a replica was killed almost without grace period:
+// those in progress, and those that are sent to it before each node knows that it is gone.
+const maxOutage = 10 * time.Second
 
-// restarted: replicas come and go, one is always there, and nobody notices; or
-// hardly anybody, if they are given no time.
+// restarted: replicas restart while one is always available, and no write fails; or only a few, if the
+// replicas have no grace period.
 func restarted(t *testing.T) {
 	s := startStream(t, shared.secret)
 	deployment := "deployment/" + release + "-webhook"
@@ -415,14 +413,14 @@ func restarted(t *testing.T) {
 	s.finish(t, true)
 	for _, how := range [][]string{{"--force", "--grace-period=0"}, {"--grace-period=1"}} {
 		s := startStream(t, shared.secret)
-		until := time.Now().Add(killedFor)
+		until := time.Now().Add(maxOutage)
 		lose(how...)
-		<-time.After(time.Until(until.Add(killedFor / 2))) // in which nothing may fail
+		<-time.After(time.Until(until.Add(maxOutage / 2))) // nothing may fail during this time
 		s.finishFailing(t, true, until)
 	}
 }
 
-// upgraded: an upgrade and the way back are as quiet.
+// upgraded: no write fails during an upgrade and a rollback.
 func upgraded(t *testing.T) {
 	s := startStream(t, shared.secret)
 	must(t, upgrade(t, "--set", "log.level=debug", "--set", "webhook.replicas=3"))
@@ -430,69 +428,78 @@ func upgraded(t *testing.T) {
 	must(t, shared.helm(t.Context(), "rollback", release, "--namespace", release, "--wait", "--timeout", helmWait))
 	rolledOut(t)
 	s.finish(t, true)
-	// The chart that is rendered again changes nothing of what the webhook wrote.
+	// Rendering the chart again changes nothing of what the webhook wrote.
 	before := registered(t)
 	must(t, upgrade(t))
 	if after := registered(t); before != after {
-		t.Errorf("an upgrade to the same changes what is registered:\n%s\n%s", before, after)
+		t.Errorf("an upgrade to the same version changes the registration:\n%s\n%s", before, after)
 	}
 }
 
-// registered is by what the API server asks the webhook.
+// registered is the registration of the webhook, by which the API server calls it.
 func registered(t *testing.T) string {
 	t.Helper()
 	return must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration/"+release, "clusterrolebinding/"+release+"-answers", "-o", "jsonpath={range .items[*]}{.webhooks}{.subjects}{end}"))
 }
 
-// before is the chart's last version before this one.
-const before = "testdata/kubelet-https-guard-0.1.0.tgz"
+// previousVersion is the last commit of the previous chart version, 0.2.0.
+const previousVersion = "46b028d8b5e49c544dcc6a7cbc3db06ae2525626"
 
-// fromBefore: from the last version and back. That one wants a certificate that
-// somebody made.
-func fromBefore(t *testing.T) {
-	const secret = "made-by-hand"
-	now := time.Now()
-	ca := pkitest.NewCAAround("by hand", now)
-	name := release + "-webhook." + release + ".svc"
-	pair := ca.Issue(pkitest.Request{CommonName: name, DNSNames: []string{name}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
-	_, err := shared.client.CoreV1().Secrets(release).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: secret}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
+// fromBefore: an upgrade from the previous version and a rollback, each with its own image.
+func fromPreviousVersion(t *testing.T) {
+	if shared.rig == nil {
+		t.Skip("loads the image of the previous version into the node, so it runs only on the tests' own cluster")
 	}
-	bundle := base64.StdEncoding.EncodeToString(ca.PEM())
-	folder, err := filepath.Abs(before)
-	if err != nil {
-		t.Fatal(err)
-	}
+	folder := buildPreviousVersion(t)
 	wait := []string{"--namespace", release, "--wait", "--timeout", helmWait}
-	old := append(append([]string{"install", release, folder}, wait...), append(shared.values(), "--set", "webhook.servingCertSecret="+secret, "--set", "webhook.caBundle="+bundle, "--set", "webhook.serviceCA=false")...)
-	must(t, shared.helm(t.Context(), old...))
-	refusing(t)
-	must(t, upgrade(t, "--set", "webhook.certificate.mode=provided", "--set", "webhook.certificate.secretName="+secret, "--set", "webhook.certificate.caBundle="+bundle))
-	refusing(t)
-	must(t, shared.helm(t.Context(), append([]string{"rollback", release, "1"}, wait...)...))
-	refusing(t)
-	must(t, shared.helm(t.Context(), append([]string{"rollback", release, "2"}, wait...)...))
-	refusing(t)
+	must(t, shared.helm(t.Context(), append([]string{
+		"install", release, filepath.Join(folder, "charts", "kubelet-https-guard"),
+		"--set", "image.repository=" + beforeRepository + ",image.tag=" + beforeTag + ",image.pullPolicy=Never",
+	}, wait...)...))
+	awaitRefusal(t)
+	// A value that was moved is refused, with its new name, and nothing is changed.
+	const moved = "webhook.protectedSecrets was moved after chart 0.2: set protectedSecrets instead"
+	for _, args := range [][]string{
+		{"--reuse-values"},
+		{"--reset-then-reuse-values", "--set-json", `webhook.protectedSecrets=[{"namespace":"a","name":"b","usage":"serverAuth"}]`},
+	} {
+		if r := upgrade(t, args...); r.Code == 0 || !strings.Contains(r.Output, moved) {
+			t.Errorf("%s: exit code %d, want a refusal with %q:\n%s", args, r.Code, moved, r.Output)
+		}
+	}
+	exist(t, true, "deployment/"+release+"-audit", "secret/"+decoy)
+	s := startStream(t, shared.secret)
+	must(t, upgrade(t, "--reset-then-reuse-values"))
+	awaitInForce(t)
+	exist(t, true, "configmap/"+release+"-webhook") // its previous name
+	rollback := func(revision string) {
+		t.Helper()
+		must(t, shared.helm(t.Context(), append([]string{"rollback", release, revision}, wait...)...))
+	}
+	rollback("1")
+	exist(t, true, "deployment/"+release+"-audit", "secret/"+decoy, "configmap/"+release+"-config")
+	awaitRefusal(t)
+	rollback("2")
+	awaitInForce(t)
+	s.finish(t, true)
 	must(t, shared.helm(t.Context(), "test", release, "--namespace", release, "--timeout", helmWait))
-	if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), secret, metav1.DeleteOptions{}); err != nil {
-		t.Error(err)
-	}
-	// That version's webhook makes its Lease itself, so that it is nobody's.
-	if err := shared.client.CoordinationV1().Leases(release).Delete(t.Context(), release+"-webhook", metav1.DeleteOptions{}); err != nil {
-		t.Error(err)
-	}
 	uninstall(t)
 }
 
-// certificatesOfOthers: service-ca and cert-manager are not here; their part is
-// played, late, and until then nothing is refused.
+// awaitAudit waits until a Pod of the audit has the Lease, which is deleted with its Deployment.
+func awaitAudit(t *testing.T) {
+	t.Helper()
+	await(t, "the audit has its Lease", func() (bool, string) {
+		lease := shared.kubectl(t.Context(), "get", "lease", release+"-audit", "-n", release, "-o", "jsonpath={.spec.holderIdentity} {.metadata.ownerReferences[*].name}")
+		return strings.HasPrefix(lease.Output, release+"-audit-") && strings.HasSuffix(lease.Output, " "+release+"-audit"), lease.Output
+	})
+}
+
+// certificatesOfOthers: service-ca and cert-manager are not installed. The test simulates them, with a
+// delay. Until then nothing is refused.
 func certificatesOfOthers(t *testing.T) {
 	if shared.rig == nil {
-		t.Skip("the APIs of OpenShift and cert-manager are made up for this, which is for a cluster of one's own")
+		t.Skip("simulates the APIs of OpenShift and cert-manager, so it runs only on the tests' own cluster")
 	}
 	for _, mode := range []struct{ name, apis, group string }{
 		{"cert-manager", "testdata/cert-manager.yaml", "cert-manager.io/v1"},
@@ -505,8 +512,8 @@ func certificatesOfOthers(t *testing.T) {
 			}
 			must(t, shared.kubectlInput(t.Context(), string(apis), "apply", "-f", "-"))
 			must(t, shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"))
-			// Helm goes by what the API server says that it serves, which comes after that.
-			await(t, "the API server tells of them", func() (bool, string) {
+			// Helm uses the API server's list of served kinds, which is updated later.
+			await(t, "the API server serves the kinds", func() (bool, string) {
 				served := shared.kubectl(t.Context(), "api-versions")
 				return strings.Contains(served.Output, mode.group), served.Output
 			})
@@ -525,38 +532,37 @@ func certificatesOfOthers(t *testing.T) {
 			if good, bad := s.now(); good.refused+good.failed+bad.refused+bad.failed > 0 {
 				t.Errorf("without a certificate: %+v, %+v", good, bad)
 			}
-			playIssuer(t, mode.name)
-			await(t, "the webhook is asked", func() (bool, string) {
+			simulateIssuer(t, mode.name)
+			await(t, "the API server calls the webhook", func() (bool, string) {
 				_, bad := s.now()
 				return bad.refused > 0, fmt.Sprintf("%+v", bad)
 			})
 			must(t, upgrade(t))
 			s.finish(t, false)
 			if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), release+"-webhook-"+mode.name, metav1.DeleteOptions{}); err != nil {
-				t.Error(err) // service-ca takes it with the Service, cert-manager leaves it: see the chart's README
+				t.Error(err) // service-ca deletes it with the Service, cert-manager keeps it: see the chart's README
 			}
 			uninstall(t)
 		})
 	}
 }
 
-// playIssuer makes the webhook's serving certificate and registers its CA where
-// the chart asks for it.
-func playIssuer(t *testing.T, mode string) {
+// simulateIssuer makes the webhook's serving certificate and registers its CA where the chart requests it.
+func simulateIssuer(t *testing.T, mode string) {
 	t.Helper()
 	asks := map[string][2]string{
 		"cert-manager": {"certificates.cert-manager.io", "jsonpath={.items[*].spec.secretName}"},
 		"service-ca":   {"services", `jsonpath={.items[*].metadata.annotations.service\.beta\.openshift\.io/serving-cert-secret-name}`},
 	}[mode]
 	if names := must(t, shared.kubectl(t.Context(), "get", asks[0], "-n", release, "-o", asks[1])); !strings.Contains(names, release+"-webhook-"+mode) {
-		t.Fatalf("nobody is asked to make Secret %s-webhook-%s, but %q", release, mode, names)
+		t.Fatalf("the chart does not request Secret %s-webhook-%s, but %q", release, mode, names)
 	}
 	annotation := map[string]string{
 		"cert-manager": `jsonpath={.metadata.annotations.cert-manager\.io/inject-ca-from}`,
 		"service-ca":   `jsonpath={.metadata.annotations.service\.beta\.openshift\.io/inject-cabundle}`,
 	}[mode]
 	if value := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration", release, "-o", annotation)); value == "" {
-		t.Fatal("nobody is asked to register the CA")
+		t.Fatal("the chart does not request the registration of the CA")
 	}
 	now := time.Now()
 	ca := pkitest.NewCAAround(mode, now)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package installed_test looks at the guard as its users have it: the image made
-// from the Dockerfile, installed by Helm on a cluster with a real kubelet.
+// Package installed_test tests the guard as its users have it: the image is built from the Dockerfile
+// and installed by Helm on a cluster with a real kubelet.
 //
-// `make e2e` runs it, on a node of its own (test/cluster), which takes root. With
-// E2E_EXISTING=1 it runs on the cluster of KUBECONFIG, with the image E2E_IMAGE,
-// which that cluster can pull or has; what only the node's own owner may do
-// is left out there, and it protects a Secret of its own, none of the platform's.
+// `make e2e` runs it on its own node (test/cluster), as root. With E2E_EXISTING=1 it runs on the
+// cluster of KUBECONFIG, with the image E2E_IMAGE, which that cluster can pull or has. Tests that only
+// the owner of the node may run are skipped there, and it protects a Secret of its own, not one of the
+// platform's.
 package installed_test
 
 import (
@@ -30,7 +30,7 @@ const (
 	// release is the Helm release, and its namespace.
 	release = "kubelet-https-guard"
 	chart   = "charts/kubelet-https-guard"
-	// repository is where this package's repository is.
+	// repository is the root of the repository, relative to this package.
 	repository = "../.."
 	// helmWait is how long Helm waits for Pods to become ready.
 	helmWait = "3m"
@@ -38,13 +38,13 @@ const (
 
 // installation is where the guard is installed.
 type installation struct {
-	rig   *rig.Rig // nil where the cluster is somebody else's
+	rig   *rig.Rig // nil on an existing cluster
 	image string   // REPOSITORY:TAG
 	// node is the name of a control-plane node.
 	node   string
 	config *rest.Config
 	client kubernetes.Interface
-	// secret is the protected Secret that is written to.
+	// secret is the protected Secret that the tests write to.
 	secret protected
 	dir    string
 }
@@ -54,7 +54,7 @@ var shared installation
 
 func TestMain(m *testing.M) {
 	if os.Getenv("E2E") == "" {
-		_, _ = fmt.Fprintln(os.Stderr, "test/installed needs a whole cluster and runs with E2E=1 only: make e2e")
+		_, _ = fmt.Fprintln(os.Stderr, "test/installed needs E2E=1, since it needs a whole cluster. Fix: make e2e")
 		os.Exit(0)
 	}
 	code, err := run(m)
@@ -66,7 +66,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (int, error) {
-	ctx := context.Background() // there is no test yet whose context could be taken
+	ctx := context.Background() // no test has started, so there is no context of a test
 	dir, err := os.MkdirTemp("", "khg-e2e")
 	if err != nil {
 		return 0, err
@@ -81,7 +81,8 @@ func run(m *testing.M) (int, error) {
 		}
 	} else {
 		if os.Getuid() != 0 {
-			return 0, fmt.Errorf("a node of its own takes root; as somebody else, set E2E_EXISTING=1, KUBECONFIG and E2E_IMAGE")
+			return 0, fmt.Errorf("starting a node requires root. " +
+				"Fix: run as root, or set E2E_EXISTING=1, KUBECONFIG and E2E_IMAGE")
 		}
 		archive, err := buildImage(ctx, dir)
 		if err != nil {
@@ -111,13 +112,13 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	if len(nodes.Items) == 0 {
-		return 0, fmt.Errorf("no node of the cluster is labelled node-role.kubernetes.io/control-plane")
+		return 0, fmt.Errorf("no node of the cluster has the label node-role.kubernetes.io/control-plane")
 	}
 	shared.node = nodes.Items[0].Name
 	return m.Run(), nil
 }
 
-// result is what a command answered.
+// result is the result of a command.
 type result = rig.Result
 
 func (i installation) kubectl(ctx context.Context, args ...string) result {
@@ -150,7 +151,7 @@ func output(command *exec.Cmd) result {
 	return result{Code: command.ProcessState.ExitCode(), Output: strings.TrimSpace(string(text))}
 }
 
-// values are the settings of the chart for this cluster.
+// values are the chart's settings for this cluster.
 func (i installation) values() []string {
 	name, tag, _ := strings.Cut(i.image, ":")
 	if at := strings.LastIndex(i.image, ":"); at > 0 {

@@ -14,23 +14,24 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The ServiceAccounts of both programs.
-const webhookAccount, agentAccount = release + "-webhook", release + "-nodeagent"
+// The ServiceAccounts.
+const webhookAccount, auditAccount, agentAccount = release + "-webhook", release + "-audit", release + "-nodeagent"
 
-// absent are rights that whoever has taken a program over would like to have.
-// Each is `VERB RESOURCE[/SUBRESOURCE][.GROUP] [NAMESPACE]/[NAME]`.
+// absent are permissions that an attacker who controls a program would like to have. Each is `VERB
+// RESOURCE[/SUBRESOURCE][.GROUP] [NAMESPACE]/[NAME]`.
 var absent = map[string][]string{
 	webhookAccount: {
-		// Secrets: it reads those it protects, and its own.
-		"get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
+		// Secrets: it reads its own, and none of those it protects.
+		"get secrets {protected}", "list secrets {protected}", "watch secrets {protected}", "get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
 		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}", "delete secrets {protected}",
 		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/other", "delete secrets " + release + "/" + release + "-webhook-self-managed",
-		// Itself: it turns itself on, and that is all.
+		"get secrets " + release + "/" + decoy, "patch secrets " + release + "/" + decoy,
+		// The guard: it activates itself, and changes nothing else.
 		"create validatingwebhookconfigurations.admissionregistration.k8s.io /", "delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
 		"update validatingwebhookconfigurations.admissionregistration.k8s.io /other", "create mutatingwebhookconfigurations.admissionregistration.k8s.io /",
 		"update validatingadmissionpolicies.admissionregistration.k8s.io /{policy}", "delete validatingadmissionpolicybindings.admissionregistration.k8s.io /{policy}",
-		"update deployments.apps " + release + "/" + webhookAccount, "update configmaps " + release + "/" + webhookAccount,
-		// Ways to more.
+		"update deployments.apps " + release + "/" + webhookAccount, "update configmaps " + release + "/" + release + "-config",
+		// Escalation.
 		"create clusterrolebindings.rbac.authorization.k8s.io /", "update clusterrolebindings.rbac.authorization.k8s.io /cluster-admin",
 		"bind clusterroles.rbac.authorization.k8s.io /cluster-admin", "escalate clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
 		"update clusterroles.rbac.authorization.k8s.io /" + release + "-answers", "create rolebindings.rbac.authorization.k8s.io " + release + "/",
@@ -39,8 +40,25 @@ var absent = map[string][]string{
 		"approve signers.certificates.k8s.io /kubernetes.io/kube-apiserver-client", "create certificatesigningrequests.certificates.k8s.io /",
 		"get nodes/proxy /", "update nodes /", "create tokenreviews.authentication.k8s.io /", "update kubeapiservers.operator.openshift.io /cluster",
 	},
+	auditAccount: {
+		// Secrets: it reads the protected ones.
+		"get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
+		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}", "delete secrets {protected}",
+		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/" + release + "-webhook-self-managed",
+		// The decoy: it can try a patch, and nothing else.
+		"get secrets " + release + "/" + decoy, "update secrets " + release + "/" + decoy, "delete secrets " + release + "/" + decoy, "create secrets " + release + "/", "patch secrets " + release + "/other",
+		// The guard: it compares it, and changes nothing of it.
+		"update validatingwebhookconfigurations.admissionregistration.k8s.io /" + release, "delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
+		"update validatingadmissionpolicies.admissionregistration.k8s.io /{policy}", "delete validatingadmissionpolicybindings.admissionregistration.k8s.io /{policy}",
+		"update clusterrolebindings.rbac.authorization.k8s.io /" + release + "-answers", "bind clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
+		"answer admissions.kubelet-https-guard.io /", "update deployments.apps " + release + "/" + auditAccount, "update configmaps " + release + "/" + release + "-config",
+		// Escalation.
+		"create clusterrolebindings.rbac.authorization.k8s.io /", "create rolebindings.rbac.authorization.k8s.io " + release + "/",
+		"impersonate users /system:admin", "create serviceaccounts/token " + release + "/" + auditAccount, "create pods " + release + "/",
+		"create pods/exec " + release + "/", "get nodes/proxy /", "update kubeapiservers.operator.openshift.io /cluster", "delete leases.coordination.k8s.io " + release + "/" + auditAccount,
+	},
 	agentAccount: {
-		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-self-managed", "get configmaps kube-system/kubeadm-config",
+		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-self-managed", "patch secrets " + release + "/" + decoy, "get configmaps kube-system/kubeadm-config",
 		"list nodes /", "update nodes /{node}", "patch nodes/status /{node}", "get nodes/proxy /{node}", "get nodes/metrics /{node}", "delete nodes /{node}",
 		"get events.events.k8s.io default/", "update events.events.k8s.io default/any", "delete events.events.k8s.io default/any", "create events.events.k8s.io kube-system/",
 		"create pods default/", "create pods/exec " + release + "/", "create serviceaccounts/token " + release + "/" + agentAccount,
@@ -49,50 +67,50 @@ var absent = map[string][]string{
 	},
 }
 
-// rights: the API server grants what the chart's roles say, for no other names
-// than theirs, and none of those above.
-func rights(t *testing.T) {
-	for _, account := range []string{webhookAccount, agentAccount} {
+// permissions: the API server grants the permissions of the chart's roles, only for the names in them, and
+// none of those above.
+func permissions(t *testing.T) {
+	for _, account := range []string{webhookAccount, auditAccount, agentAccount} {
 		t.Run(account, func(t *testing.T) {
 			var wrong []string
 			granted := grantedTo(t, account)
-			for _, right := range granted {
-				if !may(t, account, right) {
-					wrong = append(wrong, "not granted: "+describe(right))
+			for _, permission := range granted {
+				if !isGranted(t, account, permission) {
+					wrong = append(wrong, "not granted: "+describe(permission))
 				}
-				if right.Name == "" {
+				if permission.Name == "" {
 					continue
 				}
-				right.Name = "another"
-				if may(t, account, right) && !slices.Contains(granted, right) && !slices.Contains(granted, nameless(right)) {
-					wrong = append(wrong, "granted for any name: "+describe(right))
+				permission.Name = "another"
+				if isGranted(t, account, permission) && !slices.Contains(granted, permission) &&
+					!slices.Contains(granted, nameless(permission)) {
+					wrong = append(wrong, "granted for any name: "+describe(permission))
 				}
 			}
 			if len(granted) == 0 {
-				t.Error("no role is bound to it")
+				t.Error("no role is bound to the account")
 			}
 			replacer := strings.NewReplacer("{protected}", shared.secret.namespace+"/"+shared.secret.name, "{protected namespace}", shared.secret.namespace,
 				"{node}", shared.node, "{policy}", release+"."+shared.secret.namespace+"."+shared.secret.name)
 			for _, text := range absent[account] {
-				if right := parseRight(t, replacer.Replace(text)); may(t, account, right) {
-					wrong = append(wrong, "granted: "+describe(right))
+				if permission := parsePermission(t, replacer.Replace(text)); isGranted(t, account, permission) {
+					wrong = append(wrong, "granted: "+describe(permission))
 				}
 			}
 			if diff := cmp.Diff([]string(nil), wrong); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			t.Logf("%d rights granted, each looked up; %d others are not", len(granted), len(absent[account]))
+			t.Logf("%d permissions granted, each checked; %d others not granted", len(granted), len(absent[account]))
 		})
 	}
 }
 
-func nameless(right authorizationv1.ResourceAttributes) authorizationv1.ResourceAttributes {
-	right.Name = ""
-	return right
+func nameless(permission authorizationv1.ResourceAttributes) authorizationv1.ResourceAttributes {
+	permission.Name = ""
+	return permission
 }
 
-// grantedTo are all rights of the release's roles that are bound to the account,
-// one by one.
+// grantedTo are all permissions of the release's roles that are bound to the account, one by one.
 func grantedTo(t *testing.T, account string) []authorizationv1.ResourceAttributes {
 	t.Helper()
 	rbac, all := shared.client.RbacV1(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + release}
@@ -156,48 +174,48 @@ func eachOf(rules []rbacv1.PolicyRule, namespace string) (all []authorizationv1.
 	return all
 }
 
-// may asks the API server.
-func may(t *testing.T, account string, right authorizationv1.ResourceAttributes) bool {
+// isGranted asks the API server for one permission.
+func isGranted(t *testing.T, account string, permission authorizationv1.ResourceAttributes) bool {
 	t.Helper()
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User:               "system:serviceaccount:" + release + ":" + account,
 		Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + release, "system:authenticated"},
-		ResourceAttributes: &right,
+		ResourceAttributes: &permission,
 	}}
 	answer, err := shared.client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if answer.Status.EvaluationError != "" {
-		t.Fatalf("%s: %s", describe(right), answer.Status.EvaluationError)
+		t.Fatalf("%s: %s", describe(permission), answer.Status.EvaluationError)
 	}
 	return answer.Status.Allowed
 }
 
-func describe(right authorizationv1.ResourceAttributes) string {
-	resource := right.Resource
-	if right.Subresource != "" {
-		resource += "/" + right.Subresource
+func describe(permission authorizationv1.ResourceAttributes) string {
+	resource := permission.Resource
+	if permission.Subresource != "" {
+		resource += "/" + permission.Subresource
 	}
-	if right.Group != "" {
-		resource += "." + right.Group
+	if permission.Group != "" {
+		resource += "." + permission.Group
 	}
-	return fmt.Sprintf("%s %s %s/%s", right.Verb, resource, right.Namespace, right.Name)
+	return fmt.Sprintf("%s %s %s/%s", permission.Verb, resource, permission.Namespace, permission.Name)
 }
 
-// parseRight reads what describe writes.
-func parseRight(t *testing.T, text string) (right authorizationv1.ResourceAttributes) {
+// parsePermission parses the output of describe.
+func parsePermission(t *testing.T, text string) (permission authorizationv1.ResourceAttributes) {
 	t.Helper()
 	words := strings.Fields(text)
 	if len(words) != 3 {
-		t.Fatalf("%q is no right", text)
+		t.Fatalf("invalid permission %q", text)
 	}
-	right.Verb = words[0]
+	permission.Verb = words[0]
 	var ok bool
-	right.Resource, right.Group, _ = strings.Cut(words[1], ".")
-	right.Resource, right.Subresource, _ = strings.Cut(right.Resource, "/")
-	if right.Namespace, right.Name, ok = strings.Cut(words[2], "/"); !ok {
-		t.Fatalf("%q is no right", text)
+	permission.Resource, permission.Group, _ = strings.Cut(words[1], ".")
+	permission.Resource, permission.Subresource, _ = strings.Cut(permission.Resource, "/")
+	if permission.Namespace, permission.Name, ok = strings.Cut(words[2], "/"); !ok {
+		t.Fatalf("invalid permission %q", text)
 	}
-	return right
+	return permission
 }

@@ -17,8 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
 // protected is a Secret that the guard protects.
@@ -30,13 +29,13 @@ type protected struct {
 var (
 	// servingCert is protected by the chart's defaults.
 	servingCert = protected{"openshift-apiserver", "serving-cert", pkitest.ServingCert()}
-	// ownSecret is protected where the cluster is somebody else's.
+	// ownSecret is protected on an existing cluster.
 	ownSecret = protected{"kubelet-https-guard-e2e", "pair", pkitest.Request{CommonName: "e2e", DNSNames: []string{"e2e.example.com"}}}
 )
 
-// values protect this Secret and no other.
+// values protect only this Secret.
 func (p protected) values() string {
-	return fmt.Sprintf(`webhook.protectedSecrets=[{"namespace":%q,"name":%q,"usage":"serverAuth","dnsNames":[%q]}]`, p.namespace, p.name, p.request.DNSNames[0])
+	return fmt.Sprintf(`protectedSecrets=[{"namespace":%q,"name":%q,"usage":"serverAuth","dnsNames":[%q]}]`, p.namespace, p.name, p.request.DNSNames[0])
 }
 
 // patch is a merge patch that writes a certificate and a key.
@@ -46,51 +45,52 @@ func patch(certificate, key []byte) []byte {
 	}}
 	text, err := json.Marshal(data)
 	if err != nil {
-		panic(err) // strings in maps
+		panic(err) // cannot happen: strings in maps
 	}
 	return text
 }
 
-// verdict is what became of a request.
+// verdict is the result of a request.
 type verdict int
 
 const (
 	allowed verdict = iota
 	refused         // by the guard
-	failed          // for want of an answer
+	failed          // without an answer
 )
 
-// write patches the Secret in a dry run, which admission is asked about like
-// about any other write.
+// write patches the Secret in a dry run, which goes through admission like any other write.
 func (p protected) write(ctx context.Context, body []byte) (verdict, error) {
 	_, err := shared.client.CoreV1().Secrets(p.namespace).Patch(ctx, p.name, types.MergePatchType, body, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	switch {
 	case err == nil:
 		return allowed, nil
-	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), finding.ControlsText):
+	// By the names, which the previous version has, too.
+	case apierrors.IsForbidden(err) && (strings.Contains(err.Error(), `admission webhook "secrets.kubelet-https-guard.io" denied`) ||
+		strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'kubelet-https-guard.")):
 		return refused, err
 	}
 	return failed, err
 }
 
 const (
-	// writers of each kind write at the same time, each after a pause.
+	// writers of each kind write concurrently, each after a pause.
 	writers = 2
 	pause   = 20 * time.Millisecond
-	// pairs are made before, and used in turn.
+	// pairs are made in advance and used in turn.
 	pairs = 8
 )
 
-// answered is what became of the requests of one kind.
+// answered counts the results of the requests of one kind.
 type answered struct {
 	allowed, refused, failed int
-	// The moments and the error are for who looks into it.
+	// The times and the error are for the failure message.
 	firstRefused, lastAllowed, lastFailed time.Time
 	firstFault                            error
 }
 
-// stream is a stream of writes that must pass and of writes that must not, of
-// a kind that only the webhook can tell from them.
+// stream is a stream of writes that must be allowed and of writes that must be refused, which only the
+// webhook can tell apart.
 type stream struct {
 	mu        sync.Mutex
 	good, bad answered
@@ -103,8 +103,7 @@ func startStream(t *testing.T, p protected) *stream {
 	t.Helper()
 	now := time.Now()
 	ca := pkitest.NewCAAround("stream", now)
-	// Longer than what the stored Secret's annotations say, or they would put the
-	// renewal off.
+	// Valid for longer than the stored Secret's annotations say: otherwise they would put off the renewal.
 	made := make([]pkitest.Pair, pairs)
 	for i := range made {
 		made[i] = ca.Issue(p.request.Valid(now.Add(-time.Hour), now.AddDate(3, 0, i)))
@@ -152,23 +151,21 @@ func (s *stream) write(ctx context.Context, p protected, into *answered, body fu
 	})
 }
 
-// now is what was answered until now.
+// now are the results so far.
 func (s *stream) now() (good, bad answered) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.good, s.bad
 }
 
-// finish ends the stream. Not one write that must pass may have been refused,
-// for whatever reason, and not one of the others let through: none at all, or
-// none after the first one was refused.
+// finish ends the stream. No write that must be allowed may have failed, for any reason. No write that
+// must be refused may have been allowed: none at all, or none after the first refusal.
 func (s *stream) finish(t *testing.T, fromTheBeginning bool) {
 	t.Helper()
 	s.finishFailing(t, fromTheBeginning, time.Time{})
 }
 
-// finishFailing is [stream.finish] where writes may have failed for want of an
-// answer until a moment.
+// finishFailing is [stream.finish] if writes may have failed without an answer until a given time.
 func (s *stream) finishFailing(t *testing.T, fromTheBeginning bool, until time.Time) {
 	t.Helper()
 	s.stop()
@@ -176,15 +173,17 @@ func (s *stream) finishFailing(t *testing.T, fromTheBeginning bool, until time.T
 	good, bad := s.now()
 	t.Logf("good: %d passed, %d refused, %d failed; bad: %d refused, %d passed, %d failed", good.allowed, good.refused, good.failed, bad.refused, bad.allowed, bad.failed)
 	if good.refused > 0 || good.allowed == 0 || good.lastFailed.After(until) {
-		t.Errorf("of the writes that must pass %d were refused and %d failed, %d passed; first: %v", good.refused, good.failed, good.allowed, good.firstFault)
+		t.Errorf("of the writes that must be allowed %d were refused, %d failed and %d passed; first: %v",
+			good.refused, good.failed, good.allowed, good.firstFault)
 	}
 	if bad.lastFailed.After(until) {
-		t.Errorf("%d of the writes that must be refused were, for want of an answer; first: %v", bad.failed, bad.firstFault)
+		t.Errorf("%d of the writes that must be refused got no answer; first: %v", bad.failed, bad.firstFault)
 	}
 	if bad.refused == 0 {
 		t.Error("nothing was refused")
 	}
 	if fromTheBeginning && bad.allowed > 0 || bad.lastAllowed.After(bad.firstRefused) {
-		t.Errorf("%d writes were let through that must not be, the last at %s; the first was refused at %s", bad.allowed, bad.lastAllowed.Format(time.TimeOnly+".000"), bad.firstRefused.Format(time.TimeOnly+".000"))
+		t.Errorf("%d writes were allowed that must be refused, the last at %s; the first refusal was at %s",
+			bad.allowed, bad.lastAllowed.Format(time.TimeOnly+".000"), bad.firstRefused.Format(time.TimeOnly+".000"))
 	}
 }

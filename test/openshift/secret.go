@@ -17,12 +17,13 @@ const (
 	ServiceCA             = "system:serviceaccount:openshift-service-ca:service-ca"
 	KubeAPIServerOperator = "system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator"
 	StorageMigrator       = "system:serviceaccount:openshift-kube-storage-version-migrator:kube-storage-version-migrator-sa"
+	// InTreeMigrator is Kubernetes' own (storagemigration.k8s.io, on by default from 1.37).
+	InTreeMigrator = "system:serviceaccount:kube-system:storage-version-migrator-controller"
 )
 
-// ServingCert is Secret openshift-apiserver/serving-cert as service-ca writes
-// it for the Service of that UID (service-ca-operator
-// pkg/controller/servingcert/controller/secret_creating_controller.go). A
-// freshly built object: no resourceVersion, nothing of what stood there.
+// ServingCert is Secret openshift-apiserver/serving-cert as service-ca writes it for the Service with
+// this UID (service-ca-operator pkg/controller/servingcert/controller/secret_creating_controller.go):
+// a new object without a resourceVersion and without anything of the stored one.
 func ServingCert(serviceUID types.UID, certificate, key []byte) *corev1.Secret {
 	_, notAfter := validity(certificate)
 	return &corev1.Secret{
@@ -64,8 +65,8 @@ func KubeletClient(certificate, key []byte) *corev1.Secret {
 	}
 }
 
-// validity of a certificate as the annotations have it; of one that cannot be
-// parsed that of some other.
+// validity returns a certificate's validity as the annotations have it. For a certificate that cannot
+// be parsed it returns an arbitrary one.
 func validity(certificate []byte) (notBefore, notAfter string) {
 	chain, err := pki.ParseChain(certificate)
 	if err != nil {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package openshift behaves like OpenShift towards the guard: it lays out host
-// trees as its releases do, writes certificates as its writers do, and makes
-// the Secrets that its controllers make. It is for tests and the demo.
+// Package openshift behaves as OpenShift does: it lays out host trees as its releases do, writes
+// certificates as its components do, and makes the Secrets that its controllers make. It is for tests
+// and the demo.
 package openshift
 
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -19,15 +20,15 @@ type Layout string
 const (
 	// Current is OpenShift 4.9 and later: the pair is in kube-apiserver-certs.
 	Current Layout = "OpenShift 4.9 and later"
-	// Legacy is OpenShift 4.6 to 4.8: the pair is in the revision's folder.
+	// Legacy is OpenShift 4.6 to 4.8: the pair is in the directory of the revision.
 	Legacy Layout = "OpenShift 4.6 to 4.8"
 	// Oldest is OpenShift 4.5 and before: as Legacy, with kubeletClientInfo.
 	Oldest Layout = "OpenShift 4.5 and before"
-	// Kubeadm is a node that kubeadm set up.
+	// Kubeadm is a node that was set up by kubeadm.
 	Kubeadm Layout = "kubeadm"
 )
 
-// Files is what goes into a tree.
+// Files is the variable content of a tree.
 type Files struct {
 	// Certificate and Key are the kubelet client pair.
 	Certificate, Key []byte
@@ -37,7 +38,7 @@ type Files struct {
 	Revision int
 }
 
-// Tree is the root of a host.
+// Tree is a host's tree of files.
 type Tree struct {
 	Root   string
 	Layout Layout
@@ -61,6 +62,7 @@ func Write(root string, layout Layout, files Files) (Tree, error) {
 		all[filepath.Join(tree.revision(), "configmaps/config/config.yaml")] = File{Data: tree.config(), Mode: 0o600}
 		all[filepath.Join(tree.revision(), "configmaps/kubelet-serving-ca/ca-bundle.crt")] = File{Data: files.ClientCA, Mode: 0o600}
 	}
+	maps.Copy(all, tree.kubelet())
 	for path, file := range all {
 		if err := put(filepath.Join(root, path), file); err != nil {
 			return Tree{}, fmt.Errorf("lay out a host like %s: %w", layout, err)
@@ -69,27 +71,27 @@ func Write(root string, layout Layout, files Files) (Tree, error) {
 	return tree, nil
 }
 
-// Directory is the folder of the pair on this machine.
+// Directory is the path of the pair's directory in the tree.
 func (t Tree) Directory() string { return filepath.Join(t.Root, t.dir()) }
 
-// Certificate is the certificate's file on this machine.
+// Certificate is the path of the certificate in the tree.
 func (t Tree) Certificate() string { return filepath.Join(t.Directory(), t.certificateName()) }
 
-// CertificateOnHost is its path on the host that the tree shows.
+// CertificateOnHost is the path of the certificate on the host that the tree stands for.
 func (t Tree) CertificateOnHost() string { return filepath.Join("/", t.dir(), t.certificateName()) }
 
-// Key is the key's file on this machine.
+// Key is the path of the key in the tree.
 func (t Tree) Key() string { return filepath.Join(t.Directory(), t.keyName()) }
 
-// Manifest is the static pod manifest's file on this machine.
+// Manifest is the path of the static Pod manifest in the tree.
 func (t Tree) Manifest() string { return filepath.Join(t.Root, t.manifest()) }
 
-// Config is the configuration's file on this machine; kubeadm has none.
+// Config is the path of the kube-apiserver configuration in the tree; kubeadm has none.
 func (t Tree) Config() string {
 	return filepath.Join(t.Root, t.revision(), "configmaps/config/config.yaml")
 }
 
-// Staging is the folder in which the cert-syncer prepares a new directory.
+// Staging is the directory in which the cert-syncer prepares a new one.
 func (t Tree) Staging() string {
 	return filepath.Join(t.Root, resources, "kube-apiserver-certs/staging/cert-sync/secrets/kubelet-client")
 }
@@ -139,8 +141,7 @@ func (t Tree) manifest() string {
 	return "etc/kubernetes/manifests/kube-apiserver-pod.yaml"
 }
 
-// inContainer is the folder of the pair as the kube-apiserver's configuration
-// names it.
+// inContainer is the directory of the pair as the kube-apiserver's configuration names it.
 func (t Tree) inContainer() string {
 	if t.Layout == Current {
 		return "/etc/kubernetes/static-pod-certs/secrets/kubelet-client"
@@ -175,9 +176,8 @@ func (t Tree) config() []byte {
 	return encode(config)
 }
 
-// pod is the static pod manifest: OpenShift's in one line of JSON, as its
-// installer writes it (library-go resourceread.WritePodV1OrDie), kubeadm's as
-// YAML.
+// pod is the static Pod manifest: OpenShift's in one line of JSON, as its installer writes it
+// (library-go resourceread.WritePodV1OrDie), kubeadm's as YAML.
 func (t Tree) pod() []byte {
 	if t.Layout == Kubeadm {
 		return []byte(`apiVersion: v1
@@ -222,10 +222,12 @@ spec:
 			"containers": []map[string]any{
 				{
 					"name": "kube-apiserver", "command": []string{"/bin/bash", "-ec"},
-					"args": []string{"LOCK=/var/log/kube-apiserver/.lock\n" +
-						"exec watch-termination --termination-lock-file=\"${LOCK}\" -- hyperkube kube-apiserver " +
-						"--openshift-config=/etc/kubernetes/static-pod-resources/configmaps/config/config.yaml " +
-						"--advertise-address=${HOST_IP} -v=2 --permit-address-sharing\n"},
+					"args": []string{script},
+					"env": []map[string]any{
+						fieldEnv("POD_NAME", "metadata.name"), fieldEnv("POD_NAMESPACE", "metadata.namespace"),
+						{"name": "STATIC_POD_VERSION", "value": fmt.Sprint(t.Revision)}, fieldEnv("HOST_IP", "status.hostIP"),
+						{"name": "GOGC", "value": "100"},
+					},
 					"volumeMounts": mounts,
 				},
 				{"name": "kube-apiserver-cert-syncer", "command": []string{"cluster-kube-apiserver-operator", "cert-syncer"}, "volumeMounts": mounts},
@@ -239,15 +241,35 @@ spec:
 	})
 }
 
+// script is the one that starts OpenShift's kube-apiserver (cluster-kube-apiserver-operator
+// bindata/assets/kube-apiserver/pod.yaml).
+const script = `LOCK=/var/log/kube-apiserver/.lock
+# We should be able to acquire the lock immediately. If not, it means the init container has not released it yet and kubelet or CRI-O started container prematurely.
+exec {LOCK_FD}>${LOCK} && flock --verbose -w 30 "${LOCK_FD}" || {
+  echo "Failed to acquire lock for kube-apiserver. Please check setup container for details. This is likely kubelet or CRI-O bug."
+  exit 1
+}
+if [ -f /etc/kubernetes/static-pod-certs/configmaps/trusted-ca-bundle/ca-bundle.crt ]; then
+  echo "Copying system trust bundle ..."
+  cp -f /etc/kubernetes/static-pod-certs/configmaps/trusted-ca-bundle/ca-bundle.crt /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem
+fi
+
+exec watch-termination --termination-touch-file=/var/log/kube-apiserver/.terminating --termination-log-file=/var/log/kube-apiserver/termination.log --graceful-termination-duration=135s --kubeconfig=/etc/kubernetes/static-pod-resources/configmaps/kube-apiserver-cert-syncer-kubeconfig/kubeconfig -- hyperkube kube-apiserver --openshift-config=/etc/kubernetes/static-pod-resources/configmaps/config/config.yaml --advertise-address=${HOST_IP} -v=2 --permit-address-sharing
+`
+
+func fieldEnv(name, path string) map[string]any {
+	return map[string]any{"name": name, "valueFrom": map[string]any{"fieldRef": map[string]any{"fieldPath": path}}}
+}
+
 func encode(value any) []byte {
 	data, err := json.Marshal(value)
 	if err != nil {
-		panic("openshift: " + err.Error()) // only strings, numbers and maps go in
+		panic("openshift: " + err.Error()) // cannot happen with strings, numbers and maps
 	}
 	return data
 }
 
-// File is a file to be written.
+// File is a file to write.
 type File struct {
 	Data []byte
 	Mode os.FileMode

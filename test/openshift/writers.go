@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteInPlace overwrites files as the writers of OpenShift up to 4.7 did.
+// WriteInPlace overwrites files, as OpenShift up to 4.7 does.
 func WriteInPlace(directory string, files map[string][]byte) error {
 	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(directory, name), data, 0o600); err != nil {
@@ -20,9 +20,8 @@ func WriteInPlace(directory string, files map[string][]byte) error {
 	return nil
 }
 
-// WriteAtomically replaces one file after the other by a rename, as those of
-// 4.8 to 4.20 do (library-go pkg/operator/staticpod/file_utils.go): for a
-// moment certificate and key do not match.
+// WriteAtomically replaces one file after the other by a rename, as OpenShift 4.8 to 4.20 does
+// (library-go pkg/operator/staticpod/file_utils.go). For a moment certificate and key do not match.
 func WriteAtomically(directory string, files map[string][]byte) error {
 	for name, data := range files {
 		temporary, err := os.CreateTemp(directory, name+".tmp")
@@ -43,8 +42,8 @@ func WriteAtomically(directory string, files map[string][]byte) error {
 	return nil
 }
 
-// SwapDirectory exchanges the whole directory for a new one, as those of 4.21
-// on do (library-go pkg/operator/staticpod/internal/atomicdir/sync.go).
+// SwapDirectory exchanges the whole directory for a new one, as OpenShift 4.21 and later does
+// (library-go pkg/operator/staticpod/internal/atomicdir/sync.go).
 func SwapDirectory(directory, staging string, files map[string][]byte) error {
 	if err := os.RemoveAll(staging); err != nil {
 		return err
@@ -64,7 +63,7 @@ func SwapDirectory(directory, staging string, files map[string][]byte) error {
 	return os.RemoveAll(staging)
 }
 
-// Recreate removes the directory and writes it anew.
+// Recreate removes the directory and creates it with new files.
 func Recreate(directory string, files map[string][]byte) error {
 	if err := os.RemoveAll(directory); err != nil {
 		return err

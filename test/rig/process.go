@@ -21,17 +21,17 @@ import (
 )
 
 const (
-	// stopTime is how long a process may take to end when it is asked to.
+	// stopTime is how long a process may take to exit after SIGTERM.
 	stopTime = time.Minute
-	// lookEvery is how often a log is looked at for a line.
-	lookEvery = 10 * time.Millisecond
-	// tailBytes is how much of a log is shown when something went wrong.
+	// pollInterval is the interval at which a log is read.
+	pollInterval = 10 * time.Millisecond
+	// tailBytes is how much of a log an error shows.
 	tailBytes = 4 << 10
 )
 
-// processes starts processes that do not outlive this one, unless they are
-// detached. The kernel ties the death of a child to that of the thread that
-// started it, so one thread starts them all and lives as long as this process.
+// processes starts processes that end with this one, unless they are detached. The kernel kills a
+// child when the thread that started it ends, so one thread starts them all and lives as long as this
+// process.
 type processes struct {
 	detach bool
 	starts chan func()
@@ -60,13 +60,13 @@ func (p *processes) start(command *exec.Cmd) error {
 	return <-done
 }
 
-// Process is a program of the guard that runs.
+// Process is a running program of the guard.
 type Process struct {
 	name    string
 	command *exec.Cmd
 	log     string
-	ended   chan error // gives a value, and is closed
-	offset  int64      // of the log, behind what was waited for
+	ended   chan error // sends one value, then is closed
+	offset  int64      // in the log, after the last line that Await returned
 }
 
 // PID is the number of the process.
@@ -83,7 +83,7 @@ func (p *processes) launch(log, program string, args ...string) (*Process, error
 	if err != nil {
 		return nil, err
 	}
-	// The process ends by stop, not by a context of whoever started it.
+	// Stop ends the process, not the context of the caller.
 	command := exec.CommandContext(context.Background(), program, args...) //nolint:forbidigo // see above
 	command.Stdout, command.Stderr = file, file
 	process := &Process{name: filepath.Base(program), command: command, log: log, ended: make(chan error, 1), offset: before.Size()}
@@ -105,8 +105,7 @@ func (p *processes) launch(log, program string, args ...string) (*Process, error
 	return process, nil
 }
 
-// endDetached ends the process whose number is in a file, if it still is the
-// program that was started.
+// endDetached ends the process whose ID is in a file, if it still is the program that was started.
 func endDetached(pidFile string) error {
 	text, err := os.ReadFile(pidFile)
 	if err != nil {
@@ -116,7 +115,8 @@ func endDetached(pidFile string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", pidFile, err)
 	}
-	name := strings.TrimSuffix(filepath.Base(pidFile), ".log.pid")
+	// The part after a dash is what the program does: webhook-audit.
+	name, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(pidFile), ".log.pid"), "-")
 	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	if err == nil && strings.HasPrefix(filepath.Base(program), name) {
 		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -126,7 +126,7 @@ func endDetached(pidFile string) error {
 	return os.Remove(pidFile)
 }
 
-// stopAll ends all processes, the last one first.
+// stopAll stops all processes, the last one first.
 func (p *processes) stopAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,8 +136,7 @@ func (p *processes) stopAll() {
 	p.all = nil
 }
 
-// Stop asks the process to end, and makes it after a while. The error is the
-// process's own.
+// Stop sends SIGTERM, and SIGKILL after stopTime. The error is that of the process.
 func (p *Process) Stop() error {
 	_ = p.command.Process.Signal(syscall.SIGTERM)
 	select {
@@ -145,7 +144,7 @@ func (p *Process) Stop() error {
 		return err
 	case <-time.After(stopTime):
 		_ = p.command.Process.Kill()
-		return errors.Join(fmt.Errorf("%s did not end within %s", p.name, stopTime), <-p.ended)
+		return errors.Join(fmt.Errorf("%s did not exit within %s", p.name, stopTime), <-p.ended)
 	}
 }
 
@@ -158,8 +157,7 @@ func (l Line) Text(key string) string {
 	return value
 }
 
-// Await waits for the next line of the log that matches, behind the last one
-// that was waited for.
+// Await waits for the next line of the log that matches, after the last line that it returned.
 func (p *Process) Await(ctx context.Context, what string, match func(Line) bool) (Line, error) {
 	for {
 		data, err := os.ReadFile(p.log)
@@ -181,10 +179,12 @@ func (p *Process) Await(ctx context.Context, what string, match func(Line) bool)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s said nothing of %s: %w\nIts log ends with:\n%s", p.name, what, ctx.Err(), p.tail())
+			return nil, fmt.Errorf("waiting until %s logs %s: %w\nIts log ends with:\n%s", p.name, what, ctx.Err(),
+				p.tail())
 		case err := <-p.ended:
-			return nil, fmt.Errorf("%s ended: %w\nIts log ends with:\n%s", p.name, errors.Join(err, errors.New("while "+what+" was waited for")), p.tail())
-		case <-time.After(lookEvery):
+			return nil, fmt.Errorf("%s exited: %w\nIts log ends with:\n%s", p.name, errors.Join(err,
+				errors.New("while waiting until it logs "+what)), p.tail())
+		case <-time.After(pollInterval):
 		}
 	}
 }

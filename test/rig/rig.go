@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rig sets the guard up on this machine: a real API server from
-// test/cluster, the webhook as the chart registers it, an agent over a host
-// tree. The demo and the end-to-end tests stand on it.
+// Package rig sets up the guard on this machine: a real API server from test/cluster, the webhook
+// registered as by the chart, and an agent on a host tree. The demo and many tests use it.
 package rig
 
 import (
@@ -21,30 +20,31 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
 const (
-	// Node is the name of the only node, an object alone, and RealNode that of one
-	// with a kubelet (test/cluster).
+	// Node is the name of the only node, if it is an object without a kubelet, and RealNode its name if it
+	// has a kubelet (test/cluster).
 	Node     = "master-0"
 	RealNode = "node-0"
 	// guardNamespace is where the chart is installed.
 	guardNamespace = "kubelet-https-guard"
-	// webhookName is that of the webhook in its registration.
+	// webhookName is the name of the webhook in its ValidatingWebhookConfiguration.
 	webhookName = "secrets.kubelet-https-guard.io"
-	// serviceCAFile is where the chart has OpenShift's service CA in the
-	// webhook's Pod.
-	serviceCAFile = "/etc/service-ca/service-ca.crt"
 
-	// readyTime bounds waiting for the webhook to be registered and to answer.
+	// readyTime bounds waiting until the webhook is registered and answers.
 	readyTime = 5 * time.Minute
 )
 
-// Part of the guard as the API server knows it: a template of the chart.
+// Part is a part of the guard that is registered with the API server: a template of the chart.
 type Part string
 
 // Both parts.
@@ -59,46 +59,53 @@ var clusterYAML string
 //go:embed node.yaml
 var nodeYAML string
 
+// platformYAML has the objects that say that the cluster is an OpenShift cluster with its own control
+// plane. Their kinds are in clusterYAML.
+//
+//go:embed platform.yaml
+var platformYAML string
+
 // Options say how to set up.
 type Options struct {
 	// Repository is the root of the source tree.
 	Repository string
-	// Dir is where all files of this rig go; it is made anew.
+	// Dir is the directory for all files of this rig. Start removes what is in it.
 	Dir string
-	// Progress is told what takes long.
+	// Progress receives messages about slow steps.
 	Progress io.Writer
-	// Detach: what is started stays when this process ends.
+	// Detach: the processes keep running when this one ends.
 	Detach bool
-	// RealNode: with a kubelet, a container runtime and all else that runs Pods,
-	// which takes root. Its name is [RealNode].
+	// RealNode: the node has a kubelet, a container runtime and all else that runs Pods. This requires
+	// root. Its name is [RealNode].
 	RealNode bool
-	// WebhookFlags are more flags of the webhook, which win over the rig's own.
+	// WebhookFlags are additional flags of the webhook. They override the rig's own.
 	WebhookFlags []string
+	// AuditFlags are the same for the audit.
+	AuditFlags []string
 }
 
 // Rig is a running control plane with the guard's registration.
 type Rig struct {
 	options   Options
 	processes *processes
-	cluster   io.Closer // ends the control plane; nil where it is detached
+	cluster   io.Closer // ends the control plane; nil if it is detached
 
-	// Kubeconfig is that of a cluster administrator, Kubectl the program.
+	// Kubeconfig is a cluster administrator's kubeconfig, Kubectl the program.
 	Kubeconfig, Kubectl string
-	// Webhook is the running webhook.
-	Webhook *Process
-	// ServiceCA is the CA that the webhook takes for OpenShift's service CA.
+	// Webhook is the running webhook, Audit the running audit.
+	Webhook, Audit *Process
+	// ServiceCA is OpenShift's service CA here.
 	ServiceCA *pkitest.CA
 
-	helm string
-	ca   *pkitest.CA
-	port int
+	helm   string
+	ca     *pkitest.CA
+	port   int
+	values string // a file with chart values, or empty
 }
 
-// Start builds what is needed and starts the control plane. Stop must be
-// called, also after an error.
+// Start builds what is needed and starts the control plane. Call Stop also after an error.
 func Start(ctx context.Context, options Options) (*Rig, error) {
-	// Absolute, since programs are built in several folders: a relative path
-	// would be another one in each.
+	// Absolute, since programs are built in several directories.
 	repository, absErr := filepath.Abs(options.Repository)
 	options.Repository = repository
 	now := time.Now()
@@ -129,15 +136,94 @@ func Start(ctx context.Context, options Options) (*Rig, error) {
 	if result := r.KubectlInput(ctx, objects, "apply", "-f", "-"); result.Code != 0 {
 		return r, fmt.Errorf("make the cluster look like OpenShift: %s", result.Output)
 	}
-	// One CA stands for both of OpenShift's signers.
-	bundle := r.KubectlCommand(ctx, "create", "configmap", "--namespace", "openshift-kube-apiserver-operator", "kube-apiserver-to-kubelet-client-ca", "--from-literal=ca-bundle.crt="+string(r.ServiceCA.PEM()))
-	if bundle.Code != 0 {
-		return r, fmt.Errorf("make the kubelet client CA: %s", bundle.Output)
+	if err := r.makePlatform(ctx); err != nil {
+		return r, err
+	}
+	// A loopback address is not a valid endpoint, so API servers do not add their own (test/cluster).
+	if !options.RealNode {
+		if err := r.AnnounceAPIServers(ctx, r.Server(ctx)); err != nil {
+			return r, err
+		}
+	}
+	// One CA is both of OpenShift's signers.
+	for _, bundle := range []struct{ namespace, name, key string }{
+		{"openshift-kube-apiserver-operator", "kube-apiserver-to-kubelet-client-ca", "ca-bundle.crt"},
+		// OpenShift writes it into every namespace. InstallGuard makes the guard's.
+		{"openshift-apiserver", "openshift-service-ca.crt", "service-ca.crt"},
+	} {
+		if err := r.makeBundle(ctx, bundle.namespace, bundle.name, bundle.key); err != nil {
+			return r, err
+		}
 	}
 	return r, nil
 }
 
-// Stop ends all that was started, unless it is detached.
+// makePlatform makes the objects whose kinds were registered just now.
+func (r *Rig) makePlatform(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"},
+		{"apply", "-f", "-"},
+	} {
+		if result := r.KubectlInput(ctx, platformYAML, args...); result.Code != 0 {
+			return fmt.Errorf("make the cluster look like OpenShift: %s", result.Output)
+		}
+	}
+	return r.SetTopology(ctx, "HighlyAvailable")
+}
+
+// SetTopology sets where the control plane runs, as OpenShift's API has it (openshift/api config/v1,
+// controlPlaneTopology).
+func (r *Rig) SetTopology(ctx context.Context, topology string) error {
+	patch := fmt.Sprintf(`{"status":{"controlPlaneTopology":%q}}`, topology)
+	result := r.KubectlCommand(ctx, "patch", "infrastructures.config.openshift.io", "cluster", "--subresource=status", "--type=merge", "--patch", patch)
+	if result.Code != 0 {
+		return fmt.Errorf("set the topology of the control plane: %s", result.Output)
+	}
+	return nil
+}
+
+// Server is the address of the API server, host and port.
+func (r *Rig) Server(ctx context.Context) string {
+	server := r.KubectlCommand(ctx, "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
+	return strings.TrimPrefix(server.Output, "https://")
+}
+
+// AnnounceAPIServers makes these the API servers behind Service default/kubernetes. Their addresses
+// must differ in the port only.
+func (r *Rig) AnnounceAPIServers(ctx context.Context, addresses ...string) error {
+	slice := discovery.EndpointSlice{
+		TypeMeta: metav1.TypeMeta{APIVersion: discovery.SchemeGroupVersion.String(), Kind: "EndpointSlice"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceDefault, Name: "kubernetes", UID: "rig", CreationTimestamp: metav1.Now(),
+			Labels: map[string]string{discovery.LabelServiceName: "kubernetes"},
+		},
+		AddressType: discovery.AddressTypeIPv4,
+	}
+	for i, address := range addresses {
+		host, number, err := net.SplitHostPort(address)
+		if err != nil {
+			return fmt.Errorf("announce the API server %s: %w", address, err)
+		}
+		port, err := strconv.ParseInt(number, 10, 32)
+		if err != nil {
+			return fmt.Errorf("announce the API server %s: %w", address, err)
+		}
+		slice.Endpoints = []discovery.Endpoint{{Addresses: []string{host}, Conditions: discovery.EndpointConditions{Ready: new(true)}}}
+		slice.Ports = append(slice.Ports, discovery.EndpointPort{Name: new(fmt.Sprintf("https-%d", i)), Port: new(int32(port))})
+	}
+	return r.Restore(ctx, "endpointslices", slice.Namespace, slice.Name, slice)
+}
+
+// makeBundle makes a ConfigMap with the service CA.
+func (r *Rig) makeBundle(ctx context.Context, namespace, name, key string) error {
+	made := r.KubectlCommand(ctx, "create", "configmap", "--namespace", namespace, name, "--from-literal="+key+"="+string(r.ServiceCA.PEM()))
+	if made.Code != 0 {
+		return fmt.Errorf("make CA bundle %s/%s: %s", namespace, name, made.Output)
+	}
+	return nil
+}
+
+// Stop ends all processes that were started, unless they are detached.
 func (r *Rig) Stop() {
 	if r.options.Detach {
 		return
@@ -148,8 +234,7 @@ func (r *Rig) Stop() {
 	}
 }
 
-// EndDetached ends what an earlier rig left running in a directory, if
-// anything.
+// EndDetached ends what an earlier, detached rig left running in a directory, if anything.
 func EndDetached(ctx context.Context, repository, dir string) error {
 	pids, err := filepath.Glob(filepath.Join(dir, "*.pid"))
 	if err != nil {
@@ -171,15 +256,15 @@ func EndDetached(ctx context.Context, repository, dir string) error {
 	return nil
 }
 
-// Path is a file of this rig.
+// Path is the path of a file of this rig.
 func (r *Rig) Path(elements ...string) string {
 	return filepath.Join(append([]string{r.options.Dir}, elements...)...)
 }
 
-// binary is a program that was built.
+// binary is the path of a built program.
 func (r *Rig) binary(name string) string { return filepath.Join(r.options.Repository, "bin", name) }
 
-// build makes the programs, as they are shipped: static.
+// build builds the programs as for a release: static.
 func (r *Rig) build(ctx context.Context) error {
 	bin := filepath.Join(r.options.Repository, "bin") + string(filepath.Separator)
 	r.helm = filepath.Join(r.options.Repository, ".tools", "helm")
@@ -206,13 +291,13 @@ func (r *Rig) build(ctx context.Context) error {
 	return nil
 }
 
-// slow says what is being done, if it has not ended after a moment.
+// slow reports a step that takes longer than a moment.
 func (r *Rig) slow(what string) (done func()) {
 	timer := time.AfterFunc(2*time.Second, func() { _, _ = fmt.Fprintln(r.options.Progress, what+" …") })
 	return func() { timer.Stop() }
 }
 
-// startCluster starts etcd and kube-apiserver, building them if need be.
+// startCluster starts etcd and kube-apiserver. It builds them if necessary.
 func (r *Rig) startCluster(ctx context.Context) error {
 	dir := r.Path("cluster")
 	verb := []string{"serve", "--until-stdin-closes", "--dir", dir}
@@ -238,7 +323,7 @@ func (r *Rig) startCluster(ctx context.Context) error {
 	if err := r.processes.start(command); err != nil {
 		return fmt.Errorf("start the control plane: %w", err)
 	}
-	// serve says one line and runs on; up says several and ends.
+	// serve prints one line and keeps running; up prints several and exits.
 	lines := bufio.NewScanner(stdout)
 	var output strings.Builder
 	for lines.Scan() {
@@ -257,7 +342,8 @@ func (r *Rig) startCluster(ctx context.Context) error {
 		}
 	}
 	if r.Kubeconfig == "" || r.Kubectl == "" {
-		return fmt.Errorf("start the control plane: %w\n%s", errors.Join(errors.New("it did not say that it is ready"), command.Wait()), output.String())
+		return fmt.Errorf("start the control plane: %w\n%s",
+			errors.Join(errors.New("it did not report that it is ready"), command.Wait()), output.String())
 	}
 	if r.options.Detach {
 		return command.Wait()
@@ -269,8 +355,39 @@ func (r *Rig) startCluster(ctx context.Context) error {
 	return nil
 }
 
-// Restore writes an object into etcd, as a restored backup would: no API server
-// and no admission looks at it. The object must have its kind and its UID.
+// JoinAPIServer starts another API server of the same cluster with additional arguments, and returns
+// its address. It runs until stop or Stop is called.
+func (r *Rig) JoinAPIServer(ctx context.Context, arguments ...string) (address string, stop func() error, err error) {
+	verb := append([]string{"join", "--dir", r.Path("cluster"), "--until-stdin-closes", "--"}, arguments...)
+	command := exec.CommandContext(ctx, r.binary("cluster"), verb...)
+	command.Dir = filepath.Join(r.options.Repository, "test", "cluster")
+	command.Stderr = r.options.Progress
+	command.Cancel = func() error { return nil } // closing its input ends it
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := r.processes.start(command); err != nil {
+		return "", nil, fmt.Errorf("start another API server: %w", err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	address, ok := strings.CutPrefix(strings.TrimSpace(line), "ready ADDRESS=")
+	if !ok {
+		return "", nil, fmt.Errorf("start another API server: %w",
+			errors.Join(errors.New("it did not report that it is ready"), err, command.Wait()))
+	}
+	return address, func() error {
+		_ = stdin.Close()
+		return command.Wait()
+	}, nil
+}
+
+// Restore writes an object into etcd, as restoring a backup does: without the API server and without
+// admission. The object must have its kind and its UID.
 func (r *Rig) Restore(ctx context.Context, resource, namespace, name string, object any) error {
 	what := fmt.Sprintf("write %s %s/%s into etcd", resource, namespace, name)
 	value, err := json.Marshal(object)
@@ -281,7 +398,7 @@ func (r *Rig) Restore(ctx context.Context, resource, namespace, name string, obj
 	if err != nil {
 		return err
 	}
-	// etcd's JSON gateway wants key and value in base64, which []byte is in JSON.
+	// etcd's JSON gateway requires key and value in base64, which is how JSON encodes []byte.
 	body, err := json.Marshal(map[string][]byte{"key": []byte("/registry/" + resource + "/" + namespace + "/" + name), "value": value})
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -305,7 +422,7 @@ type closer func() error
 
 func (c closer) Close() error { return c() }
 
-// Result is what a command answered.
+// Result is the result of a command.
 type Result struct {
 	Code   int
 	Output string // standard output and error
@@ -355,6 +472,9 @@ func (r *Rig) render(ctx context.Context, settings []string, templates ...string
 		"template", "kubelet-https-guard", filepath.Join(r.options.Repository, "charts", "kubelet-https-guard"),
 		"--namespace", guardNamespace, "--api-versions", "security.openshift.io/v1",
 	}
+	if r.values != "" {
+		args = append(args, "--values", r.values)
+	}
 	for _, setting := range settings {
 		args = append(args, "--set", setting)
 	}
@@ -368,7 +488,7 @@ func (r *Rig) render(ctx context.Context, settings []string, templates ...string
 	return result.Output, nil
 }
 
-// here are the settings of the chart for a webhook at this machine.
+// here are the chart's settings for a webhook on this machine.
 func (r *Rig) here() []string {
 	return []string{
 		fmt.Sprintf("webhook.url=https://127.0.0.1:%d", r.port),
@@ -377,7 +497,7 @@ func (r *Rig) here() []string {
 	}
 }
 
-// FreePort is a port of this machine that nobody listens on.
+// FreePort is a port of this machine on which no process listens.
 func FreePort(ctx context.Context) (int, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -387,19 +507,19 @@ func FreePort(ctx context.Context) (int, error) {
 	return address.Port, listener.Close()
 }
 
-// WebhookAddress is where the webhook serves; its certificate's files are in the
-// directory.
+// WebhookAddress is the address at which the webhook serves, and the directory of its serving
+// certificate.
 func (r *Rig) WebhookAddress() (address, certDir string) {
 	return fmt.Sprintf("127.0.0.1:%d", r.port), r.Path("webhook", "tls")
 }
 
-// IssueServing makes a pair for the webhook, of the CA that the API server knows
-// it by.
+// IssueServing issues a serving pair for the webhook, signed by the CA that is registered with the API
+// server.
 func (r *Rig) IssueServing(notBefore, notAfter time.Time) pkitest.Pair {
 	return r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notBefore, notAfter))
 }
 
-// CABundle is what the API server knows the webhook by, PEM.
+// CABundle is the CA bundle of the webhook's registration, PEM.
 func (r *Rig) CABundle() []byte { return r.ca.PEM() }
 
 // Launch starts another program, with its log in NAME.log.
@@ -409,11 +529,11 @@ func (r *Rig) Launch(name, program string, args ...string) (*Process, error) {
 
 // LaunchWebhook starts another webhook, as the cluster's administrator.
 func (r *Rig) LaunchWebhook(name string, args ...string) (*Process, error) {
-	return r.processes.launch(r.Path(name+".log"), r.binary("webhook"), append([]string{"--kubeconfig", r.Kubeconfig, "--health-bind-address", "0", "--shutdown-delay", "0s"}, args...)...)
+	return r.processes.launch(r.Path(name+".log"), r.binary("webhook"), append([]string{"serve", "--kubeconfig", r.Kubeconfig, "--health-bind-address", "0", "--shutdown-delay", "0s"}, args...)...)
 }
 
-// InstallGuard applies the chart's registration and rights, and starts the
-// webhook with them. It returns when the API server asks the webhook.
+// InstallGuard applies the chart's registration, RBAC, ConfigMap and decoy, and starts webhook and
+// audit with them. It returns when the API server calls the webhook.
 func (r *Rig) InstallGuard(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
@@ -421,21 +541,27 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if r.port, err = FreePort(ctx); err != nil {
 		return err
 	}
-	rights, err := r.render(ctx, r.here(), "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
+	if err := r.makeBundle(ctx, guardNamespace, "openshift-service-ca.crt", "service-ca.crt"); err != nil {
+		return err
+	}
+	rights, err := r.render(ctx, r.here(), "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "audit/decoy.yaml", "configmap.yaml")
 	if err != nil {
 		return err
 	}
 	if result := r.KubectlInput(ctx, rights, "apply", "-f", "-"); result.Code != 0 {
-		return fmt.Errorf("apply the chart's rights: %s", result.Output)
+		return fmt.Errorf("apply the chart's objects: %s", result.Output)
 	}
 	if err := r.StartWebhook(ctx); err != nil {
 		return err
 	}
-	return r.Register(ctx, Registration, Policy)
+	if err := r.Register(ctx, Registration, Policy); err != nil {
+		return err
+	}
+	return r.StartAudit(ctx)
 }
 
-// Register makes the API server know these parts of the guard and no other.
-// It returns when it acts like that.
+// Register registers these parts of the guard with the API server and removes the others. It returns
+// when the API server acts accordingly.
 func (r *Rig) Register(ctx context.Context, parts ...Part) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
@@ -455,43 +581,80 @@ func (r *Rig) Register(ctx context.Context, parts ...Part) error {
 	return r.await(ctx, parts...)
 }
 
-// StartWebhook starts the webhook's process with the chart's configuration
-// and the rights of its ServiceAccount.
+// StartWebhook starts the webhook's process with the chart's configuration and the permissions of its
+// ServiceAccount.
 func (r *Rig) StartWebhook(ctx context.Context) error {
 	now := time.Now()
 	serving := r.IssueServing(now.Add(-time.Hour), now.AddDate(1, 0, 0))
-	// As on OpenShift, but for the guard's own registration, which points here.
-	config, err := r.webhookConfig(ctx, nil, "config.yaml")
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(config, serviceCAFile) {
-		return fmt.Errorf("the rendered configuration does not name %s:\n%s", serviceCAFile, config)
-	}
-	config = strings.ReplaceAll(config, serviceCAFile, r.Path("webhook", "service-ca.crt"))
-	guard, err := r.webhookConfig(ctx, r.here(), "guard.yaml")
-	if err != nil {
+	if err := r.writeConfig(ctx); err != nil {
 		return err
 	}
 	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-webhook")
 	if err != nil {
 		return err
 	}
-	for path, data := range map[string][]byte{"tls/tls.crt": serving.Certificate, "tls/tls.key": serving.Key, "config.yaml": []byte(config), "guard.yaml": []byte(guard), "service-ca.crt": r.ServiceCA.PEM()} {
-		if err := r.write(filepath.Join("webhook", path), data); err != nil {
+	for path, data := range map[string][]byte{"tls.crt": serving.Certificate, "tls.key": serving.Key} {
+		if err := r.write(filepath.Join("webhook", "tls", path), data); err != nil {
 			return err
 		}
 	}
 	flags := append([]string{
-		"--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay", "0s",
-		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml"),
-		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
+		"serve", "--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay", "0s",
+		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
 	}, r.options.WebhookFlags...)
 	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"), flags...)
 	return err
 }
 
-// RestartWebhook starts the webhook anew and waits until it is asked.
+// Reinstall makes the API server and the webhook use another file with chart values, or none if it is
+// empty. It returns when they do.
+func (r *Rig) Reinstall(ctx context.Context, values string) error {
+	// First without policies: await cannot distinguish new policies from old ones.
+	if err := r.Register(ctx); err != nil {
+		return err
+	}
+	if err := r.Webhook.Stop(); err != nil {
+		return fmt.Errorf("stop the webhook: %w", err)
+	}
+	r.values = values
+	if err := r.StartWebhook(ctx); err != nil {
+		return err
+	}
+	return r.Register(ctx, Registration, Policy)
+}
+
+// StartAudit starts the audit's process in the same way.
+func (r *Rig) StartAudit(ctx context.Context) error {
+	if err := r.writeConfig(ctx); err != nil {
+		return err
+	}
+	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-audit")
+	if err != nil {
+		return err
+	}
+	flags := append([]string{
+		"audit", "--health-bind-address", "0", "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml"),
+		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
+	}, r.options.AuditFlags...)
+	r.Audit, err = r.processes.launch(r.Path("webhook-audit.log"), r.binary("webhook"), flags...)
+	return err
+}
+
+// writeConfig writes the files of the chart's ConfigMap.
+func (r *Rig) writeConfig(ctx context.Context) error {
+	for _, file := range []string{"config.yaml", "guard.yaml"} {
+		text, err := r.configFile(ctx, r.here(), file)
+		if err != nil {
+			return err
+		}
+		if err := r.write(filepath.Join("webhook", file), []byte(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RestartWebhook restarts the webhook and waits until the API server calls it.
 func (r *Rig) RestartWebhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
@@ -501,9 +664,9 @@ func (r *Rig) RestartWebhook(ctx context.Context) error {
 	return r.awaitRefusal(ctx, garbageSecret, webhookRefuses, true)
 }
 
-// webhookConfig is a file of the ConfigMap that the chart renders.
-func (r *Rig) webhookConfig(ctx context.Context, settings []string, file string) (string, error) {
-	configMap, err := r.render(ctx, settings, "webhook/configmap.yaml")
+// configFile is a file of the ConfigMap that the chart renders with these settings.
+func (r *Rig) configFile(ctx context.Context, settings []string, file string) (string, error) {
+	configMap, err := r.render(ctx, settings, "configmap.yaml")
 	if err != nil {
 		return "", err
 	}
@@ -515,31 +678,52 @@ func (r *Rig) webhookConfig(ctx context.Context, settings []string, file string)
 	return result.Output, nil
 }
 
-// StartAgent starts an agent over a host tree, with the rights of its
-// ServiceAccount.
+// StartAgent starts an agent on a host tree, with the permissions of its ServiceAccount.
 func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) (*Process, error) {
 	kubeconfig, err := r.AgentKubeconfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0"}, flags...)
+	args := append([]string{"run", "--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0"}, flags...)
 	return r.processes.launch(r.Path("nodeagent.log"), r.binary("nodeagent"), args...)
 }
 
-// AgentKubeconfig is a file with the rights of the agent's ServiceAccount, for
-// who starts one otherwise.
+// AgentKubeconfig is a kubeconfig with the permissions of the agent's ServiceAccount, for callers that
+// start an agent themselves.
 func (r *Rig) AgentKubeconfig(ctx context.Context) (string, error) {
 	return r.kubeconfigOf(ctx, "kubelet-https-guard-nodeagent")
 }
 
-// AgentOnce runs the agent once.
+// AgentOnce runs nodeagent check.
 func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) Result {
-	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"--once", "--root", hostRoot, "--node-name", Node}, flags...)...))
+	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"check", "--root", hostRoot, "--node-name", Node}, flags...)...))
 }
 
 // AuditOnce runs webhook audit --once.
 func (r *Rig) AuditOnce(ctx context.Context, flags ...string) Result {
 	return run(exec.CommandContext(ctx, r.binary("webhook"), append([]string{"audit", "--once"}, flags...)...))
+}
+
+// Prove runs webhook prove for what was installed last, with the audit's permissions.
+func (r *Rig) Prove(ctx context.Context, flags ...string) Result {
+	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-audit")
+	if err != nil {
+		return Result{Code: -1, Output: err.Error()}
+	}
+	args := []string{"prove", "--kubeconfig", kubeconfig, "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml")}
+	return run(exec.CommandContext(ctx, r.binary("webhook"), append(args, flags...)...))
+}
+
+// RenderGate renders the ClusterRole that lets API servers call a webhook in the cluster, and its
+// binding, as they are while the webhook is active. The rig's own webhook is outside of the cluster
+// and has none.
+func (r *Rig) RenderGate(ctx context.Context) (string, error) {
+	guard, err := r.configFile(ctx, nil, "guard.yaml")
+	if err != nil {
+		return "", err
+	}
+	objects := slices.DeleteFunc(strings.Split(guard, "\n---\n"), func(object string) bool { return !strings.Contains(object, "kind: ClusterRole") })
+	return strings.Join(objects, "\n---\n"), nil
 }
 
 // kubeconfigOf writes a kubeconfig with a token of a ServiceAccount.
@@ -571,16 +755,16 @@ func (r *Rig) write(path string, data []byte) error {
 	return os.WriteFile(path, data, 0o600)
 }
 
-// What a part of the guard alone refuses, and what the API server then says.
+// How the API server reports a refusal by each part.
 const (
 	webhookRefuses = `admission webhook "` + webhookName + `" denied the request`
 	policyRefuses  = "ValidatingAdmissionPolicy 'kubelet-https-guard.%s'"
-	// garbageSecret is right as far as CEL can see.
+	// garbageSecret is invalid, but not in a way that CEL can detect.
 	garbageSecret = `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"openshift-kube-apiserver","name":"kubelet-client"},"type":"kubernetes.io/tls","data":{"tls.crt":"eA==","tls.key":"eA=="}}`
 	opaqueSecret  = `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":%q,"name":%q}}`
 )
 
-// await waits until these parts act, and no other.
+// await waits until these parts refuse requests, and no others.
 func (r *Rig) await(ctx context.Context, parts ...Part) error {
 	if err := r.awaitRefusal(ctx, garbageSecret, webhookRefuses, slices.Contains(parts, Registration)); err != nil {
 		return err
@@ -594,8 +778,8 @@ func (r *Rig) await(ctx context.Context, parts ...Part) error {
 	return nil
 }
 
-// awaitRefusal waits until creating a Secret is refused, or no more, in these
-// words.
+// awaitRefusal waits until creating a Secret is refused with this text, or, without want, no longer
+// is.
 func (r *Rig) awaitRefusal(ctx context.Context, secret, words string, want bool) error {
 	for {
 		result := r.KubectlInput(ctx, secret, "create", "--dry-run=server", "-f", "-")
@@ -604,9 +788,10 @@ func (r *Rig) awaitRefusal(ctx context.Context, secret, words string, want bool)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait until the API server says %q (or does not): %w; the last answer was: %s", words, ctx.Err(), result.Output)
+			return fmt.Errorf("wait until the API server's answer contains %q: %t: %w; the last answer was: %s",
+				words, want, ctx.Err(), result.Output)
 		case err := <-r.Webhook.ended:
-			return fmt.Errorf("the webhook ended: %w\n%s", err, r.Webhook.tail())
+			return fmt.Errorf("the webhook exited: %w\n%s", err, r.Webhook.tail())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rotation rotates certificates in every way that OpenShift, Kubernetes
-// and people do, and reads from a running agent's log what it says about that.
+// Package rotation rotates certificates in every way that OpenShift, Kubernetes and people do, and
+// reads what a running agent logs about it.
 package rotation
 
 import (
@@ -19,13 +19,13 @@ import (
 	"time"
 )
 
-// stopTime is how long the agent may take to end when it is asked to.
+// stopTime is how long the agent may take to exit after SIGTERM.
 const stopTime = 10 * time.Second
 
 // maxLines bounds the lines that wait to be read.
 const maxLines = 100_000
 
-// Build builds the agent as it is shipped into a directory.
+// Build builds the agent as for a release, into a directory.
 func Build(ctx context.Context, repository, directory string) (binary string, err error) {
 	binary = filepath.Join(directory, "nodeagent")
 	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "./nodeagent")
@@ -38,22 +38,22 @@ func Build(ctx context.Context, repository, directory string) (binary string, er
 
 // Line is a line of the agent's log.
 type Line struct {
-	Time                                time.Time
-	Level, Msg, Reason, SHA256, Address string
-	// Text is all of it.
+	Time                                         time.Time
+	Level, Msg, Reason, Control, SHA256, Address string
+	// Text is the whole line.
 	Text string `json:"-"`
 }
 
-// Agent is an agent that runs.
+// Agent is a running agent.
 type Agent struct {
-	// Lines are those of its log; closed after the last one.
+	// Lines are the lines of its log. The channel is closed after the last one.
 	Lines   <-chan Line
 	command *exec.Cmd
 	ended   chan error
 }
 
-// Start starts the command of an agent, which it completes, and reads its log.
-// The agent ends with the context at the latest.
+// Start starts the command of an agent and reads its log from standard error. The agent ends with the
+// command's context at the latest.
 func Start(command *exec.Cmd) (*Agent, error) {
 	stderr, err := command.StderrPipe()
 	if err != nil {
@@ -69,7 +69,7 @@ func Start(command *exec.Cmd) (*Agent, error) {
 		for scanner.Scan() {
 			line := Line{Text: scanner.Text()}
 			if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
-				line.Level, line.Msg = "ERROR", "a line that is no JSON"
+				line.Level, line.Msg = "ERROR", "a line that is not JSON"
 			}
 			lines <- line
 		}
@@ -79,8 +79,7 @@ func Start(command *exec.Cmd) (*Agent, error) {
 	return agent, nil
 }
 
-// Stop asks the agent to end, and makes it after a while. The error is the
-// agent's own.
+// Stop sends SIGTERM, and SIGKILL after stopTime. The error is that of the process.
 func (a *Agent) Stop() error {
 	_ = a.command.Process.Signal(syscall.SIGTERM)
 	select {
@@ -88,15 +87,15 @@ func (a *Agent) Stop() error {
 		return err
 	case <-time.After(stopTime):
 		_ = a.command.Process.Kill()
-		return errors.Join(fmt.Errorf("the agent did not end within %s", stopTime), <-a.ended)
+		return errors.Join(fmt.Errorf("the agent did not exit within %s", stopTime), <-a.ended)
 	}
 }
 
-// CPU is the time that the agent has computed so far.
+// CPU is the CPU time that the agent has used.
 func (a *Agent) CPU() (time.Duration, error) { return CPUOf(a.command.Process.Pid) }
 
-// CPUOf is the time that a process has computed so far (the first number of
-// schedstat, proc_pid_schedstat(5), of all its threads).
+// CPUOf is the CPU time that a process has used (the sum of the first number of schedstat,
+// proc_pid_schedstat(5), over its threads).
 func CPUOf(pid int) (time.Duration, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
@@ -120,15 +119,15 @@ func CPUOf(pid int) (time.Duration, error) {
 
 // Memory is a process's resident memory, in bytes.
 type Memory struct {
-	// Now, of it Anonymous; the rest are pages of the program itself, which the
-	// kernel can take back. Most is the most there was.
+	// Now is the current size, of which Anonymous is not backed by files; the rest are pages of the
+	// program itself, which the kernel can reclaim. Most is the peak.
 	Now, Anonymous, Most int64
 }
 
-// Memory is that of the agent.
+// Memory is the agent's memory.
 func (a *Agent) Memory() (Memory, error) { return MemoryOf(a.command.Process.Pid) }
 
-// MemoryOf asks the kernel for that of a process (proc_pid_status(5)).
+// MemoryOf reads the memory of a process (proc_pid_status(5)).
 func MemoryOf(pid int) (m Memory, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -12,57 +12,55 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
-// silence is how long a line is waited for beyond its limit before it counts
-// as never told.
-const silence = 15 * time.Second
+// lateLimit is how long after its deadline a line is waited for before it counts as missing.
+const lateLimit = 15 * time.Second
 
-// Driver does things to a host and expects the agent's log to say exactly that.
+// Driver changes a host and requires that the agent's log reports exactly that.
 type Driver struct {
 	Host  *Host
 	Agent *Agent
-	// Settle is the agent's; Notice how soon after the end of a write it must
-	// tell what needs no settling.
-	Settle, Notice time.Duration
-	// Tolerated are beginnings of warnings that may be logged at any time, and
-	// how often they were.
+	// Settle is the agent's --settle; ReportTime is how soon after the end of a write the agent must report
+	// what need not settle.
+	Settle, ReportTime time.Duration
+	// Tolerated are prefixes of warnings that the agent may log at any time, and how often it has.
 	Tolerated map[string]int
-	// Metrics is the address at which the agent serves them; empty where it
-	// does not.
+	// Metrics is the address at which the agent serves metrics; empty if it does not.
 	Metrics string
-	// Latencies of what was told, by what was done.
+	// Latencies of log lines, by label.
 	Latencies map[string][]time.Duration
-	// Rotations and Faults done so far.
+	// Rotations and Faults count those done so far.
 	Rotations, Faults int
-	// Told counts the lines that raised, cleared or told of anything, each of
-	// which is an Event, too, where there is an API server.
-	Told int
+	// Reported counts the lines about findings, verdicts and rotations. With an API server, each of them is an
+	// Event, too.
+	Reported int
 
-	stall atomic.Int64 // the worst one since the step began, in nanoseconds
+	stall atomic.Int64 // the longest delay of this process since the step began, in nanoseconds
 	keys  map[string]bool
 }
 
-// want is a line that must come.
+// want is a line that must be logged.
 type want struct {
-	msg    report.What
-	detail string // the reason or the SHA-256
+	msg    report.NoticeType
+	detail string // the reason, the SHA-256 or the control
 	since  time.Time
 	within time.Duration
-	// punctual: it must not come before since.
+	// punctual: the line must not be logged before since.
 	punctual bool
-	// label under which its latency is kept; none if empty.
+	// label for its latency in Latencies; not recorded if empty.
 	label string
 }
 
 func (w want) String() string { return strings.TrimSpace(string(w.msg) + " " + w.detail) }
 
-// Run notes how late this very process is woken, until the context ends: by
-// as much the agent may be late, too.
+// Run measures how late this process is scheduled, until the context ends. The agent may be late by as
+// much.
 func (d *Driver) Run(ctx context.Context) {
 	const beat = 5 * time.Millisecond
 	ticker := time.NewTicker(beat)
@@ -82,16 +80,19 @@ func (d *Driver) Run(ctx context.Context) {
 	}
 }
 
-// Started waits for the first verdict, which must be good.
+// Started waits for the first verdict, which must be compliant.
 func (d *Driver) Started(ctx context.Context, since time.Time) error {
-	d.begin(d.Host.pair)
-	return d.expect(ctx, "start", want{msg: report.Verified, since: since, within: d.Settle + d.Notice, label: "start to verdict"})
+	d.startStep(d.Host.pair)
+	return d.expect(ctx, "start",
+		want{msg: report.Compliant, detail: control.UseHTTPS, since: since, within: d.Settle + d.ReportTime,
+			label: "start to verdict"},
+		want{msg: report.Compliant, detail: control.AdmissionEnabled, since: since, within: d.Settle + d.ReportTime})
 }
 
-// Rotate writes a new pair and waits until the agent has told of it.
+// Rotate writes a new pair and waits until the agent has reported it.
 func (d *Driver) Rotate(ctx context.Context, w Writer) error {
 	pair := d.Host.Pair()
-	d.begin(pair)
+	d.startStep(pair)
 	if err := w.Write(d.Host, pair); err != nil {
 		return err
 	}
@@ -100,35 +101,34 @@ func (d *Driver) Rotate(ctx context.Context, w Writer) error {
 }
 
 func (d *Driver) rotated(pair pkitest.Pair, w Writer) want {
-	return want{msg: report.CertificateRotated, detail: pki.Fingerprint(pair.Leaf), since: time.Now(), within: d.Notice, label: "rotation, " + w.Name}
+	return want{msg: report.CertificateRotated, detail: pki.Fingerprint(pair.Leaf), since: time.Now(),
+		within: d.ReportTime, label: "rotation, " + w.Name}
 }
 
-// Fault lets something go wrong, waits until the agent has told of it, mends it
-// and waits for that, too.
+// Fault causes a fault, waits until the agent has reported it, repairs it and waits until it is
+// resolved.
 func (d *Driver) Fault(ctx context.Context, f Fault, by, repair Writer) error {
-	d.begin(pkitest.Pair{})
+	d.startStep(pkitest.Pair{})
 	if err := f.Inject(d.Host, by); err != nil {
 		return fmt.Errorf("%s: %w", f.Name, err)
 	}
 	d.Faults++
 	what := fmt.Sprintf("fault: %s, by: %s", f.Name, by.Name)
 	var wants []want
-	now, verdict := time.Now(), finding.Compliant
+	now := time.Now()
 	for _, reason := range f.Reasons {
-		wants = append(wants, want{msg: report.FindingRaised, detail: string(reason), since: now, within: d.Settle + d.Notice, label: "fault"})
-		if s := reason.Severity(); s == finding.Violation || s == finding.Unverified {
-			verdict = finding.NotCompliant
-		}
+		wants = append(wants, want{msg: report.FindingActive, detail: string(reason), since: now,
+			within: d.Settle + d.ReportTime, label: "fault"})
 	}
-	if verdict != finding.Compliant {
-		wants = append(wants, want{msg: report.NotVerified, since: now, within: d.Settle + d.Notice})
+	for _, id := range f.NotCompliant {
+		wants = append(wants, want{msg: verdict(f.Reasons), detail: id, since: now, within: d.Settle + d.ReportTime})
 	}
 	if err := d.expect(ctx, what, wants...); err != nil {
 		return err
 	}
 
 	pair := d.Host.Pair()
-	d.begin(pair)
+	d.startStep(pair)
 	if err := f.Repair(d.Host, repair, pair); err != nil {
 		return fmt.Errorf("%s: %w", f.Name, err)
 	}
@@ -136,85 +136,86 @@ func (d *Driver) Fault(ctx context.Context, f Fault, by, repair Writer) error {
 	wants = []want{d.rotated(pair, repair)}
 	now = time.Now()
 	for _, reason := range f.Reasons {
-		// What a slow writer leaves half done settles first.
-		wants = append(wants, want{msg: report.FindingCleared, detail: string(reason), since: now, within: d.Settle + d.Notice, label: "repair"})
+		// What a slow writer has half written settles first.
+		wants = append(wants, want{msg: report.FindingResolved, detail: string(reason), since: now,
+			within: d.Settle + d.ReportTime, label: "repair"})
 	}
-	if verdict != finding.Compliant {
-		wants = append(wants, want{msg: report.Verified, since: now, within: d.Settle + d.Notice})
+	for _, id := range f.NotCompliant {
+		wants = append(wants, want{msg: report.Compliant, detail: id, since: now, within: d.Settle + d.ReportTime})
 	}
 	return d.expect(ctx, "repair of "+what+", by: "+repair.Name, wants...)
 }
 
-// Expire writes a pair that begins to expire soon, and does, while nothing is
-// written; then a new one.
+// Expire writes a pair that soon is about to expire, and then expires, without another write. Then it
+// writes a new pair.
 func (d *Driver) Expire(ctx context.Context, by, repair Writer) error {
-	// Certificates know no fractions of a second. Of 20 seconds of life 15 %
-	// are three.
+	// Certificates have no fractions of a second. 15 % of a lifetime of 20 seconds are three.
 	end := time.Now().Add(d.Settle + 5*time.Second).Truncate(time.Second)
 	soon := end.Add(-3 * time.Second)
 	pair := d.Host.Issue(pkitest.KubeletClient().Valid(end.Add(-20*time.Second), end))
-	d.begin(pair)
+	d.startStep(pair)
 	if err := by.Write(d.Host, pair); err != nil {
 		return err
 	}
 	d.Rotations++
-	clock := func(msg report.What, reason finding.Reason, at time.Time, label string) want {
-		return want{msg: msg, detail: string(reason), since: at, within: d.Notice, punctual: true, label: label}
+	clock := func(msg report.NoticeType, detail string, at time.Time, label string) want {
+		return want{msg: msg, detail: detail, since: at, within: d.ReportTime, punctual: true, label: label}
 	}
-	expired := clock(report.NotVerified, "", end, "")
 	if err := d.expect(ctx, "expiry, by: "+by.Name,
 		d.rotated(pair, by),
-		clock(report.FindingRaised, finding.CertificateExpiringSoon, soon, "moment"),
-		clock(report.FindingRaised, finding.CertificateExpired, end, "moment"),
-		clock(report.FindingCleared, finding.CertificateExpiringSoon, end, ""),
-		expired,
+		clock(report.FindingActive, string(finding.CertificateExpiringSoon), soon, "moment"),
+		clock(report.FindingActive, string(finding.CertificateExpired), end, "moment"),
+		clock(report.FindingResolved, string(finding.CertificateExpiringSoon), end, ""),
+		clock(report.NotCompliant, control.UseHTTPS, end, ""),
 	); err != nil {
 		return err
 	}
-	return d.mend(ctx, "after expiry", repair, finding.CertificateExpired)
+	return d.repair(ctx, "after expiry", repair, finding.CertificateExpired)
 }
 
-// BecomeValid writes a pair of tomorrow, and waits for that.
+// BecomeValid writes a pair that is not valid yet, and waits until it is.
 func (d *Driver) BecomeValid(ctx context.Context, by, repair Writer) error {
 	begin := time.Now().Add(2*d.Settle + 2*time.Second).Truncate(time.Second)
 	pair := d.Host.Issue(pkitest.KubeletClient().Valid(begin, begin.AddDate(0, 0, 30)))
-	d.begin(pair)
+	d.startStep(pair)
 	if err := by.Write(d.Host, pair); err != nil {
 		return err
 	}
 	d.Rotations++
 	now := time.Now()
-	early := want{msg: report.FindingRaised, detail: string(finding.CertificateNotYetValid), since: now, within: d.Settle + d.Notice, label: "fault"}
-	if err := d.expect(ctx, "a pair of the future, by: "+by.Name, early, want{msg: report.NotVerified, since: now, within: d.Settle + d.Notice}); err != nil {
+	early := want{msg: report.FindingActive, detail: string(finding.CertificateNotYetValid), since: now,
+		within: d.Settle + d.ReportTime, label: "fault"}
+	if err := d.expect(ctx, "a pair that is not valid yet, by: "+by.Name, early, want{msg: report.NotCompliant,
+		detail: control.UseHTTPS, since: now, within: d.Settle + d.ReportTime}); err != nil {
 		return err
 	}
 	rotated := want{msg: report.CertificateRotated, detail: pki.Fingerprint(pair.Leaf)}
-	cleared := want{msg: report.FindingCleared, detail: string(finding.CertificateNotYetValid), label: "moment"}
-	wants := []want{rotated, cleared, {msg: report.Verified}}
+	cleared := want{msg: report.FindingResolved, detail: string(finding.CertificateNotYetValid), label: "moment"}
+	wants := []want{rotated, cleared, {msg: report.Compliant, detail: control.UseHTTPS}}
 	for i := range wants {
-		wants[i].since, wants[i].within, wants[i].punctual = begin, d.Notice, true
+		wants[i].since, wants[i].within, wants[i].punctual = begin, d.ReportTime, true
 	}
-	if err := d.expect(ctx, "the future begins", wants...); err != nil {
+	if err := d.expect(ctx, "the pair becomes valid", wants...); err != nil {
 		return err
 	}
 	return d.Rotate(ctx, repair)
 }
 
-func (d *Driver) mend(ctx context.Context, what string, w Writer, reason finding.Reason) error {
+func (d *Driver) repair(ctx context.Context, what string, w Writer, reason finding.Reason) error {
 	pair := d.Host.Pair()
-	d.begin(pair)
+	d.startStep(pair)
 	if err := w.Write(d.Host, pair); err != nil {
 		return err
 	}
 	d.Rotations++
 	now := time.Now()
 	return d.expect(ctx, what+", by: "+w.Name, d.rotated(pair, w),
-		want{msg: report.FindingCleared, detail: string(reason), since: now, within: d.Settle + d.Notice},
-		want{msg: report.Verified, since: now, within: d.Settle + d.Notice})
+		want{msg: report.FindingResolved, detail: string(reason), since: now, within: d.Settle + d.ReportTime},
+		want{msg: report.Compliant, detail: control.UseHTTPS, since: now, within: d.Settle + d.ReportTime})
 }
 
-// Quiet expects nothing at all for a while.
-func (d *Driver) Quiet(ctx context.Context, long time.Duration) error {
+// LogsNothing requires that the agent reports nothing for a while.
+func (d *Driver) LogsNothing(ctx context.Context, long time.Duration) error {
 	deadline := time.After(long)
 	for {
 		select {
@@ -223,14 +224,14 @@ func (d *Driver) Quiet(ctx context.Context, long time.Duration) error {
 		case <-deadline:
 			return nil
 		case line, ok := <-d.Agent.Lines:
-			if err := d.unexpected(line, ok); err != nil {
-				return fmt.Errorf("while nothing happened: %w", err)
+			if err := d.checkUnexpected(line, ok); err != nil {
+				return fmt.Errorf("while nothing changed: %w", err)
 			}
 		}
 	}
 }
 
-func (d *Driver) begin(p pkitest.Pair) {
+func (d *Driver) startStep(p pkitest.Pair) {
 	d.stall.Store(0)
 	if d.keys == nil {
 		d.keys, d.Latencies = map[string]bool{}, map[string][]time.Duration{}
@@ -242,8 +243,8 @@ func (d *Driver) begin(p pkitest.Pair) {
 	}
 }
 
-// expect reads the log until all wanted lines have come, and accepts no other
-// that raises, clears or tells of anything.
+// expect reads the log until it has all wanted lines. Any other line about findings, verdicts and
+// rotations is an error.
 func (d *Driver) expect(ctx context.Context, step string, wants ...want) error {
 	var longest time.Time
 	for _, w := range wants {
@@ -251,36 +252,36 @@ func (d *Driver) expect(ctx context.Context, step string, wants ...want) error {
 			longest = limit
 		}
 	}
-	given := time.After(time.Until(longest) + silence)
+	given := time.After(time.Until(longest) + lateLimit)
 	var faults []error
 	for len(wants) > 0 {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w", step, ctx.Err())
 		case <-given:
-			return errors.Join(append(faults, fmt.Errorf("%s: never told: %v", step, wants))...)
+			return errors.Join(append(faults, fmt.Errorf("%s: not logged: %v", step, wants))...)
 		case line, ok := <-d.Agent.Lines:
 			index := slices.IndexFunc(wants, func(w want) bool {
-				return string(w.msg) == line.Msg && (w.detail == "" || w.detail == line.Reason || w.detail == line.SHA256)
+				return string(w.msg) == line.Msg && (w.detail == "" || slices.Contains([]string{line.Reason, line.SHA256, line.Control}, w.detail))
 			})
 			if index < 0 {
-				if err := d.unexpected(line, ok); err != nil {
-					return errors.Join(append(faults, fmt.Errorf("%s: %w, while these were expected: %v", step, err, wants))...)
+				if err := d.checkUnexpected(line, ok); err != nil {
+					return errors.Join(append(faults, fmt.Errorf("%s: %w, while waiting for %v", step, err, wants))...)
 				}
 				continue
 			}
 			w := wants[index]
 			wants = slices.Delete(wants, index, index+1)
-			d.Told++
-			if err := d.secret(line); err != nil {
+			d.Reported++
+			if err := d.checkSecret(line); err != nil {
 				return err
 			}
 			late := line.Time.Sub(w.since)
 			if limit := w.within + time.Duration(d.stall.Load()); late > limit {
-				faults = append(faults, fmt.Errorf("%s: %s told %s after its moment, allowed are %s", step, w, late, limit))
+				faults = append(faults, fmt.Errorf("%s: %s logged %s late, limit is %s", step, w, late, limit))
 			}
 			if w.punctual && late < 0 {
-				faults = append(faults, fmt.Errorf("%s: %s told %s before its moment", step, w, -late))
+				faults = append(faults, fmt.Errorf("%s: %s logged %s too early", step, w, -late))
 			}
 			if w.label != "" {
 				d.Latencies[w.label] = append(d.Latencies[w.label], max(0, late))
@@ -290,21 +291,21 @@ func (d *Driver) expect(ctx context.Context, step string, wants ...want) error {
 	return errors.Join(faults...)
 }
 
-// unexpected says what is wrong with a line that nobody waited for, if
-// anything.
-func (d *Driver) unexpected(line Line, ok bool) error {
+// checkUnexpected returns what is wrong with a line that was not waited for, or nil.
+func (d *Driver) checkUnexpected(line Line, ok bool) error {
 	if !ok {
-		return errors.New("the agent ended")
+		return errors.New("the agent exited")
 	}
-	if err := d.secret(line); err != nil {
+	if err := d.checkSecret(line); err != nil {
 		return err
 	}
-	told := []report.What{report.FindingRaised, report.FindingCleared, report.Verified, report.NotVerified, report.CertificateRotated}
-	if slices.Contains(told, report.What(line.Msg)) {
-		if !d.Host.fleeting[line.SHA256] {
-			return fmt.Errorf("the agent said %s", line.Text)
+	reports := []report.NoticeType{report.FindingActive, report.FindingResolved, report.Compliant,
+		report.NotCompliant, report.CouldNotVerify, report.CertificateRotated}
+	if slices.Contains(reports, report.NoticeType(line.Msg)) {
+		if !d.Host.shortLived[line.SHA256] {
+			return fmt.Errorf("unexpected line in the agent's log: %s", line.Text)
 		}
-		d.Told++
+		d.Reported++
 	}
 	if line.Level == "INFO" {
 		if line.Address != "" {
@@ -318,20 +319,20 @@ func (d *Driver) unexpected(line Line, ok bool) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the agent said %s", line.Text)
+	return fmt.Errorf("unexpected line in the agent's log: %s", line.Text)
 }
 
-// secret reports whether a line holds a line of any key that was written.
-func (d *Driver) secret(line Line) error {
+// checkSecret returns an error if a line contains a line of a private key that was written.
+func (d *Driver) checkSecret(line Line) error {
 	for word := range strings.FieldsFuncSeq(line.Text, func(r rune) bool { return strings.ContainsRune("\" \\:,", r) }) {
 		if d.keys[word] {
-			return errors.New("the log holds a line of a private key")
+			return errors.New("the agent's log contains a line of a private key")
 		}
 	}
 	return nil
 }
 
-// Quantile is the latency that a share of them, from 0 to 1, does not exceed.
+// Quantile is the latency that this share of the latencies, from 0 to 1, does not exceed.
 func Quantile(latencies []time.Duration, share float64) time.Duration {
 	if len(latencies) == 0 {
 		return 0

@@ -9,23 +9,26 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 )
 
-// Fault is one thing that goes wrong on a host.
+// Fault is something that goes wrong on a host.
 type Fault struct {
 	Name string
-	// Reasons that the agent must give.
+	// Reasons that the agent must report.
 	Reasons []finding.Reason
+	// NotCompliant are the IDs of the controls that are not compliant then, or could not be verified.
+	NotCompliant []string
 
-	// pair is a bad one, for any writer to write.
+	// pair returns a bad pair; any writer can write it.
 	pair func(h *Host) pkitest.Pair
-	// inject does it otherwise, undo undoes what no writer would.
+	// inject causes the fault without a writer; undo undoes what a writer does not.
 	inject, undo func(h *Host) error
 }
 
-// Inject lets it happen; a bad pair comes by the writer.
+// Inject causes the fault. The writer writes a bad pair.
 func (f Fault) Inject(h *Host, w Writer) error {
 	if f.pair != nil {
 		return w.Write(h, f.pair(h))
@@ -33,7 +36,7 @@ func (f Fault) Inject(h *Host, w Writer) error {
 	return f.inject(h)
 }
 
-// Repair mends it, with a new pair.
+// Repair repairs it, with a new pair.
 func (f Fault) Repair(h *Host, w Writer, p pkitest.Pair) error {
 	if f.undo != nil {
 		if err := f.undo(h); err != nil {
@@ -43,19 +46,22 @@ func (f Fault) Repair(h *Host, w Writer, p pkitest.Pair) error {
 	return w.Write(h, p)
 }
 
-// Faults are all of them.
+// Faults are all faults.
 func Faults() []Fault {
 	now := time.Now()
+	https := []string{control.UseHTTPS}
+	// Without the configuration, the agent cannot know either whether it disables admission.
+	all := []string{control.UseHTTPS, control.AdmissionEnabled}
 	bad := func(name string, pair func(h *Host) pkitest.Pair, reasons ...finding.Reason) Fault {
-		return Fault{Name: name, Reasons: reasons, pair: pair}
+		return Fault{Name: name, Reasons: reasons, NotCompliant: https, pair: pair}
 	}
 	removed := func(name string, path func(h *Host) string, reasons ...finding.Reason) Fault {
-		return Fault{Name: name, Reasons: reasons, inject: func(h *Host) error { return os.RemoveAll(path(h)) }}
+		return Fault{Name: name, Reasons: reasons, NotCompliant: https, inject: func(h *Host) error { return os.RemoveAll(path(h)) }}
 	}
-	stored := func(name string, path func(h *Host) string, data []byte, reasons ...finding.Reason) Fault {
+	stored := func(name string, path func(h *Host) string, data []byte, notCompliant []string, reasons ...finding.Reason) Fault {
 		var before []byte
 		return Fault{
-			Name: name, Reasons: reasons,
+			Name: name, Reasons: reasons, NotCompliant: notCompliant,
 			inject: func(h *Host) (err error) {
 				if before, err = os.ReadFile(path(h)); err != nil {
 					return err
@@ -77,9 +83,9 @@ func Faults() []Fault {
 		removed("certificate removed", certificate, finding.CertificateMissing),
 		removed("key removed", key, finding.KeyMissing),
 		removed("directory removed", func(h *Host) string { return h.Tree.Directory() }, finding.CertificateMissing, finding.KeyMissing),
-		stored("manifest removed", func(h *Host) string { return h.Tree.Manifest() }, nil, finding.ManifestMissing),
-		stored("configuration garbage", func(h *Host) string { return h.Tree.Config() }, []byte("{"), finding.ConfigUnparsable),
-		stored("client CA removed", clientCA, nil, finding.ClientCAUnavailable),
+		stored("manifest removed", func(h *Host) string { return h.Tree.Manifest() }, nil, all, finding.ManifestMissing),
+		stored("configuration garbage", func(h *Host) string { return h.Tree.Config() }, []byte("{"), all, finding.ConfigUnparsable),
+		stored("client CA removed", clientCA, nil, https, finding.ClientCAUnavailable),
 		bad("of a foreign CA", func(*Host) pkitest.Pair {
 			return padded(other.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30))))
 		}, finding.UntrustedIssuer),
@@ -110,7 +116,7 @@ func Faults() []Fault {
 			return pair
 		}, finding.FileTooLarge),
 		{
-			Name: "key a FIFO", Reasons: []finding.Reason{finding.NotRegularFile},
+			Name: "key a FIFO", Reasons: []finding.Reason{finding.NotRegularFile}, NotCompliant: https,
 			inject: func(h *Host) error { return errors.Join(os.Remove(key(h)), syscall.Mkfifo(key(h), 0o600)) },
 			undo:   func(h *Host) error { return os.Remove(key(h)) },
 		},

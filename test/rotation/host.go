@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
@@ -26,34 +26,33 @@ type Host struct {
 	// Pause is called between two steps of a writer.
 	Pause func()
 
-	// pair is what was written last.
+	// pair is the pair that was written last.
 	pair pkitest.Pair
-	made int // names
-	// fleeting are the fingerprints of pairs that were there for a moment, of
-	// which the agent may tell.
-	fleeting map[string]bool
+	made int // counts generated names
+	// shortLived are the fingerprints of pairs that existed only for a moment. The agent may report them.
+	shortLived map[string]bool
 }
 
-// NewHost lays out a host of OpenShift 4.9 or later with a sound pair.
+// NewHost lays out a host of OpenShift 4.9 or later with a valid pair.
 func NewHost(root string, random *rand.Rand, pause func()) (*Host, error) {
-	h := &Host{CA: pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", time.Now()), Random: random, Pause: pause, fleeting: map[string]bool{}}
+	h := &Host{CA: pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", time.Now()), Random: random, Pause: pause,
+		shortLived: map[string]bool{}}
 	h.pair = h.Pair()
 	tree, err := openshift.Write(root, openshift.Current, h.files())
 	h.Tree = tree
 	return h, err
 }
 
-// Pair makes a sound pair.
+// Pair makes a valid pair.
 func (h *Host) Pair() pkitest.Pair {
 	now := time.Now()
 	return h.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
 }
 
-// Issue makes a pair of the node's CA.
+// Issue makes a pair that the node's CA signs.
 func (h *Host) Issue(r pkitest.Request) pkitest.Pair { return padded(h.CA.Issue(r)) }
 
-// fileBytes is the size of every file that is written, so that no change can
-// be told by the size.
+// fileBytes is the size of every file that is written, so that no change can be detected by the size.
 const fileBytes = 2 << 10
 
 func padded(p pkitest.Pair) pkitest.Pair {
@@ -69,8 +68,7 @@ func (h *Host) files() openshift.Files {
 	return openshift.Files{Certificate: h.pair.Certificate, Key: h.pair.Key, ClientCA: h.CA.PEM(), Revision: h.Tree.Revision}
 }
 
-// contents of the pair by the names of its files, one map for each file, in
-// any order.
+// contents are the contents of the pair by file name, one map for each file, in random order.
 func (h *Host) contents(p pkitest.Pair) []map[string][]byte {
 	both := []map[string][]byte{
 		{filepath.Base(h.Tree.Certificate()): p.Certificate},
@@ -90,7 +88,7 @@ type Writer struct {
 	write func(h *Host, p pkitest.Pair) error
 }
 
-// Write writes a pair, which may take a few pauses.
+// Write writes a pair and pauses in between.
 func (w Writer) Write(h *Host, p pkitest.Pair) error {
 	if err := os.MkdirAll(h.Tree.Directory(), 0o755); err != nil {
 		return err
@@ -102,7 +100,7 @@ func (w Writer) Write(h *Host, p pkitest.Pair) error {
 	return nil
 }
 
-// Writers are all the ways.
+// Writers are all ways.
 func Writers() []Writer {
 	return []Writer{
 		{"in place", func(h *Host, p pkitest.Pair) error { return h.each(p, openshift.WriteInPlace) }},
@@ -111,7 +109,7 @@ func Writers() []Writer {
 		{"directory exchanged", (*Host).exchange},
 		{"directory exchanged twice", func(h *Host, p pkitest.Pair) error {
 			first := h.Pair()
-			h.fleeting[pki.Fingerprint(first.Leaf)] = true
+			h.shortLived[pki.Fingerprint(first.Leaf)] = true
 			return errors.Join(h.exchange(first), h.exchange(p))
 		}},
 		{"directory exchanged for the same, then for another", func(h *Host, p pkitest.Pair) error {
@@ -121,8 +119,11 @@ func Writers() []Writer {
 			h.Pause()
 			return h.exchange(p)
 		}},
-		{"directory removed and made anew", func(h *Host, p pkitest.Pair) error { return h.recreate(h.Tree.Directory(), p) }},
-		{"directory above removed and made anew", func(h *Host, p pkitest.Pair) error {
+		{"directory removed and recreated", func(h *Host,
+			p pkitest.Pair) error {
+			return h.recreate(h.Tree.Directory(), p)
+		}},
+		{"parent directory removed and recreated", func(h *Host, p pkitest.Pair) error {
 			return h.recreate(filepath.Dir(h.Tree.Directory()), p)
 		}},
 		{"..data swapped", (*Host).swapData},
@@ -142,7 +143,7 @@ func (h *Host) each(p pkitest.Pair, write func(string, map[string][]byte) error)
 	return nil
 }
 
-// sameTime overwrites files and hides it.
+// sameTime overwrites files and restores their modification time.
 func sameTime(directory string, files map[string][]byte) error {
 	for name, data := range files {
 		path := filepath.Join(directory, name)
@@ -181,9 +182,8 @@ func (h *Host) recreate(from string, p pkitest.Pair) error {
 	return h.each(p, openshift.WriteInPlace)
 }
 
-// swapData writes as the kubelet does for volumes (kubernetes
-// pkg/volume/util/atomic_writer.go): the names are links through ..data, which
-// is itself a link that is replaced.
+// swapData writes as the kubelet does for volumes (kubernetes pkg/volume/util/atomic_writer.go): the
+// names are links through ..data, which is itself a link that is replaced.
 func (h *Host) swapData(p pkitest.Pair) error {
 	directory := h.Tree.Directory()
 	data := filepath.Join(directory, "..data")
@@ -213,15 +213,23 @@ func (h *Host) swapData(p pkitest.Pair) error {
 	return os.RemoveAll(filepath.Join(directory, before))
 }
 
-// replaceTarget makes the names links to files elsewhere, which are then
-// replaced. The links are relative, or the other writers, to which this
-// machine's root is the root, would follow them out of the tree.
+// replaceTarget makes the names links to files in another directory, which are then replaced. The
+// links are relative: otherwise the other writers, which do not run in a chroot, would follow them out
+// of the tree.
 func (h *Host) replaceTarget(p pkitest.Pair) error {
-	store := filepath.Join(h.Tree.Root, "var/lib/kubelet-client")
-	if err := os.MkdirAll(store, 0o755); err != nil {
-		return err
+	return h.elsewhere(p, "var/lib/kubelet-client", "var/lib/kubelet-client")
+}
+
+// elsewhere writes the pair to the directory stored, and makes the names links to the directory named.
+// This is the same directory, or the one at which it is mounted.
+func (h *Host) elsewhere(p pkitest.Pair, stored, named string) error {
+	store := filepath.Join(h.Tree.Root, stored)
+	for _, directory := range []string{store, filepath.Join(h.Tree.Root, named)} {
+		if err := os.MkdirAll(directory, 0o755); err != nil {
+			return err
+		}
 	}
-	toStore, err := filepath.Rel(h.Tree.Directory(), store)
+	toStore, err := filepath.Rel(h.Tree.Directory(), filepath.Join(h.Tree.Root, named))
 	if err != nil {
 		return err
 	}
@@ -239,7 +247,7 @@ func (h *Host) replaceTarget(p pkitest.Pair) error {
 	return nil
 }
 
-// link puts a link in the place of what is there, unless it is there already.
+// link replaces what is at path by a link, unless it is that link already.
 func (h *Host) link(target, path string) error {
 	if now, err := os.Readlink(path); err == nil && now == target {
 		return nil
@@ -256,9 +264,9 @@ func (h *Host) name(prefix string) string {
 	return fmt.Sprintf("%s_%d", prefix, h.made)
 }
 
-// revise installs a new revision as OpenShift's installer and pruner do: its
-// folder, then the manifest, removed and made anew, then the old one goes. The
-// new one may be of a release that keeps the pair elsewhere.
+// revise installs a new revision as OpenShift's installer and pruner do: first its directory, then the
+// manifest, which is removed and recreated, then the old revision is removed. The new revision may be
+// of a release that keeps the pair in another directory.
 func (h *Host) revise(p pkitest.Pair) error {
 	before := h.Tree
 	scratch := filepath.Join(h.Tree.Root, "var/lib/installer")

@@ -11,9 +11,8 @@ import (
 
 const noiseEvery = 10 * time.Millisecond
 
-// Noise makes and removes a file in a directory over and over, of each of which
-// the kernel tells once, so often a second, until the context ends. It returns
-// how often.
+// Noise creates and removes a file in a directory until the context ends, which causes this many
+// inotify events a second. It returns the number of events.
 func Noise(ctx context.Context, directory string, eachSecond int) (events int) {
 	ticker := time.NewTicker(noiseEvery)
 	defer ticker.Stop()

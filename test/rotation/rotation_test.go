@@ -15,30 +15,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
 var (
-	rotations = flag.Int("rotations", 200, "rotations of TestRotation; the other tests do a part of them")
-	seed      = flag.Uint64("seed", 0, "of all that is random; 0 for another one each time")
+	rotations = flag.Int("rotations", 200, "number of rotations of TestRotation; the other tests do a part of them")
+	seed      = flag.Uint64("seed", 0, "random seed; 0: a new one in each run")
 )
 
 const (
-	// quiet is how long nothing happens when nothing more is to come.
-	quiet = 250 * time.Millisecond
+	// quietTime is how long after the settle time nothing more may be logged.
+	quietTime = 250 * time.Millisecond
 	// longest bounds the pauses of a writer.
 	longest = 60 * time.Millisecond
-	// noTick is longer than a test, so that no tick makes good for an event.
+	// noTick is longer than a test, so that no tick makes up for a missed event.
 	noTick = 10 * time.Hour
 )
 
-// short: beside other tests, maybe on a busy machine, where a writer may be held up
-// between two files for as long as it would take to settle.
+// short: with other tests, perhaps on a busy machine, where a writer may be delayed between two files
+// for longer than the settle time.
 func short() bool { return *rotations <= 200 }
 
-// notice is how soon the agent must tell of a change that needs no settling. In the
-// short form that it does is asserted, without a tick, and not how soon.
-func notice() time.Duration {
+// reportTime is how soon the agent must report a change that need not settle. The short form asserts that
+// the agent reports it without a tick, but not how soon.
+func reportTime() time.Duration {
 	if short() {
 		return 20 * time.Second
 	}
@@ -47,14 +48,14 @@ func notice() time.Duration {
 
 // options of an agent.
 type options struct {
-	settle, notice, resync time.Duration
-	// tolerated warning; none if empty.
+	settle, reportTime, resync time.Duration
+	// tolerated is a prefix of a warning that may be logged; none if empty.
 	tolerated string
-	// command changes how it is started, where that is not as usual.
+	// command changes how the agent is started; nil: not at all.
 	command func(*exec.Cmd)
 }
 
-// start starts an agent over a new host.
+// start starts an agent on a new host.
 func start(t *testing.T, o options) (*rotation.Driver, *rand.Rand) {
 	t.Helper()
 	binary, err := buildOnce()
@@ -65,10 +66,10 @@ func start(t *testing.T, o options) (*rotation.Driver, *rand.Rand) {
 	if number == 0 {
 		number = uint64(time.Now().UnixNano())
 	}
-	t.Logf("again with -seed %d", number)
+	t.Logf("to repeat: -seed %d", number)
 	random := rand.New(rand.NewPCG(number, 0))
-	// Half a settle time must do for all pauses of a writer, of which the
-	// slowest makes four.
+	// All pauses of a writer together must be shorter than half the settle time. The slowest writer pauses
+	// four times.
 	pause := func() {
 		most := time.Millisecond
 		if random.IntN(3) == 0 {
@@ -80,12 +81,12 @@ func start(t *testing.T, o options) (*rotation.Driver, *rand.Rand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := exec.CommandContext(t.Context(), binary, "--root", host.Tree.Root, "--metrics-bind-address", "0",
+	program := exec.CommandContext(t.Context(), binary, "run", "--root", host.Tree.Root, "--metrics-bind-address", "0",
 		"--settle", o.settle.String(), "--resync", o.resync.String())
 	if o.command != nil {
 		o.command(program)
 	}
-	driver := &rotation.Driver{Host: host, Settle: o.settle, Notice: o.notice, Tolerated: map[string]int{}}
+	driver := &rotation.Driver{Host: host, Settle: o.settle, ReportTime: o.reportTime, Tolerated: map[string]int{}}
 	if o.tolerated != "" {
 		driver.Tolerated[o.tolerated] = 0
 	}
@@ -100,11 +101,12 @@ func start(t *testing.T, o options) (*rotation.Driver, *rand.Rand) {
 	return driver, random
 }
 
-// drive rotates, with a fault or a matter of time each fifth step, until there
-// were enough rotations, and ends the agent.
+// drive rotates until there were enough rotations, and stops the agent. Each fifth step is a fault, a
+// change of the host, an expiry or a start of validity.
 func drive(t *testing.T, d *rotation.Driver, random *rand.Rand, enough int) {
 	t.Helper()
 	writers, faults := shuffled(random, rotation.Writers()), shuffled(random, rotation.Faults())
+	changes, changed := shuffled(random, rotation.Changes()), 0
 	writer := func() rotation.Writer { return writers[random.IntN(len(writers))] }
 	began := time.Now()
 	for step := 0; d.Rotations < enough; step++ {
@@ -118,6 +120,9 @@ func drive(t *testing.T, d *rotation.Driver, random *rand.Rand, enough int) {
 			err = d.Expire(t.Context(), writer(), writer())
 		case step%50 == 25:
 			err = d.BecomeValid(t.Context(), writer(), writer())
+		case step%25 == 15:
+			err = d.Change(t.Context(), changes[changed%len(changes)])
+			changed++
 		default:
 			err = d.Fault(t.Context(), faults[d.Faults%len(faults)], writer(), writer())
 		}
@@ -126,10 +131,10 @@ func drive(t *testing.T, d *rotation.Driver, random *rand.Rand, enough int) {
 		}
 		<-time.After(rand.N(20 * time.Millisecond))
 	}
-	if err := d.Quiet(t.Context(), d.Settle+quiet); err != nil {
+	if err := d.LogsNothing(t.Context(), d.Settle+quietTime); err != nil {
 		t.Error(err)
 	}
-	tell(t, d, time.Since(began))
+	logResults(t, d, time.Since(began))
 	if err := d.Agent.Stop(); err != nil {
 		t.Error(err)
 	}
@@ -140,8 +145,8 @@ func shuffled[T any](random *rand.Rand, all []T) []T {
 	return all
 }
 
-// tell prints what was measured.
-func tell(t *testing.T, d *rotation.Driver, took time.Duration) {
+// logResults logs what was measured.
+func logResults(t *testing.T, d *rotation.Driver, took time.Duration) {
 	t.Helper()
 	cpu, err := d.Agent.CPU()
 	if err != nil {
@@ -153,7 +158,8 @@ func tell(t *testing.T, d *rotation.Driver, took time.Duration) {
 	}
 	t.Logf("%d rotations and %d faults in %s; the agent took %.1f %% of a core and %.1f MiB, at most %.1f",
 		d.Rotations, d.Faults, took.Round(time.Second), 100*cpu.Seconds()/took.Seconds(), float64(memory.Now)/(1<<20), float64(memory.Most)/(1<<20))
-	t.Logf("%-64s %6s %8s %8s %8s", "told after, ms (faults: settle is "+d.Settle.String()+")", "n", "p50", "p99", "max")
+	t.Logf("%-64s %6s %8s %8s %8s", "logged after, ms (faults: settle is "+d.Settle.String()+")", "n", "p50", "p99",
+		"max")
 	for _, label := range slices.Sorted(maps.Keys(d.Latencies)) {
 		all := d.Latencies[label]
 		ms := func(share float64) float64 { return float64(rotation.Quantile(all, share).Microseconds()) / 1000 }
@@ -161,27 +167,30 @@ func tell(t *testing.T, d *rotation.Driver, took time.Duration) {
 	}
 }
 
-// TestRotation: every way of writing, random order and timing. No tick helps:
-// what is told comes from events and from the clock.
+// TestRotation uses every way of writing, in random order and timing. There is no tick: the agent must
+// react to events and to points in time.
 func TestRotation(t *testing.T) {
 	settle := time.Second
 	if short() {
 		settle = 1500 * time.Millisecond
 	}
-	d, random := start(t, options{settle: settle, notice: notice(), resync: noTick})
+	d, random := start(t, options{settle: settle, reportTime: reportTime(), resync: noTick})
 	drive(t, d, random, *rotations)
 }
 
-// TestRotationBesideUnrelatedEvents: the same while somebody else writes
-// without end into the same folders.
+// TestRotationBesideUnrelatedEvents does the same while another process writes to the same
+// directories.
 func TestRotationBesideUnrelatedEvents(t *testing.T) {
-	// Events may be lost, which is told and made good for by a scan.
-	const overflow = "Watching had trouble"
-	d, random := start(t, options{settle: 1500 * time.Millisecond, notice: notice(), resync: noTick, tolerated: overflow})
+	// Events may be lost. The agent logs this and makes up for it by a scan.
+	const overflow = "Watching files failed"
+	d, random := start(t, options{settle: 1500 * time.Millisecond, reportTime: reportTime(), resync: noTick,
+		tolerated: overflow})
 	ctx, stop := context.WithCancel(t.Context())
 	made := make(chan int)
 	began := time.Now()
-	directory := filepath.Join(d.Host.Tree.Root, "etc/kubernetes/manifests") // a new revision is another tree
+	// Not in the directory of the manifests, in which each name matters, nor in that of a
+	// revision, which the next one replaces.
+	directory := filepath.Join(d.Host.Tree.Root, "etc/kubernetes")
 	go func() { made <- rotation.Noise(ctx, directory, 10_000) }()
 	drive(t, d, random, *rotations/4)
 	took := time.Since(began)
@@ -189,15 +198,14 @@ func TestRotationBesideUnrelatedEvents(t *testing.T) {
 	t.Logf("%.0f unrelated events a second; %d times the queue was full", float64(<-made)/took.Seconds(), d.Tolerated[overflow])
 }
 
-// TestRotationWithoutWatches: where the kernel gives none the clock does, and
-// that is said once.
+// TestRotationWithoutWatches: without watches of the kernel, the agent polls and logs this once.
 func TestRotationWithoutWatches(t *testing.T) {
-	for name, c := range map[string]struct{ limit, says string }{
-		"no watches":   {"/proc/sys/user/max_inotify_watches", "The kernel gives no more watches"},
-		"no instances": {"/proc/sys/user/max_inotify_instances", "The kernel gives no inotify instance"},
+	for name, c := range map[string]struct{ limit, message string }{
+		"no watches":   {"/proc/sys/user/max_inotify_watches", "Cannot watch more directories"},
+		"no instances": {"/proc/sys/user/max_inotify_instances", "Cannot create an inotify instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // it waits for ticks most of the time
+			t.Parallel() // mostly waits for ticks
 			namespace := func(command *exec.Cmd) {
 				self, err := os.Executable()
 				if err != nil {
@@ -220,17 +228,74 @@ func TestRotationWithoutWatches(t *testing.T) {
 			}
 			const resync = time.Second
 			d, random := start(t, options{
-				settle: 1500 * time.Millisecond, notice: resync + notice(), resync: resync, tolerated: c.says, command: namespace,
+				settle: 1500 * time.Millisecond, reportTime: resync + reportTime(), resync: resync,
+				tolerated: c.message,
+				command:   namespace,
 			})
 			drive(t, d, random, *rotations/10)
-			if said := d.Tolerated[c.says]; said != 1 {
-				t.Errorf("said %d times: %s", said, c.says)
+			if logged := d.Tolerated[c.message]; logged != 1 {
+				t.Errorf("logged %d times, want once: %s", logged, c.message)
 			}
 		})
 	}
 }
 
-// userNamespace says why there can be none.
+// TestMountAppearsLate: the pair is in a directory that is mounted later, in a Pod or on the host
+// itself. The kernel has no inotify event for a mount: the tick finds it.
+func TestMountAppearsLate(t *testing.T) {
+	const resync = time.Second
+	cases := map[string]struct {
+		// stored and named are those of [rotation.Driver.MountLate]; stored is mounted at at.
+		stored, named, at string
+		reasons           []finding.Reason
+	}{
+		"outside of the Pod's mounts": {
+			stored: "var/lib/pair", named: "var/lib/pair", at: "var/lib/pair",
+			reasons: []finding.Reason{finding.NotMounted, finding.NotMounted}, // certificate and key
+		},
+		"on the host": {
+			stored: "var/lib/pair", named: "etc/kubernetes/late", at: "etc/kubernetes/late",
+			reasons: []finding.Reason{finding.CertificateMissing, finding.KeyMissing},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			view, when := t.TempDir(), filepath.Join(t.TempDir(), "when")
+			if err := syscall.Mkfifo(when, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			inPod := func(command *exec.Cmd) {
+				root := slices.Index(command.Args, "--root") + 1
+				host := command.Args[root]
+				command.Args[root] = view
+				plan := mountPlan{Host: host, View: view, First: "etc/kubernetes", Late: c.stored, At: c.at, When: when}
+				if err := plan.applyTo(command); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := userNamespace(t, func(command *exec.Cmd) { inNamespaces(command) }); err != nil {
+				if os.Getenv("CI") != "" {
+					t.Fatalf("no user namespaces: %v", err)
+				}
+				t.Skipf("no user namespaces: %v", err)
+			}
+			d, _ := start(t, options{settle: 1500 * time.Millisecond, reportTime: resync + reportTime(),
+				resync: resync, command: inPod})
+			err := d.MountLate(t.Context(), c.stored, c.named, c.reasons, func() error { return os.WriteFile(when, nil, 0o600) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.LogsNothing(t.Context(), d.Settle+quietTime); err != nil {
+				t.Error(err)
+			}
+			if err := d.Agent.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// userNamespace returns an error if this machine has no user namespaces.
 func userNamespace(t *testing.T, namespace func(*exec.Cmd)) error {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), "/bin/true")

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command soak runs both programs for a while beside a real API server: updates
-// of the protected Secret, right ones and wrong ones, at a steady rate, and
-// rotations and faults on the agent's host. It prints by how much memory,
-// goroutines and descriptors grow in an hour, and exits 1 where an answer was
-// wrong or something that happened on the host was not told, once.
+// Command soak runs both programs under load with a real API server: valid and invalid updates of the
+// protected Secret at a steady rate, and rotations and faults on the agent's host. It prints how much
+// memory, goroutines and descriptors grow per hour. It exits with 1 after a wrong answer, or if a
+// change on the host was not logged exactly once.
 package main
 
 import (
@@ -27,7 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/admission"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
@@ -37,16 +36,16 @@ import (
 
 const (
 	namespace, name = "openshift-apiserver", "serving-cert"
-	// sampleEvery is how often both are looked at.
+	// sampleEvery is the interval of samples of all processes.
 	sampleEvery = 5 * time.Second
-	// settle is the agent's; within notice of it, it must tell: far more than it
-	// takes, since how soon is not the question here.
-	settle, notice = time.Second, 10 * time.Second
-	// pauseAtMost is that between two things that happen on the host.
+	// settle is the agent's --settle; reportTime is the additional time in which it must report a change: far
+	// more than necessary, since this program does not measure it.
+	settle, reportTime = time.Second, 10 * time.Second
+	// pauseAtMost is the longest pause between two changes on the host.
 	pauseAtMost = 3 * time.Second
-	// deliverTime is how long the last Events may take.
+	// deliverTime is how long the delivery of the last Events may take.
 	deliverTime = time.Minute
-	// shortest run of which a third can be left out.
+	// shortest is the shortest run of which a third can be left out.
 	shortest = time.Minute
 )
 
@@ -57,10 +56,10 @@ type soak struct {
 	markdown, csv   string
 	stdout          io.Writer
 
-	rig            *rig.Rig
-	webhook, agent vitals.Process
-	driver         *rotation.Driver
-	random         *rand.Rand
+	rig                   *rig.Rig
+	webhook, audit, agent vitals.Process
+	driver                *rotation.Driver
+	random                *rand.Rand
 }
 
 func main() {
@@ -76,11 +75,11 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	s := soak{stdout: stdout}
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
-	flags.DurationVar(&s.duration, "duration", 20*time.Minute, "how long there is load")
+	flags.DurationVar(&s.duration, "duration", 20*time.Minute, "duration of the load")
 	flags.DurationVar(&s.every, "every", 50*time.Millisecond, "time between two updates of the protected Secret")
-	flags.Uint64Var(&s.seed, "seed", 0, "of all that is random on the host; 0 for another one each time")
-	flags.StringVar(&s.markdown, "markdown", "", "`file` in which the result is put between two markers")
-	flags.StringVar(&s.csv, "csv", "", "`file` for all samples")
+	flags.Uint64Var(&s.seed, "seed", 0, "random seed for the host; 0: a new one in each run")
+	flags.StringVar(&s.markdown, "markdown", "", "`file` in which to replace the result between the two markers")
+	flags.StringVar(&s.csv, "csv", "", "`file` to write all samples to")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -98,13 +97,13 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	defer func() { _ = os.RemoveAll(dir) }()
 	s.rig, err = rig.Start(ctx, rig.Options{
 		Repository: ".", Dir: filepath.Join(dir, "rig"), Progress: os.Stderr,
-		WebhookFlags: []string{"--health-bind-address", "127.0.0.1:0"},
+		WebhookFlags: []string{"--health-bind-address", "127.0.0.1:0"}, AuditFlags: []string{"--health-bind-address", "127.0.0.1:0"},
 	})
 	defer s.rig.Stop()
 	if err != nil {
 		return err
 	}
-	if err := s.startWebhook(ctx); err != nil {
+	if err := s.startGuard(ctx); err != nil {
 		return err
 	}
 	if err := s.startAgent(ctx, filepath.Join(dir, "host")); err != nil {
@@ -113,15 +112,17 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	return s.load(ctx)
 }
 
-func (s *soak) startWebhook(ctx context.Context) error {
+func (s *soak) startGuard(ctx context.Context) error {
 	if err := s.rig.InstallGuard(ctx); err != nil {
 		return err
 	}
-	serving, err := s.rig.Webhook.Await(ctx, "health", func(l rig.Line) bool { return l.Text("msg") == "Serving health" })
-	if err != nil {
-		return err
+	for process, to := range map[*rig.Process]*vitals.Process{s.rig.Webhook: &s.webhook, s.rig.Audit: &s.audit} {
+		serving, err := process.Await(ctx, "health", func(l rig.Line) bool { return l.Text("msg") == "Serving health" })
+		if err != nil {
+			return err
+		}
+		*to = vitals.Process{PID: process.PID(), Metrics: serving.Text("address")}
 	}
-	s.webhook = vitals.Process{PID: s.rig.Webhook.PID(), Metrics: serving.Text("address")}
 	return nil
 }
 
@@ -130,19 +131,19 @@ func (s *soak) startAgent(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	pause := func() { <-time.After(rand.N(settle / 8)) } // of which a writer makes four
+	pause := func() { <-time.After(rand.N(settle / 8)) } // a writer pauses four times
 	host, err := rotation.NewHost(root, s.random, pause)
 	if err != nil {
 		return err
 	}
-	program := exec.CommandContext(ctx, filepath.Join("bin", "nodeagent"), "--root", host.Tree.Root, "--node-name", rig.Node,
+	program := exec.CommandContext(ctx, filepath.Join("bin", "nodeagent"), "run", "--root", host.Tree.Root, "--node-name", rig.Node,
 		"--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0", "--settle", settle.String())
 	began := time.Now()
 	agent, err := rotation.Start(program)
 	if err != nil {
 		return err
 	}
-	s.driver = &rotation.Driver{Host: host, Agent: agent, Settle: settle, Notice: notice}
+	s.driver = &rotation.Driver{Host: host, Agent: agent, Settle: settle, ReportTime: reportTime}
 	if err := s.driver.Started(ctx, began); err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (s *soak) startAgent(ctx context.Context, root string) error {
 	return nil
 }
 
-// load is what all of it is for.
+// load puts both programs under load and returns the result.
 func (s *soak) load(ctx context.Context) error {
 	questions, err := s.questions(ctx)
 	if err != nil {
@@ -166,7 +167,7 @@ func (s *soak) load(ctx context.Context) error {
 		updates.Run(loading)
 	}()
 	go func() { driven <- s.drive(ctx, loading) }()
-	result := result{Webhook: samples{name: "webhook"}, Agent: samples{name: "nodeagent"}}
+	result := result{Webhook: samples{name: "webhook"}, Audit: samples{name: "webhook audit"}, Agent: samples{name: "nodeagent"}}
 	if err := s.sample(loading, began, &result); err != nil {
 		return err
 	}
@@ -176,7 +177,8 @@ func (s *soak) load(ctx context.Context) error {
 		return err
 	}
 	result.took, result.every = time.Since(began), s.every
-	result.Answers, result.Rotations, result.Faults, result.Told = updates.Counts(), s.driver.Rotations, s.driver.Faults, s.driver.Told
+	result.Answers, result.Rotations, result.Faults, result.Reported = updates.Counts(), s.driver.Rotations,
+		s.driver.Faults, s.driver.Reported
 	if driverErr == nil {
 		result.Events, driverErr = s.events(ctx)
 	}
@@ -200,7 +202,7 @@ func (s *soak) questions(ctx context.Context) ([]admission.Question, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.WarningHandler = -1, rest.NoWarnings{} // as fast as it goes
+	config.QPS, config.WarningHandler = -1, rest.NoWarnings{} // no rate limit
 	api, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -218,8 +220,7 @@ func (s *soak) questions(ctx context.Context) ([]admission.Question, error) {
 	return admission.Through(api, namespace, name, changes), nil
 }
 
-// drive lets things happen on the host until loading ends, each of which the
-// agent's log must tell exactly once.
+// drive changes the host until loading ends. The agent's log must report each change exactly once.
 func (s *soak) drive(ctx, loading context.Context) error {
 	writers, faults := rotation.Writers(), rotation.Faults()
 	writer := func() rotation.Writer { return writers[s.random.IntN(len(writers))] }
@@ -234,22 +235,23 @@ func (s *soak) drive(ctx, loading context.Context) error {
 			err = s.driver.Rotate(ctx, writer())
 		}
 		if err != nil {
-			return fmt.Errorf("an edge was lost, or told twice (again with -seed %d), step %d: %w", s.seed, step, err)
+			return fmt.Errorf("a change was not logged exactly once (to repeat: -seed %d), step %d: %w", s.seed, step,
+				err)
 		}
 		select {
 		case <-loading.Done():
 		case <-time.After(rand.N(pauseAtMost)):
 		}
 	}
-	return s.driver.Quiet(ctx, settle+time.Second)
+	return s.driver.LogsNothing(ctx, settle+time.Second)
 }
 
-// sample looks at both until loading ends.
+// sample samples all processes until loading ends.
 func (s *soak) sample(loading context.Context, began time.Time, r *result) error {
 	ticker := time.NewTicker(sampleEvery)
 	defer ticker.Stop()
 	for {
-		for process, to := range map[vitals.Process]*samples{s.webhook: &r.Webhook, s.agent: &r.Agent} {
+		for process, to := range map[vitals.Process]*samples{s.webhook: &r.Webhook, s.audit: &r.Audit, s.agent: &r.Agent} {
 			v, err := process.Vitals(context.WithoutCancel(loading))
 			if err != nil {
 				return err
@@ -264,8 +266,8 @@ func (s *soak) sample(loading context.Context, began time.Time, r *result) error
 	}
 }
 
-// events waits until all that the agent told is an Event, and counts them; each
-// edge must have been stored, and none given up.
+// events waits until there is an Event for each change that the agent logged, and counts them. No
+// Event may have been given up.
 func (s *soak) events(ctx context.Context) (stored int, err error) {
 	deadline := time.Now().Add(deliverTime)
 	for {
@@ -282,8 +284,8 @@ func (s *soak) events(ctx context.Context) (stored int, err error) {
 		}
 		<-time.After(100 * time.Millisecond)
 	}
-	if stored != s.driver.Told {
-		return stored, fmt.Errorf("%d edges were told in the log, %d are Events", s.driver.Told, stored)
+	if stored != s.driver.Reported {
+		return stored, fmt.Errorf("the agent logged %d changes, %d are Events", s.driver.Reported, stored)
 	}
 	return stored, nil
 }

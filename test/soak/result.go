@@ -15,20 +15,19 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/vitals"
 )
 
-// marker stands above and below what the program writes into a page.
+// marker is before and after the result in a page.
 const marker = "<!-- soak -->"
 
-// result is what a run gave.
+// result is the result of a run.
 type result struct {
-	took, every    time.Duration
-	Webhook, Agent samples
-	Answers        admission.Counts
-	// Rotations and Faults on the host, edges Told of them in the log, Events that
-	// were stored.
-	Rotations, Faults, Told, Events int
+	took, every           time.Duration
+	Webhook, Audit, Agent samples
+	Answers               admission.Counts
+	// Rotations and Faults on the host, changes Reported in the agent's log, and Events stored.
+	Rotations, Faults, Reported, Events int
 }
 
-// wrong says what must not be.
+// wrong returns an error if there was a wrong answer.
 func (r result) wrong() error {
 	if r.Answers.WronglyAllowed+r.Answers.WronglyRefused > 0 || r.Answers.Right() == 0 {
 		return fmt.Errorf("admission: %s", r.Answers)
@@ -36,11 +35,11 @@ func (r result) wrong() error {
 	return nil
 }
 
-// csv are all samples, for who wants to see when something grew.
+// csv has all samples, to see when something grew.
 func (r result) csv() string {
 	var b strings.Builder
 	b.WriteString("process,seconds,rss,goroutines,descriptors\n")
-	for _, s := range []samples{r.Webhook, r.Agent} {
+	for _, s := range []samples{r.Webhook, r.Audit, r.Agent} {
 		for _, one := range s.all {
 			fmt.Fprintf(&b, "%s,%.0f,%d,%d,%d\n", s.name, one.at.Seconds(), one.RSS, one.Goroutines, one.Descriptors)
 		}
@@ -48,10 +47,10 @@ func (r result) csv() string {
 	return b.String()
 }
 
-// local is what differs from run to run in an error.
+// local matches what differs in an error from run to run.
 var local = regexp.MustCompile(`(https://127\.0\.0\.1):\d+`)
 
-// samples are those of one process.
+// samples are the samples of one process.
 type samples struct {
 	name string
 	all  []sampled
@@ -62,8 +61,7 @@ type sampled struct {
 	vitals.Vitals
 }
 
-// warm are the samples after the first third, in which caches fill and the heap
-// finds its size.
+// warm are the samples after the first third, in which caches fill and the heap reaches its size.
 func (s samples) warm() []sampled { return s.all[len(s.all)/3:] }
 
 // line is the straight line that fits samples best, by least squares.
@@ -94,7 +92,7 @@ func fit(all []sampled, value func(vitals.Vitals) float64) (l line) {
 	return l
 }
 
-// quantities are those that must not grow.
+// quantities are what must not grow.
 func quantities() []quantity {
 	return []quantity{
 		{"RSS, MiB", func(v vitals.Vitals) float64 { return float64(v.RSS) / (1 << 20) }},
@@ -108,13 +106,14 @@ type quantity struct {
 	value func(vitals.Vitals) float64
 }
 
-// markdown is the result for people and for the page.
+// markdown formats the result, also for the page.
 func (r result) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s of load on %s/%s, %d cores (%s), %s; an update of the protected Secret each %s; %d samples of each process.\n\n",
+	fmt.Fprintf(&b, "%s of load on %s/%s, %d cores (%s), %s;\n"+
+		"an update of the protected Secret each %s; %d samples of each process.\n\n",
 		r.took.Round(time.Second), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor(), runtime.Version(), r.every, len(r.Agent.all))
 	b.WriteString("| process | what | at first | mean, 2nd third | mean, last third | most | growth per hour |\n| --- | --- | --: | --: | --: | --: | --: |\n")
-	for _, s := range []samples{r.Webhook, r.Agent} {
+	for _, s := range []samples{r.Webhook, r.Audit, r.Agent} {
 		for _, q := range quantities() {
 			warm := s.warm()
 			l, most := fit(warm, q.value), 0.0
@@ -125,15 +124,18 @@ func (r result) markdown() string {
 				fit(warm[:len(warm)/2], q.value).mean, fit(warm[len(warm)/2:], q.value).mean, most, l.perHour, l.off)
 		}
 	}
-	fmt.Fprintf(&b, "\nAdmission, through the API server: %s.\n", r.Answers)
+	fmt.Fprintf(&b, "\nAdmission through the API server:\n%s.\n", r.Answers)
 	if r.Answers.Why != "" {
-		fmt.Fprintf(&b, "Why the last one of them had none: %s.\n", local.ReplaceAllString(r.Answers.Why, "$1"))
+		fmt.Fprintf(&b, "\nThe last request without an answer:\n\n    %s\n\n",
+			local.ReplaceAllString(r.Answers.Why, "$1"))
 	}
-	fmt.Fprintf(&b, "Host: %d rotations and %d faults, %d edges told, each once; %d of them are Events; none lost.\n", r.Rotations, r.Faults, r.Told, r.Events)
+	fmt.Fprintf(&b,
+		"Host: %d rotations and %d faults, %d changes logged, each once; %d of them are Events; none lost.\n",
+		r.Rotations, r.Faults, r.Reported, r.Events)
 	return b.String()
 }
 
-// processor is what the kernel says it is.
+// processor is the processor's name in /proc/cpuinfo.
 func processor() string {
 	data, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -147,7 +149,7 @@ func processor() string {
 	return "unknown"
 }
 
-// replaceBetween puts a text between the first two markers in a file.
+// replaceBetween replaces the text between the first two markers in a file.
 func replaceBetween(path, marker, text string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -155,7 +157,7 @@ func replaceBetween(path, marker, text string) error {
 	}
 	parts := strings.SplitN(string(data), marker, 3)
 	if len(parts) != 3 {
-		return fmt.Errorf("%s has no two %s", path, marker)
+		return fmt.Errorf("%s does not contain %s twice", path, marker)
 	}
 	parts[1] = "\n" + text
 	return os.WriteFile(path, []byte(strings.Join(parts, marker)), 0o600)

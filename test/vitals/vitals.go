@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vitals reads off a running process what it must not gain for ever:
-// memory, goroutines, descriptors.
+// Package vitals measures what must not grow forever in a running process: memory, goroutines and file
+// descriptors.
 package vitals
 
 import (
@@ -18,21 +18,21 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
-// readTime bounds one reading of metrics.
+// readTime bounds one request for metrics.
 const readTime = 5 * time.Second
 
-// Process is one to be looked at.
+// Process is a process to measure.
 type Process struct {
 	PID int
-	// Metrics is the address at which it serves them, and its health.
+	// Metrics is the address at which it serves metrics and health.
 	Metrics string
 }
 
-// Vitals are those of one moment.
+// Vitals are the values at one time.
 type Vitals struct {
-	// RSS is the resident memory in bytes, MostRSS the most there was.
+	// RSS is the resident memory in bytes, MostRSS its peak.
 	RSS, MostRSS int64
-	// Goroutines are those the process itself counts, Descriptors those in its
+	// Goroutines is the number that the process reports, Descriptors the number of files in its
 	// /proc/PID/fd.
 	Goroutines, Descriptors int
 }
@@ -43,7 +43,7 @@ func (v Vitals) String() string {
 
 func mebibytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
-// Vitals reads them.
+// Vitals reads the values.
 func (p Process) Vitals(ctx context.Context) (v Vitals, err error) {
 	memory, err := rotation.MemoryOf(p.PID)
 	if err != nil {
@@ -59,22 +59,22 @@ func (p Process) Vitals(ctx context.Context) (v Vitals, err error) {
 	}
 	goroutines, known := metrics["go_goroutines"]
 	if !known {
-		return v, fmt.Errorf("process %d tells no go_goroutines", p.PID)
+		return v, fmt.Errorf("process %d has no metric go_goroutines", p.PID)
 	}
 	v.Goroutines = int(goroutines)
 	return v, nil
 }
 
-// Descriptors counts what is open, without asking the process.
+// Descriptors counts open files, without a request to the process.
 func (p Process) Descriptors() (int, error) {
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID))
 	return len(open), err
 }
 
-// Metrics are values by what Prometheus calls a series: name{labels}.
+// Metrics are values by series, as in Prometheus: name{labels}.
 type Metrics map[string]float64
 
-// Sum is that of all series with this name and these labels among theirs.
+// Sum is the sum of all series with this name and these labels.
 func (m Metrics) Sum(name string, labels ...string) (sum float64) {
 	for series, value := range m {
 		if series != name && !strings.HasPrefix(series, name+"{") {
@@ -110,7 +110,7 @@ func (p Process) Read(ctx context.Context) (Metrics, error) {
 	return metrics, err
 }
 
-// Status is the code with which it answers a path, such as /readyz.
+// Status is the status code of the response to a path, such as /readyz.
 func (p Process) Status(ctx context.Context, path string) (code int, err error) {
 	err = p.get(ctx, path, func(response *http.Response) error {
 		code = response.StatusCode

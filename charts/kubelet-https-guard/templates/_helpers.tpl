@@ -1,4 +1,7 @@
-{{/* Start of all names, which a Service takes without dots; 52 characters leave room for "-nodeagent" in a label of 63. */}}
+{{/*
+Prefix of all names. Without dots, which a Service name cannot have. 52 characters leave room for "-nodeagent" in a label
+of 63.
+*/}}
 {{- define "kubelet-https-guard.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{ .Release.Name | replace "." "-" | trunc 52 | trimSuffix "-" }}
@@ -7,7 +10,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Labels that select; each file adds app.kubernetes.io/component. */}}
+{{/* Labels for selectors; each file adds app.kubernetes.io/component. */}}
 {{- define "kubelet-https-guard.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -27,66 +30,128 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- end -}}
 {{- end -}}
 
-{{/* Not empty on OpenShift. */}}
+{{/* "true" on OpenShift, else empty. */}}
 {{- define "kubelet-https-guard.openshift" -}}
 {{- if eq (toString .Values.openshift) "auto" | ternary (.Capabilities.APIVersions.Has "security.openshift.io/v1") (eq (toString .Values.openshift) "true") -}}true{{- end -}}
 {{- end -}}
 
-{{/* Name of everything that belongs to the webhook. */}}
+{{/* Fails if a value of an earlier chart is set, and names its replacement. */}}
+{{- define "kubelet-https-guard.refuseOldValues" -}}
+{{- range $old, $new := dict "serviceCA" "webhook.certificate.mode (true: auto)" "caBundle" "webhook.certificate.caBundle, with webhook.certificate.mode provided" "servingCertSecret" "webhook.certificate.secretName, with webhook.certificate.mode provided" -}}
+{{- if hasKey $.Values.webhook $old -}}
+{{- fail (printf "webhook.%s was removed after chart 0.1: set %s instead." $old $new) -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey .Values.webhook "protectedSecrets" -}}
+{{- fail "webhook.protectedSecrets was moved after chart 0.2: set protectedSecrets instead. (helm upgrade --reuse-values keeps the defaults of the old chart: use --reset-then-reuse-values.)" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails if protectedSecrets lists a Secret twice, or the decoy. */}}
+{{- define "kubelet-https-guard.refuseDuplicates" -}}
+{{- $seen := dict -}}
+{{- range .Values.protectedSecrets -}}
+{{- $id := printf "%s/%s" .namespace .name -}}
+{{- if hasKey $seen $id -}}
+{{- fail (printf "protectedSecrets lists %s twice: remove one of the entries." $id) -}}
+{{- else if and $.Values.audit.enabled (eq $id (printf "%s/%s" $.Release.Namespace (include "kubelet-https-guard.decoyName" $))) -}}
+{{- fail (printf "protectedSecrets lists %s, which is the decoy Secret of the audit: remove this entry." $id) -}}
+{{- end -}}
+{{- $_ := set $seen $id true -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the audit objects. */}}
+{{- define "kubelet-https-guard.auditName" -}}
+{{ include "kubelet-https-guard.fullname" . }}-audit
+{{- end -}}
+
+{{/* Name of the ConfigMap that the webhook and the audit share. */}}
+{{- define "kubelet-https-guard.configName" -}}
+{{ include "kubelet-https-guard.fullname" . }}-config
+{{- end -}}
+
+{{/*
+The protected Secrets as the programs and roles use them, as JSON in "secrets". On OpenShift, the service CA must have
+signed the certificates that service-ca manages. OpenShift writes its bundle into every namespace. The chart uses the one
+in the release namespace: a user who can write a protected Secret might also be able to write ConfigMaps in its namespace.
+*/}}
+{{- define "kubelet-https-guard.protectedSecrets" -}}
+{{- $secrets := list -}}
+{{- range .Values.protectedSecrets -}}
+{{- $secret := . -}}
+{{- if and (include "kubelet-https-guard.openshift" $) (eq (.managedBy | default "") "service-ca") (not .caBundleConfigMap) -}}
+{{- $secret = merge (dict "caBundleConfigMap" (dict "namespace" $.Release.Namespace "name" "openshift-service-ca.crt" "key" "service-ca.crt")) . -}}
+{{- end -}}
+{{- $secrets = append $secrets $secret -}}
+{{- end -}}
+{{- dict "secrets" $secrets | toJson -}}
+{{- end -}}
+
+{{/*
+Fails if a namespace does not exist and Helm can query the cluster, so that an install does not stop halfway.
+Arguments: the root, the namespaces.
+*/}}
+{{- define "kubelet-https-guard.needsNamespaces" -}}
+{{- $root := index . 0 -}}
+{{- if lookup "v1" "Namespace" "" "default" -}}
+{{- range index . 1 -}}
+{{- if and (ne . $root.Release.Namespace) (not (lookup "v1" "Namespace" "" .)) -}}
+{{- fail (printf "namespace %s does not exist, but protectedSecrets names an object in it (its default is for OpenShift): set protectedSecrets to Secrets of this cluster, or create the namespace first." .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the webhook objects. */}}
 {{- define "kubelet-https-guard.webhookName" -}}
 {{ include "kubelet-https-guard.fullname" . }}-webhook
 {{- end -}}
 
-{{/* Name of the webhook as API servers ask for it. */}}
+{{/* DNS name under which API servers call the webhook. */}}
 {{- define "kubelet-https-guard.serverName" -}}
 {{ include "kubelet-https-guard.webhookName" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* Who issues the webhook's certificate: webhook.certificate.mode with auto resolved. Fails where that does not fit. */}}
+{{/* webhook.certificate.mode with auto resolved. Fails if the mode does not fit the cluster or the other values. */}}
 {{- define "kubelet-https-guard.certificateMode" -}}
 {{- $certificate := .Values.webhook.certificate -}}
-{{- /* What these values were called by chart 0.1. */}}
-{{- range $old, $new := dict "serviceCA" "certificate.mode (true: auto)" "caBundle" "certificate.caBundle, with webhook.certificate.mode provided" "servingCertSecret" "certificate.secretName, with webhook.certificate.mode provided" -}}
-{{- if hasKey $.Values.webhook $old -}}
-{{- fail (printf "webhook.%s is of chart 0.1: set webhook.%s, instead." $old $new) -}}
-{{- end -}}
-{{- end -}}
 {{- $certManager := .Capabilities.APIVersions.Has "cert-manager.io/v1" -}}
 {{- $mode := $certificate.mode -}}
 {{- if eq $mode "auto" -}}
-{{- /* Who issues does not change because something else was installed, where the cluster can be asked. */}}
+{{- /* Keep self-managed when cert-manager is installed later. Works only if Helm can query the cluster. */}}
 {{- $own := lookup "v1" "Secret" .Release.Namespace (printf "%s-self-managed" (include "kubelet-https-guard.webhookName" .)) | empty | not -}}
 {{- $mode = include "kubelet-https-guard.openshift" . | empty | ternary (and $certManager (not $own) | ternary "cert-manager" "self-managed") "service-ca" -}}
 {{- end -}}
 {{- if and (eq $mode "service-ca") (not (include "kubelet-https-guard.openshift" .)) -}}
-{{- fail "webhook.certificate.mode is service-ca, but nothing says that this is OpenShift: set it to auto, cert-manager, self-managed or provided. If it is OpenShift and is not asked (helm template), set openshift to true." -}}
+{{- fail "webhook.certificate.mode is service-ca, but this cluster is not known to be OpenShift: set the mode to auto, cert-manager, self-managed or provided. On OpenShift without access to the cluster (helm template), set openshift to true." -}}
 {{- else if and (eq $mode "cert-manager") (not $certManager) -}}
-{{- fail "webhook.certificate.mode is cert-manager, but this cluster has no cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed. If the cluster is not asked (helm template), add --api-versions cert-manager.io/v1." -}}
+{{- fail "webhook.certificate.mode is cert-manager, but this cluster does not serve cert-manager.io/v1: install cert-manager first, or set the mode to auto or self-managed. Without access to the cluster (helm template), add --api-versions cert-manager.io/v1." -}}
 {{- else if and .Values.webhook.url (ne $mode "provided") -}}
-{{- fail "webhook.url names a webhook outside the cluster, whose certificate is yours: set webhook.certificate.mode to provided." -}}
+{{- fail (printf "webhook.url is %s, but webhook.certificate.mode is %s: for a webhook outside the cluster, set the mode to provided." .Values.webhook.url $certificate.mode) -}}
 {{- else if and (eq $mode "provided") (not $certificate.caBundle) -}}
-{{- fail "webhook.certificate.mode is provided: set webhook.certificate.caBundle to the base64 of the CA's PEM." -}}
+{{- fail "webhook.certificate.mode is provided, but webhook.certificate.caBundle is empty: set it to the CA certificate, as base64 of its PEM." -}}
 {{- else if and (eq $mode "provided") (not .Values.webhook.url) (not $certificate.secretName) -}}
-{{- fail "webhook.certificate.mode is provided: set webhook.certificate.secretName to the Secret with tls.crt and tls.key." -}}
+{{- fail "webhook.certificate.mode is provided, but webhook.certificate.secretName is empty: set it to the Secret with tls.crt and tls.key." -}}
 {{- else if and $certificate.caBundle (ne $mode "provided") -}}
-{{- fail (printf "webhook.certificate.caBundle is set, but by mode %s the CA is registered by somebody else: leave it empty, or set webhook.certificate.mode to provided." $mode) -}}
+{{- fail (printf "webhook.certificate.caBundle is set, but in mode %s the CA is registered automatically: leave caBundle empty, or set webhook.certificate.mode to provided." $mode) -}}
 {{- else if and $certificate.issuerRef (ne $mode "cert-manager") -}}
-{{- fail (printf "webhook.certificate.issuerRef is set, but by mode %s cert-manager issues nothing: leave it empty, or set webhook.certificate.mode to cert-manager." $mode) -}}
+{{- fail (printf "webhook.certificate.issuerRef is set, but in mode %s it is not used: leave issuerRef empty, or set webhook.certificate.mode to cert-manager." $mode) -}}
 {{- end -}}
 {{ $mode }}
 {{- end -}}
 
-{{/* Secret with the webhook's certificate: another one for each who issues, since none takes over what another has made. */}}
+{{/* Secret with the serving certificate. Its name contains the mode: no issuer takes over the Secret of another one. */}}
 {{- define "kubelet-https-guard.servingSecret" -}}
 {{ .Values.webhook.certificate.secretName | default (printf "%s-%s" (include "kubelet-https-guard.webhookName" .) (include "kubelet-https-guard.certificateMode" .)) }}
 {{- end -}}
 
 {{/*
-By what API servers ask the webhook; argument: the root and, as the second, the subjects. A registration that fails closed
-refuses from the moment at which it is stored, at an install before there is anybody to ask. So each webhook's conditions
-end with the question whether the webhook's ServiceAccount may "answer", which means nothing else. The webhook binds that
-right to itself when a replica is available and API servers trust its certificate. Here it is bound to nobody, and a field
-that is not here is nothing to restore for whoever applies this manifest again.
+ClusterRole and ClusterRoleBinding that activate the webhook. Arguments: the root, the subjects. A registration that fails
+closed refuses requests as soon as it is stored, at an install before any replica runs. So the last match condition of each
+webhook checks whether the ServiceAccount of the webhook has the permission "answer", which has no other use. The webhook
+adds itself as the subject when a replica is available and API servers trust its certificate. The manifest contains no
+subjects field, so applying it again does not remove the subject.
 */}}
 {{- define "kubelet-https-guard.answers" -}}
 {{- $root := index . 0 -}}
@@ -120,10 +185,12 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* The condition that asks for it. */}}
+{{/* The match condition that checks this permission. */}}
 {{- define "kubelet-https-guard.answersCondition" -}}
 {{- if not .Values.webhook.url }}
-# Nobody is asked before a replica can answer (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers). An authorizer that fails closes nothing.
+# API servers call the webhook only when a replica is ready
+# (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers).
+# If the authorizer fails, they call it.
 - name: a-replica-answers
   expression: >-
     authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
@@ -133,34 +200,42 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* Fails where a CRD of the Prometheus operator is asked for and not there; arguments: the root, the value's name. */}}
+{{/* Fails if the cluster has no Prometheus operator. Arguments: the root, the name of the value that needs it. */}}
 {{- define "kubelet-https-guard.needsPrometheusOperator" -}}
 {{- if not ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
-{{- fail (printf "monitoring.%s is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator first, or set it to false. If the cluster is not asked (helm template), add --api-versions monitoring.coreos.com/v1." (index . 1)) -}}
+{{- fail (printf "monitoring.%s is true, but this cluster does not serve monitoring.coreos.com/v1: install the Prometheus operator first, or set the value to false. Without access to the cluster (helm template), add --api-versions monitoring.coreos.com/v1." (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Who may delete a protected Secret: the garbage collector and the namespace controller, as a JSON array. */}}
+{{/* The controllers that can delete a protected Secret, as a JSON array. */}}
 {{- define "kubelet-https-guard.deletingControllers" -}}
 {{- list "system:serviceaccount:kube-system:generic-garbage-collector" "system:serviceaccount:kube-system:namespace-controller" | toJson -}}
 {{- end -}}
 
-{{/* The namespaces of the protected Secrets, each once, as a JSON array. */}}
+{{/* The namespaces of the protected Secrets and of the decoy, without duplicates, as a JSON array. */}}
 {{- define "kubelet-https-guard.protectedNamespaces" -}}
 {{- $namespaces := list -}}
-{{- range .Values.webhook.protectedSecrets -}}
+{{- range .Values.protectedSecrets -}}
 {{- $namespaces = append $namespaces .namespace -}}
+{{- end -}}
+{{- if .Values.audit.enabled -}}
+{{- $namespaces = append $namespaces .Release.Namespace -}}
 {{- end -}}
 {{- $namespaces | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
-{{/* Name of the policy for a protected Secret, and of its binding; arguments: the root, the Secret. */}}
+{{/* Name of the decoy Secret, to which the audit sends its dry-run requests. */}}
+{{- define "kubelet-https-guard.decoyName" -}}
+{{ include "kubelet-https-guard.fullname" . }}-decoy
+{{- end -}}
+
+{{/* Name of the policy for a protected Secret and of its binding. Arguments: the root, the Secret. */}}
 {{- define "kubelet-https-guard.policyName" -}}
 {{- $secret := index . 1 -}}
 {{ include "kubelet-https-guard.fullname" (index . 0) }}.{{ $secret.namespace }}.{{ $secret.name }}
 {{- end -}}
 
-{{/* How the API server reaches the webhook. */}}
+{{/* The clientConfig of the webhooks. */}}
 {{- define "kubelet-https-guard.clientConfig" -}}
 {{- with .Values.webhook.url -}}
 url: {{ printf "%s/validate" (trimSuffix "/" .) | quote }}
@@ -174,4 +249,53 @@ service:
 {{- with .Values.webhook.certificate.caBundle }}
 caBundle: {{ . }}
 {{- end }}
+{{- end -}}
+
+{{/* Fails if a host path is already mounted, or would give the agent access to tokens or keys. */}}
+{{- define "kubelet-https-guard.refuseHostPaths" -}}
+{{- $agent := .Values.nodeagent -}}
+{{- $secret := dict
+  "/var/lib/kubelet" "contains the tokens of all Pods of the node and the key of the kubelet: list kubelet configuration files in nodeagent.kubeletFiles instead"
+  "/var/lib/etcd" "contains all Secrets of the cluster: list other directories instead"
+  "/run" "contains sockets and credentials of running programs: list other directories instead"
+  "/var/run" "contains sockets and credentials of running programs: list other directories instead"
+  "/proc" "does not contain regular files: list other directories instead"
+  "/sys" "does not contain regular files: list other directories instead"
+  "/dev" "does not contain regular files: list other directories instead"
+  "/sysroot" "contains the whole host, including the tokens of all Pods: list directories by their usual paths instead"
+  "/ostree" "contains the whole host, including the tokens of all Pods: list directories by their usual paths instead"
+-}}
+{{- range $path := $agent.hostPaths -}}
+{{- if has $path (list "/" "/var" "/var/lib") -}}
+{{- fail (printf "nodeagent.hostPaths lists %s, which contains /var/lib/kubelet with the tokens of all Pods of the node: list only the directories that the agent needs." $path) -}}
+{{- end -}}
+{{- range $directory, $why := $secret -}}
+{{- if hasPrefix (printf "%s/" $directory) (printf "%s/" $path) -}}
+{{- fail (printf "nodeagent.hostPaths lists %s, but %s %s." $path $directory $why) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $path := $agent.kubeletFiles -}}
+{{- range $directory := list "/var/lib/kubelet/pods" "/var/lib/kubelet/pki" "/var/lib/kubelet/plugins" "/var/lib/etcd" "/run" "/var/run" "/proc" "/sys" "/dev" "/sysroot" "/ostree" -}}
+{{- if hasPrefix (printf "%s/" $directory) (printf "%s/" $path) -}}
+{{- fail (printf "nodeagent.kubeletFiles lists %s, but %s contains no kubelet configuration and can contain tokens or keys: list kubelet configuration files only." $path $directory) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $path := $agent.hostPaths -}}
+{{- if has $path ($agent.kubeletFiles | default list) -}}
+{{- fail (printf "nodeagent.hostPaths and nodeagent.kubeletFiles both list %s: leave it in hostPaths if it is a directory, or in kubeletFiles if it is a file." $path) -}}
+{{- end -}}
+{{- end -}}
+{{- range $path := concat ($agent.hostPaths | default list) ($agent.kubeletFiles | default list) -}}
+{{- if hasPrefix "/etc/kubernetes/" (printf "%s/" $path) -}}
+{{- fail (printf "nodeagent.hostPaths or nodeagent.kubeletFiles lists %s, but the agent can already read all of /etc/kubernetes: remove this entry." $path) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne (empty $agent.clientCertificate) (empty $agent.clientKey) -}}
+{{- fail "Only one of nodeagent.clientCertificate and nodeagent.clientKey is set: set both or neither." -}}
+{{- end -}}
+{{- if and $agent.clientDirectory $agent.clientCertificate -}}
+{{- fail "nodeagent.clientDirectory and nodeagent.clientCertificate are both set: set only one of them." -}}
+{{- end -}}
 {{- end -}}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agent is the loop: something woke it, or it is time; look; tell what
-// changed. It owns nothing else.
+// Package agent is the main loop: wait for an event or a timer, scan the node, report what
+// changed. It does nothing else.
 package agent
 
 import (
@@ -13,129 +13,135 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 )
 
-// maxArms bounds how often a scan is repeated because directories turned up
-// while it was under way; the next wake-up or tick goes on.
-const maxArms = 3
+// maxRescans limits how often a scan is repeated because it found new directories to
+// watch. The next event or tick continues.
+const maxRescans = 3
 
-// kubeletPatience is how long a finding from the kubelet's answer must last to
-// be told: a kubelet that restarts is back within seconds, one that is given
-// new CAs takes a moment to load them.
+// kubeletPatience is how long a finding from the kubelet's answer must last before it is
+// reported: a kubelet restarts within seconds, and takes a moment to load new CAs.
 const kubeletPatience = 10 * time.Second
 
-// Watcher is what wakes the agent; see package watch.
+// Watcher wakes the agent when files change; see package watch.
 type Watcher interface {
-	Arm(directories []hostfs.Directory) (changed bool)
+	Watch(directories []hostfs.Directory) (changed bool)
 	Wake() <-chan struct{}
 }
 
-// Kubelet is asked in the background; see package probe.
+// Kubelet is probed in the background; see package probe.
 type Kubelet interface {
 	Ask()
 	Answered() <-chan struct{}
 }
 
-// Meter is told of every look.
+// Meter measures scans.
 type Meter interface {
-	// Looked: what made the agent look (one of the constants of Trigger), how
-	// long it took, what it saw.
-	Looked(trigger Trigger, took time.Duration, seen scan.Snapshot)
+	// Scanned is called after each scan, with what triggered it, how long it took and
+	// what it found.
+	Scanned(trigger Trigger, took time.Duration, seen scan.Snapshot)
 }
 
-// Trigger is what made the agent look.
+// Trigger is what made the agent scan the node.
 type Trigger string
 
 // All triggers.
 const (
-	Start       Trigger = "start"   // of the agent
-	FileEvent   Trigger = "event"   // of inotify
-	Tick        Trigger = "tick"    // of the clock, each Resync
-	Moment      Trigger = "moment"  // at which something has settled, or a verdict may change
-	KubeletSaid Trigger = "kubelet" // an answer
+	Start           Trigger = "start"   // the agent has started
+	FileEvent       Trigger = "event"   // an inotify event
+	Tick            Trigger = "tick"    // Resync has passed
+	Moment          Trigger = "moment"  // a finding has settled, or a result may change by time alone
+	KubeletAnswered Trigger = "kubelet" // the kubelet has answered
 )
 
 // Triggers returns all of them.
-func Triggers() []Trigger { return []Trigger{Start, FileEvent, Tick, Moment, KubeletSaid} }
+func Triggers() []Trigger { return []Trigger{Start, FileEvent, Tick, Moment, KubeletAnswered} }
 
-// Agent looks at a host for as long as it runs.
+// Agent checks a host for as long as it runs.
 type Agent struct {
-	// Scan takes one look.
+	// Scan checks the host once.
 	Scan func(now time.Time) scan.Snapshot
-	// Chain lists the directories on the way to a path of the host.
+	// Chain lists the directories on the path to a file of the host.
 	Chain   func(hostPath string) []hostfs.Directory
 	Watcher Watcher
-	// Kubelet is nil where none is asked.
+	// Kubelet is nil if the kubelet is not probed.
 	Kubelet Kubelet
-	// Teller is told of every edge.
-	Teller report.Teller
-	Meter  Meter
-	// Object that the notices are about.
+	// Reporter gets a notice of each change.
+	Reporter report.Reporter
+	Meter    Meter
+	// Object is what the notices are about.
 	Object report.Object
 	Now    func() time.Time
 	Log    *slog.Logger
-	// Resync is the time after which it looks in any case, Settle how long a
-	// finding from files must last to be told.
+	// Resync is the longest time between two scans. Settle is how long a finding from
+	// files must last before it is reported.
 	Resync, Settle time.Duration
 }
 
-// CertificateRole is that of the certificate that is looked at.
+// CertificateRole is the role of the kubelet client certificate in metrics and reports.
 const CertificateRole = "kubelet-client"
 
-// The sources of findings, as seen has them.
+// Controls returns the controls that have requirements on a node.
+func Controls() []control.Control {
+	return slices.DeleteFunc(control.Table(), func(c control.Control) bool {
+		return !slices.ContainsFunc(c.Requirements, func(r control.Required) bool { return r.In(control.Node) })
+	})
+}
+
+// The indexes of the sources in an observation.
 const (
 	fromFiles = iota
 	fromKubelet
 )
 
-// seen is a snapshot as the ledger takes it.
-func seen(s scan.Snapshot, settle, kubeletPatience time.Duration) report.Look {
-	guessed := s.Layout.ManifestReadErr != nil || s.Layout.ManifestParseErr != nil
-	return report.Look{
-		At: s.At, Contents: s.Contents, Waiting: s.Waiting, Next: s.NextChange,
-		Sources: []report.Source{
-			fromFiles:   {Findings: s.Findings, Patience: settle},
-			fromKubelet: {Findings: s.Kubelet, Patience: kubeletPatience},
+// observation converts a snapshot for the tracker.
+func observation(s scan.Snapshot, settle, kubeletPatience time.Duration) tracker.Observation {
+	return tracker.Observation{
+		At: s.At, Contents: s.Contents, NextChange: s.NextChange,
+		Scope: control.Node, Controls: Controls(),
+		Sources: []tracker.Source{
+			fromFiles:   {Results: s.FileResults, Patience: settle},
+			fromKubelet: {Results: s.KubeletResults, Patience: kubeletPatience},
 		},
-		// Of each kind there is one object on a node; of files of a pair, what was
-		// looked for in both counts. But without a manifest that is of use, others may
-		// have been looked at than those that something was told of.
-		LookedFor:    func(id finding.ID) bool { return !guessed && slices.Contains(s.LookedFor, id.Reason) },
-		Certificates: []report.Certificate{{Role: CertificateRole, At: finding.Location(s.Layout.Certificate.Host), Leaf: s.Leaf, Sound: s.Sound}},
+		Certificates: []tracker.Certificate{{
+			Role: CertificateRole, At: finding.File(s.Layout.Certificate.Host), Leaf: s.Leaf, Sound: s.Sound,
+		}},
 	}
 }
 
-// Run looks until the context ends.
+// Run checks the host until the context ends.
 func (a *Agent) Run(ctx context.Context) error {
-	ledger := report.NewLedger(a.Settle)
+	tracked := tracker.New(a.Settle)
 	tick := time.NewTicker(a.Resync)
 	defer tick.Stop()
 	var answered <-chan struct{}
 	if a.Kubelet != nil {
 		answered = a.Kubelet.Answered()
 	}
-	how, contents, trigger := "", [sha256.Size]byte{}, Start
+	loggedHow, contents, trigger := "", [sha256.Size]byte{}, Start
 	for {
 		begin := a.Now()
-		snapshot := a.look()
-		a.Meter.Looked(trigger, a.Now().Sub(begin), snapshot)
-		observed := ledger.Observe(seen(snapshot, a.Settle, kubeletPatience))
-		// What is found while a file is being replaced is not worth a word.
-		if snapshot.Layout.How != how && !observed.Settling[fromFiles] {
-			how = snapshot.Layout.How
-			a.tellFound(snapshot)
+		snapshot := a.scanAndWatch()
+		a.Meter.Scanned(trigger, a.Now().Sub(begin), snapshot)
+		changes := tracked.Observe(observation(snapshot, a.Settle, kubeletPatience))
+		// While a file is being replaced, this may be wrong for a moment.
+		if snapshot.Layout.How != loggedHow && !changes.Pending[fromFiles] {
+			loggedHow = snapshot.Layout.How
+			a.logFiles(snapshot)
 		}
-		for _, notice := range observed.Notices {
+		for _, notice := range changes.Notices {
 			notice.Object = a.Object
-			a.Teller.Tell(ctx, notice)
+			a.Reporter.Report(ctx, notice)
 		}
-		if a.Kubelet != nil && (trigger == Start || trigger == Tick || snapshot.Contents != contents || observed.Settling[fromKubelet]) {
+		if a.Kubelet != nil && (trigger == Start || trigger == Tick || snapshot.Contents != contents || changes.Pending[fromKubelet]) {
 			a.Kubelet.Ask()
 		}
 		contents = snapshot.Contents
-		due, stop := a.timer(observed.Again)
+		due, stop := a.timer(changes.NextObservation)
 		select {
 		case <-ctx.Done():
 			stop()
@@ -143,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-a.Watcher.Wake():
 			trigger = FileEvent
 		case <-answered:
-			trigger = KubeletSaid
+			trigger = KubeletAnswered
 		case <-tick.C:
 			trigger = Tick
 		case <-due:
@@ -153,7 +159,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-// timer gives a value at a moment, or never at the zero one.
+// timer fires at a moment, or never if it is zero.
 func (a *Agent) timer(at time.Time) (due <-chan time.Time, stop func()) {
 	if at.IsZero() {
 		return nil, func() {}
@@ -162,16 +168,24 @@ func (a *Agent) timer(at time.Time) (due <-chan time.Time, stop func()) {
 	return timer.C, func() { timer.Stop() }
 }
 
-// look scans with every directory watched on which the result rests: what
-// happens after the scan read a file is then an event.
-func (a *Agent) look() scan.Snapshot {
+// scanAndWatch scans the host and watches each directory that the result depends on. So
+// each change after a file was read causes an event.
+func (a *Agent) scanAndWatch() scan.Snapshot {
 	snapshot := a.Scan(a.Now())
-	for range maxArms {
+	for range maxRescans {
 		var directories []hostfs.Directory
 		for _, path := range snapshot.Layout.Paths() {
 			directories = append(directories, a.Chain(path)...)
 		}
-		if !a.Watcher.Arm(directories) {
+		for _, path := range snapshot.Layout.Listed() {
+			chain := a.Chain(path)
+			// The last link is the directory itself if it exists.
+			if last := len(chain) - 1; last >= 0 && chain[last].Name == "" {
+				chain[last].AnyName = true
+			}
+			directories = append(directories, chain...)
+		}
+		if !a.Watcher.Watch(directories) {
 			break
 		}
 		snapshot = a.Scan(a.Now())
@@ -179,24 +193,24 @@ func (a *Agent) look() scan.Snapshot {
 	return snapshot
 }
 
-func (a *Agent) tellFound(s scan.Snapshot) {
-	a.Log.Info("Looking at", "how", s.Layout.How, "revision", s.Layout.Revision,
+func (a *Agent) logFiles(s scan.Snapshot) {
+	a.Log.Info("Found the files of the kubelet client certificate", "how", s.Layout.How, "revision", s.Layout.Revision,
 		"certificate", s.Layout.Certificate.Host, "key", s.Layout.Key.Host,
 		"clientCA", s.Layout.ClientCA, "kubeletCA", s.Layout.KubeletCA.Host)
 }
 
-// Settled looks until nothing is settling any more, at most twice the settle
-// time, and returns the last look: for who wants to know once.
+// Settled scans until no finding is pending, for at most twice the settle time, and
+// returns the last scan. It is for a single check.
 func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
-	ledger := report.NewLedger(a.Settle)
+	tracked := tracker.New(a.Settle)
 	deadline := a.Now().Add(2 * a.Settle)
 	for {
 		snapshot := a.Scan(a.Now())
-		observed := ledger.Observe(seen(snapshot, a.Settle, a.Settle))
-		if !slices.Contains(observed.Settling, true) || !snapshot.At.Before(deadline) {
+		changes := tracked.Observe(observation(snapshot, a.Settle, a.Settle))
+		if !slices.Contains(changes.Pending, true) || !snapshot.At.Before(deadline) {
 			return snapshot
 		}
-		due, stop := a.timer(observed.Again)
+		due, stop := a.timer(changes.NextObservation)
 		select {
 		case <-ctx.Done():
 			stop()

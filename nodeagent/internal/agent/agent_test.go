@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,11 +19,13 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 )
 
-// host is a host whose only file is a text: of findings.
+// host is a host with one file. Its text is the reason of a finding, or empty.
 type host struct {
 	mu       sync.Mutex
 	contents string
@@ -43,41 +46,76 @@ func (h *host) scan(now time.Time) scan.Snapshot {
 	s := scan.Snapshot{At: now, Contents: sha256.Sum256([]byte(h.contents))}
 	switch {
 	case h.contents != "":
-		s.Findings = []finding.Finding{{Reason: finding.Reason(h.contents), Location: "file"}}
+		s.FileResults = answered(isFiles, finding.Reason(h.contents))
 	case !h.expires.IsZero() && !now.Before(h.expires):
-		s.Findings = []finding.Finding{{Reason: finding.CertificateExpired, Location: "file"}}
-	case !h.expires.IsZero():
+		s.FileResults = answered(isFiles, finding.CertificateExpired)
+	default:
+		s.FileResults = answered(isFiles, "")
 		s.NextChange = h.expires
 	}
+	s.KubeletResults = answered(isKubelet, "")
 	return s
 }
 
-// meter gathers what made the agent look.
+func isKubelet(r finding.Requirement) bool { return r.Family() == finding.Kubelet }
+func isFiles(r finding.Requirement) bool   { return !isKubelet(r) }
+
+// answered returns results for the requirements of a node that the function selects. All
+// pass, except those that can have the reason.
+func answered(of func(finding.Requirement) bool, reason finding.Reason) []finding.Result {
+	var results []finding.Result
+	for _, requirement := range requirements() {
+		if !of(requirement) {
+			continue
+		}
+		r := finding.Result{Requirement: requirement, Subject: finding.File("/file"), Outcome: finding.Pass}
+		if slices.Contains(check.Reasons(requirement), reason) {
+			r.Outcome, r.Reason = reason.Outcome(), reason
+		}
+		results = append(results, r)
+	}
+	return results
+}
+
+// requirements of a node.
+func requirements() []finding.Requirement {
+	var all []finding.Requirement
+	for _, c := range Controls() {
+		for _, required := range c.Requirements {
+			if required.In(control.Node) && !slices.Contains(all, required.Requirement) {
+				all = append(all, required.Requirement)
+			}
+		}
+	}
+	return all
+}
+
+// meter records what triggered each scan.
 type meter struct{ triggers []Trigger }
 
-func (m *meter) Looked(trigger Trigger, _ time.Duration, _ scan.Snapshot) {
+func (m *meter) Scanned(trigger Trigger, _ time.Duration, _ scan.Snapshot) {
 	m.triggers = append(m.triggers, trigger)
 }
 
 type wakes chan struct{}
 
-func (w wakes) Arm([]hostfs.Directory) bool { return false }
-func (w wakes) Wake() <-chan struct{}       { return w }
+func (w wakes) Watch([]hostfs.Directory) bool { return false }
+func (w wakes) Wake() <-chan struct{}         { return w }
 
-// told gathers what is told, with the time since the start.
-type told struct {
+// reported records the notices, with the time since the start.
+type reported struct {
 	start time.Time
 	lines []string
 }
 
-func (r *told) Tell(_ context.Context, n report.Notice) {
-	r.lines = append(r.lines, strings.TrimSpace(fmt.Sprint(time.Since(r.start), " ", n.What, " ", n.Finding.Reason)))
+func (r *reported) Report(_ context.Context, n report.Notice) {
+	r.lines = append(r.lines, strings.Join(strings.Fields(fmt.Sprint(time.Since(r.start), " ", n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
 }
 
-// pass lets time pass; in a bubble none is lost.
+// pass lets time pass. In a synctest bubble it takes no real time.
 func pass(d time.Duration) { <-time.After(d) }
 
-// TestRun plays an hour of an agent's life in a bubble of time.
+// TestRun runs the agent for an hour in a synctest bubble.
 func TestRun(t *testing.T) {
 	cases := map[string]struct {
 		expires time.Duration
@@ -86,9 +124,9 @@ func TestRun(t *testing.T) {
 	}{
 		"nothing happens": {
 			play: func(*host, func()) { pass(time.Hour) },
-			want: []string{"0s Verified"},
+			want: []string{"0s Compliant use-https", "0s Compliant admission-enabled"},
 		},
-		"an event wakes it, settle delays what it tells": {
+		"an event wakes it, settle delays the report": {
 			play: func(h *host, wake func()) {
 				pass(5 * time.Second)
 				h.write("KeyMissing")
@@ -98,7 +136,7 @@ func TestRun(t *testing.T) {
 				wake()
 				pass(time.Hour)
 			},
-			want: []string{"0s Verified", "6s Finding raised KeyMissing", "6s Not verified", "15s Finding cleared KeyMissing", "15s Verified"},
+			want: []string{"0s Compliant use-https", "0s Compliant admission-enabled", "6s Finding active KeyMissing", "6s Not compliant use-https", "15s Finding resolved KeyMissing", "15s Compliant use-https"},
 		},
 		"without an event the tick finds it": {
 			play: func(h *host, _ func()) {
@@ -106,12 +144,12 @@ func TestRun(t *testing.T) {
 				h.write("KeyMissing")
 				pass(time.Hour)
 			},
-			want: []string{"0s Verified", "31s Finding raised KeyMissing", "31s Not verified"},
+			want: []string{"0s Compliant use-https", "0s Compliant admission-enabled", "31s Finding active KeyMissing", "31s Not compliant use-https"},
 		},
-		"an expiry needs neither event nor tick, nor does it settle": {
+		"an expiry needs neither event nor tick, and is reported at once": {
 			expires: 12*time.Second + 345*time.Millisecond,
 			play:    func(*host, func()) { pass(time.Hour) },
-			want:    []string{"0s Verified", "12.345s Finding raised CertificateExpired", "12.345s Not verified"},
+			want:    []string{"0s Compliant use-https", "0s Compliant admission-enabled", "12.345s Finding active CertificateExpired", "12.345s Not compliant use-https"},
 		},
 	}
 	for name, c := range cases {
@@ -123,9 +161,9 @@ func TestRun(t *testing.T) {
 					h.expires = start.Add(c.expires)
 				}
 				wake := make(wakes, 1)
-				got := &told{start: start}
+				got := &reported{start: start}
 				a := &Agent{
-					Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Watcher: wake, Teller: got, Meter: &meter{},
+					Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Watcher: wake, Reporter: got, Meter: &meter{},
 					Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: 30 * time.Second, Settle: time.Second,
 				}
 				ctx, cancel := context.WithCancel(t.Context())
@@ -138,21 +176,21 @@ func TestRun(t *testing.T) {
 					t.Errorf("Run: %v", err)
 				}
 				if d := cmp.Diff(c.want, got.lines); d != "" {
-					t.Errorf("told (-want +got):\n%s", d)
+					t.Errorf("reported (-want +got):\n%s", d)
 				}
 			})
 		})
 	}
 }
 
-// late is a watcher that finds a directory to be new once, in which meanwhile
-// something has happened that nobody was woken by.
+// late is a watcher that reports a new directory once. Something changed there before it
+// was watched, so there is no wake-up.
 type late struct {
 	wakes
 	happens func()
 }
 
-func (l *late) Arm([]hostfs.Directory) bool {
+func (l *late) Watch([]hostfs.Directory) bool {
 	if l.happens == nil {
 		return false
 	}
@@ -161,13 +199,13 @@ func (l *late) Arm([]hostfs.Directory) bool {
 	return true
 }
 
-// TestLooksAgainAfterArming: what happened between the look and the moment
-// from which a directory was watched is seen, without an event or a tick.
-func TestLooksAgainAfterArming(t *testing.T) {
+// TestScansAgainForNewDirectories: a change between the scan and the start of watching is
+// seen, without an event or a tick.
+func TestScansAgainForNewDirectories(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, got := &host{}, &told{start: time.Now()}
+		h, got := &host{}, &reported{start: time.Now()}
 		a := &Agent{
-			Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Teller: got, Meter: &meter{},
+			Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: &meter{},
 			Watcher: &late{happens: func() { h.write("KeyMissing") }},
 			Now:     time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Hour, Settle: time.Second,
 		}
@@ -176,13 +214,13 @@ func TestLooksAgainAfterArming(t *testing.T) {
 		if err := a.Run(ctx); err != nil {
 			t.Error(err)
 		}
-		if d := cmp.Diff([]string{"1s Finding raised KeyMissing", "1s Not verified"}, got.lines); d != "" {
-			t.Errorf("told (-want +got):\n%s", d)
+		if d := cmp.Diff([]string{"0s Compliant admission-enabled", "1s Finding active KeyMissing", "1s Not compliant use-https"}, got.lines); d != "" {
+			t.Errorf("reported (-want +got):\n%s", d)
 		}
 	})
 }
 
-// kubelet counts how often it is asked, and answers when it is told to.
+// kubelet counts how often it is probed, and answers when the test says so.
 type kubelet struct {
 	asked    atomic.Int64
 	answered chan struct{}
@@ -191,23 +229,23 @@ type kubelet struct {
 func (k *kubelet) Ask()                      { k.asked.Add(1) }
 func (k *kubelet) Answered() <-chan struct{} { return k.answered }
 
-// TestAsksTheKubelet: at the start, at each tick, when something has changed and
-// while what it said has not lasted long enough, but not on each event.
+// TestAsksTheKubelet: the agent probes the kubelet at the start, at each tick, after a
+// change, and while a finding from its answer is pending, but not after each event.
 func TestAsksTheKubelet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, got, counted := &host{}, &told{start: time.Now()}, &meter{}
+		h, got, counted := &host{}, &reported{start: time.Now()}, &meter{}
 		k, wake := &kubelet{answered: make(chan struct{})}, make(wakes)
 		says := ""
 		a := &Agent{
 			Scan: func(now time.Time) scan.Snapshot {
 				s := h.scan(now)
 				if says != "" {
-					s.Kubelet = []finding.Finding{{Reason: finding.Reason(says), Location: "kubelet"}}
+					s.KubeletResults = answered(isKubelet, finding.Reason(says))
 					s.Contents[0]++
 				}
 				return s
 			},
-			Chain: func(string) []hostfs.Directory { return nil }, Teller: got, Meter: counted, Watcher: wake, Kubelet: k,
+			Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: counted, Watcher: wake, Kubelet: k,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute, Settle: time.Second,
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -235,37 +273,92 @@ func TestAsksTheKubelet(t *testing.T) {
 		asked("tick", 3)
 		says = "KubeletNotTLS"
 		k.answered <- struct{}{}
-		asked("an answer that is not told yet", 4)
+		asked("an answer that is not reported yet", 4)
 		k.answered <- struct{}{}
-		asked("the same answer, not told yet", 5)
+		asked("the same answer, not reported yet", 5)
 		pass(20 * time.Second)
-		asked("told", 5)
+		asked("reported", 5)
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		want := []string{"0s Verified", "1s Finding raised KeyMissing", "1s Not verified", "1m11s Finding raised KubeletNotTLS"}
+		want := []string{"0s Compliant use-https", "0s Compliant admission-enabled", "1s Finding active KeyMissing", "1s Not compliant use-https", "1m11s Finding active KubeletNotTLS"}
 		if d := cmp.Diff(want, got.lines); d != "" {
-			t.Errorf("told (-want +got):\n%s", d)
+			t.Errorf("reported (-want +got):\n%s", d)
 		}
-		triggers := []Trigger{Start, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, Moment, Tick, KubeletSaid, KubeletSaid, Moment}
+		triggers := []Trigger{Start, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, Moment, Tick, KubeletAnswered, KubeletAnswered, Moment}
 		if d := cmp.Diff(triggers, counted.triggers); d != "" {
-			t.Errorf("looks (-want +got):\n%s", d)
+			t.Errorf("triggers (-want +got):\n%s", d)
 		}
 	})
 }
 
-// TestSettled: --once does not report what is gone a moment later, and does
-// not wait where nothing is wrong.
+// TestCompliantNeedsTheKubelet: until the kubelet answers, the control that needs its
+// answer is not reported as compliant.
+func TestCompliantNeedsTheKubelet(t *testing.T) {
+	cases := map[string]struct {
+		answers time.Duration
+		want    []string
+	}{
+		"after a moment": {3 * time.Second, []string{"0s Compliant admission-enabled", "3s Compliant use-https"}},
+		"after minutes": {2 * time.Minute, []string{
+			"0s Compliant admission-enabled", "1m0s Finding active NotObserved", "1m0s Could not verify use-https",
+			"2m0s Finding resolved NotObserved", "2m0s Compliant use-https",
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, got := &host{}, &reported{start: time.Now()}
+				k := &kubelet{answered: make(chan struct{})}
+				var answer atomic.Bool
+				a := &Agent{
+					Scan: func(now time.Time) scan.Snapshot {
+						s := h.scan(now)
+						if !answer.Load() {
+							s.Contents[0]++
+							for i := range s.KubeletResults {
+								s.KubeletResults[i] = finding.Result{
+									Requirement: s.KubeletResults[i].Requirement, Subject: finding.Subject{Kind: finding.KindKubelet},
+									Outcome: finding.Unknown, Reason: finding.NotObserved,
+								}
+							}
+						}
+						return s
+					},
+					Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: &meter{}, Watcher: make(wakes), Kubelet: k,
+					Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: 30 * time.Second, Settle: time.Second,
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { ended <- a.Run(ctx) }()
+				pass(c.answers)
+				answer.Store(true)
+				k.answered <- struct{}{}
+				pass(time.Hour / 2)
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if d := cmp.Diff(c.want, got.lines); d != "" {
+					t.Errorf("reported (-want +got):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
+// TestSettled: a single check does not report what is gone a moment later, and does not
+// wait if nothing is wrong.
 func TestSettled(t *testing.T) {
 	cases := map[string]struct {
 		change map[int]string // contents from that scan on
 		want   string
 		after  time.Duration
 	}{
-		"good at once":         {want: "[]", after: 0},
+		"valid at once":        {want: "[]", after: 0},
 		"half-written":         {change: map[int]string{1: "KeyMismatch", 2: ""}, want: "[]", after: time.Second},
-		"bad for good":         {change: map[int]string{1: "KeyMismatch"}, want: "[KeyMismatch]", after: time.Second},
+		"stays invalid":        {change: map[int]string{1: "KeyMismatch"}, want: "[KeyMismatch]", after: time.Second},
 		"never twice the same": {change: map[int]string{1: "KeyMismatch", 2: "KeyMissing", 3: "KeyMismatch", 4: "KeyMissing", 5: "KeyMismatch"}, want: "[KeyMismatch]", after: 2 * time.Second},
 	}
 	for name, c := range cases {
@@ -283,7 +376,7 @@ func TestSettled(t *testing.T) {
 					Now: time.Now, Settle: time.Second,
 				}
 				var reasons []finding.Reason
-				for _, f := range a.Settled(t.Context()).Findings {
+				for _, f := range finding.Findings(a.Settled(t.Context()).Results()) {
 					reasons = append(reasons, f.Reason)
 				}
 				if got := fmt.Sprint(reasons); got != c.want || time.Since(start) != c.after {

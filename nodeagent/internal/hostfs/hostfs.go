@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package hostfs shows the file system of a host, as it is mounted at some
-// root, in the form of an [fs.FS].
+// Package hostfs provides the file system of a host, mounted at a root directory, as an
+// [fs.FS].
 //
-// Symlinks, absolute ones too, are resolved as if the root were "/", so that
-// nothing leads out of it. Opening never blocks, whatever lies there: a FIFO, a
-// socket, a device or a directory can be looked at, but not read. What is read
-// is bounded.
+// In a Pod only a few directories of the host are mounted below the root, and the rest
+// belongs to the container. For a path outside these mounts it is not known whether the
+// host has a file, so it fails with a [check.NotMountedError] (the rule is in mounts.go).
+//
+// Symlinks, also absolute ones, are resolved as if the root were "/", so no path leads out
+// of it. Open never blocks: a FIFO, a socket, a device or a directory has a Stat, but
+// cannot be read. Reads are bounded.
 package hostfs
 
 import (
@@ -16,55 +19,71 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
 	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 )
 
-// FS is a host's file system. Its names are those of [fs.FS]: no slash in
-// front.
+// FS is a host's file system. Names have no leading slash, as in [fs.FS].
 type FS struct {
 	root     string
 	maxBytes int64
 	owner    uint32
+	// mountinfo is the path of the table that mounts was read from. mountsErr is the
+	// error of reading it.
+	mountinfo string
+	mounts    mounts
+	mountsErr error
 }
 
-// New returns the file system below root, of which no file larger than
-// maxBytes is read. It fails where root is no directory.
-func New(root string, maxBytes int64) (*FS, error) {
+// MountInfo is the kernel's table of this process's mounts (proc_pid_mountinfo(5)).
+const MountInfo = "/proc/self/mountinfo"
+
+// New returns the file system below root. ReadFile refuses files larger than maxBytes.
+// mountinfo is the path of the table of mounts: [MountInfo], except in tests. New fails if
+// root is not a directory.
+func New(root string, maxBytes int64, mountinfo string) (*FS, error) {
 	info, err := os.Stat(root)
 	if err != nil {
-		return nil, fmt.Errorf("look at the host's root: %w", err)
+		return nil, fmt.Errorf("find the host's root: %w", err)
 	}
 	if !info.IsDir() {
 		return nil, fmt.Errorf("the host's root %s is not a directory", root)
 	}
 	stat, _ := info.Sys().(*syscall.Stat_t)
-	return &FS{root: root, maxBytes: maxBytes, owner: stat.Uid}, nil
+	f := &FS{root: root, maxBytes: maxBytes, owner: stat.Uid, mountinfo: mountinfo}
+	return f.WithCurrentMounts(), nil
 }
 
-// Owned reports whether a file belongs to the owner of the root directory:
-// on a host that is root. Taking the root's owner for it makes the same rule
-// hold for a tree that somebody without privileges made.
+// WithCurrentMounts returns the same file system with the present mounts. Each scan calls
+// it, so that a scan sees mounts that were added or removed before. If the mounts cannot be
+// read, all operations fail with that error.
+func (f *FS) WithCurrentMounts() *FS {
+	now := *f
+	now.mounts, now.mountsErr = readMounts(f.root, f.mountinfo)
+	return &now
+}
+
+// Owned reports whether a file belongs to the owner of the root directory. On a host this
+// is root. So the same rule applies to a tree of files that an unprivileged user made.
 func (f *FS) Owned(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && stat.Uid == f.owner
 }
 
-// Open opens a file for reading. What is not a regular file can only be asked
-// for its Stat. The error of a file that is not there wraps [fs.ErrNotExist];
-// where that says nothing of the host, since the directory in which it should
-// be is a mount of one that the host has deleted, it wraps ESTALE instead.
+// Open opens a file for reading. Anything but a regular file only has a Stat; see
+// [FS.ReadDir] for directories. If the host does not have the file, the error wraps
+// [fs.ErrNotExist]. If that is not known, it wraps another error: ESTALE if the host has
+// deleted what is mounted there, [check.NotMountedError] outside of all mounts.
 func (f *FS) Open(name string) (fs.File, error) {
-	if !fs.ValidPath(name) {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
-	}
-	// The handle is one of O_PATH, which nothing on the other side notices.
-	handle, err := pathrs.OpenInRoot(f.root, name)
+	handle, err := f.handle("open", name)
 	if err != nil {
-		return nil, f.pathError(name, err)
+		return nil, err
 	}
 	info, err := handle.Stat()
 	if err != nil {
@@ -82,6 +101,72 @@ func (f *FS) Open(name string) (fs.File, error) {
 	return file, nil
 }
 
+// handle opens a path of the host with O_PATH, which has no effect on a FIFO, socket or
+// device. It fails on a path that does not belong to the host, or no longer.
+func (f *FS) handle(op, name string) (*os.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	if f.mountsErr != nil {
+		return nil, &fs.PathError{Op: op, Path: "/" + name, Err: f.mountsErr}
+	}
+	handle, err := pathrs.OpenInRoot(f.root, name)
+	if err != nil {
+		return nil, f.pathError(name, err)
+	}
+	if f.mounts.whole {
+		return handle, nil
+	}
+	// The real path, after symlinks were followed, decides.
+	at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()))
+	if err == nil {
+		err = f.mounts.problem(f.mounts.hostPath(at))
+	}
+	if err != nil {
+		_ = handle.Close()
+		return nil, &fs.PathError{Op: op, Path: "/" + name, Err: err}
+	}
+	return handle, nil
+}
+
+// maxDirEntries bounds the entries of a directory that is listed.
+const maxDirEntries = 10_000
+
+// ReadDir lists a directory, sorted by name. It fails on one with more than 10,000
+// entries, and as [FS.Open] does.
+func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
+	handle, err := f.handle("open", name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := handle.Stat()
+	if err == nil && !info.IsDir() {
+		_ = handle.Close()
+		return nil, &fs.PathError{Op: "list", Path: "/" + name, Err: errors.New("not a directory")}
+	}
+	var directory *os.File
+	if err == nil {
+		directory, err = pathrs.Reopen(handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC)
+	}
+	_ = handle.Close()
+	if err != nil {
+		return nil, f.pathError(name, err)
+	}
+	defer func() { _ = directory.Close() }()
+	entries, err := directory.ReadDir(maxDirEntries + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, f.pathError(name, err)
+	}
+	if len(entries) == 0 && f.deleted(name) { // the host may have files there
+		return nil, &fs.PathError{Op: "list", Path: "/" + name, Err: syscall.ESTALE}
+	}
+	if len(entries) > maxDirEntries {
+		return nil, &fs.PathError{Op: "list", Path: "/" + name, Err: fmt.Errorf("more than %d entries", maxDirEntries)}
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, nil
+}
+
 // ReadFile reads a whole file. It fails on one that is not regular or larger
 // than the limit.
 func (f *FS) ReadFile(name string) ([]byte, error) {
@@ -97,7 +182,7 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: "/" + name, Err: errors.New("not a regular file")}
 	}
-	// One byte more than allowed tells that there is more.
+	// One byte more than allowed shows that the file is too large.
 	data, err := io.ReadAll(io.LimitReader(file, f.maxBytes+1))
 	if err != nil {
 		return nil, f.pathError(name, err)
@@ -108,21 +193,67 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	return data, nil
 }
 
-// Stat looks at a file without opening it.
+// Stat returns the info of a file without opening it for reading.
 func (f *FS) Stat(name string) (fs.FileInfo, error) {
-	if !fs.ValidPath(name) {
-		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrInvalid}
-	}
-	handle, err := pathrs.OpenInRoot(f.root, name)
+	handle, err := f.handle("stat", name)
 	if err != nil {
-		return nil, f.pathError(name, err)
+		return nil, err
 	}
 	defer func() { _ = handle.Close() }()
 	return handle.Stat()
 }
 
-// pathError says which path of the host it was, once. A path through a file
-// that is no directory does not exist, like any other that is not there.
+// Lstat returns the info of a file, and does not follow a symlink.
+func (f *FS) Lstat(name string) (info fs.FileInfo, err error) {
+	err = f.withParent(name, func(at string) error {
+		info, err = os.Lstat(at)
+		return err
+	})
+	return info, err
+}
+
+// ReadLink returns the target of a symlink.
+func (f *FS) ReadLink(name string) (target string, err error) {
+	err = f.withParent(name, func(at string) error {
+		target, err = os.Readlink(at)
+		return err
+	})
+	return target, err
+}
+
+// withParent opens the parent directory of a name and calls a function with a path to the
+// name in it, without following the name itself.
+func (f *FS) withParent(name string, call func(at string) error) error {
+	if !fs.ValidPath(name) {
+		return &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrInvalid}
+	}
+	if f.mountsErr != nil {
+		return &fs.PathError{Op: "lstat", Path: "/" + name, Err: f.mountsErr}
+	}
+	handle, err := pathrs.OpenInRoot(f.root, path.Dir(name))
+	if err != nil {
+		return f.pathError(name, err)
+	}
+	defer func() { _ = handle.Close() }()
+	directory := fmt.Sprintf("/proc/self/fd/%d", handle.Fd())
+	if err := call(path.Join(directory, path.Base(name))); err != nil {
+		return f.pathError(name, err)
+	}
+	if f.mounts.whole {
+		return nil
+	}
+	at, err := os.Readlink(directory)
+	if err == nil {
+		err = f.mounts.problem(path.Join(f.mounts.hostPath(at), path.Base(name)))
+	}
+	if err != nil {
+		return &fs.PathError{Op: "lstat", Path: "/" + name, Err: err}
+	}
+	return nil
+}
+
+// pathError returns an error that names the path of the host, once. A path through a file
+// that is not a directory does not exist, like any other missing path.
 func (f *FS) pathError(name string, err error) error {
 	if cause, ok := errors.AsType[syscall.Errno](err); ok {
 		err = cause
@@ -130,49 +261,78 @@ func (f *FS) pathError(name string, err error) error {
 	if errors.Is(err, syscall.ENOTDIR) {
 		err = fmt.Errorf("%w (%w)", fs.ErrNotExist, err)
 	}
-	if errors.Is(err, fs.ErrNotExist) && f.inDeleted(name) {
-		err = syscall.ESTALE
+	if errors.Is(err, fs.ErrNotExist) {
+		if problem := f.whyAbsenceUnknown(name); problem != nil {
+			err = problem
+		}
 	}
 	return &fs.PathError{Op: "open", Path: "/" + name, Err: err}
 }
 
-// inDeleted: the way to a path ends in a directory without a name. Such a one
-// can be come by only where it is mounted: the platform replaces directories by
-// new ones (library-go pkg/operator/staticpod/internal/atomicdir), and a mount
-// goes on showing the old one.
-func (f *FS) inDeleted(name string) bool {
-	chain := f.Chain(name)
+// whyAbsenceUnknown returns why it is not known whether the host has a missing path. It is
+// nil if the host does not have it: the path is missing in a directory of the host.
+//
+// A deleted directory can still be reached through a mount: the platform replaces
+// directories by new ones (library-go pkg/operator/staticpod/internal/atomicdir), and a
+// mount keeps showing the old one.
+func (f *FS) whyAbsenceUnknown(name string) error {
+	chain, target := f.walk(name)
+	if len(chain) == 0 { // the root itself is gone
+		return &check.NotMountedError{Path: "/" + name}
+	}
+	last := chain[len(chain)-1]
+	if last.Deleted {
+		return syscall.ESTALE
+	}
+	inHost := strings.TrimPrefix(last.Path, path.Clean(f.root))
+	err := f.mounts.problem(path.Join("/", inHost, last.Name))
+	if _, ok := errors.AsType[*check.NotMountedError](err); ok {
+		return &check.NotMountedError{Path: target}
+	}
+	return err
+}
+
+// deleted reports whether the last directory on a path was deleted.
+func (f *FS) deleted(name string) bool {
+	chain, _ := f.walk(name)
 	return len(chain) > 0 && chain[len(chain)-1].Deleted
 }
 
 const (
-	// maxSymlinks is the kernel's own limit on the way to one file.
+	// maxSymlinks is the kernel's own limit for one path.
 	maxSymlinks = 40
-	// maxLookups bounds the names that are looked up on the way to one file.
+	// maxLookups bounds the names that are looked up for one path.
 	maxLookups = 256
 )
 
-// Directory is a directory as it is now, and a name that is looked up in it.
+// Directory is a directory at this moment, and a name that is looked up in it.
 type Directory struct {
-	// Path is where it can be opened, root included, free of symlinks.
+	// Path of the directory, including the root and without symlinks.
 	Path string
-	// Device and Inode tell it from another one at the same path.
+	// Device and Inode distinguish it from another directory at the same path.
 	Device, Inode uint64
-	// Name is empty where the way ends here.
+	// Name is empty if the path ends here.
 	Name string
-	// Deleted: it has no name on its file system any more.
+	// AnyName is true if changes of any name in it matter. Chain leaves it false.
+	AnyName bool
+	// Deleted is true if it was deleted and has no name on its file system any more.
 	Deleted bool
 }
 
-// Chain returns every lookup of a name in an existing directory on the way to
-// a path of the host, from the root down, over symlinks and what they point
-// to: something must happen to one of these names for the path to lead
-// elsewhere. Where the path does not exist the chain ends with the name that is
-// missing in its nearest existing ancestor, where it is a directory, with that.
+// Chain returns every lookup of a name in an existing directory on a path of the host, from
+// the root down, through symlinks and their targets. One of these names must change before
+// the path can lead to another file. If the path does not exist, the chain ends with the
+// name that is missing in its nearest existing ancestor. If it is a directory, the chain
+// ends with that.
 func (f *FS) Chain(hostPath string) []Directory {
-	var chain []Directory
+	chain, _ := f.walk(hostPath)
+	return chain
+}
+
+// walk returns the chain, and the target of the path as far as it could be followed.
+func (f *FS) walk(hostPath string) (chain []Directory, target string) {
 	add := func(at, name string) bool {
-		// The root alone may be a symlink; the others were found to be none.
+		// Only the root may be a symlink: the others were checked.
 		look := os.Lstat
 		if at == "/" {
 			look = os.Stat
@@ -184,7 +344,7 @@ func (f *FS) Chain(hostPath string) []Directory {
 		stat, _ := info.Sys().(*syscall.Stat_t)
 		// Dev is narrower on some architectures.
 		device := uint64(stat.Dev) //nolint:unconvert // see above
-		chain = append(chain, Directory{path.Join(f.root, at), device, stat.Ino, name, stat.Nlink == 0})
+		chain = append(chain, Directory{Path: path.Join(f.root, at), Device: device, Inode: stat.Ino, Name: name, Deleted: stat.Nlink == 0})
 		return true
 	}
 	at, rest, links := "/", elements(hostPath), 0
@@ -192,31 +352,31 @@ func (f *FS) Chain(hostPath string) []Directory {
 		name := rest[0]
 		next := path.Join(at, name)
 		rest = rest[1:]
-		if next == "/" { // never a link here, even if the root's own path is one
+		if next == "/" { // not a symlink here, even if the root's own path is one
 			at = next
 			continue
 		}
 		if !add(at, name) {
-			return chain
+			return chain, path.Join(append([]string{next}, rest...)...)
 		}
-		target, err := os.Readlink(path.Join(f.root, next))
+		to, err := os.Readlink(path.Join(f.root, next))
 		if err != nil {
 			at = next
 			continue
 		}
 		if links++; links > maxSymlinks {
-			return chain
+			return chain, next
 		}
-		if path.IsAbs(target) {
+		if path.IsAbs(to) {
 			at = "/"
 		}
-		rest = append(elements(target), rest...)
+		rest = append(elements(to), rest...)
 	}
 	add(at, "")
-	return chain
+	return chain, at
 }
 
-// elements splits a path; ".." stays, path.Join resolves it where it stands.
+// elements splits a path. It keeps "..", which path.Join resolves later.
 func elements(p string) []string {
 	return strings.FieldsFunc(p, func(r rune) bool { return r == '/' })
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -17,11 +18,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
-// patience is more than anything here takes on a busy machine.
+// patience is longer than any step takes on a busy machine.
 const patience = 20 * time.Second
 
 func TestNew(t *testing.T) {
@@ -58,8 +60,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// kubelet is a server as kubelets are: it asks clients for a certificate, and
-// tells whether one came, and how many requests.
+// kubelet is a server like a kubelet: it asks clients for a certificate, and counts
+// client certificates and requests.
 type kubelet struct {
 	*httptest.Server
 	clients, requests int
@@ -101,11 +103,11 @@ func at(t *testing.T, address string) *Prober {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.readOnly = "127.0.0.1:1" // nothing listens there
+	p.readOnly = "127.0.0.1:1" // nothing listens on it
 	return p
 }
 
-// listen answers each connection as told.
+// listen calls a function for each connection.
 func listen(t *testing.T, answer func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with the test
@@ -125,8 +127,9 @@ func listen(t *testing.T, answer func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// TestLook: every kind of server that may answer.
-func TestLook(t *testing.T) {
+// TestProbe probes every kind of server that may answer.
+func TestProbe(t *testing.T) {
+	page := messages.Record(t, "errors of the probe")
 	servingCA, clientCA, otherCA := pkitest.NewCA("csr-signer"), pkitest.NewCA("signer"), pkitest.NewCA("other")
 	pair := servingCA.Issue(pkitest.ServingCert())
 	pool := x509.NewCertPool()
@@ -137,6 +140,7 @@ func TestLook(t *testing.T) {
 
 	type seen struct {
 		Error        string
+		Alert        string
 		NotTLS       bool
 		Leaf         bool
 		Asks         bool
@@ -144,6 +148,27 @@ func TestLook(t *testing.T) {
 		ReadOnlyOpen bool
 	}
 	tls12 := func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }
+	// What the kubelet does until its first certificate is signed (Kubernetes
+	// pkg/kubelet/kubelet.go).
+	noCertificate := without(func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return nil, errors.New("no serving certificate available for the kubelet")
+	})
+	nothing := without(nil)
+	noConfiguration := func(c *tls.Config) {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("none") }
+	}
+	broken := func(changes ...func(*tls.Config)) func(*testing.T) string {
+		return func(t *testing.T) string {
+			return newKubelet(t, pair, pool, func(c *tls.Config) {
+				for _, change := range changes {
+					change(c)
+				}
+			}).address()
+		}
+	}
+	refused := func(alert string) seen {
+		return seen{Error: "remote error: tls: " + alert, Alert: "tls: " + alert}
+	}
 	cases := map[string]struct {
 		address  func(t *testing.T) string
 		readOnly bool
@@ -158,8 +183,26 @@ func TestLook(t *testing.T) {
 		}, want: seen{Leaf: true}},
 		"demands a certificate, TLS 1.2": {address: func(t *testing.T) string {
 			return newKubelet(t, pair, pool, func(c *tls.Config) { tls12(c); c.ClientAuth = tls.RequireAndVerifyClientCert }).address()
-		}, want: seen{Error: "remote error: tls: handshake failure", Asks: true, CAs: 2}},
-		"plain HTTP": {address: func(*testing.T) string { return plain.Listener.Addr().String() }, want: seen{Error: "tls: first record does not look like a TLS handshake", NotTLS: true}},
+		}, want: seen{Leaf: true, Asks: true, CAs: 2}},
+		"demands a certificate, TLS 1.3": {address: func(t *testing.T) string {
+			return newKubelet(t, pair, pool, func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert }).address()
+		}, want: seen{Leaf: true, Asks: true, CAs: 2}},
+		"no certificate yet":                 {address: broken(noCertificate), want: refused("internal error")},
+		"no certificate yet, TLS 1.2":        {address: broken(noCertificate, tls12), want: refused("internal error")},
+		"no configuration":                   {address: broken(noConfiguration), want: refused("internal error")},
+		"no certificate configured":          {address: broken(nothing), want: refused("unrecognized name")},
+		"no certificate configured, TLS 1.2": {address: broken(nothing, tls12), want: refused("unrecognized name")},
+		"an older TLS": {address: broken(func(c *tls.Config) {
+			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+		}), want: refused("protocol version not supported")},
+		"no cipher suite in common": {address: broken(tls12, func(c *tls.Config) {
+			c.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256} // needs an RSA key
+		}), want: refused("handshake failure")},
+		"no application protocol in common": {address: func(t *testing.T) string {
+			return listen(t, alerts(120))
+		}, want: refused("no application protocol")},
+		"an alert that has no name": {address: func(t *testing.T) string { return listen(t, alerts(222)) }, want: refused("alert(222)")},
+		"plain HTTP":                {address: func(*testing.T) string { return plain.Listener.Addr().String() }, want: seen{Error: "tls: first record does not look like a TLS handshake", NotTLS: true}},
 		"another protocol": {address: func(t *testing.T) string {
 			return listen(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n") })
 		}, want: seen{Error: "tls: first record does not look like a TLS handshake", NotTLS: true}},
@@ -176,29 +219,56 @@ func TestLook(t *testing.T) {
 				p.readOnly = listen(t, func(net.Conn) {})
 			}
 			begin := time.Now()
-			answer := p.Look(t.Context())
+			answer := p.Probe(t.Context())
 			if took := time.Since(begin); took > timeout+patience {
 				t.Errorf("it took %s", took)
 			}
 			got := seen{NotTLS: answer.NotTLS, Leaf: len(answer.Certificates) == 1 && answer.Certificates[0].Equal(pair.Leaf), Asks: answer.AsksClients, CAs: len(answer.AcceptedCAs), ReadOnlyOpen: answer.ReadOnlyOpen}
+			page.Error(name, answer.Err)
 			if answer.Err != nil {
 				got.Error = answer.Err.Error()
 			}
+			if answer.Alert != nil {
+				got.Alert = answer.Alert.Error()
+			}
+			if answered := got.NotTLS || got.Leaf || got.Alert != ""; answer.Answered() != answered {
+				t.Errorf("Answered() = %t", answer.Answered())
+			}
 			if d := cmp.Diff(c.want, got); d != "" {
-				t.Errorf("Look (-want +got):\n%s", d)
+				t.Errorf("Probe (-want +got):\n%s", d)
 			}
 			if strings.Contains(got.Error, "127.0.0.1") {
-				t.Errorf("the error %q has addresses, which stand beside it or differ each time", got.Error)
+				t.Errorf("the error %q has addresses, which the finding names already or which change", got.Error)
 			}
 		})
 	}
 }
 
+// without is a configuration with no certificate except the one that get returns. (If it
+// had none at all, httptest would add its own.)
+func without(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.Config) {
+	return func(c *tls.Config) {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			bare := c.Clone()
+			bare.Certificates, bare.GetCertificate = nil, get
+			return bare, nil
+		}
+	}
+}
+
+// alerts answers a ClientHello with an alert.
+func alerts(code byte) func(net.Conn) {
+	return func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 16<<10))
+		_, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, code}) // RFC 8446 5.1, 6
+	}
+}
+
 func (k *kubelet) address() string { return k.Listener.Addr().String() }
 
-// TestLookKeepsQuiet: the kubelet gets neither a certificate nor a request of
-// ours, and has nothing to complain about.
-func TestLookKeepsQuiet(t *testing.T) {
+// TestProbeSendsNothing: the probe sends the kubelet neither a certificate nor a request,
+// and the kubelet logs no error.
+func TestProbeSendsNothing(t *testing.T) {
 	ca := pkitest.NewCA("csr-signer")
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.Certificate)
@@ -208,7 +278,7 @@ func TestLookKeepsQuiet(t *testing.T) {
 			k := newKubelet(t, ca.Issue(pkitest.ServingCert()), pool, func(c *tls.Config) { c.MaxVersion = version })
 			k.Config.ErrorLog = log.New(complaints, "", 0)
 			for range 5 {
-				if answer := at(t, k.address()).Look(t.Context()); answer.Err != nil {
+				if answer := at(t, k.address()).Probe(t.Context()); answer.Err != nil {
 					t.Fatal(answer.Err)
 				}
 				select {
@@ -218,7 +288,7 @@ func TestLookKeepsQuiet(t *testing.T) {
 				}
 			}
 			if k.clients != 0 || k.requests != 0 || len(complaints) != 0 {
-				t.Errorf("the kubelet saw %d client certificates and %d requests, and complained %d times: %q", k.clients, k.requests, len(complaints), drain(complaints))
+				t.Errorf("the kubelet saw %d client certificates and %d requests, and logged %d errors: %q", k.clients, k.requests, len(complaints), drain(complaints))
 			}
 		})
 	}
@@ -238,13 +308,14 @@ func drain(c complaints) (all []string) {
 	return all
 }
 
-// TestRun: one answer for what was asked, however often, and none unasked.
+// TestRun: requests that come together get one answer, and there is no answer without a
+// request.
 func TestRun(t *testing.T) {
 	ca := pkitest.NewCA("csr-signer")
 	k := newKubelet(t, ca.Issue(pkitest.ServingCert()), nil, nil)
 	p := at(t, k.address())
 	if p.Answer() != nil {
-		t.Error("an answer before anything was asked")
+		t.Error("an answer before the first request")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -262,18 +333,18 @@ func TestRun(t *testing.T) {
 		}
 		return p.Answer()
 	}
-	if answer := await("asked"); answer.Err != nil || string(answer.At) != "kubelet "+k.address() {
+	if answer := await("asked"); answer.Err != nil || answer.At.String() != "Kubelet "+k.address() {
 		t.Errorf("first answer: %+v", answer)
 	}
 	k.Close()
 	p.Ask()
 	answer := await("asked again")
-	for answer.Err == nil { // the one that was asked for while the first was under way
+	for answer.Err == nil { // wait for the one that was requested while the first one ran
 		p.Ask()
 		answer = await("asked once more")
 	}
-	if took := time.Since(began); took < gap {
-		t.Errorf("the next look came after %s", took)
+	if took := time.Since(began); took < minInterval {
+		t.Errorf("the next probe came after %s", took)
 	}
 	cancel()
 	select {
@@ -282,17 +353,48 @@ func TestRun(t *testing.T) {
 			t.Errorf("Run: %v", err)
 		}
 	case <-time.After(patience):
-		t.Error("Run does not end with its context")
+		t.Error("Run does not return after its context ended")
 	}
 }
 
-// TestReadOnlyPort: that it is open stays known while nothing answers at all.
+// TestReadOnlyAnswers: only a refused connection shows that the port is closed.
+func TestReadOnlyAnswers(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	cases := map[string]struct {
+		ctx      context.Context
+		address  string
+		open     bool
+		wantsErr bool
+	}{
+		"open":                  {t.Context(), listen(t, func(net.Conn) {}), true, false},
+		"refused":               {t.Context(), "127.0.0.1:1", false, false},
+		"no such address":       {t.Context(), "127.0.0.1:no-such-port", false, true},
+		"no answer in the time": {ended, "127.0.0.1:1", false, true},
+		"no way there":          {t.Context(), "255.255.255.255:10255", false, true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := at(t, "127.0.0.1:1")
+			p.readOnly = c.address
+			open, err := p.readOnlyOpen(c.ctx)
+			if open != c.open || (err != nil) != c.wantsErr {
+				t.Errorf("open: %t, error: %v, want %t and an error: %t", open, err, c.open, c.wantsErr)
+			}
+			if err != nil && strings.Contains(err.Error(), "127.0.0.1") {
+				t.Errorf("the error %q has addresses, which the finding names already or which change", err)
+			}
+		})
+	}
+}
+
+// TestReadOnlyPort: an open port counts as open while nothing answers.
 func TestReadOnlyPort(t *testing.T) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New("127.0.0.1:1") // where nobody listens
+	p, err := New("127.0.0.1:1") // nothing listens there
 	if err != nil {
 		t.Fatal(err)
 	}

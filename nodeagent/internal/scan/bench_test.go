@@ -5,13 +5,13 @@ package scan_test
 import (
 	"testing"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// BenchmarkScan: one look at a host on which all is well.
+// BenchmarkScan: one scan of a host without findings.
 func BenchmarkScan(b *testing.B) {
 	ca := pkitest.NewCA("signer")
 	request := pkitest.KubeletClient()
@@ -23,7 +23,7 @@ func BenchmarkScan(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			host, err := hostfs.New(tree.Root, 1<<20)
+			host, err := hostfs.New(tree.Root, 1<<20, hostfs.MountInfo)
 			if err != nil {
 				b.Fatal(err)
 			}

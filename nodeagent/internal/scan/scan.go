@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package scan takes one look at a host: which files its kube-apiserver uses,
-// what is in them, what its kubelet answered, what is wrong. It keeps nothing
-// between two looks.
+// Package scan checks a host once: which files its kube-apiserver uses, what is in them,
+// what its kubelet answered, and the result for each requirement of a node. It keeps no
+// state between two scans.
 package scan
 
 import (
@@ -13,128 +13,256 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/staticpod"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/staticpod"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
-// Host is the file system to look at.
+// Host is the file system of the host.
 type Host interface {
 	fs.FS
 	// Owned reports whether a file belongs to root.
 	Owned(info fs.FileInfo) bool
 }
 
-// Options say how to look.
+// Options of a scan.
 type Options struct {
-	// Directory with the pair, where it is not to be found out; a host path.
-	Directory string
-	// ClientCA is the host path of the kubelet's client CA bundle; empty for
-	// that of the layout.
+	// Directory with the pair, or its files Certificate and Key; host paths. If one is
+	// set, the scan does not look for the pair in the manifest and the configuration.
+	// Set Directory, or both files, or nothing.
+	Directory, Certificate, Key string
+	// ClientCA is the host path of the kubelet's client CA bundle. If empty, it is that
+	// of the layout.
 	ClientCA string
 	// ExpiringFraction as in [check.Expectation].
 	ExpiringFraction float64
+	// NodeName is the name of this host's Node; empty if not known.
+	NodeName string
 }
 
-// Snapshot is what one look saw. It is not changed afterwards.
+// Snapshot is the result of one scan. It does not change.
 type Snapshot struct {
 	At     time.Time
 	Layout staticpod.Layout
-	// Findings are those that come from files.
-	Findings []finding.Finding
-	// Kubelet are those that come from the kubelet's answer, Waiting that it
-	// has been asked and has not answered yet.
-	Kubelet []finding.Finding
-	Waiting bool
-	// LookedFor are the reasons for which there was something to look at.
-	LookedFor []finding.Reason
-	// Serving is the kubelet's own certificate; nil where none was seen.
-	// ServingAt says which kubelet; empty where none has answered.
+	// FileResults come from files, KubeletResults from the kubelet's answer. Together they
+	// have a result for every requirement of a node.
+	FileResults, KubeletResults []finding.Result
+	// Serving is the kubelet's serving certificate; nil if none was seen. ServingAt is
+	// the kubelet; the zero value if it has not answered.
 	Serving   *x509.Certificate
-	ServingAt finding.Location
-	// Leaf is the certificate; nil where none could be read.
+	ServingAt finding.Subject
+	// Leaf is the kubelet client certificate; nil if it could not be read.
 	Leaf *x509.Certificate
-	// Sound: the pair is there and no Violation stands against it.
+	// Sound is true if the kube-apiserver is known to use the pair, the pair exists, and
+	// none of its requirements fails.
 	Sound bool
-	// Contents is the same in two snapshots if and only if all that was read
-	// and answered was: what differs between their findings then comes from
-	// the clock.
+	// Contents is the same in two snapshots if and only if all files and the kubelet's
+	// answer were the same. Then only time can make their results differ.
 	Contents [sha256.Size]byte
-	// NextChange is the next moment at which the findings may change by the
-	// clock alone; zero where there is none.
+	// NextChange is the next moment at which the results may change by time alone, or zero.
 	NextChange time.Time
 }
 
-// All are the findings of both kinds.
-func (s Snapshot) All() []finding.Finding {
-	return finding.Sort(slices.Concat(s.Findings, s.Kubelet))
-}
+// Results returns the results from files and from the kubelet.
+func (s Snapshot) Results() []finding.Result { return slices.Concat(s.FileResults, s.KubeletResults) }
 
-// Kubelet gives what the kubelet answered last.
+// Kubelet has the last answer of the kubelet.
 type Kubelet interface {
-	// Answer is nil before there is one.
+	// Answer returns nil before the first answer.
 	Answer() *check.KubeletAnswer
 }
 
-// Scan looks at the host and at what its kubelet answered; kubelet is nil where
-// none is asked. It has no error: what cannot be looked at is a finding.
+// Scan checks the host and the last answer of its kubelet. kubelet is nil if the kubelet is
+// not probed. Scan has no error: what cannot be read is a result.
 func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
-	layout := staticpod.Discover(host, options.Directory)
+	layout := discover(host, options)
 	if options.ClientCA != "" {
 		layout.ClientCA = options.ClientCA
 	}
-	certificate, key := configured(host, layout.Certificate), configured(host, layout.Key)
-	clientCA, kubeletCA := read(host, layout.ClientCA), configured(host, layout.KubeletCA)
-	files := check.NewClientFiles(certificate, key, clientCA, options.ExpiringFraction)
-	fileFindings := files.Findings(now)
-
-	snapshot := Snapshot{At: now, Layout: layout, LookedFor: files.LookedFor()}
-	snapshot.Findings = append(snapshot.Findings, fileFindings...)
-	if layout.Manifest != "" {
-		manifest := check.Manifest{At: finding.Location(layout.Manifest), ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr}
-		snapshot.Findings = append(snapshot.Findings, check.ManifestFindings(manifest, now)...)
-		snapshot.LookedFor = append(snapshot.LookedFor, manifest.LookedFor()...)
+	snapshot := Snapshot{At: now, Layout: layout}
+	keepNext := func(results []finding.Result, next time.Time) []finding.Result {
+		snapshot.NextChange = earliest(snapshot.NextChange, next)
+		return results
 	}
-	if layout.ConfigAt != "" {
-		configuration := configuration(layout)
-		snapshot.Findings = append(snapshot.Findings, check.ConfigurationFindings(configuration, now)...)
-		snapshot.LookedFor = append(snapshot.LookedFor, configuration.LookedFor()...)
-	}
-	snapshot.Findings = finding.Sort(snapshot.Findings)
+	manifestResults := keepNext(manifest(layout).Check(now))
+	unusable := notPassed(manifestResults, finding.Manifest, finding.Readable)
+	config := configuration(host, layout, unusable)
+	configResults := keepNext(config.Check(now))
 
-	pair := files.Pair()
+	facts := readFiles(host, layout, unusable, configResults)
+	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, options.ExpiringFraction)
+	fileResults, pair := keepNext(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
-	snapshot.Sound = pair.Loads() && len(finding.OfSeverity(fileFindings, finding.Violation)) == 0
-	snapshot.NextChange, _ = pair.NextChange(now)
+	snapshot.Sound = pair.Loads() && len(finding.WithOutcome(fileResults, finding.Fail)) == 0
+	if notPassed(manifestResults, finding.Manifest, finding.Single) != nil && !options.namesPair() {
+		snapshot.Sound = false // another manifest may be the one that runs
+	}
+	if guessed := unusable != nil && !options.namesPair(); guessed {
+		// The kube-apiserver may use other files.
+		snapshot.Sound = false
+		fileResults = check.Doubt(fileResults, *unusable)
+		// Whether the kubelet accepts the guessed certificate proves nothing.
+		unknown := check.File{NotKnown: unusable}
+		pair = check.NewClientFiles(unknown, unknown, unknown, options.ExpiringFraction).Pair()
+	}
+	snapshot.FileResults = slices.Concat(manifestResults, configResults, fileResults)
 
 	var answer *check.KubeletAnswer
 	if kubelet != nil {
 		answer = kubelet.Answer()
-		snapshot.Waiting = answer == nil
 	}
+	asked := check.NewKubelet(answer, kubelet != nil, pair, facts.kubeletCA, settings(layout, options))
+	snapshot.KubeletResults = keepNext(asked.Check(now))
 	if answer != nil {
-		seen := check.NewKubelet(*answer, pair, kubeletCA)
-		snapshot.Kubelet = seen.Findings(now)
-		snapshot.LookedFor = append(snapshot.LookedFor, seen.LookedFor()...)
-		if next, ok := seen.NextChange(now); ok && (snapshot.NextChange.IsZero() || next.Before(snapshot.NextChange)) {
-			snapshot.NextChange = next
-		}
 		snapshot.ServingAt = answer.At
 		if len(answer.Certificates) > 0 {
 			snapshot.Serving = answer.Certificates[0]
 		}
 	}
-	snapshot.Contents = contents(layout, answer, certificate, key, clientCA, kubeletCA)
+	read := []check.File{facts.certificate, facts.key, facts.clientCA, facts.kubeletCA, config.AdmissionFile}
+	for _, plugin := range slices.Sorted(maps.Keys(config.PluginFiles)) {
+		read = append(read, config.PluginFiles[plugin])
+	}
+	snapshot.Contents = contents(layout, answer, read...)
 	return snapshot
 }
 
-func configuration(layout staticpod.Layout) check.Configuration {
-	c := check.Configuration{At: finding.Location(layout.ConfigAt), Config: layout.Config}
+// namesPair reports whether flags name the files of the pair.
+func (o Options) namesPair() bool { return o.Directory != "" || o.Certificate != "" }
+
+func discover(host Host, options Options) staticpod.Layout {
+	if options.Certificate != "" {
+		return staticpod.Given(host, options.Certificate, options.Key)
+	}
+	return staticpod.Discover(host, options.Directory)
+}
+
+// whyPairUnknown returns why it is not known which files of a directory are the pair; nil
+// if it is known.
+func whyPairUnknown(layout staticpod.Layout) *finding.Result {
+	if layout.PairErr == nil {
+		return nil
+	}
+	return &finding.Result{
+		Subject: finding.File(layout.PairDirectory), Outcome: finding.Unknown, Reason: finding.Unreadable,
+		Message: "cannot find the pair in the directory: " + layout.PairErr.Error(),
+		Remedy: "name both files with --kubelet-client-certificate and --kubelet-client-key " +
+			"(chart: nodeagent.clientCertificate, nodeagent.clientKey) instead of the directory",
+	}
+}
+
+// notPassed returns the first result of an aspect that fails or is unknown, or nil.
+func notPassed(results []finding.Result, family finding.Family, aspect finding.Aspect) *finding.Result {
+	for _, r := range results {
+		if r.Requirement == family.Requires(aspect) && (r.Outcome == finding.Fail || r.Outcome == finding.Unknown) {
+			return &r
+		}
+	}
+	return nil
+}
+
+func manifest(layout staticpod.Layout) check.Manifest {
+	facts := check.Manifest{
+		Path: layout.Manifest, ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr,
+		Containers: layout.ManifestContainers, Directory: layout.Directory, Held: layout.Held, Duplicates: layout.Duplicates,
+	}
+	if layout.Manifest == "" {
+		return facts
+	}
+	facts.KubeletConfig = kubeletProblem(layout)
+	for _, file := range layout.Unread {
+		facts.Unread = append(facts.Unread, check.File{Path: file.Host, Err: file.Err})
+	}
+	facts.Assumptions = slices.Clone(layout.Kubelet.Assumptions)
+	if !layout.Kubelet.Seen {
+		facts.Assumptions = append([]string{
+			"the kubelet's configuration is not visible and has the platform's defaults: static pods in " + layout.Directory,
+		}, facts.Assumptions...)
+	}
+	return facts
+}
+
+func kubeletProblem(layout staticpod.Layout) check.KubeletConfigProblem {
+	problem := layout.Kubelet.Problem
+	return check.KubeletConfigProblem{Path: problem.At, Err: problem.Err, Unread: problem.Unread}
+}
+
+// settings are the expectations of the kubelet's answer.
+func settings(layout staticpod.Layout, options Options) check.KubeletSettings {
+	known := check.KubeletSettings{
+		NodeName: options.NodeName, AddressTypes: layout.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
+		AddressTypesNotKnown: layout.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
+	}
+	config := layout.Kubelet
+	if !config.Seen || config.Problem.Err != nil {
+		return known
+	}
+	known.Port, known.ReadOnlyPort, known.ReadOnlyPortAt = config.Port, config.ReadOnlyPort, config.ReadOnlyPortAt
+	if config.ClientCAFile == "" && config.FlagsSeen {
+		known.NoClientCAAt = config.ClientCAAt
+	}
+	return known
+}
+
+// clientCA reads the kubelet's client CA bundle. unusable is why the bundle is not known if
+// the layout names none. If flags name the pair and no known layout's bundle exists, it is
+// not known where the bundle is.
+func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) check.File {
+	config := layout.Kubelet
+	if problem := kubeletProblem(layout).Result(); layout.ClientCA == "" && problem != nil {
+		return check.File{NotKnown: problem}
+	}
+	if layout.ClientCA == "" && config.Seen && config.ClientCAFile == "" {
+		return check.File{NotKnown: &finding.Result{
+			Subject: finding.File(config.ClientCAAt), Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
+			Message: "the kubelet's configuration names no client CA bundle (authentication.x509.clientCAFile), " +
+				"so the issuer of the certificate is not verified",
+			Remedy: "set authentication.x509.clientCAFile in the kubelet's configuration, " +
+				"or --kubelet-ca if a flag of the kubelet names the file",
+		}}
+	}
+	if layout.ClientCA == "" && layout.Manifest == "" {
+		unusable = &finding.Result{
+			Subject: finding.Subject{Kind: finding.KindFile}, Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
+			Message: "cannot find the kubelet's client CA bundle, so the issuer of the certificate is not verified: there is no " +
+				strings.Join(staticpod.ClientCAs(), " and no "),
+			Remedy: "name the file with --kubelet-ca (chart: nodeagent.kubeletCA)",
+		}
+	}
+	return configured(host, staticpod.File{Host: layout.ClientCA}, unusable)
+}
+
+// configuration reads the configuration. unusable is why the manifest does not name it; nil
+// if it does.
+func configuration(host Host, layout staticpod.Layout, unusable *finding.Result) check.Configuration {
+	switch {
+	case layout.Manifest == "":
+		return check.Configuration{NotKnown: &finding.Result{
+			Subject: finding.Subject{Kind: finding.KindFile}, Outcome: finding.Unknown, Reason: finding.NotChecked,
+			Message: "the configuration was not read, because flags name the files of the pair",
+			Remedy:  "remove --kubelet-client-dir, --kubelet-client-certificate and --kubelet-client-key",
+		}}
+	case unusable != nil:
+		return check.Configuration{NotKnown: unusable}
+	}
+	c := check.Configuration{
+		At: finding.File(layout.ConfigAt), Config: layout.Config, CommandLineAt: finding.File(layout.Manifest),
+		AdmissionFile: configured(host, layout.Admission, nil),
+	}
+	for plugin, path := range c.PluginPaths() {
+		if c.PluginFiles == nil {
+			c.PluginFiles = map[string]check.File{}
+		}
+		c.PluginFiles[plugin] = configured(host, layout.AdmissionPath(path), nil)
+	}
 	switch {
 	case errors.Is(layout.ConfigErr, fs.ErrNotExist):
 		c.Missing = true
@@ -146,29 +274,54 @@ func configuration(layout staticpod.Layout) check.Configuration {
 	return c
 }
 
-// isNoFile: what is there is no file that anybody could read as a
-// configuration (a FIFO, a directory, far too large), which is no trouble of
-// ours as a refusal of the system or a path under no mount is.
+// isNoFile reports whether nobody could read the path as a configuration: it is a FIFO, a
+// directory or far too large. It is false if only the agent cannot read it, for example
+// for lack of permission or of a mount.
 func isNoFile(err error) bool {
 	_, ofPath := errors.AsType[*fs.PathError](err)
 	_, ofSystem := errors.AsType[syscall.Errno](err)
-	return ofPath && !ofSystem
+	_, notMounted := errors.AsType[*check.NotMountedError](err)
+	return ofPath && !ofSystem && !notMounted
 }
 
-// configured reads a file that a configuration names.
-func configured(host Host, file staticpod.File) check.File {
-	if file.Err != nil {
+// facts are the files that a layout names.
+type facts struct{ certificate, key, clientCA, kubeletCA check.File }
+
+// readFiles reads the files of a layout. unusable is why the manifest names no files; nil
+// if it does. config are the results of the configuration, which say why a file is not
+// known.
+func readFiles(host Host, layout staticpod.Layout, unusable *finding.Result, config []finding.Result) facts {
+	argument := func(file staticpod.File, aspect finding.Aspect) check.File {
+		return configured(host, file, notPassed(config, finding.Config, aspect))
+	}
+	pair := func(file staticpod.File, aspect finding.Aspect) check.File {
+		if unknown := whyPairUnknown(layout); unknown != nil {
+			return check.File{NotKnown: unknown}
+		}
+		return argument(file, aspect)
+	}
+	return facts{
+		certificate: pair(layout.Certificate, finding.ClientCertificate),
+		key:         pair(layout.Key, finding.ClientKey),
+		clientCA:    clientCA(host, layout, unusable),
+		kubeletCA:   argument(layout.KubeletCA, finding.CertificateAuthority),
+	}
+}
+
+// configured reads a file that a configuration names. notKnown is why it names no file.
+func configured(host Host, file staticpod.File, notKnown *finding.Result) check.File {
+	switch {
+	case file.Err != nil:
 		return check.File{Path: file.Configured, Err: file.Err}
+	case file.Host == "":
+		return check.File{NotKnown: notKnown}
 	}
 	return read(host, file.Host)
 }
 
-// read takes a file's facts, and its data if it is regular and not too large.
+// read returns the facts of a file, and its data if it is regular and not too large.
 func read(host Host, hostPath string) check.File {
 	facts := check.File{Path: hostPath}
-	if hostPath == "" {
-		return facts
-	}
 	file, err := host.Open(strings.TrimPrefix(hostPath, "/"))
 	if err != nil {
 		facts.Err = err
@@ -184,7 +337,7 @@ func read(host Host, hostPath string) check.File {
 	if !info.Mode().IsRegular() || facts.Size > check.MaxFileBytes {
 		return facts
 	}
-	// A file may grow while it is read; one byte more than allowed shows it.
+	// A file may grow while it is read. One byte more than allowed shows this.
 	facts.Data, facts.Err = io.ReadAll(io.LimitReader(file, check.MaxFileBytes+1))
 	if int64(len(facts.Data)) > facts.Size {
 		facts.Size = int64(len(facts.Data))
@@ -192,27 +345,40 @@ func read(host Host, hostPath string) check.File {
 	return facts
 }
 
-// contents sums up all that was read and answered.
+// contents is a checksum of everything that was read and answered.
 func contents(layout staticpod.Layout, answer *check.KubeletAnswer, files ...check.File) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	field(h, fmt.Sprintf("%+v", layout))
+	hashField(h, fmt.Sprintf("%+v", layout))
 	for _, file := range files {
-		field(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
-		field(h, string(file.Data))
+		hashField(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
+		hashField(h, string(file.Data))
 	}
 	if answer != nil {
-		// Without the error's text, of which nothing hangs.
-		field(h, fmt.Sprintf("%t %t %t %t %x", answer.Err != nil, answer.NotTLS, answer.AsksClients, answer.ReadOnlyOpen, answer.AcceptedCAs))
+		// Without the error's text, on which no result depends.
+		if answer.Alert != nil {
+			hashField(h, answer.Alert.Error())
+		}
+		hashField(h, fmt.Sprintf("%d %t %t %t %t %x", answer.AssumedPort, answer.Err != nil, answer.NotTLS,
+			answer.AsksClients, answer.ReadOnlyOpen, answer.AcceptedCAs))
+		hashField(h, strconv.FormatBool(answer.ReadOnlyErr != nil))
 		for _, certificate := range answer.Certificates {
-			field(h, string(certificate.Raw))
+			hashField(h, string(certificate.Raw))
 		}
 	}
 	h.Sum(sum[:0])
 	return sum
 }
 
-// field adds one text, told apart from the next one by its length.
-func field(h hash.Hash, text string) {
-	// A hash takes everything and never fails.
+// hashField adds one text with its length, so that texts cannot run together.
+func hashField(h hash.Hash, text string) {
+	// Writing to a hash never fails.
 	_, _ = fmt.Fprintf(h, "%d:%s", len(text), text)
+}
+
+// earliest returns the earlier of two moments. A zero one does not count.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
 }

@@ -4,6 +4,7 @@ package scan_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,19 +20,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/staticpod"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/staticpod"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// patience is more than a scan takes on a busy machine.
+// The manifests of the platforms.
+const (
+	openShiftManifest = staticpod.DefaultDirectory + "/kube-apiserver-pod.yaml"
+	kubeadmManifest   = staticpod.DefaultDirectory + "/kube-apiserver.yaml"
+)
+
+// patience is longer than a scan takes on a busy machine.
 const patience = 20 * time.Second
 
-// node is a host whose kube-apiserver has all that it needs.
+// node is a host without findings.
 type node struct {
 	openshift.Tree
 	host *hostfs.FS
@@ -44,15 +53,15 @@ func newNode(t *testing.T, layout openshift.Layout, ca *pkitest.CA, pair pkitest
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := hostfs.New(tree.Root, check.MaxFileBytes)
+	host, err := hostfs.New(tree.Root, check.MaxFileBytes, hostfs.MountInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return node{tree, host, ca, pair}
 }
 
-// look scans, and fails the test if that blocks.
-func look(t *testing.T, host scan.Host, options scan.Options, now time.Time) scan.Snapshot {
+// scanHost scans, and fails the test if the scan blocks.
+func scanHost(t *testing.T, host scan.Host, options scan.Options, now time.Time) scan.Snapshot {
 	t.Helper()
 	options.ExpiringFraction = check.DefaultExpiringFraction
 	result := make(chan scan.Snapshot, 1)
@@ -66,11 +75,11 @@ func look(t *testing.T, host scan.Host, options scan.Options, now time.Time) sca
 	}
 }
 
-// lines are findings, each as "Reason location: message".
-func lines(findings []finding.Finding) []string {
+// lines returns the findings among results, each as "Reason subject".
+func lines(results []finding.Result) []string {
 	var lines []string
-	for _, f := range findings {
-		lines = append(lines, fmt.Sprintf("%s %s: %s", f.Reason, f.Location, f.Message))
+	for _, f := range finding.Findings(results) {
+		lines = append(lines, fmt.Sprintf("%s %s", f.Reason, f.Subject))
 	}
 	return lines
 }
@@ -99,19 +108,39 @@ func replace(t *testing.T, at, from, to string) {
 	put(t, at, bytes.ReplaceAll(data, []byte(from), []byte(to)))
 }
 
-// Places on a host as it is laid out today.
+// configure adds arguments, in JSON, to the configuration.
+func (n node) configure(t *testing.T, arguments string) {
+	t.Helper()
+	const before = `"kubelet-read-only-port":["0"]`
+	replace(t, n.Config(), before, arguments+","+before)
+}
+
+// admissionNames is an admission configuration that names a file for one of the plugins
+// that the guard needs.
+func admissionNames(path string) string {
+	return fmt.Sprintf(`{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AdmissionConfiguration","plugins":[{"name":"ValidatingAdmissionWebhook","path":%q}]}`, path)
+}
+
+func argument(name, value string) string { return fmt.Sprintf("%q:[%q]", name, value) }
+
+// Paths on a host of the current layout.
 const (
+	admission            = resources + "/kube-apiserver-certs/admission.yaml"
+	admissionInContainer = "/etc/kubernetes/static-pod-certs/admission.yaml"
+	plugin               = resources + "/kube-apiserver-certs/plugin.yaml" // in the same directory
+
 	resources   = "/etc/kubernetes/static-pod-resources"
 	directory   = resources + "/kube-apiserver-certs/secrets/kubelet-client"
 	certificate = directory + "/tls.crt"
 	key         = directory + "/tls.key"
 	config      = resources + "/kube-apiserver-pod-7/configmaps/config/config.yaml"
 	clientCA    = staticpod.OpenShiftClientCA
-	noCA        = "ClientCAUnavailable " + clientCA + ": the kubelet's client CA is not to be had, so who issued the certificate was not checked: "
+	noCA        = "ClientCAUnavailable " + clientCA
 )
 
-// TestScan looks at hosts in all states.
+// TestScan scans hosts in all states.
 func TestScan(t *testing.T) {
+	page := messages.Record(t, "findings of the scan")
 	ca, foreign := pkitest.NewCA("kube-apiserver-to-kubelet-signer"), pkitest.NewCA("foreign")
 	good, other := ca.Issue(pkitest.KubeletClient()), ca.Issue(pkitest.KubeletClient())
 	day := 24 * time.Hour
@@ -124,7 +153,7 @@ func TestScan(t *testing.T) {
 	write := func(path func(n node) string, data []byte) func(*testing.T, node) {
 		return func(t *testing.T, n node) { put(t, path(n), data) }
 	}
-	// instead puts something else in a file's place.
+	// instead replaces a file.
 	instead := func(path func(n node) string, what func(at string) error) func(*testing.T, node) {
 		return func(t *testing.T, n node) {
 			must(t, os.Remove(path(n)))
@@ -149,12 +178,8 @@ func TestScan(t *testing.T) {
 		}
 	}
 	const (
-		noManifest = "ManifestMissing " + staticpod.OpenShiftManifest + ": there is no static pod manifest of a kube-apiserver, so it is not known which files are used"
-		noKubelet  = "KubeletCANotConfigured " + staticpod.KubeadmManifest + " kubelet-certificate-authority: kubelet-certificate-authority is not set, so the kubelets' own certificates are not verified"
-		missing    = ": there is no certificate, or it is empty"
-		keyMissing = ": there is no private key, or it is empty"
-		tooLarge   = ": it has 2097152 bytes, more than the 1048576 that a Secret can hold"
-		untrusted  = `: the certificate, issued by "foreign", does not lead to a CA that is trusted for it`
+		noManifest = "ManifestMissing " + staticpod.DefaultDirectory
+		noKubelet  = "KubeletCANotConfigured " + kubeadmManifest + " kubelet-certificate-authority"
 	)
 
 	cases := map[string]struct {
@@ -179,116 +204,162 @@ func TestScan(t *testing.T) {
 			must(t, err)
 		}},
 
-		"pair gone":                {change: remove(func(n node) string { return n.Directory() }), want: []string{"CertificateMissing " + certificate + missing, "KeyMissing " + key + keyMissing}},
-		"pair gone, kubeadm":       {layout: openshift.Kubeadm, change: func(t *testing.T, n node) { must(t, os.Remove(n.Certificate())); must(t, os.Remove(n.Key())) }, want: []string{"CertificateMissing /etc/kubernetes/pki/apiserver-kubelet-client.crt" + missing, "KeyMissing /etc/kubernetes/pki/apiserver-kubelet-client.key" + keyMissing, noKubelet}},
-		"certificate gone":         {change: remove(certificateAt), want: []string{"CertificateMissing " + certificate + missing}},
-		"key gone":                 {change: remove(keyAt), want: []string{"KeyMissing " + key + keyMissing}},
-		"a file on the way":        {change: func(t *testing.T, n node) { must(t, os.RemoveAll(n.Directory())); put(t, n.Directory(), nil) }, want: []string{"CertificateMissing " + certificate + missing, "KeyMissing " + key + keyMissing}},
-		"certificate empty":        {change: write(certificateAt, nil), want: []string{"CertificateMissing " + certificate + missing}},
-		"certificate garbage":      {change: write(certificateAt, []byte("garbage")), want: []string{"CertificateUnparsable " + certificate + ": it holds no PEM block of type CERTIFICATE"}},
-		"key garbage":              {change: write(keyAt, []byte("garbage")), want: []string{"KeyUnparsable " + key + ": it holds no PEM block of a private key"}},
-		"key of another pair":      {change: write(keyAt, other.Key), want: []string{"KeyMismatch " + key + ": the private key (ECDSA P-256) is not that of the certificate (ECDSA P-256)"}},
-		"expired":                  {pair: &expired, want: []string{"CertificateExpired " + certificate + ": the certificate expired at 2026-11-21T12:00:00Z"}},
-		"issued by a foreign CA":   {pair: &strange, want: []string{"UntrustedIssuer " + certificate + untrusted}},
-		"key readable by all":      {change: func(t *testing.T, n node) { must(t, os.Chmod(n.Key(), 0o644)) }, want: []string{"KeyFileExposed " + key + ": the private key's file has mode 0644"}},
-		"directory as certificate": {change: instead(certificateAt, folder), want: []string{"NotRegularFile " + certificate + ": it is a directory, not a regular file"}},
-		"directory as key":         {change: instead(keyAt, folder), want: []string{"NotRegularFile " + key + ": it is a directory, not a regular file"}},
-		"FIFO as certificate":      {change: instead(certificateAt, fifo), want: []string{"NotRegularFile " + certificate + ": it is a FIFO, not a regular file"}},
-		"FIFO as key":              {change: instead(keyAt, fifo), want: []string{"NotRegularFile " + key + ": it is a FIFO, not a regular file"}},
-		"socket as key":            {change: instead(keyAt, socket), want: []string{"NotRegularFile " + key + ": it is a socket, not a regular file"}},
-		"dangling link as key":     {change: instead(keyAt, func(at string) error { return os.Symlink("/none", at) }), want: []string{"KeyMissing " + key + keyMissing}},
-		"2 MiB of certificate":     {change: write(certificateAt, large), want: []string{"FileTooLarge " + certificate + tooLarge}},
-		"2 MiB of key":             {change: write(keyAt, large), want: []string{"FileTooLarge " + key + tooLarge}},
-		"link to itself":           {change: instead(certificateAt, loop), want: []string{"Unreadable " + certificate + ": it cannot be read: open " + certificate + ": too many levels of symbolic links"}},
+		"pair gone":                 {change: remove(func(n node) string { return n.Directory() }), want: []string{"CertificateMissing " + certificate, "KeyMissing " + key}},
+		"pair gone, kubeadm":        {layout: openshift.Kubeadm, change: func(t *testing.T, n node) { must(t, os.Remove(n.Certificate())); must(t, os.Remove(n.Key())) }, want: []string{"CertificateMissing /etc/kubernetes/pki/apiserver-kubelet-client.crt", "KeyMissing /etc/kubernetes/pki/apiserver-kubelet-client.key", noKubelet}},
+		"certificate gone":          {change: remove(certificateAt), want: []string{"CertificateMissing " + certificate}},
+		"key gone":                  {change: remove(keyAt), want: []string{"KeyMissing " + key}},
+		"a file in the path":        {change: func(t *testing.T, n node) { must(t, os.RemoveAll(n.Directory())); put(t, n.Directory(), nil) }, want: []string{"CertificateMissing " + certificate, "KeyMissing " + key}},
+		"certificate empty":         {change: write(certificateAt, nil), want: []string{"CertificateMissing " + certificate}},
+		"key after the certificate": {change: write(certificateAt, good.ChainWith(good.Key)), want: []string{"KeyInCertificateFile " + certificate}},
+		"CA before the certificate": {
+			change: write(certificateAt, slices.Concat(ca.PEM(), good.Certificate)),
+			want: []string{
+				"KeyMismatch " + key,
+				"UnexpectedIdentity " + certificate,
+			},
+		},
+		"certificate garbage":      {change: write(certificateAt, []byte("garbage")), want: []string{"CertificateUnparsable " + certificate}},
+		"key garbage":              {change: write(keyAt, []byte("garbage")), want: []string{"KeyUnparsable " + key}},
+		"key of another pair":      {change: write(keyAt, other.Key), want: []string{"KeyMismatch " + key}},
+		"expired":                  {pair: &expired, want: []string{"CertificateExpired " + certificate}},
+		"issued by a foreign CA":   {pair: &strange, want: []string{"UntrustedIssuer " + certificate}},
+		"key readable by all":      {change: func(t *testing.T, n node) { must(t, os.Chmod(n.Key(), 0o644)) }, want: []string{"KeyFileExposed " + key}},
+		"directory as certificate": {change: instead(certificateAt, folder), want: []string{"NotRegularFile " + certificate}},
+		"directory as key":         {change: instead(keyAt, folder), want: []string{"NotRegularFile " + key}},
+		"FIFO as certificate":      {change: instead(certificateAt, fifo), want: []string{"NotRegularFile " + certificate}},
+		"FIFO as key":              {change: instead(keyAt, fifo), want: []string{"NotRegularFile " + key}},
+		"socket as key":            {change: instead(keyAt, socket), want: []string{"NotRegularFile " + key}},
+		"dangling link as key":     {change: instead(keyAt, func(at string) error { return os.Symlink("/none", at) }), want: []string{"KeyMissing " + key}},
+		"2 MiB of certificate":     {change: write(certificateAt, large), want: []string{"FileTooLarge " + certificate}},
+		"2 MiB of key":             {change: write(keyAt, large), want: []string{"FileTooLarge " + key}},
+		"link to itself":           {change: instead(certificateAt, loop), want: []string{"Unreadable " + certificate}},
 
 		"10,000 blocks before the certificate": {change: func(t *testing.T, n node) {
 			put(t, n.Certificate(), append(bytes.Repeat([]byte("-----BEGIN X-----\nAAAA\n-----END X-----\n"), 10_000), good.Certificate...))
 		}},
 		"10,000 certificates": {change: func(t *testing.T, n node) {
 			put(t, n.Certificate(), append(bytes.Clone(good.Certificate), bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 10_000)...))
-		}, want: []string{"ChainUnparsable " + certificate + ": certificate 32 of the chain is no X.509 certificate: x509: malformed certificate", "ChainDoubtful " + certificate + ": holds more than 32 certificates; the others were not read"}},
+		}, want: []string{"ChainUnparsable " + certificate, "ChainDoubtful " + certificate}},
 		"a chain of 50": {change: write(certificateAt, bytes.Repeat(good.Certificate, 50)), want: []string{
-			"ChainDoubtful " + certificate + ": holds more than 32 certificates; the others were not read",
+			"ChainDoubtful " + certificate,
 		}},
 		"link out of the root": {change: func(t *testing.T, n node) {
 			outside := t.TempDir() + "/tls.key"
 			put(t, outside, good.Key)
 			must(t, os.Remove(n.Key()))
 			must(t, os.Symlink(strings.Repeat("../", 30)+outside, n.Key()))
-		}, want: []string{"KeyMissing " + key + keyMissing}},
+		}, want: []string{"KeyMissing " + key}},
 
-		"client CA gone":     {change: remove(clientCAAt), want: []string{noCA + "it cannot be read: open " + clientCA + ": no such file or directory"}},
-		"client CA garbage":  {change: write(clientCAAt, []byte("garbage")), want: []string{noCA + "it holds no PEM block of type CERTIFICATE"}},
-		"client CA a FIFO":   {change: instead(clientCAAt, fifo), want: []string{noCA + "it is a FIFO"}},
-		"client CA of 2 MiB": {change: write(clientCAAt, large), want: []string{noCA + "it is too large"}},
+		"client CA gone, kubeadm": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
+			must(t, os.Chmod(n.Key(), 0o644))
+			must(t, os.Remove(n.Root+"/etc/kubernetes/pki/ca.crt"))
+		}, want: []string{
+			"ClientCAUnavailable /etc/kubernetes/pki/ca.crt",
+			"KeyFileExposed /etc/kubernetes/pki/apiserver-kubelet-client.key",
+			noKubelet,
+		}},
+		"client CA gone":     {change: remove(clientCAAt), want: []string{noCA}},
+		"client CA garbage":  {change: write(clientCAAt, []byte("garbage")), want: []string{noCA}},
+		"client CA a FIFO":   {change: instead(clientCAAt, fifo), want: []string{noCA}},
+		"client CA of 2 MiB": {change: write(clientCAAt, large), want: []string{noCA}},
 
-		"configuration gone": {change: remove(configAt), want: []string{"ConfigMissing " + config + ": the kube-apiserver's configuration is not there"}},
-		"its revision gone":  {change: remove(func(n node) string { return filepath.Dir(filepath.Dir(filepath.Dir(n.Config()))) }), want: []string{"ConfigMissing " + config + ": the kube-apiserver's configuration is not there"}},
+		"configuration gone": {change: remove(configAt), want: []string{"ConfigMissing " + config}},
+		"its revision gone":  {change: remove(func(n node) string { return filepath.Dir(filepath.Dir(filepath.Dir(n.Config()))) }), want: []string{"ConfigMissing " + config}},
 		"configuration empty": {change: write(configAt, nil), want: []string{
-			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be parsed: it is empty",
+			"ConfigUnparsable " + config,
 		}},
 		"configuration a FIFO": {change: instead(configAt, fifo), want: []string{
-			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be parsed: read " + config + ": not a regular file",
+			"ConfigUnparsable " + config,
 		}},
 		"configuration of 2 MiB": {change: write(configAt, large), want: []string{
-			"ConfigUnparsable " + config + ": the kube-apiserver's configuration cannot be parsed: read " + config + ": larger than 1048576 bytes",
+			"ConfigUnparsable " + config,
 		}},
 		"nothing configured": {change: write(configAt, []byte(`{"kind":"KubeAPIServerConfig"}`)), want: []string{
-			"ClientCertificateNotConfigured " + config + " kubelet-client-certificate: kubelet-client-certificate is not set",
-			"ClientKeyNotConfigured " + config + " kubelet-client-key: kubelet-client-key is not set",
-			"KubeletCANotConfigured " + config + " kubelet-certificate-authority: kubelet-certificate-authority is not set, so the kubelets' own certificates are not verified",
+			"ClientCertificateNotConfigured " + config + " kubelet-client-certificate",
+			"ClientKeyNotConfigured " + config + " kubelet-client-key",
+			"KubeletCANotConfigured " + config + " kubelet-certificate-authority",
 		}},
-		"HTTPS turned off": {layout: openshift.Legacy, change: func(t *testing.T, n node) {
+		"HTTPS disabled": {layout: openshift.Legacy, change: func(t *testing.T, n node) {
 			replace(t, n.Config(), `"kubelet-https":["true"]`, `"kubelet-https":["false"]`)
-		}, want: []string{`KubeletHTTPSDisabled ` + config + ` kubelet-https: kubelet-https is "false", so kubelets are spoken to without TLS`}},
-		"several things, the worst first": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
+		}, want: []string{`KubeletHTTPSDisabled ` + config + " kubelet-https"}},
+		"several findings, the worst first": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
 			must(t, os.Chmod(n.Key(), 0o644))
 			must(t, os.Remove(n.Root+"/etc/kubernetes/pki/ca.crt"))
 			replace(t, n.Manifest(), "--kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt", "--kubelet-https=false")
 		}, want: []string{
-			"ClientCertificateNotConfigured " + staticpod.KubeadmManifest + " kubelet-client-certificate: kubelet-client-certificate is not set",
-			`KubeletHTTPSDisabled ` + staticpod.KubeadmManifest + ` kubelet-https: kubelet-https is "false", so kubelets are spoken to without TLS`,
-			strings.ReplaceAll(noCA, clientCA, "/etc/kubernetes/pki/ca.crt") + "it cannot be read: open /etc/kubernetes/pki/ca.crt: no such file or directory",
-			"KeyFileExposed /etc/kubernetes/pki/apiserver-kubelet-client.key: the private key's file has mode 0644",
+			"ClientCertificateNotConfigured " + kubeadmManifest + " kubelet-client-certificate",
+			`KubeletHTTPSDisabled ` + kubeadmManifest + " kubelet-https",
+			"ClientCAUnavailable /etc/kubernetes/pki/ca.crt",
+			"KeyFileExposed /etc/kubernetes/pki/apiserver-kubelet-client.key",
 			noKubelet,
 		}},
-		"certificate under no mount": {change: func(t *testing.T, n node) {
+		"admission plugin disabled": {change: func(t *testing.T, n node) {
+			n.configure(t, argument("disable-admission-plugins", "ValidatingAdmissionWebhook"))
+		}, want: []string{
+			"AdmissionDisabled " + config + " disable-admission-plugins ValidatingAdmissionWebhook",
+		}},
+		"configuration of admission": {change: func(t *testing.T, n node) {
+			n.configure(t, argument("admission-control-config-file", admissionInContainer))
+			put(t, n.Root+admission, []byte(`{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AdmissionConfiguration"}`))
+		}},
+		"a plugin's own file": {change: func(t *testing.T, n node) {
+			n.configure(t, argument("admission-control-config-file", admissionInContainer))
+			put(t, n.Root+admission, []byte(admissionNames("plugin.yaml")))
+			put(t, n.Root+plugin, []byte(`{"apiVersion":"apiserver.config.k8s.io/v1","kind":"WebhookAdmissionConfiguration"}`))
+		}},
+		"a plugin's own file garbage": {change: func(t *testing.T, n node) {
+			n.configure(t, argument("admission-control-config-file", admissionInContainer))
+			put(t, n.Root+admission, []byte(admissionNames("plugin.yaml")))
+			put(t, n.Root+plugin, []byte(`{"kind":"Other"}`))
+		}, want: []string{"AdmissionDisabled " + plugin}},
+		"a plugin's own file gone": {change: func(t *testing.T, n node) {
+			n.configure(t, argument("admission-control-config-file", admissionInContainer))
+			put(t, n.Root+admission, []byte(admissionNames("/etc/kubernetes/static-pod-certs/plugin.yaml")))
+		}, want: []string{"Unreadable " + plugin}},
+		"configuration of admission garbage": {change: func(t *testing.T, n node) {
+			n.configure(t, argument("admission-control-config-file", admissionInContainer))
+			put(t, n.Root+admission, []byte("garbage"))
+		}, want: []string{"AdmissionDisabled " + admission}},
+		"certificate that is not mounted": {change: func(t *testing.T, n node) {
 			replace(t, n.Config(), "/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt", "/srv/tls.crt")
-		}, want: []string{"Unreadable /srv/tls.crt: it cannot be read: the path is under no mount of the kube-apiserver's container"}},
+		}, want: []string{"Unreadable /srv/tls.crt"}},
 
 		"manifest gone":          {change: remove(manifestAt), want: []string{noManifest}},
 		"manifest gone, kubeadm": {layout: openshift.Kubeadm, change: remove(manifestAt), want: []string{noManifest}},
 		"manifest of another pod": {change: write(manifestAt, []byte(`{"kind":"Pod"}`)), want: []string{
-			"ManifestUnparsable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be used: it has no container named kube-apiserver",
+			"ManifestUnparsable " + openShiftManifest,
 		}},
 		"manifest of two": {change: func(t *testing.T, n node) {
 			replace(t, n.Manifest(), `"name":"kube-apiserver-cert-syncer"`, `"name":"kube-apiserver"`)
 		}, want: []string{
-			"ManifestUnparsable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be used: it has two containers named kube-apiserver",
+			"ManifestUnparsable " + openShiftManifest,
 		}},
-		"manifest that multiplies itself": {change: write(manifestAt, []byte("a: &a [x, x]\nb: &b [*a, *a]\nkind: Pod\n")), want: []string{
-			"ManifestUnparsable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be used: parse as a Pod: it uses YAML aliases, which are not followed here",
+		"manifest with nested aliases": {change: write(manifestAt, []byte("a: &a [x, x]\nb: &b [*a, *a]\nkind: Pod\n")), want: []string{
+			"Unreadable " + openShiftManifest,
 		}},
 		"manifest a FIFO": {change: instead(manifestAt, fifo), want: []string{
-			"Unreadable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be read: read " + staticpod.OpenShiftManifest + ": not a regular file",
+			"ManifestMissing " + staticpod.DefaultDirectory,
 		}},
 		"manifest of 2 MiB": {change: write(manifestAt, large), want: []string{
-			"Unreadable " + staticpod.OpenShiftManifest + ": the kube-apiserver's manifest cannot be read: read " + staticpod.OpenShiftManifest + ": larger than 1048576 bytes",
+			"Unreadable " + openShiftManifest,
 		}},
 		"manifest gone, directory of the CIS text":            {change: cisPair(good), want: []string{noManifest}},
-		"manifest gone, strange pair at that of the CIS text": {change: cisPair(strange), want: []string{"UntrustedIssuer " + staticpod.CISDirectory + "/tls.crt" + untrusted, noManifest}},
+		"manifest gone, strange pair at that of the CIS text": {change: cisPair(strange), want: []string{"UntrustedIssuer " + staticpod.CISDirectory + "/tls.crt", noManifest}},
 
-		"directory as told, manifest gone": {options: scan.Options{Directory: directory}, change: remove(manifestAt)},
-		"directory as told, kubeadm":       {layout: openshift.Kubeadm, options: scan.Options{Directory: "/etc/kubernetes/pki"}, change: remove(manifestAt)},
-		"directory as told, not there":     {options: scan.Options{Directory: "/none"}, want: []string{"CertificateMissing /none/tls.crt" + missing, "KeyMissing /none/tls.key" + keyMissing}},
-		"directory as told, no CA": {pair: &strange, options: scan.Options{Directory: directory}, change: func(t *testing.T, n node) {
+		"directory from a flag, manifest gone":  {options: scan.Options{Directory: directory}, change: remove(manifestAt)},
+		"directory from a flag, kubeadm":        {layout: openshift.Kubeadm, options: scan.Options{Directory: "/etc/kubernetes/pki"}, change: remove(manifestAt)},
+		"directory from a flag, does not exist": {options: scan.Options{Directory: "/none"}, want: []string{"CertificateMissing /none", "KeyMissing /none"}},
+		"directory from a flag, no CA": {pair: &strange, options: scan.Options{Directory: directory}, change: func(t *testing.T, n node) {
 			must(t, os.Remove(n.Root+clientCA))
-		}, want: []string{noCA + "it cannot be read: open " + clientCA + ": no such file or directory"}},
-		"CA as told": {pair: &strange, options: scan.Options{ClientCA: "/srv/ca.crt"}, change: func(t *testing.T, n node) {
+			hideKubelet(t, n)
+		}, want: []string{
+			"ClientCAUnavailable File",
+		}},
+		"CA from a flag": {pair: &strange, options: scan.Options{ClientCA: "/srv/ca.crt"}, change: func(t *testing.T, n node) {
 			put(t, n.Root+"/srv/ca.crt", foreign.PEM())
 		}},
-		"CA as told, not there": {options: scan.Options{ClientCA: "/srv/ca.crt"}, want: []string{
-			"ClientCAUnavailable /srv/ca.crt: the kubelet's client CA is not to be had, so who issued the certificate was not checked: it cannot be read: open /srv/ca.crt: no such file or directory",
+		"CA from a flag, does not exist": {options: scan.Options{ClientCA: "/srv/ca.crt"}, want: []string{
+			"ClientCAUnavailable /srv/ca.crt",
 		}},
 	}
 	for name, c := range cases {
@@ -303,37 +374,40 @@ func TestScan(t *testing.T) {
 			if c.change != nil {
 				c.change(t, n)
 			}
-			snapshot := look(t, n.host, c.options, pkitest.Now())
-			if d := cmp.Diff(c.want, lines(snapshot.Findings)); d != "" {
+			snapshot := scanHost(t, n.host, c.options, pkitest.Now())
+			page.Unobserved(snapshot.FileResults)
+			if d := cmp.Diff(c.want, lines(snapshot.FileResults)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
 			if !snapshot.At.Equal(pkitest.Now()) {
 				t.Errorf("At: got %s", snapshot.At)
 			}
-			again := look(t, n.host, c.options, pkitest.Now().Add(time.Second))
+			again := scanHost(t, n.host, c.options, pkitest.Now().Add(time.Second))
 			if again.Contents != snapshot.Contents {
 				t.Errorf("Contents of the same tree differ: %+v and %+v", snapshot.Layout, again.Layout)
 			}
-			if d := cmp.Diff(lines(snapshot.Findings), lines(again.Findings)); d != "" {
+			if d := cmp.Diff(lines(snapshot.FileResults), lines(again.FileResults)); d != "" {
 				t.Errorf("findings in the same tree differ (-first +second):\n%s", d)
 			}
 		})
 	}
 }
 
-// TestScanDevice: a device as a file is never read, or this would not end.
+// TestScanDevice: a device in place of a file is never read. Otherwise this test would not
+// end.
 func TestScanDevice(t *testing.T) {
-	host, err := hostfs.New("/", check.MaxFileBytes)
+	host, err := hostfs.New("/", check.MaxFileBytes, hostfs.MountInfo)
 	must(t, err)
 	directory := t.TempDir()
 	must(t, os.Symlink("/dev/zero", directory+"/tls.crt"))
 	must(t, os.Symlink("/dev/tty", directory+"/tls.key"))
 	want := []string{
-		"NotRegularFile " + directory + "/tls.crt: it is a device, not a regular file",
-		"NotRegularFile " + directory + "/tls.key: it is a device, not a regular file",
+		"NotRegularFile " + directory + "/tls.crt",
+		"NotRegularFile " + directory + "/tls.key",
+		"ClientCAUnavailable /dev/zero",
 	}
-	got := lines(look(t, host, scan.Options{Directory: directory, ClientCA: "/dev/zero"}, pkitest.Now()).Findings)
-	if d := cmp.Diff(append(want, "ClientCAUnavailable /dev/zero: the kubelet's client CA is not to be had, so who issued the certificate was not checked: it is a device"), got); d != "" {
+	got := lines(scanHost(t, host, scan.Options{Directory: directory, ClientCA: "/dev/zero"}, pkitest.Now()).FileResults)
+	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("findings (-want +got):\n%s", d)
 	}
 }
@@ -342,16 +416,18 @@ type answers struct{ answer *check.KubeletAnswer }
 
 func (a answers) Answer() *check.KubeletAnswer { return a.answer }
 
-// TestScanKubelet: what the kubelet answered is measured by the files of the
-// node, and is part of the contents.
+// TestScanKubelet: the kubelet's answer is checked against the files of the node, and is
+// part of the contents.
 func TestScanKubelet(t *testing.T) {
 	ca, foreign := pkitest.NewCA("kube-apiserver-to-kubelet-signer"), pkitest.NewCA("foreign")
 	n := newNode(t, openshift.Current, ca, ca.Issue(pkitest.KubeletClient()))
 	request := pkitest.ServingCert().Valid(pkitest.Now().Add(-time.Hour), pkitest.Now().Add(time.Hour))
 	serving, strange := ca.Issue(request), foreign.Issue(request)
+	at := finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}
+	port := finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10255"}
 	answer := func(change func(a *check.KubeletAnswer)) *check.KubeletAnswer {
 		a := check.KubeletAnswer{
-			At: "kubelet", Host: "api.openshift-apiserver.svc", Certificates: []*x509.Certificate{serving.Leaf},
+			At: at, Host: "api.openshift-apiserver.svc", Certificates: []*x509.Certificate{serving.Leaf},
 			AsksClients: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 		}
 		change(&a)
@@ -365,21 +441,26 @@ func TestScanKubelet(t *testing.T) {
 		want   []string
 	}{
 		"good":               {answer: answer(func(*check.KubeletAnswer) {})},
-		"of a foreign CA":    {answer(func(a *check.KubeletAnswer) { a.Certificates[0] = strange.Leaf }), []string{`KubeletCertificateUntrusted kubelet: the kube-apiserver does not trust the kubelet's certificate: it was issued by "foreign", which leads to no CA of /etc/kubernetes/static-pod-resources/kube-apiserver-pod-7/configmaps/kubelet-serving-ca/ca-bundle.crt`}},
-		"accepts another CA": {answer(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), []string{`ClientCertificateNotAccepted kubelet: the kubelet does not accept certificates of "kube-apiserver-to-kubelet-signer", which issued the kube-apiserver's`}},
-		"asks nobody":        {answer(func(a *check.KubeletAnswer) { a.AsksClients = false }), []string{"ClientCertificateNotAccepted kubelet: the kubelet asks its clients for no certificate, so the kube-apiserver's does not count"}},
-		"away":               {&check.KubeletAnswer{At: "kubelet", Err: errBoom}, []string{"KubeletUnreachable kubelet: no TLS handshake with the kubelet came about: boom"}},
-		"no TLS":             {&check.KubeletAnswer{At: "kubelet", Err: errBoom, NotTLS: true}, []string{"KubeletNotTLS kubelet: what answers there does not speak TLS"}},
-		"read-only port":     {answer(func(a *check.KubeletAnswer) { a.ReadOnlyOpen, a.ReadOnlyAt = true, "port" }), []string{"ReadOnlyPortOpen port: the port takes connections: it is that of the kubelet's read-only server, which knows neither TLS nor authentication"}},
+		"of a foreign CA":    {answer(func(a *check.KubeletAnswer) { a.Certificates[0] = strange.Leaf }), []string{"KubeletCertificateUntrusted Kubelet 192.0.2.7:10250"}},
+		"accepts another CA": {answer(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
+		"asks nobody":        {answer(func(a *check.KubeletAnswer) { a.AsksClients = false }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
+		"away":               {&check.KubeletAnswer{At: at, Err: errBoom}, []string{"KubeletUnreachable Kubelet 192.0.2.7:10250"}},
+		"no TLS":             {&check.KubeletAnswer{At: at, Err: errBoom, NotTLS: true}, []string{"KubeletNotTLS Kubelet 192.0.2.7:10250"}},
+		"no certificate yet": {&check.KubeletAnswer{At: at, Err: errBoom, Alert: new(tls.AlertError(80))}, []string{"KubeletHasNoCertificate Kubelet 192.0.2.7:10250"}},
+		"refuses":            {&check.KubeletAnswer{At: at, Err: errBoom, Alert: new(tls.AlertError(40))}, []string{"KubeletRefusesHandshake Kubelet 192.0.2.7:10250"}},
+		"read-only port":     {answer(func(a *check.KubeletAnswer) { a.ReadOnlyOpen, a.ReadOnlyAt = true, port }), []string{"ReadOnlyPortOpen Kubelet 192.0.2.7:10255"}},
 	}
 	contents := map[[32]byte]string{scanned(nil).Contents: "none asked"}
 	for name, c := range cases {
 		s := scanned(answers{c.answer})
-		if d := cmp.Diff(c.want, lines(s.Kubelet)); d != "" {
+		if d := cmp.Diff(c.want, lines(s.KubeletResults)); d != "" {
 			t.Errorf("%s: findings (-want +got):\n%s", name, d)
 		}
-		if len(s.Findings) != 0 || s.Waiting || len(s.All()) != len(c.want) {
-			t.Errorf("%s: findings of files: %v, waiting: %t, all: %v", name, s.Findings, s.Waiting, s.All())
+		if got := lines(s.FileResults); got != nil {
+			t.Errorf("%s: findings of files: %q", name, got)
+		}
+		if d := cmp.Diff(c.want, lines(s.Results())); d != "" {
+			t.Errorf("%s: all findings (-want +got):\n%s", name, d)
 		}
 		if other, same := contents[s.Contents]; same {
 			t.Errorf("%s: Contents are the same as of %q", name, other)
@@ -387,22 +468,30 @@ func TestScanKubelet(t *testing.T) {
 		contents[s.Contents] = name
 	}
 
-	if s := scanned(answers{}); !s.Waiting || s.Kubelet != nil || s.Serving != nil {
-		t.Errorf("no answer yet: waiting %t, findings %v", s.Waiting, s.Kubelet)
+	for name, c := range map[string]struct {
+		kubelet scan.Kubelet
+		want    finding.Reason
+	}{"no answer yet": {answers{}, finding.NotObserved}, "none asked": {nil, finding.NotChecked}} {
+		s := scanned(c.kubelet)
+		for _, r := range s.KubeletResults {
+			if r.Outcome != finding.Unknown || r.Reason != c.want {
+				t.Errorf("%s: got %+v, want unknown because of %s", name, r, c.want)
+			}
+		}
+		if len(s.KubeletResults) != 4 || s.Serving != nil {
+			t.Errorf("%s: got %d results and the certificate %v", name, len(s.KubeletResults), s.Serving)
+		}
 	}
-	if s := scanned(nil); s.Waiting {
-		t.Error("none asked: waiting")
-	}
-	if s := scanned(answers{answer(func(*check.KubeletAnswer) {})}); s.Serving != serving.Leaf || s.ServingAt != "kubelet" || !s.NextChange.Equal(serving.Leaf.NotAfter.Add(1)) {
+	if s := scanned(answers{answer(func(*check.KubeletAnswer) {})}); s.Serving != serving.Leaf || s.ServingAt != at || !s.NextChange.Equal(serving.Leaf.NotAfter.Add(1)) {
 		t.Errorf("serving certificate: %v at %q, next change %s", s.Serving, s.ServingAt, s.NextChange)
 	}
 	a, b := scanned(answers{&check.KubeletAnswer{Err: errBoom}}), scanned(answers{&check.KubeletAnswer{Err: io.EOF}})
 	if a.Contents != b.Contents {
-		t.Error("another text of the error is another content: the agent would ask on and on")
+		t.Error("another error text changes the contents: the agent would probe again and again")
 	}
 }
 
-// altered is a host one of whose files is not what it seems.
+// altered is a host where one file differs from its info.
 type altered struct {
 	*hostfs.FS
 	name  string
@@ -424,7 +513,7 @@ func (g growing) Stat() (fs.FileInfo, error) {
 	return small{info}, err
 }
 
-// small is what a file was before it grew.
+// small is the info of a file before it grew.
 type small struct{ fs.FileInfo }
 
 func (small) Size() int64 { return 10 }
@@ -439,8 +528,9 @@ type opaque struct{ fs.File }
 
 func (opaque) Stat() (fs.FileInfo, error) { return nil, errBoom }
 
-// TestScanAlteredFiles: files that change or fail while they are read.
+// TestScanAlteredFiles scans files that change, or cannot be read completely.
 func TestScanAlteredFiles(t *testing.T) {
+	page := messages.Record(t, "findings of the scan of files that change")
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	good := ca.Issue(pkitest.KubeletClient())
 	cases := map[string]struct {
@@ -449,24 +539,28 @@ func TestScanAlteredFiles(t *testing.T) {
 		want  []string
 	}{
 		"it grew":               {good.Certificate, func(f fs.File) fs.File { return growing{f} }, nil},
-		"it grew over the edge": {bytes.Repeat([]byte("x"), 2<<20), func(f fs.File) fs.File { return growing{f} }, []string{"FileTooLarge " + certificate + ": it has 1048577 bytes, more than the 1048576 that a Secret can hold"}},
-		"it cannot be read":     {good.Certificate, func(f fs.File) fs.File { return broken{f} }, []string{"Unreadable " + certificate + ": it cannot be read: boom"}},
-		"large, is not read":    {bytes.Repeat([]byte("x"), 2<<20), func(f fs.File) fs.File { return broken{f} }, []string{"FileTooLarge " + certificate + ": it has 2097152 bytes, more than the 1048576 that a Secret can hold"}},
-		"it cannot be seen":     {good.Certificate, func(f fs.File) fs.File { return opaque{f} }, []string{"Unreadable " + certificate + ": it cannot be read: boom"}},
+		"it grew over the edge": {bytes.Repeat([]byte("x"), 2<<20), func(f fs.File) fs.File { return growing{f} }, []string{"FileTooLarge " + certificate}},
+		"it cannot be read":     {good.Certificate, func(f fs.File) fs.File { return broken{f} }, []string{"Unreadable " + certificate}},
+		"large, is not read":    {bytes.Repeat([]byte("x"), 2<<20), func(f fs.File) fs.File { return broken{f} }, []string{"FileTooLarge " + certificate}},
+		"it cannot be seen":     {good.Certificate, func(f fs.File) fs.File { return opaque{f} }, []string{"Unreadable " + certificate}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, openshift.Current, ca, good)
 			put(t, n.Certificate(), c.data)
 			host := altered{n.host, strings.TrimPrefix(certificate, "/"), c.alter}
-			if d := cmp.Diff(c.want, lines(look(t, host, scan.Options{}, pkitest.Now()).Findings)); d != "" {
+			results := scanHost(t, host, scan.Options{}, pkitest.Now()).FileResults
+			for _, f := range finding.Findings(results) {
+				page.Finding(f)
+			}
+			if d := cmp.Diff(c.want, lines(results)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
 		})
 	}
 }
 
-// notOwned is a host whose files belong to somebody else.
+// notOwned is a host whose files do not belong to root.
 type notOwned struct{ *hostfs.FS }
 
 func (notOwned) Owned(fs.FileInfo) bool { return false }
@@ -474,9 +568,9 @@ func (notOwned) Owned(fs.FileInfo) bool { return false }
 func TestScanForeignOwner(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	n := newNode(t, openshift.Current, ca, ca.Issue(pkitest.KubeletClient()))
-	own, foreign := look(t, n.host, scan.Options{}, pkitest.Now()), look(t, notOwned{n.host}, scan.Options{}, pkitest.Now())
-	want := []string{"KeyFileExposed " + key + ": the private key's file does not belong to root"}
-	if d := cmp.Diff(want, lines(foreign.Findings)); d != "" {
+	own, foreign := scanHost(t, n.host, scan.Options{}, pkitest.Now()), scanHost(t, notOwned{n.host}, scan.Options{}, pkitest.Now())
+	want := []string{"KeyFileExposed " + key}
+	if d := cmp.Diff(want, lines(foreign.FileResults)); d != "" {
 		t.Errorf("findings (-want +got):\n%s", d)
 	}
 	if own.Contents == foreign.Contents {
@@ -484,15 +578,22 @@ func TestScanForeignOwner(t *testing.T) {
 	}
 }
 
-// TestContents: any change of what was read shows, a change back hides it
-// again, and neither the time nor the root's place is in it.
+// TestContents: any change of a file changes Contents, and the change back restores it.
+// Neither the time nor the path of the root is part of it.
 func TestContents(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	good := ca.Issue(pkitest.KubeletClient())
 	other := ca.Issue(pkitest.KubeletClient())
-	n := newNode(t, openshift.Legacy, ca, good)
-	clientCAAt := n.Root + clientCA
-	before := look(t, n.host, scan.Options{}, pkitest.Now())
+	lay := func(t *testing.T) node {
+		n := newNode(t, openshift.Legacy, ca, good)
+		n.configure(t, argument("admission-control-config-file", admissionInContainer))
+		put(t, n.Root+admission, []byte(admissionNames("plugin.yaml")))
+		put(t, n.Root+plugin, []byte("{}"))
+		return n
+	}
+	n := lay(t)
+	clientCAAt, admissionAt, pluginAt := n.Root+clientCA, n.Root+admission, n.Root+plugin
+	before := scanHost(t, n.host, scan.Options{}, pkitest.Now())
 
 	rewrite := func(at string, change func(data []byte) []byte) func(t *testing.T) {
 		return func(t *testing.T) {
@@ -507,23 +608,25 @@ func TestContents(t *testing.T) {
 		at     string
 		change func(t *testing.T)
 	}{
-		"certificate":          {n.Certificate(), rewrite(n.Certificate(), to(other.Certificate))},
-		"certificate, a byte":  {n.Certificate(), rewrite(n.Certificate(), longer)},
-		"certificate gone":     {n.Certificate(), func(t *testing.T) { must(t, os.Remove(n.Certificate())) }},
-		"key":                  {n.Key(), rewrite(n.Key(), to(other.Key))},
-		"mode of key":          {n.Key(), func(t *testing.T) { must(t, os.Chmod(n.Key(), 0o640)) }},
-		"mode of certificate":  {n.Certificate(), func(t *testing.T) { must(t, os.Chmod(n.Certificate(), 0o644)) }},
-		"key a directory":      {n.Key(), func(t *testing.T) { must(t, os.Remove(n.Key())); must(t, os.Mkdir(n.Key(), 0o755)) }},
-		"key a FIFO":           {n.Key(), func(t *testing.T) { must(t, os.Remove(n.Key())); must(t, unix.Mkfifo(n.Key(), 0o600)) }},
-		"client CA":            {clientCAAt, rewrite(clientCAAt, to(pkitest.NewCA("another").PEM()))},
-		"client CA gone":       {clientCAAt, func(t *testing.T) { must(t, os.Remove(clientCAAt)) }},
-		"revision of manifest": {n.Manifest(), func(t *testing.T) { replace(t, n.Manifest(), `"revision":"7"`, `"revision":"8"`) }},
-		"mount in manifest":    {n.Manifest(), func(t *testing.T) { replace(t, n.Manifest(), "kube-apiserver-pod-7", "kube-apiserver-pod-8") }},
-		"manifest rubbish":     {n.Manifest(), rewrite(n.Manifest(), to([]byte("rubbish")))},
-		"manifest gone":        {n.Manifest(), func(t *testing.T) { must(t, os.Remove(n.Manifest())) }},
-		"configuration":        {n.Config(), func(t *testing.T) { replace(t, n.Config(), `"kubelet-https":["true"]`, `"kubelet-https":["false"]`) }},
-		"configuration gone":   {n.Config(), func(t *testing.T) { must(t, os.Remove(n.Config())) }},
-		"configuration empty":  {n.Config(), rewrite(n.Config(), to(nil))},
+		"certificate":                {n.Certificate(), rewrite(n.Certificate(), to(other.Certificate))},
+		"certificate, a byte":        {n.Certificate(), rewrite(n.Certificate(), longer)},
+		"certificate gone":           {n.Certificate(), func(t *testing.T) { must(t, os.Remove(n.Certificate())) }},
+		"key":                        {n.Key(), rewrite(n.Key(), to(other.Key))},
+		"mode of key":                {n.Key(), func(t *testing.T) { must(t, os.Chmod(n.Key(), 0o640)) }},
+		"mode of certificate":        {n.Certificate(), func(t *testing.T) { must(t, os.Chmod(n.Certificate(), 0o644)) }},
+		"key a directory":            {n.Key(), func(t *testing.T) { must(t, os.Remove(n.Key())); must(t, os.Mkdir(n.Key(), 0o755)) }},
+		"key a FIFO":                 {n.Key(), func(t *testing.T) { must(t, os.Remove(n.Key())); must(t, unix.Mkfifo(n.Key(), 0o600)) }},
+		"client CA":                  {clientCAAt, rewrite(clientCAAt, to(pkitest.NewCA("another").PEM()))},
+		"client CA gone":             {clientCAAt, func(t *testing.T) { must(t, os.Remove(clientCAAt)) }},
+		"revision of manifest":       {n.Manifest(), func(t *testing.T) { replace(t, n.Manifest(), `"revision":"7"`, `"revision":"8"`) }},
+		"mount in manifest":          {n.Manifest(), func(t *testing.T) { replace(t, n.Manifest(), "kube-apiserver-pod-7", "kube-apiserver-pod-8") }},
+		"manifest rubbish":           {n.Manifest(), rewrite(n.Manifest(), to([]byte("rubbish")))},
+		"manifest gone":              {n.Manifest(), func(t *testing.T) { must(t, os.Remove(n.Manifest())) }},
+		"configuration of admission": {admissionAt, rewrite(admissionAt, longer)},
+		"configuration of a plugin":  {pluginAt, rewrite(pluginAt, longer)},
+		"configuration":              {n.Config(), func(t *testing.T) { replace(t, n.Config(), `"kubelet-https":["true"]`, `"kubelet-https":["false"]`) }},
+		"configuration gone":         {n.Config(), func(t *testing.T) { must(t, os.Remove(n.Config())) }},
+		"configuration empty":        {n.Config(), rewrite(n.Config(), to(nil))},
 		"same size and time": {n.Certificate(), func(t *testing.T) {
 			info, err := os.Stat(n.Certificate())
 			must(t, err)
@@ -541,53 +644,53 @@ func TestContents(t *testing.T) {
 			info, err := os.Stat(c.at)
 			must(t, err)
 			c.change(t)
-			changed := look(t, n.host, scan.Options{}, pkitest.Now())
+			changed := scanHost(t, n.host, scan.Options{}, pkitest.Now())
 			if changed.Contents == before.Contents {
-				t.Error("the change does not show")
+				t.Error("Contents did not change")
 			}
 			must(t, os.RemoveAll(c.at))
 			put(t, c.at, data)
 			must(t, os.Chmod(c.at, info.Mode()))
-			if back := look(t, n.host, scan.Options{}, pkitest.Now()); back.Contents != before.Contents {
-				t.Error("the change back does not show")
+			if back := scanHost(t, n.host, scan.Options{}, pkitest.Now()); back.Contents != before.Contents {
+				t.Error("Contents are not the same after the change back")
 			}
 		})
 	}
 
 	t.Run("at another time", func(t *testing.T) {
-		later := look(t, n.host, scan.Options{}, pkitest.Now().AddDate(0, 2, 0))
+		later := scanHost(t, n.host, scan.Options{}, pkitest.Now().AddDate(0, 2, 0))
 		if later.Contents != before.Contents {
 			t.Error("Contents differ")
 		}
-		if len(later.Findings) == 0 {
-			t.Error("nothing has expired, so that this proves nothing")
+		if len(lines(later.FileResults)) == 0 {
+			t.Error("nothing has expired, so this test proves nothing")
 		}
 	})
-	t.Run("the same elsewhere", func(t *testing.T) {
-		if twin := newNode(t, openshift.Legacy, ca, good); look(t, twin.host, scan.Options{}, pkitest.Now()).Contents != before.Contents {
+	t.Run("the same files below another root", func(t *testing.T) {
+		if twin := lay(t); scanHost(t, twin.host, scan.Options{}, pkitest.Now()).Contents != before.Contents {
 			t.Error("Contents differ")
 		}
 	})
-	t.Run("written anew", func(t *testing.T) {
-		// A directory is swapped in with the content of before.
+	t.Run("same content written again", func(t *testing.T) {
+		// The new directory has the same content.
 		must(t, openshift.SwapDirectory(n.Directory(), n.Staging(), map[string][]byte{"tls.crt": good.Certificate, "tls.key": good.Key}))
-		if look(t, n.host, scan.Options{}, pkitest.Now()).Contents != before.Contents {
+		if scanHost(t, n.host, scan.Options{}, pkitest.Now()).Contents != before.Contents {
 			t.Error("Contents differ")
 		}
 	})
-	t.Run("a byte between two files", func(t *testing.T) {
+	t.Run("a byte moved from one file to the next", func(t *testing.T) {
 		put(t, n.Certificate(), []byte("ab"))
 		put(t, n.Key(), []byte("c"))
-		one := look(t, n.host, scan.Options{}, pkitest.Now())
+		one := scanHost(t, n.host, scan.Options{}, pkitest.Now())
 		put(t, n.Certificate(), []byte("a"))
 		put(t, n.Key(), []byte("bc"))
-		if look(t, n.host, scan.Options{}, pkitest.Now()).Contents == one.Contents {
+		if scanHost(t, n.host, scan.Options{}, pkitest.Now()).Contents == one.Contents {
 			t.Error("Contents are the same")
 		}
 	})
 }
 
-// TestSound: which certificate was found, and whether its pair may be used.
+// TestSound: which certificate was found, and whether its pair is valid.
 func TestSound(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	good := ca.Issue(pkitest.KubeletClient())
@@ -602,7 +705,7 @@ func TestSound(t *testing.T) {
 		"beside a Violation": {pair: good, change: func(t *testing.T, n node) {
 			replace(t, n.Config(), `"kubelet-https":["true"]`, `"kubelet-https":["false"]`)
 		}, leaf: true, sound: true},
-		"the CA is not to be had": {pair: good, change: func(t *testing.T, n node) { must(t, os.Remove(n.Root+clientCA)) }, leaf: true, sound: true},
+		"the CA is not available": {pair: good, change: func(t *testing.T, n node) { must(t, os.Remove(n.Root+clientCA)) }, leaf: true, sound: true},
 		"expired":                 {pair: expired, leaf: true},
 		"key of another pair":     {pair: good, change: func(t *testing.T, n node) { put(t, n.Key(), expired.Key) }, leaf: true},
 		"key gone":                {pair: good, change: func(t *testing.T, n node) { must(t, os.Remove(n.Key())) }, leaf: true},
@@ -622,9 +725,9 @@ func TestSound(t *testing.T) {
 			if c.change != nil {
 				c.change(t, n)
 			}
-			snapshot := look(t, n.host, scan.Options{}, pkitest.Now())
+			snapshot := scanHost(t, n.host, scan.Options{}, pkitest.Now())
 			if snapshot.Sound != c.sound {
-				t.Errorf("Sound: got %v, want %v, with %q", snapshot.Sound, c.sound, lines(snapshot.Findings))
+				t.Errorf("Sound: got %v, want %v, with %q", snapshot.Sound, c.sound, lines(snapshot.FileResults))
 			}
 			if (snapshot.Leaf != nil) != c.leaf || (c.leaf && !snapshot.Leaf.Equal(c.pair.Leaf)) {
 				t.Errorf("Leaf: got %v", snapshot.Leaf)
@@ -633,12 +736,11 @@ func TestSound(t *testing.T) {
 	}
 }
 
-// TestNextChange: the moments named are exact, and nothing changes by the clock
-// between one and the next.
+// TestNextChange: NextChange is exact, and no result changes by time alone before it.
 func TestNextChange(t *testing.T) {
 	now, day := pkitest.Now(), 24*time.Hour
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
-	// Its last certificate outlives it, which the kubelet does not accept.
+	// The certificate is valid for longer than its CA, after which the kubelet rejects it.
 	shortLived := pkitest.NewCAAround("signer of a day", now.AddDate(-5, 0, 1))
 	hundredDays := pkitest.KubeletClient().Valid(now, now.Add(100*day))
 
@@ -659,21 +761,21 @@ func TestNextChange(t *testing.T) {
 			n := newNode(t, openshift.Current, c.ca, c.ca.Issue(hundredDays))
 			reasons := func(snapshot scan.Snapshot) string {
 				var all []finding.Reason
-				for _, f := range snapshot.Findings {
+				for _, f := range finding.Findings(snapshot.FileResults) {
 					all = append(all, f.Reason)
 				}
 				return fmt.Sprint(all)
 			}
 			var got []string
 			for at := now.Add(-day); !at.IsZero(); {
-				snapshot := look(t, n.host, scan.Options{}, at)
+				snapshot := scanHost(t, n.host, scan.Options{}, at)
 				got = append(got, fmt.Sprint(at.Sub(now), " ", reasons(snapshot)))
 				next := snapshot.NextChange
 				if !next.IsZero() {
 					if !next.After(at) {
 						t.Fatalf("the next change after %s is at %s", at, next)
 					}
-					if before := look(t, n.host, scan.Options{}, next.Add(-time.Nanosecond)); reasons(before) != reasons(snapshot) {
+					if before := scanHost(t, n.host, scan.Options{}, next.Add(-time.Nanosecond)); reasons(before) != reasons(snapshot) {
 						t.Errorf("at %s: %s, but just before %s, the next change named: %s", at, reasons(snapshot), next, reasons(before))
 					}
 				}
@@ -688,8 +790,16 @@ func TestNextChange(t *testing.T) {
 	t.Run("no certificate", func(t *testing.T) {
 		n := newNode(t, openshift.Current, ca, ca.Issue(hundredDays))
 		must(t, os.Remove(n.Certificate()))
-		if next := look(t, n.host, scan.Options{}, now).NextChange; !next.IsZero() {
+		if next := scanHost(t, n.host, scan.Options{}, now).NextChange; !next.IsZero() {
 			t.Errorf("NextChange: got %s", next)
 		}
 	})
+}
+
+// hideKubelet removes the kubelet's configuration, so that it is not known.
+func hideKubelet(t *testing.T, n node) {
+	t.Helper()
+	for _, at := range []string{n.KubeletFile(), "/etc/systemd", "/usr/lib/systemd"} {
+		must(t, os.RemoveAll(n.Root+at))
+	}
 }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package watch wakes the agent when something happens in directories.
+// Package watch wakes the agent when something changes in directories.
 //
-// An event is a wake-up and never a fact: of an event nothing is looked at but
-// whether it concerns a name on the way to a file that matters. What is watched
-// are directories, found anew each time by whoever scans, and told apart by
-// device and inode, since OpenShift's cert-syncer swaps whole directories under
-// their names (library-go pkg/operator/staticpod/internal/atomicdir), after
-// which inotify is silent about the old name for ever.
+// An event only wakes the agent; it is never a result. The watcher checks one thing: does
+// the event concern a name on the path to a file that matters, or any name in a directory
+// that the agent lists?
 //
-// Where the kernel gives no inotify instance, or not enough watches, the agent
-// goes by its tick; the watcher says so once and goes on trying.
+// The watcher watches directories. Each scan names them again, and the watcher identifies
+// them by device and inode: OpenShift's cert-syncer swaps directories in place
+// (library-go pkg/operator/staticpod/internal/atomicdir), and after that inotify reports
+// no more events for the path.
+//
+// If the kernel provides no inotify instance or not enough watches, the agent falls back
+// to polling. The watcher logs this once and keeps trying.
 package watch
 
 import (
@@ -28,53 +30,55 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 )
 
-// Window is how long events are gathered before they wake the agent. It opens
-// at the first event and is not prolonged by others, so that a steady stream
-// of them cannot put the agent to sleep.
+// Window is how long the watcher collects events before it wakes the agent. It starts at
+// the first event, and later events do not extend it. So a steady stream of events cannot
+// keep the agent from waking up.
 const Window = 30 * time.Millisecond
 
 // Watcher watches a set of directories. [New] makes one.
 type Watcher struct {
 	log  *slog.Logger
 	wake chan struct{}
-	// notify is nil as long as the kernel gives no instance; opened hands it
-	// to Run.
-	notify *fsnotify.Watcher
-	opened chan *fsnotify.Watcher
-	armed  map[string]inode
-	errors atomic.Uint64
-	// refused are the directories that cannot be watched, of which was told;
-	// limited that one of the kernel's limits was told of.
-	refused map[string]bool
+	// notify is nil until the kernel provides an inotify instance. opened passes it to
+	// Run.
+	notify  *fsnotify.Watcher
+	opened  chan *fsnotify.Watcher
+	watched map[string]inode
+	errors  atomic.Uint64
+	// unwatchable are the directories that cannot be watched and for which this was
+	// logged.
+	unwatchable map[string]bool
+	// limited is true while a limit of the kernel prevents watches. It was logged.
 	limited bool
 
 	mu sync.Mutex
-	// names are the paths that matter: directories, and what is looked up in
-	// them. Only what happens to one of them wakes.
-	names map[string]bool
+	// names are the paths that matter: directories, and the names that are looked up in
+	// them. An event wakes the agent only if it concerns one of them, or any name in a
+	// directory of anyName.
+	names, anyName map[string]bool
 }
 
-// inode tells a directory from another one at the same path.
+// inode identifies a directory. Another directory at the same path has another inode.
 type inode struct{ device, inode uint64 }
 
-// New returns a watcher of nothing.
+// New returns a watcher that watches nothing yet.
 func New(log *slog.Logger) *Watcher {
 	return &Watcher{
-		log: log, armed: map[string]inode{}, names: map[string]bool{}, refused: map[string]bool{},
+		log: log, watched: map[string]inode{}, names: map[string]bool{}, unwatchable: map[string]bool{},
 		opened: make(chan *fsnotify.Watcher, 1),
-		// One place is enough: a wake-up during a scan is kept for after it.
+		// One place is enough: it keeps a wake-up that comes during a scan.
 		wake: make(chan struct{}, 1),
 	}
 }
 
-// Wake gives a value after something happened to a name that matters.
+// Wake receives a value after an event for a name that matters.
 func (w *Watcher) Wake() <-chan struct{} { return w.wake }
 
-// Errors is how often something could not be watched, or events were lost.
+// Errors counts how often a directory could not be watched, or events were lost.
 func (w *Watcher) Errors() uint64 { return w.errors.Load() }
 
-// Run turns events into wake-ups until the context ends or inotify dies, which
-// is an error.
+// Run turns events into wake-ups until the context ends. It returns an error if inotify
+// stops.
 func (w *Watcher) Run(ctx context.Context) error {
 	var notify *fsnotify.Watcher
 	select {
@@ -90,7 +94,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return w.listen(ctx, notify.Events, notify.Errors)
 }
 
-func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, troubles <-chan error) error {
+func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, failures <-chan error) error {
 	var due <-chan time.Time
 	for {
 		select {
@@ -98,21 +102,21 @@ func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, trou
 			return nil
 		case event, ok := <-events:
 			if !ok {
-				return errors.New("inotify stopped giving events")
+				return errors.New("inotify stopped: its channel of events is closed")
 			}
 			if due == nil && w.matters(event.Name) {
 				due = time.After(Window)
 			}
-		case err, ok := <-troubles:
+		case err, ok := <-failures:
 			if !ok {
-				return errors.New("inotify stopped giving errors")
+				return errors.New("inotify stopped: its channel of errors is closed")
 			}
-			// Events may be lost (fsnotify.ErrEventOverflow), so look again.
-			// fsnotify also says "invalid argument" when a watched directory
-			// was swapped away, which is the ordinary case here.
+			// Events may be lost (fsnotify.ErrEventOverflow), so scan again.
+			// fsnotify also returns "invalid argument" after a swap of a watched
+			// directory, which is normal here.
 			if !errors.Is(err, syscall.EINVAL) {
 				w.errors.Add(1)
-				w.log.Warn("Watching had trouble, scanning instead", "err", err)
+				w.log.Warn("Watching files failed, scanning now", "err", err)
 			}
 			if due == nil {
 				due = time.After(Window)
@@ -127,78 +131,82 @@ func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, trou
 func (w *Watcher) matters(name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.names[name]
+	return w.names[name] || w.anyName[path.Dir(name)]
 }
 
 func (w *Watcher) trigger() {
 	select {
 	case w.wake <- struct{}{}:
-	default: // one is waiting already
+	default: // a wake-up is waiting already
 	}
 }
 
-// Arm makes the watched directories, and the names that matter in them, those
-// given. It reports whether any directory or name is new, in which case
-// something may have happened there unseen. What cannot be watched is left to
-// the tick.
-func (w *Watcher) Arm(directories []hostfs.Directory) (changed bool) {
+// Watch replaces the watched directories, and the names that matter in them. It reports
+// whether any directory or name is new: then something may have changed there before it
+// was watched. The agent polls what cannot be watched.
+func (w *Watcher) Watch(directories []hostfs.Directory) (changed bool) {
 	if !w.open() {
 		return false
 	}
-	wanted, names := make(map[string]inode, len(directories)), make(map[string]bool, 2*len(directories))
+	wanted := make(map[string]inode, len(directories))
+	names, anyName := make(map[string]bool, 2*len(directories)), map[string]bool{}
 	for _, d := range directories {
 		wanted[d.Path] = inode{d.Device, d.Inode}
-		// What happens to the directory itself concerns all that is in it.
+		// A change of the directory itself concerns everything in it.
 		names[d.Path], names[path.Join(d.Path, d.Name)] = true, true
+		if d.AnyName {
+			anyName[d.Path] = true
+		}
 	}
 	w.mu.Lock()
-	before := w.names
-	w.names = names
+	before, anyNameBefore := w.names, w.anyName
+	w.names, w.anyName = names, anyName
 	w.mu.Unlock()
 
 	// fsnotify forgets directories that were moved or deleted.
-	alive := make(map[string]bool, len(w.armed))
+	alive := make(map[string]bool, len(w.watched))
 	for _, at := range w.notify.WatchList() {
 		alive[at] = true
 	}
-	for at, id := range w.armed {
+	for at, id := range w.watched {
 		if wanted[at] == id && alive[at] {
 			continue
 		}
-		// It may be gone already, which is as good.
+		// An error is harmless: the watch may be gone already.
 		_ = w.notify.Remove(at)
-		delete(w.armed, at)
+		delete(w.watched, at)
 	}
-	for at := range w.refused {
+	for at := range w.unwatchable {
 		if _, still := wanted[at]; !still {
-			delete(w.refused, at)
+			delete(w.unwatchable, at)
 		}
 	}
 	all := true
 	for at, id := range wanted {
-		if _, ok := w.armed[at]; ok {
+		if _, ok := w.watched[at]; ok {
 			continue
 		}
 		if err := w.notify.Add(at); err != nil {
 			all = all && !w.failed(at, err)
 			continue
 		}
-		w.armed[at] = id
+		w.watched[at] = id
 		changed = true
 	}
 	for _, d := range directories {
-		if _, ok := w.armed[d.Path]; ok && !before[path.Join(d.Path, d.Name)] {
+		isNew := !before[path.Join(d.Path, d.Name)] || d.AnyName && !anyNameBefore[d.Path]
+		if _, ok := w.watched[d.Path]; ok && isNew {
 			changed = true
 		}
 	}
 	if all && w.limited {
 		w.limited = false
-		w.log.Info("The kernel gives watches again, no longer going by the clock only")
+		w.log.Info("Watching files works again, no longer polling only")
 	}
 	return changed
 }
 
-// open asks the kernel for an inotify instance, if there is none yet.
+// open creates the inotify instance if it does not exist yet.
 func (w *Watcher) open() bool {
 	if w.notify != nil {
 		return true
@@ -207,7 +215,8 @@ func (w *Watcher) open() bool {
 	if err != nil {
 		w.errors.Add(1)
 		if !w.limited {
-			w.log.Warn("The kernel gives no inotify instance (fs.inotify.max_user_instances), going by the clock only", "err", err)
+			w.log.Warn("Cannot create an inotify instance (limit: fs.inotify.max_user_instances), falling back to polling",
+				"err", err)
 		}
 		w.limited = true
 		return false
@@ -217,9 +226,9 @@ func (w *Watcher) open() bool {
 	return true
 }
 
-// failed says, once, that a directory is not watched, and reports whether that
-// is for want of watches. That it is gone again, or that the agent is ending,
-// is no news.
+// failed logs, once, that a directory is not watched, and reports whether the kernel's
+// limit on watches is the cause. It logs nothing if the directory is gone again or the
+// agent is stopping.
 func (w *Watcher) failed(at string, err error) (limit bool) {
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fsnotify.ErrClosed):
@@ -227,15 +236,16 @@ func (w *Watcher) failed(at string, err error) (limit bool) {
 	case errors.Is(err, syscall.ENOSPC):
 		w.errors.Add(1)
 		if !w.limited {
-			w.log.Warn("The kernel gives no more watches (fs.inotify.max_user_watches), going by the clock only", "path", at)
+			w.log.Warn("Cannot watch more directories (limit: fs.inotify.max_user_watches), falling back to polling",
+				"path", at)
 		}
 		w.limited = true
 		return true
 	}
 	w.errors.Add(1)
-	if !w.refused[at] {
-		w.refused[at] = true
-		w.log.Warn("Directory cannot be watched, going by the clock only for what is in it", "path", at, "err", err)
+	if !w.unwatchable[at] {
+		w.unwatchable[at] = true
+		w.log.Warn("Cannot watch directory, falling back to polling for it", "path", at, "err", err)
 	}
 	return false
 }

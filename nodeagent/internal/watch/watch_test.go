@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,13 +31,13 @@ import (
 )
 
 const (
-	// patience is more than a wake-up takes on a busy machine.
+	// patience is longer than a wake-up takes on a busy machine.
 	patience = 20 * time.Second
-	// silence is how long nothing happens when nothing more is to come.
+	// silence is long enough to conclude that no wake-up will come.
 	silence = 5 * watch.Window
 )
 
-// rig is a watcher of the way to one file of a host, with a real inotify.
+// rig is a watcher of the path to one file of a host, with a real inotify.
 type rig struct {
 	t    *testing.T
 	root string
@@ -47,7 +49,7 @@ type rig struct {
 
 func newRig(t *testing.T, root, at string) *rig {
 	t.Helper()
-	host, err := hostfs.New(root, 1<<20)
+	host, err := hostfs.New(root, 1<<20, hostfs.MountInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,23 +71,23 @@ func (r *rig) run() (stop func()) {
 				r.t.Errorf("Run: %v", err)
 			}
 		case <-time.After(patience):
-			r.t.Error("Run does not end with its context")
+			r.t.Error("Run does not return after its context ended")
 		}
 	})
 	r.t.Cleanup(stop)
 	return stop
 }
 
-// arm watches what is on the way now, until nothing new turns up.
-func (r *rig) arm() (changed bool) {
+// watchPath watches what is on the path now, until nothing is new.
+func (r *rig) watchPath() (changed bool) {
 	r.t.Helper()
 	for range 10 {
-		if !r.Arm(r.host.Chain(r.at)) {
+		if !r.Watch(r.host.Chain(r.at)) {
 			return changed
 		}
 		changed = true
 	}
-	r.t.Error("Arm finds something new each time")
+	r.t.Error("Watch reports something new each time")
 	return changed
 }
 
@@ -98,23 +100,23 @@ func (r *rig) wait(what string) {
 	}
 }
 
-// settle re-arms until nothing has happened for a while.
+// settle watches the path again until there has been no wake-up for a while.
 func (r *rig) settle() {
 	r.t.Helper()
 	deadline := time.After(patience)
 	for {
-		r.arm()
+		r.watchPath()
 		select {
 		case <-r.Wake():
 		case <-time.After(silence):
 			return
 		case <-deadline:
-			r.t.Fatal("it does not come to rest")
+			r.t.Fatal("wake-ups do not stop")
 		}
 	}
 }
 
-// log is what was logged.
+// log keeps what was logged.
 type log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -166,8 +168,9 @@ func link(t *testing.T, target, at string) {
 	must(t, os.Rename(at+"_tmp", at))
 }
 
-// TestWakes: whatever way a new content comes to the file, there is a wake-up
-// after which it can be read; three times in a row, re-armed in between.
+// TestWakes: in whatever way the file gets new content, there is a wake-up after which
+// the content can be read. Each case does it three times and watches the path again in
+// between.
 func TestWakes(t *testing.T) {
 	const (
 		at   = "/certs/secrets/kubelet-client/tls.crt"
@@ -193,10 +196,10 @@ func TestWakes(t *testing.T) {
 			put(t, root+"/unwatched/certs/secrets/kubelet-client/tls.crt", text)
 			exchange(t, root+"/certs", root+"/unwatched/certs")
 		}},
-		"directory removed and made anew": {plain, func(t *testing.T, root, text string) {
+		"directory removed and created again": {plain, func(t *testing.T, root, text string) {
 			must(t, openshift.Recreate(root+live, one(text)))
 		}},
-		"directory above removed and made anew": {plain, func(t *testing.T, root, text string) {
+		"directory above removed and created again": {plain, func(t *testing.T, root, text string) {
 			must(t, os.RemoveAll(root+"/certs"))
 			put(t, root+at, text)
 		}},
@@ -248,7 +251,7 @@ func TestWakes(t *testing.T) {
 				link(t, "/elsewhere/"+text, root+live)
 			},
 		},
-		"turns up late": {
+		"file that does not exist at first": {
 			func(t *testing.T, root string) { put(t, root+"/certs/other", "text") },
 			func(t *testing.T, root, text string) { put(t, root+at, text) },
 		},
@@ -265,7 +268,7 @@ func TestWakes(t *testing.T) {
 				c.change(t, root, text)
 				for {
 					r.wait(fmt.Sprintf("change %d", i))
-					r.arm()
+					r.watchPath()
 					if data, err := r.host.ReadFile(strings.TrimPrefix(at, "/")); err == nil && string(data) == text {
 						break
 					}
@@ -277,9 +280,8 @@ func TestWakes(t *testing.T) {
 	}
 }
 
-// TestWakesOnAHostAsLaidOut: a directory is swapped twice on hosts as the
-// releases lay them out.
-func TestWakesOnAHostAsLaidOut(t *testing.T) {
+// TestWakesOnEachLayout swaps the directory of the pair twice on a host of each layout.
+func TestWakesOnEachLayout(t *testing.T) {
 	for _, layout := range []openshift.Layout{openshift.Current, openshift.Legacy, openshift.Oldest, openshift.Kubeadm} {
 		t.Run(string(layout), func(t *testing.T) {
 			tree, err := openshift.Write(t.TempDir(), layout, openshift.Files{Certificate: []byte("text 0"), Key: []byte("key")})
@@ -303,8 +305,8 @@ func TestWakesOnAHostAsLaidOut(t *testing.T) {
 	}
 }
 
-// TestWakeIsKept: a wake-up that nobody waits for is there later. A second one
-// would say no more, and nothing stands still for it.
+// TestWakeIsKept: a wake-up that nobody waits for is kept, a second one is not, and
+// the watcher does not block.
 func TestWakeIsKept(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/etc/tls.crt", "text")
@@ -319,21 +321,21 @@ func TestWakeIsKept(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("it is not kept")
+			t.Fatal("the wake-up is not kept")
 		}
 		if len(r.Wake()) > 0 {
 			more--
 		}
 	}
 	stop()
-	r.wait("it was not kept")
+	r.wait("the wake-up was not kept")
 	if len(r.Wake()) > 0 {
 		t.Error("more than one wake-up is kept")
 	}
 }
 
-// TestSteadyStream: events that never stop neither starve the wake-ups nor
-// bring more of them than one in each window.
+// TestSteadyStream: a steady stream of events neither prevents wake-ups nor causes more
+// than one in each window.
 func TestSteadyStream(t *testing.T) {
 	const wakeUps = 20
 	root := t.TempDir()
@@ -353,8 +355,7 @@ func TestSteadyStream(t *testing.T) {
 				return
 			case <-tick.C:
 			}
-			// In turn, since the kernel keeps one of several events that are
-			// the same.
+			// Alternate, because the kernel merges equal events.
 			if err := os.WriteFile(root+[]string{"/etc/tls.crt", "/etc/other"}[i%2], []byte("text"), 0o600); err != nil {
 				t.Error(err)
 				return
@@ -366,10 +367,10 @@ func TestSteadyStream(t *testing.T) {
 		<-stopped
 	}()
 
-	r.wait("the first of a steady stream")
+	r.wait("first wake-up of a steady stream")
 	begin := time.Now()
 	for i := range wakeUps {
-		r.wait(fmt.Sprintf("number %d of a steady stream", i+2))
+		r.wait(fmt.Sprintf("wake-up %d of a steady stream", i+2))
 	}
 	// The first of them may have waited already.
 	if took, least := time.Since(begin), (wakeUps-2)*watch.Window; took < least {
@@ -378,9 +379,9 @@ func TestSteadyStream(t *testing.T) {
 	r.log.silent(t)
 }
 
-// TestArm: it says that something changed if and only if a directory is
-// watched that was not, or a name in it matters that did not.
-func TestArm(t *testing.T) {
+// TestWatch: Watch reports a change if and only if a directory is newly watched, or a
+// name in a directory newly matters.
+func TestWatch(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/a/b/file", "text")
 	put(t, root+"/c/file", "text")
@@ -391,25 +392,25 @@ func TestArm(t *testing.T) {
 	abc := append(host.Chain("/a/b"), host.Chain("/c")...)
 
 	steps := []struct {
-		what string
-		arm  []hostfs.Directory
-		want bool
+		what        string
+		directories []hostfs.Directory
+		want        bool
 	}{
 		{"nothing", nil, false},
 		{"first time", host.Chain("/a/b"), true},
 		{"again", host.Chain("/a/b"), false},
 		{"each twice", append(host.Chain("/a/b"), host.Chain("/a/b")...), false},
-		{"less", host.Chain("/a"), false},
-		{"what was left out", host.Chain("/a/b"), true},
+		{"fewer", host.Chain("/a"), false},
+		{"one that was removed before", host.Chain("/a/b"), true},
 		{"one more", abc, true},
-		{"another name in one that is watched", append(host.Chain("/a/b/none"), abc...), true},
+		{"another name in a watched directory", append(host.Chain("/a/b/none"), abc...), true},
 		{"without that name", abc, false},
-		{"one that is not there beside", append([]hostfs.Directory{gone, file}, abc...), false},
-		{"nothing any more", nil, false},
-		{"all anew", abc, true},
+		{"one more, which does not exist", append([]hostfs.Directory{gone, file}, abc...), false},
+		{"none", nil, false},
+		{"all again", abc, true},
 	}
 	for _, step := range steps {
-		if got := r.Arm(step.arm); got != step.want {
+		if got := r.Watch(step.directories); got != step.want {
 			t.Errorf("%s: got %v, want %v", step.what, got, step.want)
 		}
 	}
@@ -417,38 +418,37 @@ func TestArm(t *testing.T) {
 	r.run()
 }
 
-// TestArmLetsGo: what is not wanted any more wakes nobody.
-func TestArmLetsGo(t *testing.T) {
+// TestWatchRemovesDirectories: a directory that is no longer watched causes no wake-up.
+func TestWatchRemovesDirectories(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/a/file", "text")
 	put(t, root+"/b/file", "text")
 	r := newRig(t, root, "/b/file")
-	r.Arm(append(r.host.Chain("/a"), r.host.Chain("/b")...))
+	r.Watch(append(r.host.Chain("/a"), r.host.Chain("/b")...))
 	r.run()
 	r.settle() // with /b alone
 	put(t, root+"/a/file", "more")
 	select {
 	case <-r.Wake():
-		t.Error("woken by a directory that was let go")
+		t.Error("wake-up by a directory that is no longer watched")
 	case <-time.After(silence):
 	}
 	put(t, root+"/b/file", "more")
-	r.wait("in the directory that was kept")
+	r.wait("in the directory that is still watched")
 }
 
-// TestArmAfterExchange: the path is the same and fsnotify believes that it is
-// watched, but the directory is another one. Nothing runs yet, so that no event
-// has been seen when it is re-armed.
-func TestArmAfterExchange(t *testing.T) {
+// TestWatchAfterExchange: fsnotify believes that the path is watched, but another
+// directory is there now. The watcher does not run yet, so Watch sees no event of this.
+func TestWatchAfterExchange(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/etc/live/tls.crt", "old")
 	put(t, root+"/etc/staging/tls.crt", "new")
 	r := newRig(t, root, "/etc/live/tls.crt")
-	if !r.arm() {
-		t.Fatal("nothing is watched")
+	if !r.watchPath() {
+		t.Fatal("Watch: nothing is new")
 	}
 	exchange(t, root+"/etc/live", root+"/etc/staging")
-	if !r.Arm(r.host.Chain(r.at)) {
+	if !r.Watch(r.host.Chain(r.at)) {
 		t.Error("the directory that was swapped in is not watched")
 	}
 	r.run()
@@ -464,9 +464,9 @@ func TestArmAfterExchange(t *testing.T) {
 	r.log.silent(t)
 }
 
-// TestArmAfterExchangeAndBack: the directory is the one that it was, but on its
-// way it has lost its watch.
-func TestArmAfterExchangeAndBack(t *testing.T) {
+// TestWatchAfterExchangeAndBack: the original directory is back, but the swap removed its
+// watch.
+func TestWatchAfterExchangeAndBack(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/etc/live/tls.crt", "old")
 	put(t, root+"/etc/staging/tls.crt", "new")
@@ -486,19 +486,19 @@ func TestArmAfterExchangeAndBack(t *testing.T) {
 	r.log.silent(t)
 }
 
-// backlog makes a directory be swapped and its old one be removed while events
-// before that wait to be taken. So fsnotify learns of the swap when the old
-// directory is gone, and stumbles over the watch that went with it.
+// backlog swaps a directory and removes the old one while earlier events still wait to be
+// read. So fsnotify sees the swap when the old directory is gone, and fails on the watch
+// that was removed with it.
 func backlog(t *testing.T, root string) {
 	t.Helper()
 	put(t, root+"/etc/first", "event")
 	must(t, openshift.SwapDirectory(root+"/etc/live", root+"/staging", map[string][]byte{"tls.crt": []byte("new")}))
 }
 
-// TestInvalidArgumentIsNotLogged: fsnotify's complaint about each swapped
-// directory is the ordinary case.
+// TestInvalidArgumentIsNotLogged: fsnotify returns EINVAL for each swapped directory,
+// which is normal.
 func TestInvalidArgumentIsNotLogged(t *testing.T) {
-	t.Run("fsnotify complains", func(t *testing.T) {
+	t.Run("fsnotify returns EINVAL", func(t *testing.T) {
 		root := t.TempDir()
 		put(t, root+"/etc/live/tls.crt", "old")
 		notify, err := fsnotify.NewWatcher()
@@ -508,22 +508,22 @@ func TestInvalidArgumentIsNotLogged(t *testing.T) {
 		must(t, notify.Add(root+"/etc/live"))
 		backlog(t, root)
 		deadline := time.After(patience)
-		for complained := false; !complained; {
+		for returned := false; !returned; {
 			select {
 			case <-notify.Events:
 			case err := <-notify.Errors:
-				complained = errors.Is(err, syscall.EINVAL)
+				returned = errors.Is(err, syscall.EINVAL)
 			case <-deadline:
-				t.Fatal("no EINVAL: what the next test proves is void")
+				t.Fatal("no EINVAL, so the next test proves nothing")
 			}
 		}
 	})
 
-	t.Run("watch does not tell", func(t *testing.T) {
+	t.Run("watch does not log it", func(t *testing.T) {
 		root := t.TempDir()
 		put(t, root+"/etc/live/tls.crt", "old")
 		r := newRig(t, root, "/etc/live/tls.crt")
-		r.arm()
+		r.watchPath()
 		backlog(t, root)
 		r.run()
 		r.wait("the swap")
@@ -534,7 +534,7 @@ func TestInvalidArgumentIsNotLogged(t *testing.T) {
 	})
 }
 
-// TestOverflow: where the kernel has dropped events it is told, and woken.
+// TestOverflow: if the kernel dropped events, the watcher logs this and wakes the agent.
 func TestOverflow(t *testing.T) {
 	data, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
 	must(t, err)
@@ -543,7 +543,7 @@ func TestOverflow(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/etc/tls.crt", "text")
 	r := newRig(t, root, "/etc/tls.crt")
-	r.arm()
+	r.watchPath()
 	var files [2]*os.File
 	for i := range files {
 		files[i], err = os.Create(fmt.Sprintf("%s/etc/file%d", root, i))
@@ -559,14 +559,17 @@ func TestOverflow(t *testing.T) {
 	r.wait("the queue has overflowed")
 	r.settle()
 	lines := r.log.lines()
-	if len(lines) != 1 || !strings.Contains(lines[0], `level=WARN msg="Watching had trouble, scanning instead" err="fsnotify: queue or buffer overflow"`) {
+	if len(lines) != 1 || !strings.Contains(lines[0], "level=WARN ") || !strings.HasSuffix(lines[0], ` err="fsnotify: queue or buffer overflow"`) {
 		t.Errorf("logged: %q", lines)
 	}
 	put(t, root+"/etc/tls.crt", "more")
 	r.wait("after the overflow")
 }
 
-// TestNotWatchable: that a directory cannot be watched is told once, not again
+// message matches the message of a log line.
+var message = regexp.MustCompile(`msg="[^"]*" `)
+
+// TestNotWatchable: the watcher logs once that it cannot watch a directory, and not again
 // with each scan.
 func TestNotWatchable(t *testing.T) {
 	root := t.TempDir()
@@ -574,30 +577,71 @@ func TestNotWatchable(t *testing.T) {
 	put(t, root+"/etc/tls.crt", "text")
 	r := newRig(t, root, "/etc/tls.crt")
 	directories := append(r.host.Chain(r.at), hostfs.Directory{Path: root + "/loop"})
-	if !r.Arm(directories) {
-		t.Error("the others are not watched")
+	if !r.Watch(directories) {
+		t.Error("Watch: nothing is new, so the other directories are not watched")
 	}
 	for range 3 {
-		if r.Arm(directories) {
-			t.Error("something is new")
+		if r.Watch(directories) {
+			t.Error("Watch: something is new")
 		}
 	}
-	want := []string{`level=WARN msg="Directory cannot be watched, going by the clock only for what is in it" path=` + root + `/loop err="too many levels of symbolic links"`}
+	want := []string{`level=WARN path=` + root + `/loop err="too many levels of symbolic links"`}
 	var got []string
 	for _, line := range r.log.lines() {
 		_, line, _ = strings.Cut(line, " ") // without the time
-		got = append(got, line)
+		got = append(got, message.ReplaceAllString(line, ""))
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("logged (-want +got):\n%s", d)
 	}
 	r.run()
 	put(t, root+"/etc/tls.crt", "more")
-	r.wait("in one of the others")
+	r.wait("in one of the other directories")
 }
 
-// TestUnrelatedNames: what happens to names that nobody looks up wakes nobody,
-// however much of it there is.
+// TestAnyName: in a directory that the agent lists, each name causes a wake-up, even a new
+// one. To list a directory from now on is something new.
+func TestAnyName(t *testing.T) {
+	root := t.TempDir()
+	host, err := hostfs.New(root, 1, hostfs.MountInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := watch.New(slog.New(slog.DiscardHandler))
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- w.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	if err := os.Mkdir(root+"/d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	plain := host.Chain("/d")
+	anyName := slices.Clone(plain)
+	anyName[len(anyName)-1].AnyName = true
+	for i, step := range []struct {
+		directories []hostfs.Directory
+		want        bool
+	}{{plain, true}, {plain, false}, {anyName, true}, {anyName, false}} {
+		if got := w.Watch(step.directories); got != step.want {
+			t.Errorf("step %d: something new: %t, want %t", i, got, step.want)
+		}
+	}
+	for what, change := range map[string]func() error{
+		"a new backup file": func() error { return os.WriteFile(root+"/d/x.backup", nil, 0o600) },
+		"a new hidden file": func() error { return os.WriteFile(root+"/d/.x", nil, 0o600) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-w.Wake():
+		case <-time.After(patience):
+			t.Fatalf("no wake-up: %s", what)
+		}
+	}
+}
+
+// TestUnrelatedNames: changes of other names cause no wake-up, however many there are.
 func TestUnrelatedNames(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/etc/live/tls.crt", "text")
@@ -612,16 +656,15 @@ func TestUnrelatedNames(t *testing.T) {
 	}
 	select {
 	case <-r.Wake():
-		t.Error("woken by names that do not matter")
+		t.Error("wake-up by names that do not matter")
 	case <-time.After(silence):
 	}
 	put(t, root+"/etc/live/tls.crt", "more")
 	r.wait("the name that matters")
 }
 
-// TestLimits: where the kernel has nothing more to give that is said once, and
-// the watcher goes on trying. The limits are those of a user namespace, so the
-// test runs once more in one of its own.
+// TestLimits: if a limit of the kernel is reached, the watcher logs this once and keeps
+// trying. The limits are those of a user namespace, so the test runs itself again in one.
 func TestLimits(t *testing.T) {
 	const inside = "WATCH_TEST_IN_NAMESPACE"
 	if os.Getenv(inside) == "" {
@@ -634,16 +677,16 @@ func TestLimits(t *testing.T) {
 		}
 		out, err := again.CombinedOutput()
 		if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran && os.Getenv("CI") == "" {
-			t.Skipf("no user namespaces to be had here: %v", err)
+			t.Skipf("user namespaces are not available: %v", err)
 		}
 		if err != nil || !bytes.Contains(out, []byte("--- PASS: TestLimits")) {
 			t.Errorf("in a namespace: %v\n%s", err, out)
 		}
 		return
 	}
-	for limit, says := range map[string]string{
-		"max_inotify_watches":   "The kernel gives no more watches (fs.inotify.max_user_watches), going by the clock only",
-		"max_inotify_instances": "The kernel gives no inotify instance (fs.inotify.max_user_instances), going by the clock only",
+	for limit, mentions := range map[string]string{
+		"max_inotify_watches":   "fs.inotify.max_user_watches",
+		"max_inotify_instances": "fs.inotify.max_user_instances",
 	} {
 		t.Run(limit, func(t *testing.T) {
 			set := func(most string) { must(t, os.WriteFile("/proc/sys/user/"+limit, []byte(most), 0)) }
@@ -653,29 +696,29 @@ func TestLimits(t *testing.T) {
 			r.run()
 			set("0")
 			for range 3 {
-				if r.Arm(r.host.Chain(r.at)) {
-					t.Error("Arm: something is watched, or worth another look")
+				if r.Watch(r.host.Chain(r.at)) {
+					t.Error("Watch: something is new")
 				}
 			}
 			if errors := r.Errors(); errors < 3 {
 				t.Errorf("%d errors counted", errors)
 			}
 			set("1000")
-			if !r.arm() {
-				t.Error("Arm: nothing is watched after the limit was raised")
+			if !r.watchPath() {
+				t.Error("Watch: nothing is new after the limit was raised")
 			}
 			put(t, root+"/etc/live/tls.crt", "more")
 			r.wait("after the limit was raised")
 			lines := r.log.lines()
-			if len(lines) != 2 || !strings.Contains(lines[0], says) || !strings.Contains(lines[1], "no longer going by the clock only") {
+			if len(lines) != 2 || !strings.Contains(lines[0], mentions) || !strings.Contains(lines[1], "level=INFO ") {
 				t.Errorf("logged: %q", lines)
 			}
 		})
 	}
 }
 
-// TestRunEnds: with the context, leaving no goroutine behind; afterwards
-// nothing is watched, and nothing is said of it.
+// TestRunEnds: Run returns when its context ends and leaves no goroutine behind. After
+// that, Watch watches nothing and logs nothing.
 func TestRunEnds(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/etc/tls.crt", "text")
@@ -683,9 +726,9 @@ func TestRunEnds(t *testing.T) {
 	stop := r.run()
 	r.settle()
 	if !strings.Contains(stacks(), "fsnotify") {
-		t.Error("fsnotify has no goroutine while it runs: what follows proves nothing")
+		t.Error("fsnotify has no goroutine while it runs, so this test proves nothing")
 	}
-	put(t, root+"/etc/tls.crt", "an event on the way")
+	put(t, root+"/etc/tls.crt", "one more event")
 	stop()
 
 	tick := time.NewTicker(time.Millisecond)
@@ -695,16 +738,16 @@ func TestRunEnds(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("a goroutine is left:\n%s", left)
+			t.Fatalf("goroutine left behind:\n%s", left)
 		}
 	}
-	if r.Arm(r.host.Chain("/")) {
-		t.Error("Arm: something is watched after the end")
+	if r.Watch(r.host.Chain("/")) {
+		t.Error("Watch: something is new after the end")
 	}
 	r.log.silent(t)
 }
 
-// stacks are those of all goroutines but this one.
+// stacks returns the stacks of all other goroutines.
 func stacks() string {
 	buffer := make([]byte, 1<<20)
 	all := string(buffer[:runtime.Stack(buffer, true)])

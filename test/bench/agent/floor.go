@@ -16,16 +16,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
-// asFloor is this program's argument to be the floor.
+// asFloor is this program's argument to run as the floor.
 const asFloor = "floor"
 
-// serveFloor is a program that does nothing but be scraped: the agent's server of
-// metrics, with Go's own and the process's, and its settings of the runtime. What
-// it takes is what a machine asks for being woken.
+// serveFloor runs a program that is only scraped: with the agent's metrics server, the metrics of Go
+// and of the process, and the agent's runtime settings. Its CPU time is what the machine takes for
+// waking a process.
 func serveFloor(ctx context.Context) error {
 	debug.SetGCPercent(50)
 	runtime.GOMAXPROCS(1)
@@ -38,10 +38,10 @@ func serveFloor(ctx context.Context) error {
 	}
 	fmt.Println(listener.Addr())
 	well := func(context.Context) error { return nil }
-	return report.Serve(ctx, listener, registry, well, well)
+	return statusserver.Serve(ctx, listener, registry, well, well)
 }
 
-// measureFloor is what percentage of a core the floor takes, for so long.
+// measureFloor returns the percentage of a core that the floor uses during this time.
 func measureFloor(ctx context.Context, long time.Duration) (percent float64, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -63,7 +63,7 @@ func measureFloor(ctx context.Context, long time.Duration) (percent float64, err
 	}()
 	address, _, err := bufio.NewReader(out).ReadLine()
 	if err != nil {
-		return 0, fmt.Errorf("start what is only scraped: %w", err)
+		return 0, fmt.Errorf("start the program that is only scraped: %w", err)
 	}
 	return scraped(ctx, string(address), func() (time.Duration, error) { return rotation.CPUOf(command.Process.Pid) }, func(ctx context.Context) error {
 		select {

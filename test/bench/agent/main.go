@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command agent measures the node agent as it is shipped: memory, what it
-// computes while nothing happens and while much does, how soon it tells, and what
-// many files cost. It prints what it measured beside what is allowed and does not
-// judge it; it fails where the agent does not say what it should.
+// Command agent measures the node agent as released: its memory, its CPU time while nothing and while
+// much happens, how soon it logs a change, and the cost of many files. It prints the results with
+// their budgets and does not judge them. It fails if the agent does not log what it should.
 package main
 
 import (
@@ -30,16 +29,16 @@ import (
 const (
 	// settle is the agent's default.
 	settle = time.Second
-	// scrapeEvery is how often Prometheus does on OpenShift, at most.
+	// scrapeEvery is the shortest scrape interval of Prometheus on OpenShift.
 	scrapeEvery = 15 * time.Second
-	// notice is what is allowed from a write to the line about it.
-	notice = 250 * time.Millisecond
-	// patience is how late it may come before there is nothing to measure.
+	// rotationBudget is the budget from a write to the log line about it.
+	rotationBudget = 250 * time.Millisecond
+	// patience is how late the line may be before the measurement fails.
 	patience = 5 * time.Second
 
-	// What is allowed otherwise: MiB, and percents of a core.
+	// Other budgets: MiB, and percentages of a core.
 	memoryBudget, idleBudget, noiseBudget = 20, 0.1, 25
-	// muchNoise is the rate of unrelated events that noiseBudget is for.
+	// muchNoise is the rate of unrelated events to which noiseBudget applies.
 	muchNoise = 10_000
 )
 
@@ -54,12 +53,14 @@ type bench struct {
 
 func main() {
 	var b bench
-	flag.DurationVar(&b.idle, "idle", time.Minute, "how long nothing happens; the agent looks by itself each 30 s")
-	flag.DurationVar(&b.noise, "noise", time.Minute, "how long 10,000 unrelated files are made and removed a second; a third of it for each lower rate")
-	flag.IntVar(&b.starts, "starts", 5, "how often the agent is started beside each number of files")
-	flag.IntVar(&b.runs, "runs", 3, "how many agents are tried one after the other, each with all that follows; medians are printed")
-	flag.IntVar(&b.rounds, "rounds", 1, "how often each fault and expiry is tried in a run")
-	flag.IntVar(&b.writes, "writes", 10, "how often each way of writing is tried in a run")
+	flag.DurationVar(&b.idle, "idle", time.Minute, "how long nothing happens; the agent scans every 30 s on its own")
+	flag.DurationVar(&b.noise, "noise", time.Minute,
+		"how long 10,000 unrelated files a second are created and removed; a third of it for each lower rate")
+	flag.IntVar(&b.starts, "starts", 5, "how often the agent is started for each number of files")
+	flag.IntVar(&b.runs, "runs", 3,
+		"how many agents are measured one after the other, each with all that follows; medians are printed")
+	flag.IntVar(&b.rounds, "rounds", 1, "how often each fault and expiry is measured in a run")
+	flag.IntVar(&b.writes, "writes", 10, "how often each way of writing is measured in a run")
 	b.output.AddTo(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -95,7 +96,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		do   func(context.Context) error
 	}{
 		{"files beside those that matter", b.measureFiles},
-		{"how soon it tells", b.measureLatency},
+		{"latency of log lines", b.measureLatency},
 		{"unrelated events", b.measureNoise},
 	} {
 		fmt.Fprintf(os.Stderr, "measuring: %s\n", part.what)
@@ -112,14 +113,14 @@ func mebibytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
-// guarded is an agent over a host of its own.
+// guarded is an agent on its own host.
 type guarded struct {
 	*rotation.Driver
 	close func()
 }
 
-// guard starts an agent as the chart does, over a new host with so many more
-// files in the folders of the pair and of the manifest.
+// guard starts an agent as the chart does, on a new host with this many additional files in the
+// directory of the pair and in /etc/kubernetes.
 func (b *bench) guard(ctx context.Context, files int) (*guarded, error) {
 	folder, err := os.MkdirTemp(b.dir, "agent")
 	if err != nil {
@@ -130,7 +131,7 @@ func (b *bench) guard(ctx context.Context, files int) (*guarded, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, directory := range []string{host.Tree.Directory(), filepath.Dir(host.Tree.Manifest())} {
+	for _, directory := range []string{host.Tree.Directory(), aboveManifests(host)} {
 		for i := range files {
 			if err := os.WriteFile(filepath.Join(directory, fmt.Sprintf("other-%d", i)), nil, 0o600); err != nil {
 				return nil, err
@@ -141,10 +142,10 @@ func (b *bench) guard(ctx context.Context, files int) (*guarded, error) {
 	if err != nil {
 		return nil, err
 	}
-	command := exec.CommandContext(ctx, b.binary, "--root", host.Tree.Root, "--node-name", "master-0",
+	command := exec.CommandContext(ctx, b.binary, "run", "--root", host.Tree.Root, "--node-name", "master-0",
 		"--kubeconfig", servers.kubeconfig, "--kubelet-address", servers.kubelet, "--metrics-bind-address", "127.0.0.1:0")
 	g := &guarded{
-		Driver: &rotation.Driver{Host: host, Settle: settle, Notice: patience, Tolerated: map[string]int{}},
+		Driver: &rotation.Driver{Host: host, Settle: settle, ReportTime: patience, Tolerated: map[string]int{}},
 		close:  servers.close,
 	}
 	began := time.Now()
@@ -163,14 +164,14 @@ func (g *guarded) end() error {
 	return g.Agent.Stop()
 }
 
-// while does something with the agent scraped, and returns what percentage of a
-// core the agent took.
+// while does something while the agent is scraped, and returns the percentage of a core that the agent
+// used.
 func (g *guarded) while(ctx context.Context, do func(context.Context) error) (percent float64, err error) {
 	return scraped(ctx, g.Metrics, g.Agent.CPU, do)
 }
 
-// scraped does something while a program is scraped, and returns what percentage
-// of a core the program took.
+// scraped does something while a program is scraped, and returns the percentage of a core that the
+// program used.
 func scraped(ctx context.Context, metrics string, cpu func() (time.Duration, error), do func(context.Context) error) (percent float64, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -190,7 +191,7 @@ func scraped(ctx context.Context, metrics string, cpu func() (time.Duration, err
 	return 100 * (after - before).Seconds() / took.Seconds(), errors.Join(err, <-ended)
 }
 
-// scrape reads the metrics until the context ends.
+// scrape scrapes the metrics until the context ends.
 func scrape(ctx context.Context, address string) error {
 	ticker := time.NewTicker(scrapeEvery)
 	defer ticker.Stop()
@@ -219,7 +220,7 @@ func scrape(ctx context.Context, address string) error {
 	}
 }
 
-// memory is what is resident now.
+// memory records the resident memory.
 func (b *bench) memory(g *guarded, what, contender, metric string) error {
 	memory, err := g.Agent.Memory()
 	if err != nil {
@@ -229,10 +230,10 @@ func (b *bench) memory(g *guarded, what, contender, metric string) error {
 	return nil
 }
 
-// latencies are those of some runs.
+// latencies are the latencies of several runs.
 type latencies [][]time.Duration
 
-// addLatencies adds medians of the runs' quantiles. budget is in milliseconds; 0: none.
+// addLatencies adds medians of the runs' quantiles. budget is in milliseconds; 0: no budget.
 func (b *bench) addLatencies(what, contender string, runs latencies, budget float64) {
 	var half, most []float64
 	for _, run := range runs {
@@ -246,9 +247,8 @@ func (b *bench) addLatencies(what, contender string, runs latencies, budget floa
 	b.add(results.Measured(what, contender, "p50", "ms", half...), p99)
 }
 
-// measureFiles: what files cost that nobody asks for, from one to very many. The
-// agents are idle at the same time, so that it takes no longer than one, and beside them
-// what is only scraped.
+// measureFiles measures the cost of unrelated files, from one to very many. All agents are idle at the
+// same time, so that it takes no longer than one of them, and so is the program that is only scraped.
 func (b *bench) measureFiles(ctx context.Context) error {
 	group, idle := errgroup.WithContext(ctx)
 	counts := []int{1, 100, 1_000, 10_000}
@@ -269,7 +269,10 @@ func (b *bench) measureFiles(ctx context.Context) error {
 			}
 			agents = append(agents, g)
 			group.Go(func() (err error) {
-				percents[place], err = g.while(idle, func(ctx context.Context) error { return g.Quiet(ctx, b.idle) })
+				percents[place], err = g.while(idle, func(ctx context.Context) error {
+					return g.LogsNothing(ctx,
+						b.idle)
+				})
 				return err
 			})
 		}
@@ -298,11 +301,11 @@ func (b *bench) measureFiles(ctx context.Context) error {
 				return err
 			}
 		}
-		var told []float64
+		var values []float64
 		for _, took := range g.Latencies["rotation, "+writer.Name] {
-			told = append(told, milliseconds(took))
+			values = append(values, milliseconds(took))
 		}
-		b.add(results.Measured(what, contender, "new certificate → log line", "ms", told...))
+		b.add(results.Measured(what, contender, "new certificate → log line", "ms", values...))
 		if err := g.end(); err != nil {
 			return err
 		}
@@ -310,9 +313,9 @@ func (b *bench) measureFiles(ctx context.Context) error {
 	return nil
 }
 
-// measureLatency: each way of writing, each fault, each moment.
+// measureLatency measures each way of writing, each fault, and expiry.
 func (b *bench) measureLatency(ctx context.Context) error {
-	told := map[string]latencies{}
+	byLabel := map[string]latencies{}
 	var every latencies
 	var percents []float64
 	writers := rotation.Writers()
@@ -332,7 +335,7 @@ func (b *bench) measureLatency(ctx context.Context) error {
 		}
 		every = append(every, all)
 		for label, took := range g.Latencies {
-			told[label] = append(told[label], took)
+			byLabel[label] = append(byLabel[label], took)
 		}
 		if len(percents) == b.runs {
 			if err := b.memory(g, "memory after all ways of writing and faults", "agent", "resident"); err != nil {
@@ -344,12 +347,13 @@ func (b *bench) measureLatency(ctx context.Context) error {
 		}
 	}
 	const rotated = "new certificate → log line"
-	b.addLatencies(rotated, "all of them", every, milliseconds(notice))
+	b.addLatencies(rotated, "all of them", every, milliseconds(rotationBudget))
 	for _, w := range writers {
-		b.addLatencies(rotated, w.Name, told["rotation, "+w.Name], 0)
+		b.addLatencies(rotated, w.Name, byLabel["rotation, "+w.Name], 0)
 	}
-	b.addLatencies("other → log line", "fault, settle being "+settle.String(), told["fault"], milliseconds(settle+notice))
-	b.addLatencies("other → log line", "expiry, after its moment", told["moment"], milliseconds(notice))
+	b.addLatencies("other → log line", "fault, settle being "+settle.String(), byLabel["fault"],
+		milliseconds(settle+rotationBudget))
+	b.addLatencies("other → log line", "expiry, after its moment", byLabel["moment"], milliseconds(rotationBudget))
 	b.add(results.Measured("CPU while all that was done", "agent", "CPU", "% of a core", percents...))
 	return nil
 }
@@ -375,15 +379,15 @@ func (b *bench) tryAll(ctx context.Context, g *guarded, writers []rotation.Write
 	return nil
 }
 
-// measureNoise: files that do not matter come and go beside those that do, and
-// what matters is still told.
+// measureNoise creates and removes unrelated files in the same directories. The agent must still log
+// all relevant changes.
 func (b *bench) measureNoise(ctx context.Context) error {
 	for _, rate := range []int{100, 1_000, muchNoise} {
 		g, err := b.guard(ctx, 0)
 		if err != nil {
 			return err
 		}
-		g.Tolerated["Watching had trouble"] = 0
+		g.Tolerated["Watching files failed"] = 0
 		long := b.noise / 3
 		if rate == muchNoise {
 			long = b.noise
@@ -395,7 +399,7 @@ func (b *bench) measureNoise(ctx context.Context) error {
 			percent, err := g.while(ctx, func(ctx context.Context) error {
 				ctx, stop := context.WithTimeout(ctx, long)
 				defer stop()
-				made = rotation.Noise(ctx, filepath.Dir(g.Host.Tree.Manifest()), rate)
+				made = rotation.Noise(ctx, aboveManifests(g.Host), rate)
 				return nil
 			})
 			if err != nil {
@@ -418,4 +422,9 @@ func (b *bench) measureNoise(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// aboveManifests is the parent of the manifests' directory, in which each file name matters.
+func aboveManifests(host *rotation.Host) string {
+	return filepath.Dir(filepath.Dir(host.Tree.Manifest()))
 }

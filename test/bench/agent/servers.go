@@ -16,12 +16,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
-// servers are what an agent talks to: an API server that takes all Events and
-// a kubelet.
+// servers are what an agent connects to: an API server that accepts all Events, and a kubelet.
 type servers struct {
 	kubeconfig, kubelet string
 	close               func()

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package results is what a benchmark measured: rows of medians with their
-// spread, written as JSON, as tables, and into the documentation. It measures
-// nothing itself.
+// Package results holds the results of a benchmark: rows of medians with their spread. It writes them
+// as JSON, as tables, and into the documentation. It measures nothing itself.
 package results
 
 import (
@@ -19,9 +18,9 @@ import (
 	"time"
 )
 
-// Document is one run of a benchmark.
+// Document is the result of one run of a benchmark.
 type Document struct {
-	// Bench names it, also in the documentation's markers.
+	// Bench is the name of the benchmark, also in the documentation's markers.
 	Bench    string    `json:"bench"`
 	Measured time.Time `json:"measured"`
 	Machine  Machine   `json:"machine"`
@@ -30,21 +29,19 @@ type Document struct {
 	Rows  []Row    `json:"rows"`
 }
 
-// Machine that it ran on.
+// Machine is the machine of the benchmark.
 type Machine struct {
 	GOOS   string `json:"goos"`
 	GOARCH string `json:"goarch"`
 	Cores  int    `json:"cores"`
 	Go     string `json:"go"`
 	CPU    string `json:"cpu"`
-	// Load is its load average of the last minute when the benchmark began: what
-	// else it had to do.
+	// Load is the machine's load average of the last minute before the benchmark.
 	Load float64 `json:"load"`
 }
 
-// Row is one figure of one contender: the median of all rounds, the lowest and
-// the highest of them, and the same of the rounds' ratios to what it is compared
-// with, if to anything.
+// Row is one figure of one contender: the median of all rounds with the lowest and highest one, and
+// the same for the ratios to the contender that it is compared with, if any.
 type Row struct {
 	What      string  `json:"what"`
 	Contender string  `json:"contender"`
@@ -56,29 +53,28 @@ type Row struct {
 	Ratio     float64 `json:"ratio,omitempty"`
 	RatioLow  float64 `json:"ratioLow,omitempty"`
 	RatioHigh float64 `json:"ratioHigh,omitempty"`
-	// Budget is what is allowed, and Within whether it is kept; both are left out
-	// where nothing is.
+	// Budget is the limit, and Within whether the row is within it. Without a budget both are left out.
 	Budget string `json:"budget,omitempty"`
 	Within *bool  `json:"within,omitempty"`
 }
 
-// Output says where a document goes besides standard output.
+// Output says where to write a document, in addition to standard output.
 type Output struct{ json, markdown string }
 
-// AddTo adds its flags.
+// AddTo adds the flags.
 func (o *Output) AddTo(flags *flag.FlagSet) {
 	flags.StringVar(&o.json, "json", "", "`file` to write the results to")
 	flags.StringVar(&o.markdown, "markdown", "", "`file` in which to replace the tables between the markers of this benchmark")
 }
 
-// New begins a document about this machine.
+// New makes an empty document about this machine.
 func New(bench string) Document {
 	return Document{Bench: bench, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine{
 		GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel(), Load: loadAverage(),
 	}}
 }
 
-// loadAverage is what the kernel says (proc_loadavg(5)); 0 where it says nothing.
+// loadAverage reads proc_loadavg(5); 0 if that fails.
 func loadAverage() (load float64) {
 	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -88,8 +84,7 @@ func loadAverage() (load float64) {
 	return load
 }
 
-// cpuModel is what the kernel says (proc_cpuinfo(5)); some architectures have no
-// name for it.
+// cpuModel reads proc_cpuinfo(5); some architectures have no name in it.
 func cpuModel() string {
 	data, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -104,14 +99,14 @@ func cpuModel() string {
 	return "unknown"
 }
 
-// Measured is a row of the rounds' values.
+// Measured makes a row from the values of the rounds.
 func Measured(what, contender, metric, unit string, rounds ...float64) Row {
 	r := Row{What: what, Contender: contender, Metric: metric, Unit: unit}
 	r.Value, r.Low, r.High = spread(rounds)
 	return r
 }
 
-// Against adds the rounds' ratios.
+// Against adds the ratios of the rounds.
 func (r Row) Against(ratios []float64) Row {
 	r.Ratio, r.RatioLow, r.RatioHigh = spread(ratios)
 	return r
@@ -131,17 +126,17 @@ func spread(values []float64) (median, low, high float64) {
 	return median, sorted[0], sorted[len(sorted)-1]
 }
 
-// AtMost allows the median no more than that.
+// AtMost sets the highest allowed median.
 func (r Row) AtMost(limit float64) Row {
 	return r.within(fmt.Sprintf("≤ %s %s", number(limit), r.Unit), r.Value <= limit)
 }
 
-// RatioAtMost allows the median ratio no more than that.
+// RatioAtMost sets the highest allowed median ratio.
 func (r Row) RatioAtMost(limit float64) Row {
 	return r.within(fmt.Sprintf("ratio ≤ %.2f", limit), r.Ratio <= limit)
 }
 
-// RatioAtLeast wants the median ratio to be no less than that.
+// RatioAtLeast sets the lowest allowed median ratio.
 func (r Row) RatioAtLeast(limit float64) Row {
 	return r.within(fmt.Sprintf("ratio ≥ %.2f", limit), r.Ratio >= limit)
 }
@@ -151,7 +146,7 @@ func (r Row) within(budget string, within bool) Row {
 	return r
 }
 
-// number with about three figures.
+// number formats a value with about three digits.
 func number(v float64) string {
 	switch {
 	case v == 0:
@@ -178,7 +173,7 @@ func (r Row) ratio() string {
 	return between(fmt.Sprintf("%.2f×", r.Ratio), fmt.Sprintf("%.2f", r.RatioLow), fmt.Sprintf("%.2f", r.RatioHigh))
 }
 
-// between shows a median with its spread, if there is any.
+// between formats a median with its spread, if there is one.
 func between(median, low, high string) string {
 	if low == high {
 		return median
@@ -186,7 +181,7 @@ func between(median, low, high string) string {
 	return fmt.Sprintf("%s (%s–%s)", median, low, high)
 }
 
-// Write prints the tables, and writes them wherever else they are wanted.
+// Write prints the tables and writes the requested files.
 func (o *Output) Write(d Document) error {
 	tables := d.Markdown()
 	fmt.Print("\n" + tables)
@@ -226,8 +221,8 @@ func replace(path, bench, text string) error {
 	return os.WriteFile(path, slices.Concat(before, begin, []byte(text), end, after), 0o644)
 }
 
-// Markdown shows the budgets, and a table for each thing that was done: a line
-// per contender, a column per metric.
+// Markdown formats the budgets and a table for each kind of measurement, with a row per contender and
+// a column per metric.
 func (d Document) Markdown() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s, %d cores, %s/%s, %s; load average before it began %.1f; measured on %s.\n",
@@ -260,7 +255,7 @@ func (d Document) Markdown() string {
 	return out.String()
 }
 
-// pivot has a line per contender, and a column per metric and one for its ratios.
+// pivot has a row per contender, a column per metric and one for its ratios.
 func pivot(what string, rows []Row) [][]string {
 	header, lines := []string{what}, [][]string{}
 	column, line := map[string]int{}, map[string]int{}
@@ -285,7 +280,7 @@ func pivot(what string, rows []Row) [][]string {
 		}
 		metric := r.Metric + ", " + r.Unit
 		set(place(metric, true), r.value())
-		// Its spread is in the JSON, and above where there is a budget.
+		// The JSON has the spread; the table above, too, if there is a budget.
 		if c := place("ratio of "+r.Metric, r.Ratio != 0); c != 0 && r.Ratio != 0 {
 			set(c, fmt.Sprintf("%.2f×", r.Ratio))
 		}
@@ -293,7 +288,7 @@ func pivot(what string, rows []Row) [][]string {
 	return append([][]string{header}, lines...)
 }
 
-// table in Markdown, to be read as it is, too. The first line is its head.
+// table formats a Markdown table that is readable as text. The first line is the header.
 func table(lines [][]string) string {
 	var widths []int
 	for i := range lines[0] {

@@ -17,26 +17,26 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
-// atATime is the fixed concurrency of load.
+// atATime is the number of concurrent requests under load.
 const atATime = 8
 
-// comparison is one kind of request to some contenders.
+// comparison sends one kind of request to several contenders.
 type comparison struct {
 	what     string
 	among    []contender
-	requests int // to each in a round
-	// What ours may take of the reference's time, and must reach of its
-	// throughput; 0: no budget.
+	requests int // to each contender in a round
+	// Budgets for our contenders: the time relative to the reference, and the throughput relative to the
+	// reference; 0: no budget.
 	p50, p99, throughput float64
-	// send sends the i-th request and says how long it took.
+	// send sends the i-th request and returns the time that it took.
 	send func(ctx context.Context, to contender, i int) (time.Duration, error)
-	// server is the process of the API server in between; 0: there is none.
+	// server is the process of the API server in between; 0 without one.
 	server int
 	// afterRound cleans up.
 	afterRound func(context.Context) error
 }
 
-// rounds are the values of a metric, one of each round, by contender.
+// rounds are the values of a metric, one per round, by contender.
 type rounds map[string][]float64
 
 func (r rounds) add(to contender, value float64) { r[to.name] = append(r[to.name], value) }
@@ -50,7 +50,7 @@ func (r rounds) row(what string, of contender, metric, unit string) results.Row 
 	return results.Measured(what, of.name, metric, unit, r[of.name]...).Against(ratios)
 }
 
-// compare sends requests to all by turns, in rounds.
+// compare sends requests to all contenders in turn, in rounds.
 func (b *bench) compare(ctx context.Context, k comparison) error {
 	fmt.Fprintf(os.Stderr, "  %s\n", k.what)
 	half, most, cpu := rounds{}, rounds{}, rounds{}
@@ -62,8 +62,8 @@ func (b *bench) compare(ctx context.Context, k comparison) error {
 		}
 		for range k.requests {
 			b.turn++
-			// At random: whoever always came after the same one would pay for what
-			// that one does afterwards.
+			// In random order: a contender that always came after the same other one would pay for the work that
+			// this one does after its answer.
 			for _, n := range b.random.Perm(len(k.among)) {
 				one, err := k.send(ctx, k.among[n], b.turn)
 				if err != nil {
@@ -99,15 +99,15 @@ func (b *bench) compare(ctx context.Context, k comparison) error {
 	return nil
 }
 
-// addCPU adds what a webhook computed; of what has no process nothing is known.
+// addCPU adds the CPU time of a webhook. Contenders without a process have none.
 func (b *bench) addCPU(k comparison, c contender, cpu rounds) {
 	if c.pid != 0 {
 		b.add(cpu.row(k.what, c, "CPU a request", "µs"))
 	}
 }
 
-// throughput lets some clients ask each contender, one contender after the
-// other, and counts the answers.
+// throughput lets clients send requests to each contender, one contender after the other, and counts
+// the answers.
 func (b *bench) throughput(ctx context.Context, k comparison) error {
 	k.what += fmt.Sprintf(", %d at a time", atATime)
 	fmt.Fprintf(os.Stderr, "  %s\n", k.what)
@@ -156,9 +156,8 @@ func (b *bench) throughput(ctx context.Context, k comparison) error {
 	return nil
 }
 
-// load8 counts the answers to clients that ask one contender for a while, and the
-// questions that it had no answer to: a machine with too much to do is no reason
-// to stop measuring. A wrong answer is.
+// load8 counts the answers to clients that send requests to one contender for a while, and the
+// requests without an answer: an overloaded machine is no reason to stop measuring. A wrong answer is.
 func (b *bench) load8(ctx context.Context, k comparison, to contender) (answered, unanswered float64, err error) {
 	var count, lost atomic.Int64
 	var failed atomic.Pointer[error]
@@ -173,7 +172,7 @@ func (b *bench) load8(ctx context.Context, k comparison, to contender) (answered
 					count.Add(1)
 				case errors.Is(err, errUnanswered):
 					lost.Add(1)
-				case !apierrors.IsConflict(err): // with another of the clients
+				case !apierrors.IsConflict(err): // with another client
 					failed.Store(&err)
 				}
 			}
@@ -190,7 +189,7 @@ func (b *bench) load8(ctx context.Context, k comparison, to contender) (answered
 	return float64(count.Load()), float64(lost.Load()), nil
 }
 
-// computed is the time that the contenders' processes have computed so far.
+// computed is the CPU time that the contenders' processes have used.
 func computed(all []contender) ([]time.Duration, error) {
 	times := make([]time.Duration, len(all))
 	for i, c := range all {

@@ -15,32 +15,32 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
-// reference is what the others are compared with.
+// reference is the contender that the others are compared with.
 const reference = "controller-runtime no-op"
 
-// answerTime bounds waiting until a contender answers as it should.
+// answerTime bounds waiting until a contender gives the right answer.
 const answerTime = time.Minute
 
-// contender is what stands, or does not, between a client and a Secret.
+// contender is what a request for a Secret passes through: a webhook, the policy or nothing.
 type contender struct {
 	name string
-	// namespace of the Secret that the API server asks it about.
+	// namespace of the Secrets for which the API server calls it.
 	namespace string
-	// url and process of a webhook; empty where there is none.
+	// url and process of a webhook; empty without a webhook.
 	url string
 	pid int
 	// judges: it refuses a pair that does not match.
 	judges bool
-	// ours: what budgets hold for.
+	// ours: budgets apply to it.
 	ours bool
 }
 
-// webhooks are those of them that can be asked directly.
+// webhooks are the contenders to which requests can be sent directly.
 func (b *bench) webhooks() []contender {
 	return slices.DeleteFunc(slices.Clone(b.contenders), func(c contender) bool { return c.pid == 0 })
 }
 
-// startContenders starts those that do not run yet.
+// startContenders starts the contenders that are not running yet.
 func (b *bench) startContenders(ctx context.Context) error {
 	bare, err := b.startNoop(ctx, "net/http no-op", "bench-net-http", "--bare")
 	if err != nil {
@@ -81,8 +81,8 @@ func (b *bench) startNoop(ctx context.Context, name, namespace string, flags ...
 	return contender{name: name, namespace: namespace, url: fmt.Sprintf("https://127.0.0.1:%d/validate", port), pid: process.PID()}, nil
 }
 
-// proveAnswers waits until each webhook lets a sound Secret pass, and refuses
-// one whose key is another's if it judges; then it notes their idle memory.
+// proveAnswers waits until each webhook allows a valid Secret and, if it judges, refuses one with the
+// key of another pair. Then it records their idle memory.
 func (b *bench) proveAnswers(ctx context.Context) error {
 	pairs := b.rsa[:2]
 	good, err := b.updates(pairs, pairs, asItIs)
@@ -106,7 +106,7 @@ func (b *bench) proveAnswers(ctx context.Context) error {
 			}
 			select {
 			case <-limited.Done():
-				return fmt.Errorf("%s does not answer as it should: %w", c.name, err)
+				return fmt.Errorf("%s does not give the right answers: %w", c.name, err)
 			case <-time.After(100 * time.Millisecond):
 			}
 		}

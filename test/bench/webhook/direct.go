@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
@@ -49,19 +49,20 @@ func (b *bench) secret(p pkitest.Pair) *corev1.Secret {
 	return openshift.ServingCert("uid-1", p.ChainWith(b.rig.ServiceCA.PEM()), p.Key)
 }
 
-// client asks as an API server does: HTTP/1.1, connections kept.
+// client sends requests as an API server does: HTTP/1.1 with persistent connections.
 func client() *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, // only time is of interest
+		// Only the time is measured.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"http/1.1"}},
 		MaxIdleConnsPerHost: 100,
 	}}
 }
 
-// errUnanswered: a webhook has too much to do, or for another reason does not
-// answer with a review.
+// errUnanswered: a webhook is overloaded or for another reason does not answer with a review.
 var errUnanswered = errors.New("no verdict")
 
-// ask sends a review, and fails if the answer is not the one that is due.
+// ask sends a review. A wrong answer is an error.
 func ask(ctx context.Context, c *http.Client, url string, body []byte, allowed bool) (took time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
@@ -84,13 +85,14 @@ func ask(ctx context.Context, c *http.Client, url string, body []byte, allowed b
 		return 0, fmt.Errorf("%w: %s: %s: %.200s", errUnanswered, url, response.Status, answer)
 	}
 	if review.Response.Allowed != allowed {
-		return 0, fmt.Errorf("%s says %t instead of %t: %v", url, review.Response.Allowed, allowed, review.Response.Result)
+		return 0, fmt.Errorf("%s answered %t, want %t: %v", url, review.Response.Allowed, allowed,
+			review.Response.Result)
 	}
 	return took, nil
 }
 
-// updates are the bodies of updates from one of the pairs to another, in a
-// circle, of Secrets that are changed in the same way.
+// updates are the bodies of updates from one of the pairs to the next one, in a circle, of Secrets
+// with the same change.
 func (b *bench) updates(from, to []pkitest.Pair, change func(*corev1.Secret)) (bodies [][]byte, err error) {
 	for i := range from {
 		before, after := b.secret(from[i]), b.secret(to[(i+1)%len(to)])
@@ -105,7 +107,7 @@ func (b *bench) updates(from, to []pkitest.Pair, change func(*corev1.Secret)) (b
 	return bodies, nil
 }
 
-// mismatched pairs have the certificate of one and the key of the next.
+// mismatched makes pairs of a certificate and the key of the next pair.
 func mismatched(pairs []pkitest.Pair) []pkitest.Pair {
 	mixed := slices.Clone(pairs)
 	for i := range mixed {
@@ -116,13 +118,12 @@ func mismatched(pairs []pkitest.Pair) []pkitest.Pair {
 
 func asItIs(*corev1.Secret) {}
 
-// large makes a Secret as large as it may be.
+// large makes a Secret as large as allowed.
 func large(s *corev1.Secret) {
 	s.Data["more"] = bytes.Repeat([]byte("x"), corev1.MaxSecretSize-len(s.Data[corev1.TLSCertKey])-len(s.Data[corev1.TLSPrivateKeyKey]))
 }
 
-// measureDirectly: the same requests to each webhook over TLS, without an API
-// server.
+// measureDirectly sends the same requests to each webhook over TLS, without an API server.
 func (b *bench) measureDirectly(ctx context.Context) error {
 	c := client()
 	for _, k := range []struct {
@@ -130,15 +131,16 @@ func (b *bench) measureDirectly(ctx context.Context) error {
 		from, to []pkitest.Pair
 		change   func(*corev1.Secret)
 		refused  bool
-		p50      float64 // budget; 0: none
+		p50      float64 // budget; 0: no budget
 		share    int     // of the requests: 1/share
-		loaded   bool    // many at a time, too
+		loaded   bool    // also with concurrent requests
 	}{
 		{what: "no-op update", from: b.rsa[:1], to: b.rsa[:1], change: asItIs, p50: 1.10, share: 1},
 		{what: "content seen before", from: b.rsa[:2], to: b.rsa[:2], change: asItIs, p50: 1.25, share: 1},
 		{what: "new RSA 2048 content", from: b.rsa, to: b.rsa, change: asItIs, p50: 2.00, share: 1, loaded: true},
 		{what: "new ECDSA content", from: b.ecdsa, to: b.ecdsa, change: asItIs, share: 1},
-		{what: "refused, the key is another's", from: b.rsa, to: mismatched(b.rsa), change: asItIs, refused: true, share: 1},
+		{what: "refused, key of another pair", from: b.rsa, to: mismatched(b.rsa), change: asItIs, refused: true,
+			share: 1},
 		{what: "Secret of 1 MiB, content seen before", from: b.rsa[:2], to: b.rsa[:2], change: large, share: 10, loaded: true},
 	} {
 		bodies, err := b.updates(k.from, k.to, k.change)

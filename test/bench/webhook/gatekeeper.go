@@ -18,16 +18,16 @@ import (
 
 const (
 	gatekeeperModule = "github.com/open-policy-agent/gatekeeper/v3"
-	// gatekeeperFolder pins it, in a module of its own.
+	// gatekeeperFolder pins it, in its own module.
 	gatekeeperFolder = "test/bench/gatekeeper"
 )
 
 //go:embed gatekeeper.yaml
 var gatekeeperTemplate string
 
-// startGatekeeper builds Gatekeeper from its module and starts its webhook as its
-// manifests do (charts/gatekeeper), but for what needs a Pod or a Service, and
-// without mutation. Its one rule checks what ours does.
+// startGatekeeper builds Gatekeeper from its module and starts its webhook with the flags of its
+// manifests (charts/gatekeeper), except for those that need a Pod or a Service, and without mutation.
+// Its only rule checks what our webhook checks.
 func (b *bench) startGatekeeper(ctx context.Context) (contender, error) {
 	fmt.Fprintln(os.Stderr, "building Gatekeeper (minutes, once)")
 	program, err := filepath.Abs("bin/gatekeeper")
@@ -65,7 +65,7 @@ func (b *bench) startGatekeeper(ctx context.Context) (contender, error) {
 	return c, nil
 }
 
-// launchGatekeeper starts a process for some of its operations.
+// launchGatekeeper starts a process for some of Gatekeeper's operations.
 func (b *bench) launchGatekeeper(ctx context.Context, program string, operations ...string) (process *rig.Process, port int, err error) {
 	var ports [3]int
 	for i := range ports {
@@ -87,9 +87,9 @@ func (b *bench) launchGatekeeper(ctx context.Context, program string, operations
 	return process, ports[0], err
 }
 
-// constrain stores Gatekeeper's rule, for what it is asked directly and by the
-// API server. The process that makes a kind of a template is not the webhook's, as in
-// its manifests, and ends when it has.
+// constrain stores Gatekeeper's rule, for direct requests and for those of the API server. As in
+// Gatekeeper's manifests, the process that makes a kind from a template is not that of the webhook. It
+// ends when that is done.
 func (b *bench) constrain(ctx context.Context, program string, c contender) error {
 	constraint, err := json.Marshal(map[string]any{
 		"apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": "ServingCert", "metadata": map[string]any{"name": "serving-cert"},

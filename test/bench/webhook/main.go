@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command webhook measures the admission webhook as it is shipped, side by side
-// with what else could stand in its place: nothing, the policy alone, webhooks
-// that let everything pass, Gatekeeper with the same checks. The same requests
-// go to all of them by turns, directly and through a real API server. It prints
-// ratios beside what is allowed and does not judge them; it fails where one of
-// them does not answer as it should.
+// Command webhook compares the admission webhook as released with alternatives: no webhook, only the
+// policy, webhooks that allow everything, Gatekeeper with the same checks. All of them get the same
+// requests in turn, directly and through a real API server. It prints ratios with their budgets and
+// does not judge them. It fails if one of them gives a wrong answer.
 package main
 
 import (
@@ -18,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/bench/results"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
@@ -35,7 +33,7 @@ type bench struct {
 	rsa, ecdsa []pkitest.Pair
 	document   results.Document
 	random     *rand.Rand
-	turn       int // requests sent to each of them so far
+	turn       int // requests sent to each contender so far
 }
 
 func main() {
@@ -54,10 +52,10 @@ func run(ctx context.Context, args []string) error {
 	}
 	b := bench{random: rand.New(rand.NewPCG(1, 1))}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&b.requests, "requests", 200, "how many of each kind are sent to each in a round")
-	flags.IntVar(&b.rounds, "rounds", 5, "how often all of that is done; medians are printed")
-	flags.IntVar(&b.pairs, "pairs", 150, "how many pairs there are of a kind; more than the webhook can remember")
-	flags.DurationVar(&b.load, "load", 1500*time.Millisecond, "how long there is load on each in a round")
+	flags.IntVar(&b.requests, "requests", 200, "how many requests of each kind each contender gets in a round")
+	flags.IntVar(&b.rounds, "rounds", 5, "how many rounds there are; medians are printed")
+	flags.IntVar(&b.pairs, "pairs", 150, "how many pairs there are of each kind; more than the webhook's cache holds")
+	flags.DurationVar(&b.load, "load", 1500*time.Millisecond, "how long each contender is under load in a round")
 	b.output.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -88,7 +86,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		what string
 		do   func(context.Context) error
 	}{
-		{"what each of them says", b.proveAnswers},
+		{"answers", b.proveAnswers},
 		{"directly", b.measureDirectly},
 		{"through the API server", b.measureThroughServer},
 	} {
@@ -102,7 +100,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 
 func (b *bench) add(rows ...results.Row) { b.document.Rows = append(b.document.Rows, rows...) }
 
-// makePairs issues them: RSA keys take their time.
+// makePairs issues the pairs in advance: RSA keys take long.
 func (b *bench) makePairs() {
 	now := time.Now()
 	request := pkitest.ServingCert().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0))

@@ -26,11 +26,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
-// noopCommand is the first argument of this program when it is to be a webhook
-// that lets everything pass.
+// noopCommand is the first argument of this program to run as a webhook that allows everything.
 const noopCommand = "noop"
 
-// serveNoop is such a webhook, in a process of its own.
+// serveNoop runs such a webhook, in its own process.
 func serveNoop(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(noopCommand, flag.ContinueOnError)
 	bare := flags.Bool("bare", false, "net/http alone, without controller-runtime")
@@ -53,8 +52,8 @@ func serveNoop(ctx context.Context, args []string) error {
 	return nil
 }
 
-// serveBare serves the least that is a webhook: it reads the request, decodes
-// nothing of it but its UID, and answers.
+// serveBare is the least that a webhook can do: it reads the request, decodes only its UID, and
+// answers.
 func serveBare(ctx context.Context, port int, certDir string) error {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		var review struct {
@@ -68,7 +67,7 @@ func serveBare(ctx context.Context, port int, certDir string) error {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(admissionv1.AdmissionReview{ // nobody is left to be told
+		_ = json.NewEncoder(w).Encode(admissionv1.AdmissionReview{ // nothing can be done about an error
 			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 			Response: &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true},
 		})

@@ -25,13 +25,13 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// Each contender has a namespace with a Secret of the same name. Ours guards the
-// platform's own; a copy of its policy holds in another.
+// Each contender has a namespace with a Secret of the same name. Ours protects the platform's Secret;
+// a copy of its policy applies to another namespace.
 const (
 	secretName       = "serving-cert"
 	guardedNamespace = "openshift-apiserver"
@@ -45,7 +45,7 @@ type server struct {
 	pid        int
 	serviceUID types.UID
 	ca         []byte
-	revision   string // etcd's when it was compacted last; empty before
+	revision   string // of the last compaction of etcd; empty before the first one
 }
 
 func (b *bench) connect(ctx context.Context) (*server, error) {
@@ -53,8 +53,8 @@ func (b *bench) connect(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS = -1                           // as fast as it goes
-	config.WarningHandler = rest.NoWarnings{} // the API server has its own of pairs that do not match
+	config.QPS = -1                           // no rate limit
+	config.WarningHandler = rest.NoWarnings{} // the API server warns about pairs that do not match
 	s := &server{ca: b.rig.ServiceCA.PEM()}
 	if s.Interface, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (b *bench) connect(ctx context.Context) (*server, error) {
 	return s, err
 }
 
-// childOf is the process of that name whose parent's number is in a file.
+// childOf is the process with this name whose parent's ID is in a file.
 func childOf(pidFile, name string) (int, error) {
 	parent, err := os.ReadFile(pidFile)
 	if err != nil {
@@ -91,7 +91,7 @@ func childOf(pidFile, name string) (int, error) {
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		// proc_pid_stat(5): pid (name) state parent …
 		pid, rest, _ := strings.Cut(string(stat), " ("+name+") ")
@@ -102,14 +102,14 @@ func childOf(pidFile, name string) (int, error) {
 	return 0, fmt.Errorf("process %s has no child %s", bytes.TrimSpace(parent), name)
 }
 
-// secret of a contender with that pair.
+// secret is the Secret of a contender with this pair.
 func (s *server) secret(of contender, p pkitest.Pair) *corev1.Secret {
 	secret := openshift.ServingCert(s.serviceUID, p.ChainWith(s.ca), p.Key)
 	secret.Namespace = of.namespace
 	return secret
 }
 
-// update writes a Secret, and fails if the answer is not the one that is due.
+// update writes a Secret. A wrong answer is an error.
 func (s *server) update(ctx context.Context, secret *corev1.Secret, refused bool) (time.Duration, error) {
 	begin := time.Now()
 	_, err := s.CoreV1().Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
@@ -129,8 +129,7 @@ func (s *server) update(ctx context.Context, secret *corev1.Secret, refused bool
 	return took, nil
 }
 
-// measureThroughServer: updates of a Secret, as a client of the API server sees
-// them.
+// measureThroughServer measures updates of a Secret, as a client of the API server sees them.
 func (b *bench) measureThroughServer(ctx context.Context) error {
 	s, err := b.connect(ctx)
 	if err != nil {
@@ -144,14 +143,14 @@ func (b *bench) measureThroughServer(ctx context.Context) error {
 		pairs    []pkitest.Pair
 		change   func(secret *corev1.Secret, i int)
 		refused  bool
-		p50, p99 float64 // budgets; 0: none
+		p50, p99 float64 // budgets; 0: no budget
 		share    int     // of the requests: 1/share
-		loaded   bool    // many at a time, too
+		loaded   bool    // also with concurrent requests
 	}{
 		{what: "content as before, an annotation new", pairs: b.rsa[:1], change: annotate, share: 1},
 		{what: "new RSA 2048 content", pairs: b.rsa, p50: 1.10, p99: 1.25, share: 1, loaded: true},
 		{what: "new ECDSA content", pairs: b.ecdsa, share: 1},
-		{what: "refused, the key is another's", pairs: mismatched(b.rsa), refused: true, share: 1},
+		{what: "refused, key of another pair", pairs: mismatched(b.rsa), refused: true, share: 1},
 		{what: "new RSA 2048 content, Secret of 1 MiB", pairs: b.rsa, change: enlarge, share: 20},
 	} {
 		comparison := comparison{
@@ -180,8 +179,7 @@ func (b *bench) measureThroughServer(ctx context.Context) error {
 func annotate(secret *corev1.Secret, i int) { secret.Annotations["bench"] = strconv.Itoa(i) }
 func enlarge(secret *corev1.Secret, _ int)  { large(secret) }
 
-// measureWithPolicy: ours as it is installed, webhook and policy together, beside
-// the reference.
+// measureWithPolicy compares our webhook and policy together, as installed, with the reference.
 func (b *bench) measureWithPolicy(ctx context.Context, s *server) error {
 	if err := b.rig.Register(ctx, rig.Registration, rig.Policy); err != nil {
 		return err
@@ -204,8 +202,8 @@ func (b *bench) measureWithPolicy(ctx context.Context, s *server) error {
 	})
 }
 
-// prepareServer makes the Secrets, registers what is not registered yet just as
-// ours is, and waits until each contender does what it is there for.
+// prepareServer makes the Secrets, registers each other webhook as ours is registered, and waits until
+// each contender is in force.
 func (b *bench) prepareServer(ctx context.Context, s *server) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -246,7 +244,7 @@ func (b *bench) prepareServer(ctx context.Context, s *server) error {
 	return nil
 }
 
-// hookName is that of the webhook in its registration.
+// hookName is the name of the webhook in its registration.
 func (c contender) hookName() string {
 	if c.ours {
 		return "secrets.kubelet-https-guard.io"
@@ -280,7 +278,7 @@ func inNamespace(name string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: name}}
 }
 
-// copyPolicy makes the policy of the guarded Secret hold in another namespace.
+// copyPolicy copies the policy of the protected Secret to another namespace.
 func (s *server) copyPolicy(ctx context.Context) error {
 	const name = "kubelet-https-guard." + guardedNamespace + "." + secretName
 	policies, bindings := s.AdmissionregistrationV1().ValidatingAdmissionPolicies(), s.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
@@ -300,8 +298,8 @@ func (s *server) copyPolicy(ctx context.Context) error {
 	return errors.Join(err, bindingErr)
 }
 
-// proveInForce sees to it that the API server asks a webhook, that a judge and
-// the policy refuse what they should, and that nothing else does.
+// proveInForce ensures that the API server calls a webhook, that a judging webhook and the policy
+// refuse what they should, and that nothing else does.
 func (b *bench) proveInForce(ctx context.Context, s *server, c contender) error {
 	empty := s.secret(c, b.rsa[0])
 	empty.Data[corev1.TLSPrivateKeyKey] = nil
@@ -320,7 +318,7 @@ func (b *bench) proveInForce(ctx context.Context, s *server, c contender) error 
 	type facts struct{ emptyRefused, otherRefused, asked bool }
 	want := facts{emptyRefused: c.judges || c.namespace == policyNamespace, otherRefused: c.judges, asked: c.pid != 0}
 	if got := (facts{emptyErr != nil, otherErr != nil, after == before+2}); got != want {
-		return fmt.Errorf("%+v instead of %+v: %w", got, want, errors.Join(emptyErr, otherErr))
+		return fmt.Errorf("got %+v, want %+v: %w", got, want, errors.Join(emptyErr, otherErr))
 	}
 	for _, err := range []error{emptyErr, otherErr} {
 		if apierrors.IsInternalError(err) {
@@ -330,7 +328,7 @@ func (b *bench) proveInForce(ctx context.Context, s *server, c contender) error 
 	return nil
 }
 
-// asked is how often the API server says that it asked a webhook.
+// asked is how often the API server reports to have called a webhook.
 func (s *server) asked(ctx context.Context, c contender) (count float64, err error) {
 	metrics, err := s.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
@@ -350,8 +348,8 @@ func (s *server) asked(ctx context.Context, c contender) (count float64, err err
 	return count, nil
 }
 
-// compact has etcd forget what was overwritten before it was called last, or its
-// small quota would be used up. What is newer API servers may still ask for.
+// compact removes from etcd what was overwritten before its last call: otherwise etcd would exceed its
+// small quota. API servers may still ask for newer revisions.
 func (s *server) compact(ctx context.Context) error {
 	var status struct {
 		Header struct {
@@ -368,7 +366,7 @@ func (s *server) compact(ctx context.Context) error {
 	}
 	err := s.etcdCall(ctx, "/v3/kv/compaction", map[string]any{"revision": before, "physical": true}, &struct{}{})
 	if err != nil && strings.Contains(err.Error(), "has been compacted") {
-		return nil // by the API server, every few minutes
+		return nil // the API server does it, too, every few minutes
 	}
 	return err
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command generate writes what in the documentation comes from the code: the
-// flags of both programs, and the table of the control mapping. It is run at the
-// root of the repository.
+// Command generate writes what is generated from the code: in the documentation the flags of both
+// programs, the control mapping and the index of decisions; in the chart the template of the policies
+// and the Secrets that are protected by default. Run it in the root of the repository.
 package main
 
 import (
@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
 )
 
@@ -25,6 +27,15 @@ func main() {
 }
 
 func run(ctx context.Context) error {
+	if err := writeMapping(); err != nil {
+		return err
+	}
+	if err := writeProtectedSecrets(); err != nil {
+		return err
+	}
+	if err := writeDecisions(); err != nil {
+		return err
+	}
 	bin, err := os.MkdirTemp("", "docs")
 	if err != nil {
 		return err
@@ -33,28 +44,86 @@ func run(ctx context.Context) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./webhook", "./nodeagent").CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
-	for name, command := range map[string][]string{
-		"flags of webhook": {"webhook"}, "flags of webhook audit": {"webhook", "audit"}, "flags of nodeagent": {"nodeagent"},
+	for name, arguments := range map[string][]string{
+		"help of webhook": {"webhook"}, "flags of webhook serve": {"webhook", "serve"}, "flags of webhook audit": {"webhook", "audit"},
+		"flags of webhook prove": {"webhook", "prove"}, "flags of webhook policy": {"webhook", "policy"},
+		"help of nodeagent": {"nodeagent"}, "flags of nodeagent run": {"nodeagent", "run"}, "flags of nodeagent check": {"nodeagent", "check"},
 	} {
 		var help bytes.Buffer
-		program := exec.CommandContext(ctx, filepath.Join(bin, command[0]), append(command[1:], "--help")...)
-		program.Stderr = &help
-		program.Env = []string{} // defaults come from the environment
+		program := exec.CommandContext(ctx, filepath.Join(bin, arguments[0]), append(arguments[1:], "--help")...)
+		program.Stdout = &help
+		program.Env = []string{} // defaults depend on the environment
 		if err := program.Run(); err != nil {
-			return fmt.Errorf("%s --help: %w", strings.Join(command, " "), err)
+			return fmt.Errorf("%s --help: %w", strings.Join(arguments, " "), err)
 		}
 		if err := write("configuration.md", name, "```text\n"+help.String()+"```\n"); err != nil {
 			return err
 		}
 	}
-	mapping, err := docs.ReadMapping(".")
+	if err := write("configuration.md", "exit codes", exitCodes()); err != nil {
+		return err
+	}
+	return generatePolicies(ctx, bin)
+}
+
+// exitCodes is the table of exit codes.
+func exitCodes() string {
+	var table strings.Builder
+	table.WriteString("| exit code | means |\n| --- | --- |\n")
+	for _, exit := range command.Exits() {
+		fmt.Fprintf(&table, "| %d | %s |\n", exit, exit.Meaning())
+	}
+	return table.String()
+}
+
+// writeMapping writes the control mapping in both formats.
+func writeMapping() error {
+	mapping := docs.NewMapping(check.Reasons)
+	text, err := mapping.JSON()
+	if err != nil {
+		return fmt.Errorf("write the control mapping as JSON: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join("docs", "control-mapping.json"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	return write("control-mapping.md", "mapping", mapping.Markdown())
+}
+
+// writeDecisions writes the index of the decision records.
+func writeDecisions() error {
+	records, err := docs.ADRs(".")
 	if err != nil {
 		return err
 	}
-	return write("control-mapping.md", "mapping", mapping.Table())
+	return write(filepath.Join("adr", "README.md"), "index", docs.ADRIndex(records))
 }
 
-// write puts a text between the markers of a page.
+// writeProtectedSecrets writes the list that the program embeds as the chart's default.
+func writeProtectedSecrets() error {
+	const from, to, key = "webhook/protected-secrets.yaml", "charts/kubelet-https-guard/values.yaml", "\nprotectedSecrets:\n"
+	list, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	values, err := os.ReadFile(to)
+	if err != nil {
+		return err
+	}
+	before, rest, found := strings.Cut(string(values), key)
+	if !found {
+		return fmt.Errorf("%s has no protectedSecrets at its top level", to)
+	}
+	_, after, _ := strings.Cut("\n"+rest, "\n\n")
+	var value strings.Builder
+	for line := range strings.Lines(string(list)) {
+		if !strings.HasPrefix(line, "#") { // the file's own comment
+			value.WriteString("  " + line)
+		}
+	}
+	return os.WriteFile(to, []byte(before+key+value.String()+"\n"+after), 0o644)
+}
+
+// write replaces the text between the markers of a page.
 func write(page, name, text string) error {
 	path := filepath.Join("docs", page)
 	data, err := os.ReadFile(path)

@@ -12,40 +12,44 @@ import (
 )
 
 const (
-	// AllowDeleteUntil is the annotation that lets a protected Secret be
-	// deleted until the moment it holds (RFC 3339), which must lie within the
-	// next [MaxAllowance]. OpenShift's documented way to rotate a serving
-	// certificate by hand is to delete its Secret, so there must be a way; it
-	// is deliberate, it expires, and who may update the Secret may set it.
+	// AllowDeleteUntil is the annotation that allows the delete of a protected Secret
+	// until the time in it (RFC 3339), at most [MaxAllowance] from now. OpenShift
+	// documents a delete as the way to rotate a serving certificate by hand, so there
+	// must be a way. It is deliberate and expires. Users with permission to update the
+	// Secret can set it.
 	AllowDeleteUntil = "kubelet-https-guard.io/allow-delete-until"
-	// MaxAllowance keeps a forgotten annotation from opening the door for good.
+	// MaxAllowance bounds how long a forgotten annotation allows a delete.
 	MaxAllowance = time.Hour
-	// suggestedAllowance is what a refusal proposes.
-	suggestedAllowance = 10 * time.Minute
+	// SuggestedAllowance is what refusals propose, by the webhook and by the policies.
+	SuggestedAllowance = 30 * time.Minute
 )
 
-// allowDeleteUntil is the moment until which the Secret may be deleted. The
-// error says why it may not.
+// ErrNoAllowance: the Secret has no annotation [AllowDeleteUntil].
+var ErrNoAllowance = errors.New("it is protected")
+
+// allowDeleteUntil returns the time until which the annotation allows the delete of the
+// Secret. The error says why it does not.
 func allowDeleteUntil(stored *check.Secret, now time.Time) (time.Time, error) {
 	if stored == nil || stored.Annotations[AllowDeleteUntil] == "" {
-		return time.Time{}, errors.New("no annotation " + AllowDeleteUntil + " allows it")
+		return time.Time{}, ErrNoAllowance
 	}
 	text := stored.Annotations[AllowDeleteUntil]
 	until, err := time.Parse(time.RFC3339, text)
 	switch {
 	case err != nil:
-		return time.Time{}, fmt.Errorf("annotation %s is %s, not a time like %s", AllowDeleteUntil, quote(text), time.RFC3339)
+		return time.Time{}, fmt.Errorf("annotation %s is %s, want a time such as 2026-01-31T12:00:00Z", AllowDeleteUntil, quote(text))
 	case !until.After(now):
-		return time.Time{}, fmt.Errorf("annotation %s allowed it until %s, which is over", AllowDeleteUntil, quote(text))
+		return time.Time{}, fmt.Errorf("annotation %s expired at %s", AllowDeleteUntil, quote(text))
 	case until.After(now.Add(MaxAllowance)):
-		return time.Time{}, fmt.Errorf("annotation %s is %s, more than %.0f minutes ahead", AllowDeleteUntil, quote(text), MaxAllowance.Minutes())
+		return time.Time{}, fmt.Errorf("annotation %s is %s, more than %.0f minutes ahead",
+			AllowDeleteUntil, quote(text), MaxAllowance.Minutes())
 	}
 	return until, nil
 }
 
-// uselessBreakGlass warns who has just written an annotation that allows
-// nothing, before the delete is tried.
-func uselessBreakGlass(change Change, now time.Time) []string {
+// allowanceWarnings are for a user who has just written an annotation [AllowDeleteUntil]
+// that does not allow a delete.
+func allowanceWarnings(change Change, now time.Time) []string {
 	if change.New == nil || change.New.Annotations[AllowDeleteUntil] == "" {
 		return nil
 	}
@@ -58,7 +62,7 @@ func uselessBreakGlass(change Change, now time.Time) []string {
 	return nil
 }
 
-// maxQuoted bounds what an annotation can write into an answer.
+// maxQuoted bounds how much of a request's text is in an answer, in bytes.
 const maxQuoted = 64
 
 func quote(text string) string {

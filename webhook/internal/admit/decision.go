@@ -1,155 +1,250 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admit decides on requests that create, change or delete a protected
-// object: a Secret, or what people lay over the kube-apiserver's configuration.
+// Package admit decides on requests that create, update or delete a protected object: a
+// Secret, or the overrides of the kube-apiserver's configuration.
 //
-// There is one rule: what a request introduces is what the catalogue finds in
-// the new object and does not find in the old one, where an object that does
-// not exist is one too. A request that introduces a Violation is refused. So a
-// no-op update of a Secret that is bad already passes, a repair passes, and
-// nothing else is listed.
+// There is one rule. A request introduces the findings that the checks report for the new
+// object and not for the old one; an object that does not exist is checked, too. A request
+// that introduces a Violation is refused. So an update that changes nothing in an invalid
+// Secret is allowed, and so is a repair.
 package admit
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	admissionv1 "k8s.io/api/admission/v1"
+
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// Users who are never refused a DELETE: it would only keep the garbage
-// collector trying and the namespace Terminating (Kubernetes
-// cmd/kube-controller-manager/app/core.go names their ServiceAccounts). What
-// they delete is recreated by the platform's own controllers.
+// Users whose DELETE is always allowed. After a refusal, the garbage collector would try
+// again forever, and the namespace would stay in Terminating (Kubernetes
+// cmd/kube-controller-manager/app/core.go names their ServiceAccounts). The platform's
+// controllers create what they delete again. For the same reason the garbage collector may
+// remove owners, see [onlyDetaches]. A kube-controller-manager whose controllers share one
+// account (--use-service-account-credentials=false) is not recognized: its user name does
+// not say which controller sent the request.
 const (
-	garbageCollector    = "system:serviceaccount:kube-system:generic-garbage-collector"
-	namespaceController = "system:serviceaccount:kube-system:namespace-controller"
+	GarbageCollector    = "system:serviceaccount:kube-system:generic-garbage-collector"
+	NamespaceController = "system:serviceaccount:kube-system:namespace-controller"
 )
 
-// Action is what is done about a request that introduces a Violation, after
-// the validationActions of a ValidatingAdmissionPolicy.
+// Marker is in every refusal by the webhook and in no other refusal, for programs that must
+// know what refused.
+const Marker = "[kubelet-https-guard/webhook]"
+
+// Action says what happens to a request that introduces a Violation. The names are those of
+// the validationActions of a ValidatingAdmissionPolicyBinding.
 type Action string
 
 // All actions. Each is written to the API server's audit log.
 const (
 	// Deny refuses. It is the default.
 	Deny Action = "Deny"
-	// Warn lets pass with a warning to who made the request.
+	// Warn allows the request and returns a warning to the user.
 	Warn Action = "Warn"
-	// Audit lets pass.
+	// Audit allows the request.
 	Audit Action = "Audit"
 )
 
-// Change is a request reduced to what the decision rests on.
+// Change is the part of a request that the decision depends on.
 type Change struct {
 	User string
-	// Old and New are nil where the object does not exist before or after.
+	// Old is nil in a create, New in a delete.
 	Old, New *check.Secret
 }
 
 // Decision on a change. The zero value refuses.
 type Decision struct {
 	Allowed bool
-	// Introduced are the findings that the change brings about, worst first.
-	Introduced []finding.Finding
-	// Message says why, in one line; empty where there is nothing to say.
+	// Introduced are the findings that the change introduces, worst first.
+	Introduced []finding.Result
+	// Message is the reason in one line. It is empty if no reason is needed.
 	Message string
-	// Warnings for who made the request.
+	// Warnings for the user who sent the request.
 	Warnings []string
-	// BreakGlass: allowed only because of [AllowDeleteUntil].
+	// BreakGlass: the request is allowed only because of [AllowDeleteUntil].
 	BreakGlass bool
-	// Spared: allowed only because the action is no [Deny]; empty if not.
-	Spared Action
+	// AllowedBy is the action, [Warn] or [Audit], without which the request would be
+	// refused. Otherwise it is empty.
+	AllowedBy Action
 }
 
-// spare lets a refused request pass if that is what the action says.
-func (d Decision) spare(action Action) Decision {
+// withAction allows a refused request if the action is [Warn] or [Audit].
+func (d Decision) withAction(action Action) Decision {
 	if d.Allowed || (action != Warn && action != Audit) {
 		return d
 	}
-	d.Allowed, d.Spared = true, action
+	d.Allowed, d.AllowedBy = true, action
+	d.Message = strings.Replace(d.Message, Refusing, WouldRefuse, 1)
 	if action == Warn {
 		d.Warnings = append(d.Warnings, d.Message)
 	}
 	return d
 }
 
-// warnings of what a request introduces that is not worth a refusal.
-func warnings(introduced []finding.Finding) []string {
+// warnings are about introduced findings that are not refused.
+func warnings(introduced []finding.Result) []string {
 	var all []string
-	for _, f := range introduced[:min(len(introduced), maxTold)] {
-		all = append(all, fmt.Sprintf("%s: %s: %s. To do: %s", f.Reason, f.Location, f.Message, f.Remedy))
+	for _, f := range introduced[:min(len(introduced), maxListed)] {
+		all = append(all, fmt.Sprintf("%s: %s (%s). Fix: %s", f.Subject, f.Message, f.Reason, f.Remedy))
 	}
 	return all
 }
 
-// Judge says what is wrong with a Secret: [check.JudgeSecret], or who remembers
-// what it said.
+// Judge checks a Secret: [check.JudgeSecret], or a cache of it such as [Memory].
 type Judge func(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretVerdict
 
 // Decide decides on a change of a protected Secret.
 func Decide(judge Judge, want check.SecretExpectation, change Change, now time.Time) Decision {
-	// The Service that the stored Secret is renewed for is the one that it has
-	// to stay with.
+	// The Secret must stay with the Service that it is renewed for.
 	want.ServiceUID = check.AttachedTo(want, change.Old)
+	if change.Old != nil {
+		want.OwnedBefore = change.Old.Owners
+	}
 	before := judge(want, change.Old, now)
-	// Where nothing could be read, the notes of its validity were of no account;
-	// who repairs the data is not held up by them.
+	// If the old certificate cannot be parsed, the annotations about its validity mean
+	// nothing, and must not block a repair of the data.
 	want.IgnoreNotes = change.Old != nil && before.Leaf == nil
-	introduced, _ := finding.Diff(before.Findings, judge(want, change.New, now).Findings)
-	violations := finding.OfSeverity(introduced, finding.Violation)
+	introduced := finding.Introduced(before.Results, judge(want, change.New, now).Results)
+	violations := finding.WithOutcome(introduced, finding.Fail)
 	decision := Decision{Introduced: introduced}
 
 	switch {
 	case len(violations) == 0:
 		decision.Allowed = true
-		decision.Warnings = append(warnings(introduced), uselessBreakGlass(change, now)...)
-	case change.New == nil && (change.User == garbageCollector || change.User == namespaceController):
+		decision.Warnings = append(warnings(introduced), allowanceWarnings(change, now)...)
+	case change.New == nil && (change.User == GarbageCollector || change.User == NamespaceController):
 		decision.Allowed = true
-		decision.Message = "deleted by " + change.User + ", which is never refused a delete"
+		decision.Message = "DELETE by " + change.User + " is always allowed"
+	case change.User == GarbageCollector && onlyDetaches(change.Old, change.New):
+		decision.Allowed = true
+		decision.Message = "removal of owners by " + change.User + " is always allowed"
 	case change.New == nil:
 		until, err := allowDeleteUntil(change.Old, now)
 		if err == nil {
 			decision.Allowed, decision.BreakGlass = true, true
-			decision.Message = fmt.Sprintf("deleting Secret %s/%s is allowed by its annotation %s until %s", want.Namespace, want.Name, AllowDeleteUntil, until.Format(time.RFC3339))
+			decision.Message = fmt.Sprintf("DELETE of Secret %s/%s is allowed by its annotation %s until %s",
+				want.Namespace, want.Name, AllowDeleteUntil, until.Format(time.RFC3339))
 			return decision
 		}
 		decision.Message = refuseDelete(want, err, now)
 	default:
-		decision.Message = refuse(fmt.Sprintf("Secret %s/%s", want.Namespace, want.Name), violations)
+		object := finding.Subject{Kind: "Secret", Namespace: want.Namespace, Name: want.Name}
+		decision.Message = refusal(operationOf(change.Old != nil), object, violations)
 	}
 	return decision
 }
 
-// maxTold bounds the findings that are told of one request: there may be as many
-// as it has owners.
-const maxTold = 10
+// operationOf a request that stores an object.
+func operationOf(existed bool) admissionv1.Operation {
+	if existed {
+		return admissionv1.Update
+	}
+	return admissionv1.Create
+}
 
-// refuse is the answer to who writes something bad to an object.
-func refuse(object string, violations []finding.Finding) string {
-	var reasons, remedies []string
+// ControlOf names the control that has a requirement. No benchmark has a control for a
+// Secret that a user added to the configuration.
+func ControlOf(r finding.Requirement) string {
+	c, _ := control.Of(r)
+	if len(c.Refs) == 0 {
+		return "control " + c.ID + " of kubelet-https-guard"
+	}
+	return c.String()
+}
+
+// onlyDetaches reports whether an update changes nothing that is checked, except that it
+// removes owners. The garbage collector does so when it orphans a Secret, or when one of
+// several owners does not exist. After a refusal it would try again forever, and the owner
+// would stay in Terminating (Kubernetes pkg/controller/garbagecollector). It also removes
+// finalizers and blockOwnerDeletion, which are not checked.
+func onlyDetaches(before, after *check.Secret) bool {
+	if before == nil || after == nil {
+		return false
+	}
+	for _, owner := range after.Owners {
+		if !slices.Contains(before.Owners, owner) {
+			return false
+		}
+	}
+	return before.Type == after.Type && before.Immutable == after.Immutable &&
+		bytes.Equal(before.Certificate, after.Certificate) && bytes.Equal(before.Key, after.Key) &&
+		maps.Equal(before.Annotations, after.Annotations)
+}
+
+// maxListed bounds the findings in the answer to one request: a Secret with many owners can
+// have as many findings.
+const maxListed = 10
+
+// refusal is the answer to a request that would store an object with violations.
+func refusal(operation admissionv1.Operation, object finding.Subject, violations []finding.Result) string {
+	var problems, remedies []string
 	for i, f := range violations {
-		if i == maxTold {
-			reasons = append(reasons, fmt.Sprintf("and %d more", len(violations)-maxTold))
+		if i == maxListed {
+			problems = append(problems, fmt.Sprintf("and %d more", len(violations)-maxListed))
 			break
 		}
-		part := strings.TrimPrefix(string(f.Location), object+" ")
-		reasons = append(reasons, fmt.Sprintf("%s (%s): %s", f.Reason, part, f.Message))
+		problems = append(problems, fmt.Sprintf("%s: %s (%s)", f.Subject.Key, f.Message, f.Reason))
 		if remedy := f.Remedy; !strings.Contains(strings.Join(remedies, "; "), remedy) {
 			remedies = append(remedies, remedy)
 		}
 	}
-	return fmt.Sprintf("%s may not be stored like this: %s. It would break control %s. To do: %s",
-		object, strings.Join(reasons, "; "), finding.ControlsText, strings.Join(remedies, "; "))
+	return Refusal(Refusing, string(operation), object.String(), strings.Join(problems, "; "),
+		ControlOf(violations[0].Requirement), Marker) + strings.Join(remedies, "; ")
 }
 
-// refuseDelete is the answer to who deletes, with the way to do it on purpose.
+// The first words of a refusal, with action [Deny] and with another action.
+const (
+	Refusing    = "refusing"
+	WouldRefuse = "would refuse"
+)
+
+// Refusal is what every refusal says, by the webhook and by the policies. The remedy
+// follows.
+//
+// The marker is not at the end: people copy the commands there.
+func Refusal(verb, operation, object, problems, control, marker string) string {
+	return fmt.Sprintf("%s %s of %s: %s. Required by %s %s. Fix: ", verb, operation, object, problems, control, marker)
+}
+
+// RenewInstead is the remedy that has a protected Secret issued again without a delete,
+// which is not refused. It is empty if its manager has no such way. The commands were tried
+// with the real controllers: cert-rotation renews if the annotation is missing or has no
+// time, service-ca if both annotations do.
+func RenewInstead(managedBy, namespace, name string) string {
+	var annotations string
+	switch managedBy {
+	case check.ManagedByCertRotation:
+		annotations = "auth.openshift.io/certificate-not-after-"
+	case check.ManagedByServiceCA:
+		annotations = "service.alpha.openshift.io/expiry- service.beta.openshift.io/expiry-"
+	default:
+		return ""
+	}
+	return fmt.Sprintf("to renew it instead, run: kubectl -n %s annotate secret %s %s; ", namespace, name, annotations)
+}
+
+// AllowDelete is the remedy that allows the delete of a protected Secret. until is the value
+// of [AllowDeleteUntil], or what a shell replaces by it.
+func AllowDelete(namespace, name, until string) string {
+	return fmt.Sprintf("to delete it anyway, run this and delete it within %.0f minutes: kubectl -n %s annotate secret %s --overwrite %s=%s",
+		SuggestedAllowance.Minutes(), namespace, name, AllowDeleteUntil, until)
+}
+
+// refuseDelete is the answer to a delete. notAllowed says why the annotation does not allow
+// it.
 func refuseDelete(want check.SecretExpectation, notAllowed error, now time.Time) string {
-	return fmt.Sprintf("%s: deleting Secret %s/%s would break control %s (%v). "+
-		"To have it issued anew on purpose, run within %.0f minutes: "+
-		"kubectl -n %[2]s annotate secret %[3]s --overwrite %[7]s=%[8]s && kubectl -n %[2]s delete secret %[3]s",
-		finding.SecretMissing, want.Namespace, want.Name, finding.ControlsText, notAllowed,
-		suggestedAllowance.Minutes(), AllowDeleteUntil, now.Add(suggestedAllowance).UTC().Truncate(time.Second).Format(time.RFC3339))
+	until := now.Add(SuggestedAllowance).UTC().Truncate(time.Second).Format(time.RFC3339)
+	return Refusal(Refusing, string(admissionv1.Delete), "Secret "+want.Namespace+"/"+want.Name,
+		fmt.Sprintf("%v (%s)", notAllowed, finding.SecretMissing),
+		ControlOf(want.Family().Requires(finding.Exists)), Marker) +
+		RenewInstead(want.ManagedBy, want.Namespace, want.Name) + AllowDelete(want.Namespace, want.Name, until)
 }

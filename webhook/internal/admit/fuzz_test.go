@@ -17,16 +17,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 	apijson "sigs.k8s.io/json"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// FuzzHandle: no two objects make the handler panic, what it allows makes
-// nothing worse, and its answer quotes no value of a Secret. What is worse is
-// worked out here in another way: from the API server's own decoding of what it
-// could have sent.
+// FuzzHandle: no two objects make the handler panic, it allows nothing that introduces a
+// violation, and its answer quotes no value of a Secret. The test finds violations in another
+// way: from the API server's own decoding.
 func FuzzHandle(f *testing.F) {
 	ca := pkitest.NewCA("service-ca")
 	one, two := ca.Issue(pkitest.ServingCert()), ca.Issue(pkitest.ServingCert())
@@ -52,22 +51,22 @@ func FuzzHandle(f *testing.F) {
 		}),
 		[]byte(`{}`), []byte(`null`), []byte(`{"data":{"tls.key":"TUFSS0VSLU1BUktFUg=="}}`), []byte(`{"metadata":7}`), nil,
 	}
-	// Not each with each: a fuzzer runs all seeds before it begins.
+	// Not all pairs: a fuzzer runs all seeds before it begins.
 	for i, seed := range seeds {
 		f.Add("UPDATE", seeds[0], seed)
 		f.Add("UPDATE", seed, seeds[1])
 		f.Add([]string{"CREATE", "DELETE", "CONNECT", ""}[i%4], seed, seeds[(i+1)%len(seeds)])
 	}
 	f.Fuzz(func(t *testing.T, operation string, before, after []byte) {
-		var told notices
+		var reported notices
 		r := request(admissionv1.Operation(operation))
 		r.OldObject, r.Object = runtime.RawExtension{Raw: before}, runtime.RawExtension{Raw: after}
-		response := handler(&told).Handle(t.Context(), r)
+		response := handler(&reported).Handle(t.Context(), r)
 		if response.Result.Code == http.StatusInternalServerError {
 			t.Fatalf("it panicked: %s", response.Result.Message)
 		}
-		if refused := response.Result.Code == http.StatusForbidden; refused && (response.Allowed || len(told) != 1) {
-			t.Errorf("allowed %v, code %d, told %d times", response.Allowed, response.Result.Code, len(told))
+		if refused := response.Result.Code == http.StatusForbidden; refused && (response.Allowed || len(reported) != 1) {
+			t.Errorf("allowed %v, code %d, %d reports", response.Allowed, response.Result.Code, len(reported))
 		}
 		answer, err := json.Marshal(response)
 		if err != nil {
@@ -86,7 +85,7 @@ func FuzzHandle(f *testing.F) {
 		if !response.Allowed || newErr != nil || newSecret.Name != "serving-cert" {
 			return
 		}
-		was := violations(check.JudgeSecret(servingCert(), nil, pkitest.Now()).Findings)
+		was := violations(check.JudgeSecret(servingCert(), nil, pkitest.Now()).Results)
 		switch r.Operation {
 		case admissionv1.Create:
 		case admissionv1.Update:
@@ -94,13 +93,13 @@ func FuzzHandle(f *testing.F) {
 				t.Error("allowed, although there is no old object")
 			}
 			if oldErr != nil {
-				return // spoilt where the handler does not look
+				return // invalid in a field that the handler does not decode
 			}
-			was = violations(check.JudgeSecret(servingCert(), reduced(oldSecret), pkitest.Now()).Findings)
+			was = violations(check.JudgeSecret(servingCert(), reduced(oldSecret), pkitest.Now()).Results)
 		case admissionv1.Delete, admissionv1.Connect:
 			return
 		}
-		for id := range violations(check.JudgeSecret(servingCert(), reduced(newSecret), pkitest.Now()).Findings) {
+		for id := range violations(check.JudgeSecret(servingCert(), reduced(newSecret), pkitest.Now()).Results) {
 			if !was[id] {
 				t.Errorf("allowed, although it introduces %s", id.Reason)
 			}
@@ -108,7 +107,7 @@ func FuzzHandle(f *testing.F) {
 	})
 }
 
-// reduced is what the checks look at.
+// reduced returns what the checks see.
 func reduced(s corev1.Secret) *check.Secret {
 	facts := &check.Secret{
 		Type: string(s.Type), Certificate: s.Data["tls.crt"], Key: s.Data["tls.key"],
@@ -120,16 +119,16 @@ func reduced(s corev1.Secret) *check.Secret {
 	return facts
 }
 
-func violations(findings []finding.Finding) map[finding.ID]bool {
+func violations(results []finding.Result) map[finding.ID]bool {
 	all := map[finding.ID]bool{}
-	for _, f := range finding.OfSeverity(findings, finding.Violation) {
+	for _, f := range finding.WithOutcome(finding.Findings(results), finding.Fail) {
 		all[f.ID()] = true
 	}
 	return all
 }
 
-// FuzzServeHTTP: whatever is sent is answered with an AdmissionReview, and one
-// that is allowed has the UID of a request.
+// FuzzServeHTTP: each request is answered with an AdmissionReview. If it allows, it has the
+// UID of the request.
 func FuzzServeHTTP(f *testing.F) {
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
 	object, err := json.Marshal(openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
@@ -151,20 +150,20 @@ func FuzzServeHTTP(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var told notices
+		var reported notices
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate", bytes.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
-		(&admission.Webhook{Handler: handler(&told)}).ServeHTTP(w, r)
+		(&admission.Webhook{Handler: handler(&reported)}).ServeHTTP(w, r)
 		var answer, asked admissionv1.AdmissionReview
 		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
-			t.Fatalf("the answer is no AdmissionReview: %v\n%s", err, w.Body)
+			t.Fatalf("the answer is not an AdmissionReview: %v\n%s", err, w.Body)
 		}
 		if !answer.Response.Allowed {
 			return
 		}
 		if err := json.Unmarshal(body, &asked); err != nil || asked.Request == nil {
-			t.Fatalf("allowed, although nothing was asked: %v", err)
+			t.Fatalf("allowed, although there is no request: %v", err)
 		}
 		if d := cmp.Diff(asked.Request.UID, answer.Response.UID); d != "" {
 			t.Errorf("UID (-asked +answered):\n%s", d)

@@ -20,88 +20,101 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
 
-// Protected is a Secret that is guarded.
+// Protected is a protected Secret.
 type Protected struct {
 	check.SecretExpectation
-	// Action is [Deny] if it is empty.
+	// Action defaults to [Deny].
 	Action Action
+	// Decoy: the audit sends dry runs on it to see whether updates are refused. Creates and
+	// deletes of it are allowed, for install and uninstall. Its refusals are not reported
+	// and not counted.
+	Decoy bool
 }
 
-// Meter is told of every request that was answered.
+// Meter counts the requests.
 type Meter interface {
-	// Decided: the operation in upper case, "other" where it is none of the
-	// API's; the decision as in the audit annotations, or "error" or "panic";
-	// the worst reason that the request introduces, empty for none.
+	// Decided counts one request that was answered. operation is in upper case, or "other"
+	// if the API has no such operation. decision is that of the audit annotations, or
+	// "error" or "panic". reason is the worst one that the request introduces; empty if it
+	// introduces none.
 	Decided(operation, decision, reason string, took time.Duration)
 }
 
 // Handler answers AdmissionReviews on Secrets and on KubeAPIServers. It
 // implements [admission.Handler].
 type Handler struct {
-	// Protected are the Secrets that are guarded now; all others pass.
+	// Protected returns the protected Secrets of now. All others are allowed.
 	Protected func() []Protected
-	// Judge is asked about each Secret.
+	// Judge checks each Secret.
 	Judge Judge
-	// OverridesAction is for what people lay over the kube-apiserver's
-	// configuration.
+	// OverridesAction is the action for overrides of the kube-apiserver's configuration.
 	OverridesAction func() Action
-	// Teller is told of refusals and of uses of the break-glass.
-	Teller report.Teller
-	Meter  Meter
-	Log    *slog.Logger
-	Now    func() time.Time
+	// Reporter gets refusals and uses of the break-glass.
+	Reporter report.Reporter
+	Meter    Meter
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
-// verdict is a decision on an object.
-type verdict struct {
+// objectDecision is a decision on an object.
+type objectDecision struct {
 	object   report.Object
 	decision Decision
+	decoy    bool
 }
 
-// errPanic is all that the API server hears of a panic: its value may hold
-// anything.
-var errPanic = errors.New("the webhook failed while it looked at the request; its log says where")
+// errPanic is the answer after a panic. It does not have the panic's value, which can hold
+// parts of a Secret.
+var errPanic = errors.New("the webhook failed on this request (panic): see its log")
 
-// Handle decides on one request. What is no request that it knows, or makes it
-// panic, is not allowed, with 400 or 500 for the reason: whatever the
-// failurePolicy, which is for a webhook that gives no answer.
+// Handle decides on one request. A request that it does not know is refused with code 400,
+// one that makes it panic with 500. The failurePolicy does not change that: it applies when a
+// webhook does not answer.
 func (h *Handler) Handle(ctx context.Context, request admission.Request) (response admission.Response) {
 	now := h.Now()
-	decided, reason := "error", finding.Reason("")
+	label, reason := "error", finding.Reason("")
+	var v objectDecision
 	defer func() {
 		if value := recover(); value != nil {
-			decided, response = "panic", admission.Errored(http.StatusInternalServerError, errPanic)
+			label, response = "panic", admission.Errored(http.StatusInternalServerError, errPanic)
 			h.logPanic(ctx, value)
 		}
-		h.Meter.Decided(operation(request.Operation), decided, string(reason), h.Now().Sub(now))
+		if v.decoy {
+			return
+		}
+		h.Meter.Decided(operation(request.Operation), label, string(reason), h.Now().Sub(now))
 	}()
-	v, err := h.decide(request, now)
+	var err error
+	v, err = h.decide(request, now)
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
 	}
 	if introduced := v.decision.Introduced; len(introduced) > 0 {
 		reason = introduced[0].Reason
 	}
-	h.tell(ctx, request, v, now)
-	decided, response = v.decision.word(), respond(v.decision)
+	if !v.decoy {
+		h.report(ctx, request, v, now)
+	}
+	label, response = v.decision.label(), respond(v.decision)
 	return response
 }
 
-// logPanic writes where it was, and of its value only what cannot hold data.
+// logPanic logs the stack. Of the value it logs the type, or the message of a runtime error: no data.
 func (h *Handler) logPanic(ctx context.Context, value any) {
 	what := fmt.Sprintf("%T", value)
 	if err, ok := value.(runtime.Error); ok {
 		what = err.Error()
 	}
-	h.Log.ErrorContext(ctx, "Panic while deciding", "panic", what, "stack", string(debug.Stack()))
+	h.Log.ErrorContext(ctx, "Panic while deciding on a request", "panic", what, "stack", string(debug.Stack()))
 }
 
-// operation bounds the values of a metric's label.
+// operation bounds the values of a label.
 func operation(o admissionv1.Operation) string {
 	switch o {
 	case admissionv1.Create, admissionv1.Update, admissionv1.Delete, admissionv1.Connect:
@@ -110,12 +123,12 @@ func operation(o admissionv1.Operation) string {
 	return "other"
 }
 
-func (h *Handler) decide(request admission.Request, now time.Time) (verdict, error) {
+func (h *Handler) decide(request admission.Request, now time.Time) (objectDecision, error) {
 	if request.SubResource != "" {
-		return verdict{}, fmt.Errorf("the request is about the subresource %s, on which nothing is decided here", quote(request.SubResource))
+		return objectDecision{}, fmt.Errorf("the webhook does not decide on subresource %s", quote(request.SubResource))
 	}
 	if request.Operation == admissionv1.Update && len(request.Object.Raw) > 0 && bytes.Equal(request.Object.Raw, request.OldObject.Raw) {
-		return verdict{decision: Decision{Allowed: true}}, nil // it introduces nothing
+		return objectDecision{decision: Decision{Allowed: true}}, nil // nothing changes
 	}
 	switch kind := request.Kind; {
 	case kind.Group == "" && kind.Version == "v1" && kind.Kind == "Secret":
@@ -123,17 +136,18 @@ func (h *Handler) decide(request admission.Request, now time.Time) (verdict, err
 	case kind.Group == facts.OperatorGroup && kind.Kind == facts.KubeAPIServerKind:
 		return h.overrides(request, now)
 	default:
-		return verdict{}, fmt.Errorf("the request is about %s of %s, only Secrets of v1 and KubeAPIServers are decided on here", quote(kind.Kind), quote(kind.Group+"/"+kind.Version))
+		return objectDecision{}, fmt.Errorf("the webhook decides on Secrets of v1 and KubeAPIServers, not on kind %s of %s",
+			quote(kind.Kind), quote(kind.Group+"/"+kind.Version))
 	}
 }
 
-// secret decides on a change of a Secret. Its name is that of the object or
-// the old object, never of the request: in a delete of a collection
-// request.name is empty (k8s.io/apiserver pkg/endpoints/handlers/delete.go).
-func (h *Handler) secret(request admission.Request, now time.Time) (verdict, error) {
-	before, after, err := sides[facts.Secret](request)
+// secret decides on a change of a Secret. The name comes from the object or the old object,
+// not from the request: in the delete of a collection request.name is empty (k8s.io/apiserver
+// pkg/endpoints/handlers/delete.go).
+func (h *Handler) secret(request admission.Request, now time.Time) (objectDecision, error) {
+	before, after, err := oldAndNew[facts.Secret](request)
 	if err != nil {
-		return verdict{}, err
+		return objectDecision{}, err
 	}
 	object := after
 	if object == nil {
@@ -141,19 +155,25 @@ func (h *Handler) secret(request admission.Request, now time.Time) (verdict, err
 	}
 	for _, p := range h.Protected() {
 		if p.Namespace == request.Namespace && p.Name == object.Metadata.Name {
+			if p.Decoy && (before == nil || after == nil) {
+				return objectDecision{decision: Decision{Allowed: true}, decoy: true}, nil
+			}
 			change := Change{User: request.UserInfo.Username, Old: before.Facts(), New: after.Facts()}
-			return verdict{
-				object:   report.Object{APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: p.Name, UID: object.Metadata.UID},
-				decision: Decide(h.Judge, p.SecretExpectation, change, now).spare(p.Action),
+			return objectDecision{
+				object: report.Object{
+					APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: p.Name, UID: object.Metadata.UID,
+				},
+				decision: Decide(h.Judge, p.SecretExpectation, change, now).withAction(p.Action),
+				decoy:    p.Decoy,
 			}, nil
 		}
 	}
-	return verdict{decision: Decision{Allowed: true}}, nil
+	return objectDecision{decision: Decision{Allowed: true}}, nil
 }
 
-// sides are the object before and after the request, nil where there is none;
-// never both. The error says what is wrong with the request.
-func sides[T any](request admission.Request) (before, after *T, err error) {
+// oldAndNew returns the object before the request, nil in a create, and after it, nil in a
+// delete. The error says what is wrong with the request.
+func oldAndNew[T any](request admission.Request) (before, after *T, err error) {
 	if before, err = decode[T]("oldObject", request.Kind.Kind, request.OldObject); err != nil {
 		return nil, nil, err
 	}
@@ -166,40 +186,40 @@ func sides[T any](request admission.Request) (before, after *T, err error) {
 		before = nil
 	case admissionv1.Update:
 		if before == nil {
-			return nil, nil, errors.New("the request is an UPDATE without oldObject")
+			return nil, nil, errors.New("the UPDATE has no oldObject")
 		}
 	case admissionv1.Delete:
 		needed, after = before, nil
 	case admissionv1.Connect:
-		return nil, nil, fmt.Errorf("the request is a CONNECT, which a %s does not have", request.Kind.Kind)
+		return nil, nil, fmt.Errorf("a %s has no operation CONNECT", request.Kind.Kind)
 	default:
-		return nil, nil, fmt.Errorf("the request has the unknown operation %s", quote(string(request.Operation)))
+		return nil, nil, fmt.Errorf("unknown operation %s", quote(string(request.Operation)))
 	}
 	if needed == nil {
-		return nil, nil, fmt.Errorf("the request is a %s without its object", request.Operation)
+		return nil, nil, fmt.Errorf("the %s has no object", request.Operation)
 	}
 	return before, after, nil
 }
 
-// decode decodes one side of the request, nil where there is none. The error
-// does not wrap the decoder's, which may quote what it read.
-func decode[T any](side, kind string, raw kuberuntime.RawExtension) (*T, error) {
+// decode decodes a field of the request: object or oldObject. It returns nil if the field is
+// not set. The error does not wrap the decoder's, which can quote the Secret.
+func decode[T any](field, kind string, raw kuberuntime.RawExtension) (*T, error) {
 	if len(raw.Raw) == 0 || string(raw.Raw) == "null" {
 		return nil, nil
 	}
 	object := new(T)
-	// Letter for letter, as the API server does: another spelling is another
-	// field. This decoder takes a third of the usual one's time, which is most of
-	// what a decision about known content takes (test/bench/webhook). What it
-	// refuses beyond that, such as a field twice, no API server sends.
+	// Names of fields are case-sensitive here, as in the API server. This decoder needs a
+	// third of the time of encoding/json, and decoding is most of the time of a decision on
+	// known content (test/bench/webhook). It also refuses, for example, duplicate fields,
+	// which no API server sends.
 	if err := json.Unmarshal(raw.Raw, object); err != nil {
-		return nil, fmt.Errorf("the request's %s is no %s that can be decoded", side, kind)
+		return nil, fmt.Errorf("cannot decode the request's %s as a %s", field, kind)
 	}
 	return object, nil
 }
 
-// respond writes a decision as the API server wants it. The audit annotations
-// get the webhook's name in front of their keys and stand in the audit log.
+// respond makes the response of a decision. The API server writes the audit annotations to
+// its audit log, with the webhook's name in front of each key.
 func respond(d Decision) admission.Response {
 	response := admission.Allowed("")
 	if !d.Allowed {
@@ -208,36 +228,45 @@ func respond(d Decision) admission.Response {
 	response.Warnings = d.Warnings
 	if d.Message != "" {
 		var reasons []string
-		for _, f := range d.Introduced[:min(len(d.Introduced), maxTold)] {
+		for _, f := range d.Introduced[:min(len(d.Introduced), maxListed)] {
 			reasons = append(reasons, string(f.Reason))
 		}
 		response.AuditAnnotations = map[string]string{
-			"decision": d.word(),
+			"decision": d.label(),
 			"reasons":  strings.Join(reasons, ","),
-			"controls": strings.Join(finding.Controls(), ","),
+			"controls": strings.Join(controlIDs(d.Introduced), ","),
 			"message":  d.Message,
 		}
 	}
 	return response
 }
 
-// word is the decision in one word.
-func (d Decision) word() string {
+// controlIDs are those of the control that has the worst finding's requirement.
+func controlIDs(introduced []finding.Result) []string {
+	if len(introduced) == 0 {
+		return nil
+	}
+	c, _ := control.Of(introduced[0].Requirement)
+	return c.RefIDs()
+}
+
+// label is the decision in audit annotations and metrics.
+func (d Decision) label() string {
 	switch {
 	case d.BreakGlass:
 		return "break-glass"
-	case d.Spared != "":
-		return strings.ToLower(string(d.Spared))
+	case d.AllowedBy != "":
+		return strings.ToLower(string(d.AllowedBy))
 	case d.Allowed:
 		return "allow"
 	}
 	return "deny"
 }
 
-// tell reports what somebody may want to know later.
-func (h *Handler) tell(ctx context.Context, request admission.Request, v verdict, now time.Time) {
+// report reports a refusal or a use of the break-glass.
+func (h *Handler) report(ctx context.Context, request admission.Request, v objectDecision, now time.Time) {
 	notice := report.Notice{
-		What: report.RequestDenied, At: now, Object: v.object,
+		Type: report.RequestDenied, At: now, Object: v.object,
 		Request: &report.Request{
 			User: request.UserInfo.Username, Operation: string(request.Operation),
 			DryRun: request.DryRun != nil && *request.DryRun, Message: v.decision.Message,
@@ -245,12 +274,12 @@ func (h *Handler) tell(ctx context.Context, request admission.Request, v verdict
 	}
 	switch {
 	case v.decision.BreakGlass:
-		notice.What = report.RequestByBreakGlass
+		notice.Type = report.RequestByBreakGlass
 	case v.decision.Allowed:
 		return
 	}
 	if introduced := v.decision.Introduced; len(introduced) > 0 {
 		notice.Finding = introduced[0]
 	}
-	h.Teller.Tell(ctx, notice)
+	h.Reporter.Report(ctx, notice)
 }

@@ -25,29 +25,30 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
-// notices gathers what is told.
+// notices collects what is reported.
 type notices []report.Notice
 
-func (n *notices) Tell(_ context.Context, notice report.Notice) { *n = append(*n, notice) }
+func (n *notices) Report(_ context.Context, notice report.Notice) { *n = append(*n, notice) }
 
-// decisions counts what was decided.
+// decisions counts decisions.
 type decisions map[string]int
 
 func (d decisions) Decided(operation, decision, reason string, _ time.Duration) {
 	d[operation+" "+decision+" "+reason]++
 }
 
-func handler(told *notices) *admit.Handler {
+func handler(reported *notices) *admit.Handler {
 	return &admit.Handler{
 		Judge:     admit.NewMemory().Judge,
 		Protected: func() []admit.Protected { return []admit.Protected{{SecretExpectation: servingCert()}} }, OverridesAction: func() admit.Action { return admit.Deny },
-		Teller: told, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
+		Reporter: reported, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return pkitest.Now() },
 	}
 }
@@ -71,63 +72,67 @@ func request(operation admissionv1.Operation) admission.Request {
 }
 
 func TestHandle(t *testing.T) {
+	page := messages.Record(t, "requests that the webhook does not know")
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
 	good := openshift.ServingCert("uid-1", pair.Certificate, pair.Key)
-	spoilt := openshift.ServingCert("uid-1", pair.Certificate, []byte("garbage"))
-	otherName, otherNamespace := spoilt.DeepCopy(), spoilt.DeepCopy()
+	invalid := openshift.ServingCert("uid-1", pair.Certificate, []byte("garbage"))
+	otherName, otherNamespace := invalid.DeepCopy(), invalid.DeepCopy()
 	otherName.Name, otherNamespace.Namespace = "other", "other"
-	generated := spoilt.DeepCopy()
+	generated := invalid.DeepCopy()
 	generated.Name, generated.GenerateName = "", "serving-cert"
-	rubbish := openshift.ServingCert("uid-1", bytes.Repeat([]byte("x"), 1<<20), bytes.Repeat([]byte{0xff}, 1<<10))
+	garbage := openshift.ServingCert("uid-1", bytes.Repeat([]byte("x"), 1<<20), bytes.Repeat([]byte{0xff}, 1<<10))
 
 	type answer struct {
-		Allowed bool
-		Code    int32
-		Told    int
-		Text    string // of the message, a part
+		Allowed  bool
+		Code     int32
+		Reported int
+		Text     string // of the message, a part
 	}
 	cases := map[string]struct {
 		build func(r *admission.Request)
 		op    admissionv1.Operation
 		want  answer
 	}{
-		"spoilt":                           {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, spoilt) }, want: answer{Code: 403, Told: 1, Text: "KeyUnparsable"}},
-		"spoilt, dry run":                  {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object, r.DryRun = raw(t, good), raw(t, spoilt), new(true) }, want: answer{Code: 403, Told: 1, Text: "KeyUnparsable"}},
-		"1 MiB of rubbish":                 {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, rubbish) }, want: answer{Code: 403, Told: 1, Text: "CertificateUnparsable"}},
-		"good":                             {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, good) }, want: answer{Allowed: true, Code: 200}},
-		"delete by name":                   {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "serving-cert" }, want: answer{Code: 403, Told: 1, Text: "SecretMissing"}},
-		"delete of a collection":           {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject = raw(t, good) }, want: answer{Code: 403, Told: 1, Text: "SecretMissing"}},
-		"a name in the request is no name": {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "other" }, want: answer{Code: 403, Told: 1, Text: "SecretMissing"}},
-		"create":                           {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Allowed: true, Code: 200}},
-		"create, with an old object":       {op: admissionv1.Create, build: func(r *admission.Request) { r.Object, r.OldObject = raw(t, spoilt), raw(t, spoilt) }, want: answer{Code: 403, Told: 1, Text: "KeyUnparsable"}},
-		"another name":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, otherName) }, want: answer{Allowed: true, Code: 200}},
-		"a generated name":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, generated) }, want: answer{Allowed: true, Code: 200}},
-		"another namespace":                {op: admissionv1.Create, build: func(r *admission.Request) { r.Namespace, r.Object = "other", raw(t, otherNamespace) }, want: answer{Allowed: true, Code: 200}},
-		"another kind":                     {op: admissionv1.Create, build: func(r *admission.Request) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `the request is about "ConfigMap" of "/v1", only Secrets of v1 and KubeAPIServers are decided on here`}},
+		"invalid":                      {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, invalid) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
+		"invalid, dry run":             {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object, r.DryRun = raw(t, good), raw(t, invalid), new(true) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
+		"1 MiB of garbage":             {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, garbage) }, want: answer{Code: 403, Reported: 1, Text: "CertificateUnparsable"}},
+		"no change":                    {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, good) }, want: answer{Allowed: true, Code: 200}},
+		"delete by name":               {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "serving-cert" }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
+		"delete of a collection":       {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject = raw(t, good) }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
+		"the request has another name": {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "other" }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
+		"create":                       {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Allowed: true, Code: 200}},
+		"create, with an old object":   {op: admissionv1.Create, build: func(r *admission.Request) { r.Object, r.OldObject = raw(t, invalid), raw(t, invalid) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
+		"another name":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, otherName) }, want: answer{Allowed: true, Code: 200}},
+		"a generated name":             {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, generated) }, want: answer{Allowed: true, Code: 200}},
+		"another namespace":            {op: admissionv1.Create, build: func(r *admission.Request) { r.Namespace, r.Object = "other", raw(t, otherNamespace) }, want: answer{Allowed: true, Code: 200}},
+		"another kind":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `"ConfigMap"`}},
 		"a subresource": {op: admissionv1.Update, build: func(r *admission.Request) {
 			r.SubResource, r.OldObject, r.Object = "status", raw(t, good), raw(t, good)
-		}, want: answer{Code: 400, Text: `the request is about the subresource "status"`}},
-		"no object":                   {op: admissionv1.Create, want: answer{Code: 400, Text: "the request is a CREATE without its object"}},
-		"a null object":               {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte("null")} }, want: answer{Code: 400, Text: "the request is a CREATE without its object"}},
-		"an update of nothing":        {op: admissionv1.Update, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is an UPDATE without oldObject"}},
-		"a delete of nothing":         {op: admissionv1.Delete, want: answer{Code: 400, Text: "the request is a DELETE without its object"}},
-		"a connect":                   {op: admissionv1.Connect, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "the request is a CONNECT, which a Secret does not have"}},
-		"an unknown operation":        {op: "PATCH", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `the request has the unknown operation "PATCH"`}},
-		"no operation":                {op: "", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `the request has the unknown operation ""`}},
-		"an object that is no Secret": {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte(`{"data":"MARKER"}`)} }, want: answer{Code: 400, Text: "the request's object is no Secret that can be decoded"}},
-		"an old object that is cut off": {op: admissionv1.Delete, build: func(r *admission.Request) {
+		}, want: answer{Code: 400, Text: `"status"`}},
+		"no object":                      {op: admissionv1.Create, want: answer{Code: 400, Text: "CREATE"}},
+		"a null object":                  {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte("null")} }, want: answer{Code: 400, Text: "CREATE"}},
+		"an update without old object":   {op: admissionv1.Update, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "oldObject"}},
+		"a delete without old object":    {op: admissionv1.Delete, want: answer{Code: 400, Text: "DELETE"}},
+		"a connect":                      {op: admissionv1.Connect, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "CONNECT"}},
+		"an unknown operation":           {op: "PATCH", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `"PATCH"`}},
+		"no operation":                   {op: "", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `""`}},
+		"an object that is not a Secret": {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte(`{"data":"MARKER"}`)} }, want: answer{Code: 400, Text: "object"}},
+		"a truncated old object": {op: admissionv1.Delete, build: func(r *admission.Request) {
 			r.OldObject = runtime.RawExtension{Raw: []byte(`{"data":{"tls.key":"MARK`)}
-		}, want: answer{Code: 400, Text: "the request's oldObject is no Secret that can be decoded"}},
+		}, want: answer{Code: 400, Text: "oldObject"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			var told notices
+			var reported notices
 			r := request(c.op)
 			if c.build != nil {
 				c.build(&r)
 			}
-			response := handler(&told).Handle(t.Context(), r)
-			got := answer{Allowed: response.Allowed, Code: response.Result.Code, Told: len(told)}
+			response := handler(&reported).Handle(t.Context(), r)
+			if response.Result.Code == http.StatusBadRequest {
+				page.Text(name, response.Result.Message)
+			}
+			got := answer{Allowed: response.Allowed, Code: response.Result.Code, Reported: len(reported)}
 			if strings.Contains(response.Result.Message, c.want.Text) {
 				got.Text = c.want.Text
 			}
@@ -141,29 +146,28 @@ func TestHandle(t *testing.T) {
 	}
 }
 
-// TestAuditAnnotations: what the API server's audit log gets of a refusal.
+// TestAuditAnnotations: what a refusal writes to the API server's audit log.
 func TestAuditAnnotations(t *testing.T) {
-	var told notices
+	var reported notices
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
 	r := request(admissionv1.Update)
 	r.OldObject = raw(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
 	r.Object = raw(t, openshift.ServingCert("uid-1", nil, []byte("garbage")))
-	response := handler(&told).Handle(t.Context(), r)
+	response := handler(&reported).Handle(t.Context(), r)
 	want := map[string]string{
 		"decision": "deny", "reasons": "CertificateMissing,KeyUnparsable",
-		"controls": "cis-ocp-1.7:1.2.4,cis-ocp-1.9:1.2.2", "message": response.Result.Message,
+		"controls": "cis-ocp-1.7:1.2.4,cis-ocp-1.8:1.2.2,cis-ocp-1.9:1.2.2,cis-ocp-2.0:1.2.2", "message": response.Result.Message,
 	}
 	if d := cmp.Diff(want, response.AuditAnnotations); d != "" {
 		t.Errorf("audit annotations (-want +got):\n%s", d)
 	}
-	notice := told[0]
-	if notice.What != report.RequestDenied || notice.Request.User != "mallory" || notice.Object.Name != "serving-cert" {
-		t.Errorf("told: %+v", notice)
+	notice := reported[0]
+	if notice.Type != report.RequestDenied || notice.Request.User != "mallory" || notice.Object.Name != "serving-cert" {
+		t.Errorf("reported: %+v", notice)
 	}
 }
 
-// TestServeHTTP sends what no API server would: each is answered, and none
-// allowed.
+// TestServeHTTP sends bodies that no API server sends. Each is answered, and none is allowed.
 func TestServeHTTP(t *testing.T) {
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
 	review := func(r admission.Request) []byte {
@@ -182,31 +186,31 @@ func TestServeHTTP(t *testing.T) {
 		body        io.Reader
 		contentType string
 	}{
-		"no body":              {contentType: "application/json"},
-		"an empty body":        {body: strings.NewReader(""), contentType: "application/json"},
-		"no JSON":              {body: strings.NewReader("MARKER"), contentType: "application/json"},
-		"cut off":              {body: bytes.NewReader(review(whole)[:200]), contentType: "application/json"},
-		"a review of nothing":  {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`), contentType: "application/json"},
-		"a null request":       {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`), contentType: "application/json"},
-		"an unknown version":   {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v7","kind":"AdmissionReview","request":{}}`), contentType: "application/json"},
-		"another kind":         {body: strings.NewReader(`{"apiVersion":"v1","kind":"Pod"}`), contentType: "application/json"},
-		"an array":             {body: strings.NewReader(`[]`), contentType: "application/json"},
-		"deeply nested":        {body: strings.NewReader(strings.Repeat(`{"request":`, 100_000)), contentType: "application/json"},
-		"another content type": {body: bytes.NewReader(review(whole)), contentType: "text/plain"},
-		"8 MiB":                {body: strings.NewReader(`{"apiVersion":"` + strings.Repeat("x", 8<<20) + `"}`), contentType: "application/json"},
-		"a bad request":        {body: bytes.NewReader(review(whole)), contentType: "application/json"},
+		"no body":                  {contentType: "application/json"},
+		"an empty body":            {body: strings.NewReader(""), contentType: "application/json"},
+		"not JSON":                 {body: strings.NewReader("MARKER"), contentType: "application/json"},
+		"truncated":                {body: bytes.NewReader(review(whole)[:200]), contentType: "application/json"},
+		"a review without request": {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`), contentType: "application/json"},
+		"a null request":           {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`), contentType: "application/json"},
+		"an unknown version":       {body: strings.NewReader(`{"apiVersion":"admission.k8s.io/v7","kind":"AdmissionReview","request":{}}`), contentType: "application/json"},
+		"another kind":             {body: strings.NewReader(`{"apiVersion":"v1","kind":"Pod"}`), contentType: "application/json"},
+		"an array":                 {body: strings.NewReader(`[]`), contentType: "application/json"},
+		"deeply nested":            {body: strings.NewReader(strings.Repeat(`{"request":`, 100_000)), contentType: "application/json"},
+		"another content type":     {body: bytes.NewReader(review(whole)), contentType: "text/plain"},
+		"8 MiB":                    {body: strings.NewReader(`{"apiVersion":"` + strings.Repeat("x", 8<<20) + `"}`), contentType: "application/json"},
+		"a bad request":            {body: bytes.NewReader(review(whole)), contentType: "application/json"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			var told notices
-			hook := &admission.Webhook{Handler: handler(&told)}
+			var reported notices
+			hook := &admission.Webhook{Handler: handler(&reported)}
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate", c.body)
 			r.Header.Set("Content-Type", c.contentType)
 			w := httptest.NewRecorder()
 			hook.ServeHTTP(w, r)
 			var review admissionv1.AdmissionReview
 			if err := json.Unmarshal(w.Body.Bytes(), &review); err != nil {
-				t.Fatalf("the answer is no AdmissionReview: %v\n%s", err, w.Body)
+				t.Fatalf("the answer is not an AdmissionReview: %v\n%s", err, w.Body)
 			}
 			if review.Response == nil || review.Response.Allowed || review.Response.Result.Message == "" {
 				t.Errorf("not refused with a message: %s", w.Body)
@@ -218,9 +222,9 @@ func TestServeHTTP(t *testing.T) {
 	}
 }
 
-// TestOverrides: what people lay over the kube-apiserver's configuration is
-// decided on by the same rule.
+// TestOverrides: the same rule applies to overrides of the kube-apiserver's configuration.
 func TestOverrides(t *testing.T) {
+	page := messages.Record(t, "refusals of overrides")
 	object := func(name, overrides string) runtime.RawExtension {
 		return runtime.RawExtension{Raw: fmt.Appendf(nil, `{"apiVersion":"operator.openshift.io/v1","kind":"KubeAPIServer","metadata":{"name":%q,"uid":"u"},"spec":{"logLevel":"Normal","unsupportedConfigOverrides":%s}}`, name, overrides)}
 	}
@@ -236,17 +240,17 @@ func TestOverrides(t *testing.T) {
 		old, new string
 		want     string
 	}{
-		"create without":               {op: admissionv1.Create, new: none, want: "allow []"},
-		"create with":                  {op: admissionv1.Create, new: off, want: "deny [OverrideWeakensKubeletTLS]"},
-		"other arguments":              {op: admissionv1.Update, old: none, new: other, want: "allow []"},
-		"https off":                    {op: admissionv1.Update, old: other, new: off, want: "deny [OverrideWeakensKubeletTLS]"},
-		"the same bad one again":       {op: admissionv1.Update, old: off, new: off, want: "allow []"},
-		"a bad one made worse":         {op: admissionv1.Update, old: off, new: worse, want: "deny [OverrideWeakensKubeletTLS]"},
-		"half a repair":                {op: admissionv1.Update, old: worse, new: off, want: "allow []"},
-		"a repair":                     {op: admissionv1.Update, old: worse, new: none, want: "allow []"},
-		"a delete":                     {op: admissionv1.Delete, old: off, want: "allow []"},
-		"one that nobody looks at":     {op: admissionv1.Update, name: "other", old: none, new: off, want: "allow []"},
-		"arguments that are no object": {op: admissionv1.Update, old: none, new: `{"apiServerArguments":7}`, want: "deny [OverrideWeakensKubeletTLS,OverrideWeakensKubeletTLS,OverrideWeakensKubeletTLS]"},
+		"create without overrides":         {op: admissionv1.Create, new: none, want: "allow []"},
+		"create with overrides":            {op: admissionv1.Create, new: off, want: "deny [OverrideWeakensKubeletTLS]"},
+		"other arguments":                  {op: admissionv1.Update, old: none, new: other, want: "allow []"},
+		"https off":                        {op: admissionv1.Update, old: other, new: off, want: "deny [OverrideWeakensKubeletTLS]"},
+		"the same invalid one again":       {op: admissionv1.Update, old: off, new: off, want: "allow []"},
+		"a new problem in an invalid one":  {op: admissionv1.Update, old: off, new: worse, want: "deny [OverrideWeakensKubeletTLS]"},
+		"a partial repair":                 {op: admissionv1.Update, old: worse, new: off, want: "allow []"},
+		"a repair":                         {op: admissionv1.Update, old: worse, new: none, want: "allow []"},
+		"a delete":                         {op: admissionv1.Delete, old: off, want: "allow []"},
+		"an object of another name":        {op: admissionv1.Update, name: "other", old: none, new: off, want: "allow []"},
+		"arguments that are not an object": {op: admissionv1.Update, old: none, new: `{"apiServerArguments":7}`, want: "deny [OverrideWeakensKubeletTLS,OverrideWeakensKubeletTLS,OverrideWeakensKubeletTLS]"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -261,14 +265,19 @@ func TestOverrides(t *testing.T) {
 			if c.new != "" {
 				r.Object = object(c.name, c.new)
 			}
-			var told notices
-			response := handler(&told).Handle(t.Context(), r)
+			var reported notices
+			response := handler(&reported).Handle(t.Context(), r)
+			page.Text(name, response.Result.Message)
 			got := "allow []"
 			if !response.Allowed {
 				got = response.AuditAnnotations["decision"] + " [" + response.AuditAnnotations["reasons"] + "]"
-				const message = "KubeAPIServer cluster may not be stored like this: OverrideWeakensKubeletTLS (spec.unsupportedConfigOverrides"
-				if !strings.HasPrefix(response.Result.Message, message) || len(told) != 1 {
-					t.Errorf("told %d times: %s", len(told), response.Result.Message)
+				for _, mentioned := range []string{"KubeAPIServer cluster", "OverrideWeakensKubeletTLS", "spec.unsupportedConfigOverrides", admit.Marker} {
+					if !strings.Contains(response.Result.Message, mentioned) {
+						t.Errorf("the message does not mention %s: %s", mentioned, response.Result.Message)
+					}
+				}
+				if len(reported) != 1 {
+					t.Errorf("%d reports: %s", len(reported), response.Result.Message)
 				}
 			}
 			if got != c.want {
@@ -278,26 +287,26 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-// TestActions: what would be refused, by action; only refusals are told of.
+// TestActions: what happens to a violation, by action. Only refusals are reported.
 func TestActions(t *testing.T) {
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
 	type outcome struct {
-		Allowed         bool
-		Warnings, Told  int
-		Decision        string // of the audit annotations
-		MeteredDecision string
+		Allowed            bool
+		Warnings, Reported int
+		Decision           string // of the audit annotations
+		MeteredDecision    string
 	}
 	cases := map[admit.Action]outcome{
-		"":          {Told: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
-		admit.Deny:  {Told: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
+		"":          {Reported: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
+		admit.Deny:  {Reported: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
 		admit.Warn:  {Allowed: true, Warnings: 1, Decision: "warn", MeteredDecision: "UPDATE warn KeyUnparsable"},
 		admit.Audit: {Allowed: true, Decision: "audit", MeteredDecision: "UPDATE audit KeyUnparsable"},
-		"Nonsense":  {Told: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
+		"Nonsense":  {Reported: 1, Decision: "deny", MeteredDecision: "UPDATE deny KeyUnparsable"},
 	}
 	for action, want := range cases {
 		t.Run("action "+string(action), func(t *testing.T) {
-			var told notices
-			h, metered := handler(&told), decisions{}
+			var reported notices
+			h, metered := handler(&reported), decisions{}
 			h.Meter = metered
 			h.Protected = func() []admit.Protected {
 				return []admit.Protected{{SecretExpectation: servingCert(), Action: action}}
@@ -306,7 +315,10 @@ func TestActions(t *testing.T) {
 			r.OldObject = raw(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
 			r.Object = raw(t, openshift.ServingCert("uid-1", pair.Certificate, []byte("garbage")))
 			response := h.Handle(t.Context(), r)
-			got := outcome{response.Allowed, len(response.Warnings), len(told), response.AuditAnnotations["decision"], strings.Join(slices.Collect(maps.Keys(metered)), " ")}
+			if verb := strings.Fields(response.AuditAnnotations["message"])[0]; (verb == admit.Refusing) == response.Allowed {
+				t.Errorf("allowed: %t, message: %s", response.Allowed, response.AuditAnnotations["message"])
+			}
+			got := outcome{response.Allowed, len(response.Warnings), len(reported), response.AuditAnnotations["decision"], strings.Join(slices.Collect(maps.Keys(metered)), " ")}
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
@@ -314,12 +326,12 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// TestPanic: it is answered with the request's UID, counted, and its value,
-// which may hold anything, stays here.
+// TestPanic: a panic is answered with the request's UID and counted. Its value, which can
+// hold parts of a Secret, is neither logged nor returned.
 func TestPanic(t *testing.T) {
-	var told notices
+	var reported notices
 	var log bytes.Buffer
-	h, metered := handler(&told), decisions{}
+	h, metered := handler(&reported), decisions{}
 	h.Meter, h.Log = metered, slog.New(slog.NewTextHandler(&log, nil))
 	h.Protected = func() []admit.Protected { panic("MARKER") }
 	r := request(admissionv1.Create)
@@ -332,9 +344,9 @@ func TestPanic(t *testing.T) {
 		t.Errorf("counted (-want +got):\n%s", d)
 	}
 	if !strings.Contains(log.String(), "handler_test.go") {
-		t.Errorf("the log does not say where:\n%s", &log)
+		t.Errorf("the log has no stack:\n%s", &log)
 	}
 	if strings.Contains(log.String()+response.Result.Message, "MARKER") {
-		t.Errorf("the panic's value is told: %s\n%s", response.Result.Message, &log)
+		t.Errorf("the panic's value is in the answer or the log: %s\n%s", response.Result.Message, &log)
 	}
 }

@@ -16,50 +16,53 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 )
 
-// remembered is how many verdicts a [Memory] has, of some kilobytes each.
-const remembered = 64
+// maxVerdicts bounds the verdicts in a [Memory], of some kilobytes each.
+const maxVerdicts = 64
 
-// Memory remembers verdicts: they are a function of the Secret and what it
-// should be, but for the moments at which a certificate's dates count. Most
-// updates leave certificate and key as they are, and all have an old object
-// that was a new one before. It keeps digests and certificates, no keys.
-// [NewMemory] makes one.
+// Memory is a cache of verdicts. They depend on the Secret, on what it should be, and on
+// the time, if one of the certificate's dates has passed. Most updates do not change
+// certificate and key, and the old object of each update was the new one of an earlier
+// request. It keeps digests and certificates, no keys. [NewMemory] makes one.
 type Memory struct{ verdicts *lru.Cache }
 
-// NewMemory makes an empty one.
-func NewMemory() *Memory { return &Memory{lru.New(remembered)} }
+// NewMemory makes an empty cache.
+func NewMemory() *Memory { return &Memory{lru.New(maxVerdicts)} }
 
-// dated is a verdict and since when it holds.
-type dated struct {
+// datedVerdict is a verdict that is valid since a time.
+type datedVerdict struct {
 	check.SecretVerdict
 	since time.Time
 }
 
-// Judge is a [Judge].
+// Judge implements [Judge].
 func (m *Memory) Judge(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretVerdict {
 	if stored == nil {
 		return check.JudgeSecret(want, nil, now)
 	}
-	// By the wall clock alone: certificates know no other, and the monotonic one
-	// goes on when that is set back.
+	// The dates of certificates are compared with the wall clock. The monotonic clock
+	// continues when the wall clock is set back.
 	now = now.Round(0)
 	key := digest(want, stored)
 	if found, known := m.verdicts.Get(key); known {
-		if d, _ := found.(dated); !now.Before(d.since) && (d.Until.IsZero() || now.Before(d.Until)) {
+		if d, _ := found.(datedVerdict); !now.Before(d.since) && (d.Until.IsZero() || now.Before(d.Until)) {
 			return d.SecretVerdict
 		}
 	}
 	verdict := check.JudgeSecret(want, stored, now)
-	m.verdicts.Add(key, dated{verdict, now})
+	m.verdicts.Add(key, datedVerdict{verdict, now})
 	return verdict
 }
 
-// digest is the same for two Secrets if and only if all that is looked at is.
+// digest is the same for two Secrets only if they are the same in all that is checked.
 func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Size]byte) {
 	d := digester{sha256.New()}
 	d.text(want.Namespace, want.Name, want.Type, want.ManagedBy, want.Service, want.ServiceUID)
-	d.text(fmt.Sprint(want.Usage, want.ExpiringFraction, want.IgnoreNotes, want.Roots == nil, len(want.Roots), len(want.DNSNames)))
+	d.text(fmt.Sprint(want.Usage, want.ExpiringFraction, want.IgnoreNotes, want.Roots == nil, len(want.Roots), len(want.DNSNames), len(want.Owners)))
 	d.text(want.DNSNames...)
+	for _, o := range want.Owners {
+		d.text(o.APIVersion, o.Kind, o.Name)
+	}
+	d.text(fmt.Sprintf("%q", want.OwnedBefore))
 	for _, root := range want.Roots {
 		d.bytes(root.Raw)
 	}
@@ -76,13 +79,13 @@ func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Siz
 	return key
 }
 
-// digester takes pieces so that what is one of them is not another's part.
+// digester adds the length to each piece, so that different pieces give different digests.
 type digester struct{ hash.Hash }
 
 func (d digester) bytes(piece []byte) {
 	var length [8]byte
 	binary.LittleEndian.PutUint64(length[:], uint64(len(piece)))
-	_, _ = d.Write(length[:]) // a hash takes everything
+	_, _ = d.Write(length[:]) // a hash never fails
 	_, _ = d.Write(piece)
 }
 

@@ -10,14 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
-// TestMemory: whatever was asked before, and at whatever moment, it says what
-// the catalogue says.
+// TestMemory: the cache returns what the check returns, at any time and after any other
+// question.
 func TestMemory(t *testing.T) {
 	ca, foreign := pkitest.NewCA("service-ca"), pkitest.NewCA("foreign")
 	now := pkitest.Now()
@@ -49,8 +49,20 @@ func TestMemory(t *testing.T) {
 		},
 		"owner's UID":  func(_ *check.SecretExpectation, s *check.Secret) { s.Owners[0].UID = "uid-2" },
 		"owner's kind": func(_ *check.SecretExpectation, s *check.Secret) { s.Owners[0].Kind = "Pod" },
-		"owner beside": func(_ *check.SecretExpectation, s *check.Secret) {
+		"second owner": func(_ *check.SecretExpectation, s *check.Secret) {
 			s.Owners = append(s.Owners, check.Owner{Kind: "Pod"})
+		},
+		"second owner, allowed": func(want *check.SecretExpectation, s *check.Secret) {
+			s.Owners = append(s.Owners, check.Owner{Kind: "Pod"})
+			want.Owners = []check.AllowedOwner{{Kind: "Pod"}}
+		},
+		"second owner, allowed with another name": func(want *check.SecretExpectation, s *check.Secret) {
+			s.Owners = append(s.Owners, check.Owner{Kind: "Pod"})
+			want.Owners = []check.AllowedOwner{{Kind: "Pod", Name: "another"}}
+		},
+		"second owner, allowed, replaces one with another UID": func(want *check.SecretExpectation, s *check.Secret) {
+			s.Owners = append(s.Owners, check.Owner{Kind: "Pod"})
+			want.Owners, want.OwnedBefore = []check.AllowedOwner{{Kind: "Pod"}}, []check.Owner{{Kind: "Pod", UID: "before"}}
 		},
 		"roots": func(want *check.SecretExpectation, _ *check.Secret) {
 			want.Roots = []*x509.Certificate{foreign.Certificate}
@@ -63,29 +75,28 @@ func TestMemory(t *testing.T) {
 		"Service's UID": func(want *check.SecretExpectation, _ *check.Secret) { want.ServiceUID = "uid-9" },
 		"notes":         func(want *check.SecretExpectation, _ *check.Secret) { want.IgnoreNotes = true },
 		"fraction":      func(want *check.SecretExpectation, _ *check.Secret) { want.ExpiringFraction = 0.9 },
-		"another":       func(want *check.SecretExpectation, _ *check.Secret) { want.Name = "another" },
+		"name":          func(want *check.SecretExpectation, _ *check.Secret) { want.Name = "another" },
 	}
 	memory := admit.NewMemory()
-	// Before, within, soon before its end, after, and back: clocks are set.
+	// Before the certificate's lifetime, within, soon before its end, after, and back.
 	for _, after := range []time.Duration{-time.Hour, 0, time.Hour, 86 * time.Hour, 101 * time.Hour, time.Hour, -time.Hour, 86 * time.Hour} {
 		for range 2 {
 			for name, change := range changes {
 				want, s := base(change)
 				when := now.Add(after)
-				if d := cmp.Diff(check.SecretFindings(want, s, when), memory.Judge(want, s, when).Findings); d != "" {
-					t.Errorf("%s, after %s (-catalogue +memory):\n%s", name, after, d)
+				if d := cmp.Diff(check.JudgeSecret(want, s, when).Results, memory.Judge(want, s, when).Results); d != "" {
+					t.Errorf("%s, after %s (-check +memory):\n%s", name, after, d)
 				}
 			}
 		}
 	}
-	if d := cmp.Diff([]finding.Reason{finding.SecretMissing}, []finding.Reason{memory.Judge(servingCert(), nil, now).Findings[0].Reason}); d != "" {
+	if d := cmp.Diff([]finding.Reason{finding.SecretMissing}, []finding.Reason{memory.Judge(servingCert(), nil, now).Results[0].Reason}); d != "" {
 		t.Error(d)
 	}
 }
 
-// TestMemoryWhenTheClockIsSet: a moment of a running process knows how long it
-// runs, too, which goes on when its clock is set back. What is remembered of a
-// time that has not come yet, or comes again, does not count.
+// TestMemoryWhenTheClockIsSet: the cache uses the wall clock, not the monotonic clock, which
+// continues when the wall clock is set back.
 func TestMemoryWhenTheClockIsSet(t *testing.T) {
 	ca := pkitest.NewCAAround("service-ca", time.Now())
 	pair := ca.Issue(pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)))
@@ -94,14 +105,13 @@ func TestMemoryWhenTheClockIsSet(t *testing.T) {
 	memory := admit.NewMemory()
 	for _, by := range []time.Duration{0, -2000 * time.Hour, 0, 2000 * time.Hour, 0, -2000 * time.Hour} {
 		now := set(t, by)
-		if d := cmp.Diff(check.SecretFindings(want, stored, now), memory.Judge(want, stored, now).Findings); d != "" {
-			t.Errorf("the clock is off by %s (-catalogue +memory):\n%s", by, d)
+		if d := cmp.Diff(check.JudgeSecret(want, stored, now).Results, memory.Judge(want, stored, now).Results); d != "" {
+			t.Errorf("the clock is off by %s (-check +memory):\n%s", by, d)
 		}
 	}
 }
 
-// set is now by a clock that was set: its wall clock is off, its monotonic one is
-// not.
+// set returns the current time with another wall clock and the same monotonic clock.
 func set(t *testing.T, by time.Duration) time.Time {
 	t.Helper()
 	before := time.Now()
@@ -110,7 +120,7 @@ func set(t *testing.T, by time.Duration) time.Time {
 	wall := (*uint64)(unsafe.Pointer(&now))
 	*wall += uint64(int64(by/time.Second)) << 30
 	if now.Sub(before) != 0 || now.Round(0).Sub(before.Round(0)) != by {
-		t.Fatalf("time.Time is made otherwise than this test knows: off by %s and %s, not by 0 and %s", now.Sub(before), now.Round(0).Sub(before.Round(0)), by)
+		t.Fatalf("the layout of time.Time has changed: off by %s and %s, not by 0 and %s", now.Sub(before), now.Round(0).Sub(before.Round(0)), by)
 	}
 	return now
 }

@@ -7,41 +7,44 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
 
-// overrides decides on a change of what people lay over the kube-apiserver's
-// configuration. One that does not exist has no overrides.
-func (h *Handler) overrides(request admission.Request, now time.Time) (verdict, error) {
-	before, after, err := sides[facts.KubeAPIServer](request)
+// overrides decides on a change of the overrides of the kube-apiserver's configuration. An
+// object that does not exist has none.
+func (h *Handler) overrides(request admission.Request, now time.Time) (objectDecision, error) {
+	before, after, err := oldAndNew[facts.KubeAPIServer](request)
 	if err != nil {
-		return verdict{}, err
+		return objectDecision{}, err
 	}
 	object := after
 	if object == nil {
 		object = before
 	}
 	if object.Metadata.Name != facts.KubeAPIServerName {
-		return verdict{decision: Decision{Allowed: true}}, nil
+		return objectDecision{decision: Decision{Allowed: true}}, nil
 	}
-	const label = facts.KubeAPIServerKind + " " + facts.KubeAPIServerName
-	introduced, _ := finding.Diff(overrideFindings(before, now), overrideFindings(after, now))
+	introduced := finding.Introduced(overrideResults(before, now), overrideResults(after, now))
 	decision := Decision{Introduced: introduced, Allowed: true, Warnings: warnings(introduced)}
-	if violations := finding.OfSeverity(introduced, finding.Violation); len(violations) > 0 {
-		decision = Decision{Introduced: introduced, Message: refuse(label, violations)}
+	if violations := finding.WithOutcome(introduced, finding.Fail); len(violations) > 0 {
+		object := finding.Subject{Kind: facts.KubeAPIServerKind, Name: facts.KubeAPIServerName}
+		decision = Decision{Introduced: introduced, Message: refusal(operationOf(before != nil), object, violations)}
 	}
-	return verdict{
-		object:   report.Object{APIVersion: facts.OperatorGroup + "/" + request.Kind.Version, Kind: facts.KubeAPIServerKind, Name: facts.KubeAPIServerName, UID: object.Metadata.UID},
-		decision: decision.spare(h.OverridesAction()),
+	return objectDecision{
+		object: report.Object{
+			APIVersion: facts.OperatorGroup + "/" + request.Kind.Version, Kind: facts.KubeAPIServerKind,
+			Name: facts.KubeAPIServerName, UID: object.Metadata.UID,
+		},
+		decision: decision.withAction(h.OverridesAction()),
 	}, nil
 }
 
-func overrideFindings(object *facts.KubeAPIServer, now time.Time) []finding.Finding {
+func overrideResults(object *facts.KubeAPIServer, now time.Time) []finding.Result {
 	if object == nil {
 		return nil
 	}
-	return check.OverrideFindings(facts.Override(*object), now)
+	results, _ := facts.Override(*object).Check(now)
+	return results
 }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package audit looks at what is stored: at what was bad before the guard came,
-// at what who renews writes without being asked, at what changed while nobody
-// was there, and at the guard itself.
+// Package audit checks the stored objects. So it finds what admission cannot see:
+// objects that were wrong before the guard was installed, writes of the renewers
+// (API servers do not ask the webhook about them), changes made while the guard
+// was unavailable, and changes of the guard itself.
 //
-// It follows the few objects that this takes, by their names, and nothing else;
-// it changes nothing.
+// It watches only the few objects that it needs, each by name, and changes none.
 package audit
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -17,68 +18,76 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
 const (
-	// resync is the time after which it looks in any case.
+	// resync is the longest time between two checks, even if nothing changes.
 	resync = 30 * time.Second
-	// shortest bounds how often it looks, whatever is written.
-	shortest = 100 * time.Millisecond
+	// minInterval is the shortest time between two checks, however often objects change.
+	minInterval = 100 * time.Millisecond
 )
 
-// Secret is one that is audited.
+// Secret is a Secret to check.
 type Secret struct {
 	// SecretExpectation has no Roots if Bundle has them.
 	check.SecretExpectation
-	// Bundle has the CAs that its certificate must lead to, if it is not nil.
+	// Action is what admission does with a change that breaks the control.
+	Action admit.Action
+	// Bundle has the CAs, one of which must have signed the certificate; nil if Roots has them.
 	Bundle *Bundle
 }
 
 // Bundle is a CA bundle under a key of a ConfigMap.
 type Bundle struct{ Namespace, Name, Key string }
 
-// Subject is what is audited.
+// Subject is what the audit checks.
 type Subject struct {
 	Secrets []Secret
-	// Guard are the objects by which the API server knows of the guard, as they
+	// OverridesAction is what admission does with overrides of the kube-apiserver's
+	// configuration that break the control.
+	OverridesAction admit.Action
+	// Guard are the objects that register the guard with the API server, as they
 	// were installed.
 	Guard []*unstructured.Unstructured
-	// GuardPatience is how long they must differ from that to be told of. An
-	// upgrade changes them and what they are compared with one after the other.
+	// GuardPatience is how long they must differ from that before it is reported. An
+	// upgrade changes the objects and the manifests one after the other.
 	GuardPatience time.Duration
 }
 
-// Meter is told of every look.
+// Meter counts the checks and receives the certificates that each of them read.
 type Meter interface {
-	Audited(certificates []report.Certificate)
+	Audited(certificates []tracker.Certificate)
 }
 
-// Auditor audits.
+// Auditor checks the objects of its subject whenever one changes, and reports.
 type Auditor struct {
 	Client dynamic.Interface
-	// Subject of now; it may change.
+	// Subject returns the current subject; it may change at any time.
 	Subject func() Subject
-	// Teller is told of every edge.
-	Teller report.Teller
-	Meter  Meter
-	// Self is what summaries are about: the verdict is on more than one object.
+	// Reporter receives a notice of each change of a finding or verdict.
+	Reporter report.Reporter
+	Meter    Meter
+	// Effects returns what each API server refused in the last dry runs; nil if no dry runs are made.
+	Effects func() []check.Effect
+	// Self is the object of notices about verdicts, which concern more than one object.
 	Self report.Object
 	Now  func() time.Time
+	Log  *slog.Logger
 }
 
-// Run audits until the context ends. What stands when it begins is told, as
-// after every start.
+// Run audits until the context ends. It also reports the findings that are active
+// when it starts.
 func (a *Auditor) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ledger := report.NewLedger(settle)
+	tracked := tracker.New(storedPatience)
 	changed := make(chan struct{}, 1)
 	followers := map[follow.Object]*follow.Follower{}
 	stops := map[follow.Object]context.CancelFunc{}
-	told := map[finding.ID]report.Object{} // what each finding that was told is about
 	tick := time.NewTicker(resync)
 	defer tick.Stop()
 	for {
@@ -88,7 +97,7 @@ func (a *Auditor) Run(ctx context.Context) {
 			if followers[o] == nil {
 				var following context.Context
 				following, stops[o] = context.WithCancel(ctx)
-				followers[o] = follow.Start(following, a.Client, o, changed)
+				followers[o] = follow.Start(following, a.Client, o, changed, a.Log)
 			}
 		}
 		for o := range followers {
@@ -103,17 +112,17 @@ func (a *Auditor) Run(ctx context.Context) {
 			states[o] = f.State()
 		}
 
-		seen := look(subject, states, a.Now())
-		observed := ledger.Observe(seen.Look)
-		for _, notice := range observed.Notices {
-			notice.Object = a.regarding(notice, seen.about, told)
-			a.Teller.Tell(ctx, notice)
+		seen := observe(subject, states, a.effects(), a.Now())
+		changes := tracked.Observe(seen.Observation)
+		for _, notice := range changes.Notices {
+			notice.Object = a.objectOf(notice, seen)
+			a.Reporter.Report(ctx, notice)
 		}
 		a.Meter.Audited(seen.Certificates)
 
 		var due <-chan time.Time
-		if !observed.Again.IsZero() {
-			due = time.After(max(observed.Again.Sub(a.Now()), shortest))
+		if !changes.NextObservation.IsZero() {
+			due = time.After(max(changes.NextObservation.Sub(a.Now()), minInterval))
 		}
 		select {
 		case <-ctx.Done():
@@ -125,27 +134,26 @@ func (a *Auditor) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(shortest):
+		case <-time.After(minInterval):
 		}
 	}
 }
 
-// regarding is the object that a notice is about, and keeps for how long that
-// must be known: what is cleared is not in the look any more.
-func (a *Auditor) regarding(n report.Notice, about, told map[finding.ID]report.Object) report.Object {
-	id := n.Finding.ID()
-	switch n.What {
-	case report.FindingRaised:
-		told[id] = about[id]
-		return about[id]
-	case report.FindingStands:
-		return told[id]
-	case report.FindingCleared:
-		defer delete(told, id)
-		return told[id]
-	case report.CertificateRotated:
-		return about[finding.ID{Location: n.CertificateAt}]
-	case report.Verified, report.NotVerified, report.RequestDenied, report.RequestByBreakGlass:
+func (a *Auditor) effects() []check.Effect {
+	if a.Effects == nil {
+		return nil
+	}
+	return a.Effects()
+}
+
+// objectOf returns the object that a notice is about.
+func (a *Auditor) objectOf(n report.Notice, seen observation) report.Object {
+	subject := n.Finding.Subject
+	if n.Type == report.CertificateRotated {
+		subject = n.CertificateAt
+	}
+	if o, ok := seen.objectOf(subject); ok {
+		return o
 	}
 	return a.Self
 }

@@ -10,57 +10,59 @@ import (
 
 	"k8s.io/client-go/dynamic"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
-// Result is what one look found.
+// Result is what one check of all objects found.
 type Result struct {
-	At       time.Time
-	Findings []finding.Finding
-	// Certificates that were read.
-	Certificates []report.Certificate
-	// Examined are the objects that were looked at, by what they are for, whether
-	// they exist or not.
+	At time.Time
+	// Results has all results, Verdicts the verdict on each control.
+	Results  []finding.Result
+	Verdicts []control.Verdict
+	// Certificates has those that were read.
+	Certificates []tracker.Certificate
+	// Examined lists the objects that were checked, whether they exist or not.
 	Examined []Examined
-	// Checked are the reasons that were looked for, in all objects that may have them.
-	Checked []finding.Reason
 }
 
-// Examined is an object that was looked at.
+// Examined is an object that was checked.
 type Examined struct {
-	Role     string // such as "secret", "guard"
-	Location finding.Location
+	Role    string // what it is checked for, such as "secret" or "guard"
+	Subject finding.Subject
 }
 
-// maxLooks bounds how often Once looks at what is never the same twice.
-const maxLooks = 4
+// maxObservations bounds how often Once checks if no two observations agree.
+const maxObservations = 4
 
-// Once looks at everything once. If it finds anything it looks again, after as
-// long as what is stored must be wrong to be told of, until nothing is found or
-// the same as the time before; after [maxLooks] the last look counts, whatever it
-// found. So a rotation under way is no finding, and nothing that the last look
-// found or could not look at is left out. The guard's registration and what
-// cannot be looked at wait no longer than that here. The error is the context's.
+// Once checks all objects. If it finds anything, it checks again after
+// [storedPatience], until it finds nothing, or the same as before; after
+// [maxObservations] the last observation counts. So a rotation in progress is not
+// reported, and all that the last observation found, or could not read, is reported. The
+// longer patience for the guard and for unreadable objects does not apply here. The
+// error is the context's.
 func Once(ctx context.Context, client dynamic.Interface, subject Subject, now func() time.Time) (Result, error) {
-	return once(ctx, func() map[follow.Object]follow.State { return lookAll(ctx, client, subject) }, subject, now)
+	return once(ctx, func() map[follow.Object]follow.State { return readAll(ctx, client, subject) }, subject, now)
 }
 
-func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, subject Subject, now func() time.Time) (Result, error) {
+func once(
+	ctx context.Context, readAll func() map[follow.Object]follow.State, subject Subject, now func() time.Time,
+) (Result, error) {
 	var states map[follow.Object]follow.State
-	var seen looking
+	var seen observation
 	var before []finding.ID
-	for n := range maxLooks {
+	for n := range maxObservations {
 		if n > 0 {
 			select {
 			case <-ctx.Done():
-			case <-time.After(settle):
+			case <-time.After(storedPatience):
 			}
 		}
-		states = lookAll()
-		seen = look(subject, states, now())
-		found := idsOf(seen.Look)
+		states = readAll()
+		seen = observe(subject, states, nil, now())
+		found := findingIDs(seen.results())
 		if len(found) == 0 || slices.Equal(found, before) {
 			break
 		}
@@ -69,7 +71,10 @@ func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, su
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	result := Result{At: seen.At, Findings: finding.Sort(allOf(seen.Look)), Checked: seen.everywhere()}
+	result := Result{At: seen.At, Results: seen.results()}
+	for _, c := range seen.Controls {
+		result.Verdicts = append(result.Verdicts, c.Judge(control.Cluster, result.Results))
+	}
 	for _, certificate := range seen.Certificates {
 		if certificate.Leaf != nil {
 			result.Certificates = append(result.Certificates, certificate)
@@ -77,53 +82,47 @@ func once(ctx context.Context, lookAll func() map[follow.Object]follow.State, su
 	}
 	for _, o := range objectsOf(subject) {
 		if s := states[o]; !s.NoAPI && (o != configObject() || !states[operatorObject()].NoAPI) {
-			result.Examined = append(result.Examined, Examined{Role: role(o), Location: o.At()})
+			result.Examined = append(result.Examined, Examined{Role: roleOf(o), Subject: o.Subject()})
 		}
 	}
 	return result, nil
 }
 
-// lookAll looks at all objects at the same time.
-func lookAll(ctx context.Context, client dynamic.Interface, subject Subject) map[follow.Object]follow.State {
+// readAll reads all objects at the same time.
+func readAll(ctx context.Context, client dynamic.Interface, subject Subject) map[follow.Object]follow.State {
 	var mu sync.Mutex
 	states := map[follow.Object]follow.State{}
-	var looks sync.WaitGroup
+	var reads sync.WaitGroup
 	for _, o := range objectsOf(subject) {
-		looks.Go(func() {
+		reads.Go(func() {
 			state := follow.Look(ctx, client, o)
 			mu.Lock()
 			defer mu.Unlock()
 			states[o] = state
 		})
 	}
-	looks.Wait()
+	reads.Wait()
 	return states
 }
 
-func allOf(l report.Look) []finding.Finding {
-	var all []finding.Finding
-	for _, source := range l.Sources {
-		all = append(all, source.Findings...)
-	}
-	return all
-}
-
-// idsOf are those of all findings, in the order of findings.
-func idsOf(l report.Look) []finding.ID {
+// findingIDs returns the IDs of all findings, in their order.
+func findingIDs(results []finding.Result) []finding.ID {
 	var ids []finding.ID
-	for _, f := range finding.Sort(allOf(l)) {
+	for _, f := range finding.Findings(results) {
 		ids = append(ids, f.ID())
 	}
 	return ids
 }
 
-// role says what an object is looked at for.
-func role(o follow.Object) string {
+// roleOf returns what an object is checked for.
+func roleOf(o follow.Object) string {
 	switch {
 	case o == operatorObject():
 		return "overrides"
 	case o == configObject():
 		return "configuration"
+	case o == infrastructureObject() || o.Kind == "Namespace":
+		return "platform"
 	case o.Kind == "Secret":
 		return "secret"
 	case o.Kind == "Service":

@@ -13,109 +13,123 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
-// TestOnce: whatever one look after the other sees, nothing that stands or cannot
-// be told is left out, and nothing is told that did not last.
+// TestOnce: whatever several observations find, each finding that lasts and each object that
+// cannot be read is reported, and a finding that does not last is not.
 func TestOnce(t *testing.T) {
 	type states = map[follow.Object]follow.State
 	with := func(o follow.Object, s follow.State) states {
-		all := sound(t)
+		all := healthy(t)
 		all[o] = s
 		return all
 	}
-	well := sound(t)
+	good := healthy(t)
 	missing := with(servingCert, follow.State{Known: true})
 	unknown := with(servingCert, follow.State{Err: errors.New("connection refused")})
-	garbage := with(servingCert, sound(t)[servingCert])
+	garbage := with(servingCert, healthy(t)[servingCert])
 	set(t, garbage[servingCert], "eA==", "data", "tls.key")
 	otherMissing := with(kubeletClient, follow.State{Known: true})
 	const at = " Secret openshift-apiserver/serving-cert"
 	cases := map[string]struct {
-		looks    []states // the last one again and again
+		seen     []states // by one observation after the other; the last one is repeated
 		want     []string
 		wantTook time.Duration
 	}{
-		"well":                           {looks: []states{well}},
-		"mended meanwhile":               {looks: []states{missing, well}, wantTook: settle},
-		"missing":                        {looks: []states{missing}, want: []string{"SecretMissing" + at}, wantTook: settle},
-		"not readable":                   {looks: []states{unknown}, want: []string{"Unreadable" + at}, wantTook: settle},
-		"missing, then not readable":     {looks: []states{missing, unknown}, want: []string{"Unreadable" + at}, wantTook: 2 * settle},
-		"not readable, then missing":     {looks: []states{unknown, missing}, want: []string{"SecretMissing" + at}, wantTook: 2 * settle},
-		"missing, then made again wrong": {looks: []states{missing, garbage}, want: []string{"KeyUnparsable" + at + " tls.key"}, wantTook: 2 * settle},
+		"nothing is wrong":    {seen: []states{good}},
+		"corrected meanwhile": {seen: []states{missing, good}, wantTook: storedPatience},
+		"missing": {seen: []states{missing}, want: []string{"SecretMissing" + at},
+			wantTook: storedPatience},
+		"not readable": {seen: []states{unknown}, want: []string{"Unreadable" + at},
+			wantTook: storedPatience},
+		"missing, then not readable": {seen: []states{missing, unknown}, want: []string{"Unreadable" + at},
+			wantTook: 2 * storedPatience},
+		"not readable, then missing": {seen: []states{unknown, missing}, want: []string{"SecretMissing" + at},
+			wantTook: 2 * storedPatience},
+		"missing, then stored unparsable": {seen: []states{missing, garbage},
+			want: []string{"KeyUnparsable" + at + " tls.key"}, wantTook: 2 * storedPatience},
 		"never the same twice": {
-			looks: []states{missing, unknown, garbage, otherMissing, well},
-			want:  []string{"SecretMissing Secret openshift-kube-apiserver/kubelet-client"}, wantTook: (maxLooks - 1) * settle,
+			seen:     []states{missing, unknown, garbage, otherMissing, good},
+			want:     []string{"SecretMissing Secret openshift-kube-apiserver/kubelet-client"},
+			wantTook: (maxObservations - 1) * storedPatience,
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				start, looks := time.Now(), 0
-				lookAll := func() states {
-					looks++
-					return c.looks[min(looks, len(c.looks))-1]
+				start, reads := time.Now(), 0
+				readAll := func() states {
+					reads++
+					return c.seen[min(reads, len(c.seen))-1]
 				}
-				result, err := once(t.Context(), lookAll, subject(), pkitest.Now)
+				result, err := once(t.Context(), readAll, subject(), pkitest.Now)
 				if err != nil {
 					t.Fatal(err)
 				}
 				var got []string
-				for _, f := range result.Findings {
-					got = append(got, string(f.Reason)+" "+string(f.Location))
+				for _, f := range finding.Findings(result.Results) {
+					got = append(got, string(f.Reason)+" "+f.Subject.String())
 				}
 				if diff := cmp.Diff(c.want, got); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 				if took := time.Since(start); took != c.wantTook {
-					t.Errorf("it took %s, not %s", took, c.wantTook)
+					t.Errorf("it took %s, want %s", took, c.wantTook)
 				}
 			})
 		})
 	}
 }
 
-// TestChecked: what could not be looked at is not said to have been checked.
+// TestChecked: what depends on an object that cannot be read is not listed as checked.
 func TestChecked(t *testing.T) {
-	away, gone := follow.State{Err: errors.New("connection refused")}, follow.State{Known: true}
+	unreadable, gone := follow.State{Err: errors.New("connection refused")}, follow.State{Known: true}
 	const (
-		inSecrets = "SecretMissing WrongSecretType KeyMismatch "
-		inGuard   = "GuardMissing GuardWeakened "
-		inConfig  = "ConfigMissing ConfigUnparsable ClientKeyNotConfigured "
+		inSecrets  = "SecretMissing WrongSecretType KeyMismatch "
+		inGuard    = "GuardMissing GuardWeakened "
+		inConfig   = "ConfigMissing ConfigUnparsable ClientKeyNotConfigured "
+		inService  = "RotationStuck "
+		inOverride = "OverrideWeakensKubeletTLS "
 	)
 	cases := map[string]struct {
 		state   follow.State
 		objects []follow.Object
-		want    string // of those that are looked for
+		want    string // the reasons that were checked
 	}{
-		"all there": {want: "Unreadable " + inSecrets + "RotationStuck " + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
+		"nothing is wrong": {want: inSecrets + inService + inGuard + inOverride + inConfig},
 
-		"one of two Secrets cannot be looked at":      {away, []follow.Object{kubeletClient}, "Unreadable RotationStuck " + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
-		"the Service cannot be looked at":             {away, []follow.Object{service}, "Unreadable " + inSecrets + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
-		"the configuration cannot be looked at":       {away, []follow.Object{configMap}, "Unreadable " + inSecrets + "RotationStuck " + inGuard + "OverrideWeakensKubeletTLS "},
-		"whether it is OpenShift cannot be looked at": {away, []follow.Object{operator}, "Unreadable " + inSecrets + "RotationStuck " + inGuard},
-		"the guard cannot be looked at":               {away, []follow.Object{policy}, "Unreadable " + inSecrets + "RotationStuck OverrideWeakensKubeletTLS " + inConfig},
-		"nothing can be looked at":                    {away, slices.Collect(maps.Keys(sound(t))), "Unreadable "},
+		"one of two Secrets cannot be read": {unreadable, []follow.Object{kubeletClient},
+			inService + inGuard + inOverride + inConfig},
+		"the Service cannot be read": {unreadable, []follow.Object{service},
+			inSecrets + inGuard + inOverride + inConfig},
+		"the configuration cannot be read": {unreadable, []follow.Object{configMap},
+			inSecrets + inService + inGuard + inOverride},
+		"whether it is OpenShift cannot be read": {unreadable, []follow.Object{operator}, inSecrets + inService + inGuard},
+		"the guard cannot be read": {unreadable, []follow.Object{policy},
+			inSecrets + inService + inOverride + inConfig},
+		"nothing can be read": {unreadable, slices.Collect(maps.Keys(healthy(t))), ""},
 
-		"one of two Secrets is gone": {gone, []follow.Object{kubeletClient}, "Unreadable SecretMissing RotationStuck " + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
-		"the Service is gone":        {gone, []follow.Object{service}, "Unreadable " + inSecrets + inGuard + "OverrideWeakensKubeletTLS " + inConfig},
-		"the configuration is gone":  {gone, []follow.Object{configMap}, "Unreadable " + inSecrets + "RotationStuck " + inGuard + "OverrideWeakensKubeletTLS ConfigMissing "},
-		"the guard is gone":          {gone, []follow.Object{policy}, "Unreadable " + inSecrets + "RotationStuck GuardMissing OverrideWeakensKubeletTLS " + inConfig},
+		"one of two Secrets is missing": {gone, []follow.Object{kubeletClient},
+			"SecretMissing " + inService + inGuard + inOverride + inConfig},
+		"the Service is missing":       {gone, []follow.Object{service}, inSecrets + inGuard + inOverride + inConfig},
+		"the configuration is missing": {gone, []follow.Object{configMap}, inSecrets + inService + inGuard + inOverride},
+		"the guard is missing":         {gone, []follow.Object{policy}, inSecrets + inService + inOverride + inConfig},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			states := sound(t)
+			states := healthy(t)
 			for _, o := range c.objects {
 				states[o] = c.state
 			}
-			seen := look(subject(), states, pkitest.Now())
-			checked := seen.everywhere()
+			seen := observe(subject(), states, nil, pkitest.Now())
+			checked := check.LookedFor(seen.results())
 			var got strings.Builder
 			for _, reason := range []finding.Reason{
-				finding.Unreadable, finding.StaleMount, finding.SecretMissing, finding.WrongSecretType, finding.KeyMismatch, finding.UntrustedIssuer,
+				finding.Unreadable, finding.SecretMissing, finding.WrongSecretType, finding.KeyMismatch, finding.UntrustedIssuer,
 				finding.RotationStuck, finding.GuardMissing, finding.GuardWeakened,
 				finding.OverrideWeakensKubeletTLS, finding.ConfigMissing, finding.ConfigUnparsable, finding.ClientKeyNotConfigured,
 			} {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package facts reduces objects of the API to what the catalogue of checks
-// looks at. Admission and audit see the same facts of the same object.
+// Package facts reduces objects of the API to the facts that the checks need. Admission and
+// audit get the same facts of the same object.
 package facts
 
 import (
@@ -21,8 +21,8 @@ const (
 	KubeAPIServerName = "cluster"
 )
 
-// Secret is the little of a Secret that is looked at, as JSON has it. Decoding
-// no more than that spares the time and the memory of what else is in it.
+// Secret has the fields of a Secret that are checked, as in JSON. Decoding only these saves
+// time and memory.
 type Secret struct {
 	Metadata struct {
 		Name            string            `json:"name"`
@@ -43,7 +43,7 @@ type Secret struct {
 	} `json:"data"`
 }
 
-// Facts are what the checks take; nil of none.
+// Facts returns the facts for the checks; nil if s is nil.
 func (s *Secret) Facts() *check.Secret {
 	if s == nil {
 		return nil
@@ -58,7 +58,7 @@ func (s *Secret) Facts() *check.Secret {
 	return reduced
 }
 
-// KubeAPIServer is the little of it that is looked at.
+// KubeAPIServer has the fields of a KubeAPIServer that are checked.
 type KubeAPIServer struct {
 	Metadata struct {
 		Name string `json:"name"`
@@ -69,14 +69,19 @@ type KubeAPIServer struct {
 	} `json:"spec"`
 }
 
-// Override are the facts of what people have laid over the configuration.
+// Override returns the facts of the overrides of the configuration.
 func Override(object KubeAPIServer) check.Override {
 	const field = "spec.unsupportedConfigOverrides"
 	overrides, err := kubeapiserver.ParseOverrides(object.Spec.Overrides)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", field, err)
 	}
+	admission, admissionErr := kubeapiserver.ParseAdmissionOverrides(object.Spec.Overrides)
+	if admissionErr != nil {
+		admissionErr = fmt.Errorf("%s: %w", field, admissionErr)
+	}
 	return check.Override{
-		At: finding.Location(KubeAPIServerKind + " " + KubeAPIServerName + " " + field), Overrides: overrides, Err: err,
+		Admission: admission, AdmissionErr: admissionErr,
+		At: finding.Subject{Kind: KubeAPIServerKind, Name: KubeAPIServerName, Key: field}, Overrides: overrides, Err: err,
 	}
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package follow keeps up with single objects of the API, by a list and a watch
-// with the object's name: nothing else is ever read or kept.
+// Package follow watches single objects of the API. It lists and watches with the object's
+// name, so it never reads or keeps another object.
 package follow
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -25,22 +28,24 @@ import (
 )
 
 const (
-	// listTime bounds a list, watchTime a watch, after which all begins anew:
-	// so nothing that was missed stays unseen for longer.
+	// listTime bounds a list, watchTime a watch. After it the object is listed again, which
+	// bounds how long a missed change is unknown.
 	listTime, watchTime = 10 * time.Second, 5 * time.Minute
-	// firstRetry and lastRetry bound the time between two attempts.
-	firstRetry, lastRetry = time.Second, 30 * time.Second
+	// firstRetry and lastRetry bound the time between two attempts. refusedRetry is the
+	// longest one if the API server refuses (no permission, no such API), which can last
+	// forever.
+	firstRetry, lastRetry, refusedRetry = time.Second, 30 * time.Second, 5 * time.Minute
 )
 
 // Object names one object of the API.
 type Object struct {
 	Resource        schema.GroupVersionResource
 	Kind            string
-	Namespace, Name string // Namespace is empty where there is none
+	Namespace, Name string // Namespace is empty for a cluster-scoped object
 }
 
-// Named names an object by its kind. The resource is the kind's plural, as it
-// is for all kinds that are followed here.
+// Named names an object by its kind. The resource must be the kind's plural, as for all kinds
+// that are watched here.
 func Named(version schema.GroupVersion, kind, namespace, name string) Object {
 	plural := strings.ToLower(kind) + "s"
 	if stem, isPolicy := strings.CutSuffix(plural, "policys"); isPolicy {
@@ -49,35 +54,30 @@ func Named(version schema.GroupVersion, kind, namespace, name string) Object {
 	return Object{Resource: version.WithResource(plural), Kind: kind, Namespace: namespace, Name: name}
 }
 
-// At locates it in findings.
-func (o Object) At() finding.Location {
-	name := o.Name
-	if o.Namespace != "" {
-		name = o.Namespace + "/" + name
-	}
-	return finding.Location(o.Kind + " " + name)
+// Subject returns the subject of results about the object.
+func (o Object) Subject() finding.Subject {
+	return finding.Subject{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
 }
 
-// builtIn: every API server has such objects (Kubernetes' own API groups have no
-// dot in their name, or end so).
+// builtIn reports whether every API server has such objects. The names of Kubernetes' own API
+// groups have no dot, or end in .k8s.io.
 func (o Object) builtIn() bool {
 	return !strings.Contains(o.Resource.Group, ".") || strings.HasSuffix(o.Resource.Group, ".k8s.io")
 }
 
 // State is what is known of an object.
 type State struct {
-	// Known: it has been looked at, at least once.
+	// Known: it was read at least once.
 	Known bool
 	// NoAPI: the API server does not serve such objects.
 	NoAPI bool
-	// Live is the object as it is stored, nil where there is none. It must not be
-	// changed.
+	// Live is the stored object, nil if it does not exist. It must not be changed.
 	Live *unstructured.Unstructured
-	// Err says why it could not be looked at; the rest is then of before.
+	// Err says why the last attempt to read it failed. The other fields are then older.
 	Err error
 }
 
-// Reference is what Events are about.
+// Reference returns the object for Events about it.
 func (s State) Reference(o Object) report.Object {
 	r := report.Object{APIVersion: o.Resource.GroupVersion().String(), Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
 	if s.Live != nil {
@@ -86,33 +86,39 @@ func (s State) Reference(o Object) report.Object {
 	return r
 }
 
-// Follower keeps up with one object. [Start] makes one.
+// Follower watches one object. [Start] makes one.
 //
-// client-go's Reflector would do most of it, but takes an API that is not served
-// (operator.openshift.io elsewhere) for an error to be logged for ever.
+// client-go's Reflector does most of this, but logs an error again and again if an API is not
+// served (operator.openshift.io on another Kubernetes).
 type Follower struct {
 	object Object
 	api    dynamic.ResourceInterface
+	log    *slog.Logger
+	// refused: the last answer was a refusal, which was logged.
+	refused bool
 
-	mu  sync.Mutex
-	now State
-	// changed gets a value after now has changed.
+	mu    sync.Mutex
+	state State
+	// changed receives a value after state has changed.
 	changed chan<- struct{}
 }
 
-// Start follows an object until the context ends. changed gets a value after the
-// state has changed; it should have room for one.
-func Start(ctx context.Context, client dynamic.Interface, o Object, changed chan<- struct{}) *Follower {
+// Start watches an object until the context ends. changed receives a value after the state
+// has changed; it should be buffered with room for one. The state has the error of the last
+// attempt. A refusal (no permission, no such API) is logged when it begins and when it ends.
+// A panic ends only the attempt, and is logged.
+func Start(ctx context.Context, client dynamic.Interface, o Object, changed chan<- struct{}, log *slog.Logger) *Follower {
 	f := newFollower(client, o, changed)
+	f.log = log
 	go f.run(ctx)
 	return f
 }
 
-// Look looks at an object once.
+// Look reads an object once.
 func Look(ctx context.Context, client dynamic.Interface, o Object) State {
 	f := newFollower(client, o, make(chan struct{}, 1))
 	if _, err := f.list(ctx); err != nil {
-		f.failed(err)
+		f.recordError(err)
 	}
 	return f.State()
 }
@@ -125,27 +131,27 @@ func newFollower(client dynamic.Interface, o Object, changed chan<- struct{}) *F
 	return f
 }
 
-// State is what is known now.
+// State returns what is known now.
 func (f *Follower) State() State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.now
+	return f.state
 }
 
 func (f *Follower) set(s State) {
 	f.mu.Lock()
-	f.now = s
+	f.state = s
 	f.mu.Unlock()
 	select {
 	case f.changed <- struct{}{}:
-	default: // one is waiting already
+	default: // a value is already pending
 	}
 }
 
-// failed notes why the object could not be looked at. A list of objects is not
-// found only where there is no such API, which may be so of one that is not
-// Kubernetes' own; who has not even those is no API server (a proxy, a wrong path).
-func (f *Follower) failed(err error) {
+// recordError records why the object could not be read. A list is not found only if the API
+// server does not serve the API. That is normal for an API that is not built in. For a
+// built-in one, the server is not an API server (a proxy, a wrong path).
+func (f *Follower) recordError(err error) {
 	s := f.State()
 	if s.Err = err; apierrors.IsNotFound(err) && !f.object.builtIn() {
 		s = State{Known: true, NoAPI: true}
@@ -156,24 +162,88 @@ func (f *Follower) failed(err error) {
 // run lists and watches until the context ends.
 func (f *Follower) run(ctx context.Context) {
 	pause := firstRetry
+	var panicked bool // in the last attempt, and logged
 	for {
-		version, err := f.list(ctx)
-		if err == nil {
-			pause = firstRetry
-			err = f.watch(ctx, version)
-		}
+		began := time.Now()
+		stack, err := f.attempt(ctx)
 		if err != nil && ctx.Err() == nil {
-			f.failed(err)
+			if stack != "" && !panicked {
+				f.log.ErrorContext(ctx, "Panic while watching an object, trying again",
+					"object", f.object.Subject().String(), "err", err, "stack", stack)
+			}
+			f.recordError(err)
+			f.logRefusal(ctx, err)
+		}
+		panicked = stack != ""
+		if err == nil || time.Since(began) > lastRetry { // it worked for some time
+			pause = firstRetry
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause + rand.N(pause/4)): //nolint:gosec // no secret: it spreads retries
+		case <-time.After(pause + rand.N(pause/4)): //nolint:gosec // not security-relevant: it spreads retries
 		}
 		if err != nil {
-			pause = min(2*pause, lastRetry)
+			pause = min(2*pause, maxPause(err))
 		}
 	}
+}
+
+// isRefusal reports whether the API server will probably give the same answer again.
+func isRefusal(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
+}
+
+// maxPause returns the longest pause after an error.
+func maxPause(err error) time.Duration {
+	if isRefusal(err) {
+		return refusedRetry
+	}
+	return lastRetry
+}
+
+// logRefusal logs the beginning of a refusal. Other errors, for example an unavailable API
+// server, do not begin or end one; users of the state report them. An API that is not served
+// is normal: not every cluster is OpenShift.
+func (f *Follower) logRefusal(ctx context.Context, err error) {
+	if f.refused || !isRefusal(err) {
+		return
+	}
+	f.refused = true
+	level := slog.LevelWarn
+	if f.State().NoAPI {
+		level = slog.LevelInfo
+	}
+	f.log.Log(ctx, level, "Object cannot be read, trying again at growing intervals", "object", f.object.Subject().String(), "err", err, "longestInterval", refusedRetry.String())
+}
+
+// logReadable logs the end of a refusal.
+func (f *Follower) logReadable(ctx context.Context) {
+	if f.refused {
+		f.refused = false
+		f.log.InfoContext(ctx, "Object can be read again", "object", f.object.Subject().String())
+	}
+}
+
+// attempt lists and watches until an error or the end of the watch. It returns a panic as an
+// error, without its value, which can be anything.
+func (f *Follower) attempt(ctx context.Context) (stack string, err error) {
+	defer func() {
+		value := recover()
+		if value == nil {
+			return
+		}
+		what := fmt.Sprintf("%T", value)
+		if runtimeError, ok := value.(runtime.Error); ok {
+			what = runtimeError.Error()
+		}
+		stack, err = string(debug.Stack()), fmt.Errorf("panic: %s", what)
+	}()
+	version, err := f.list(ctx)
+	if err != nil {
+		return "", err
+	}
+	return "", f.watch(ctx, version)
 }
 
 func (f *Follower) options() metav1.ListOptions {
@@ -195,12 +265,12 @@ func (f *Follower) list(ctx context.Context) (resourceVersion string, err error)
 	return list.GetResourceVersion(), nil
 }
 
-// watch follows until the watch ends, as it does now and then.
+// watch updates the state until the watch ends.
 func (f *Follower) watch(ctx context.Context, version string) error {
 	options := f.options()
 	options.ResourceVersion = version
 	options.TimeoutSeconds = new(int64(watchTime / time.Second))
-	// The API server ends it in time, unless it is away.
+	// The API server ends the watch in time, unless it is unavailable.
 	ctx, cancel := context.WithTimeout(ctx, watchTime+listTime)
 	defer cancel()
 	w, err := f.api.Watch(ctx, options)
@@ -208,6 +278,7 @@ func (f *Follower) watch(ctx context.Context, version string) error {
 		return err
 	}
 	defer w.Stop()
+	f.logReadable(ctx) // not after the list: the permission to watch may be missing
 	for {
 		select {
 		case <-ctx.Done():

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gate has API servers ask the webhook, once it can answer.
+// Package gate activates the webhook: it makes API servers call it as soon as it can answer.
 //
-// A registration that fails closed refuses from the moment at which it is
-// stored, which at an install is before there is anybody to ask. So the chart
-// registers the webhook behind a gate: a match condition that holds only when
-// the webhook's ServiceAccount has a right that means nothing else. The chart
-// installs the right as a ClusterRole, and a ClusterRoleBinding that binds it to
-// nobody. This package makes the ServiceAccount its subject when a replica has
-// become available and answers with a certificate that API servers trust. From
-// then on the gate stays open, whatever becomes of the replicas: an outage
-// must not let anything through.
+// A registration that fails closed refuses requests as soon as it is stored. During an
+// install that is before a Pod can answer. So the chart's registration has a match
+// condition that is true only if the webhook's ServiceAccount has a permission that has no
+// other purpose. The chart installs the permission as a ClusterRole, and a ClusterRoleBinding
+// without subjects. This package adds the ServiceAccount to the binding when a replica is
+// available and has a serving certificate that API servers trust. The webhook then stays
+// active, also while no replica is available: an outage must not allow anything.
 //
-// To write that one binding is less of a right than to write the registration
-// itself, with which whoever has taken the webhook over could have every Secret
-// of the cluster sent to it.
+// The permission to write this one binding is smaller than the permission to write the
+// registration. With that, an attacker who controls the webhook could have every Secret of
+// the cluster sent to it.
 package gate
 
 import (
@@ -40,52 +38,58 @@ import (
 )
 
 const (
-	// retry is how often it is tried to open the gate, every how often it is
-	// looked whether it still is, beside when the binding changes.
-	retry, every = time.Second, time.Minute
-	// callTime bounds the calls of one round.
+	// retryInterval is for activation, checkInterval for checks that the webhook is still
+	// active. A change of the binding causes a check, too.
+	retryInterval, checkInterval = time.Second, time.Minute
+	// callTime bounds the calls of one check.
 	callTime = 20 * time.Second
 )
 
-// Keeper opens the gate and keeps it open.
+// Keeper activates the webhook and keeps it active.
 type Keeper struct {
 	Bindings    rbacclient.ClusterRoleBindingInterface
-	Deployments appsv1.DeploymentInterface // of the webhook's own namespace
+	Deployments appsv1.DeploymentInterface // in the webhook's namespace
 	Webhooks    admissionv1.ValidatingWebhookConfigurationInterface
 	Reviews     authorizationclient.SelfSubjectAccessReviewInterface
-	// Changed gets a value when the binding has changed.
+	// Changed receives a value when the binding has changed.
 	Changed <-chan struct{}
-	// Asked is told whether API servers ask the webhook.
+	// Asked is called after each check, with true if the webhook is active.
 	Asked func(bool)
 	// Binding, Deployment and Configuration are the names of the objects.
 	Binding, Deployment, Configuration string
-	// Namespace and Account are those of the webhook's ServiceAccount.
+	// Namespace and Account name the webhook's ServiceAccount.
 	Namespace, Account string
-	// Ready says why this process does not answer, if so.
+	// Ready returns an error that says why this process cannot answer, nil if it can.
 	Ready func(context.Context) error
-	// Serving is the pair that it answers with.
+	// Serving returns the serving certificate.
 	Serving func() *tls.Certificate
 	Now     func() time.Time
 	Log     *slog.Logger
 
-	fault string // that was told last
-	open  bool   // it was seen open
+	lastLogged string // the error that was logged last
+	active     bool   // the last successful check found it active
 }
 
-// Run keeps the gate until the context ends.
+// Run activates the webhook, and keeps it active, until the context ends.
 func (k *Keeper) Run(ctx context.Context) {
+	forbiddenPause := retryInterval
 	for {
-		pause := every
-		err := k.round(ctx)
+		pause := checkInterval
+		err := k.check(ctx)
 		k.Asked(err == nil)
 		if err != nil {
-			pause = retry
-			if k.fault != err.Error() {
-				k.fault = err.Error()
-				k.told(ctx, err)
+			pause = retryInterval
+			if apierrors.IsForbidden(err) { // this can last forever
+				pause, forbiddenPause = forbiddenPause, min(2*forbiddenPause, checkInterval)
+			} else {
+				forbiddenPause = retryInterval
+			}
+			if k.lastLogged != err.Error() {
+				k.lastLogged = err.Error()
+				k.logInactive(ctx, err)
 			}
 		} else {
-			k.fault, k.open = "", true
+			k.lastLogged, k.active = "", true
 		}
 		select {
 		case <-ctx.Done():
@@ -96,19 +100,19 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// told logs why API servers do not ask the webhook: no wonder at an install, and
-// a hole in the guard later.
-func (k *Keeper) told(ctx context.Context, err error) {
-	if k.open {
-		k.Log.WarnContext(ctx, "API servers may not ask the webhook any more", "err", err)
+// logInactive logs why the webhook is not active: this is normal during an install, and a
+// problem later.
+func (k *Keeper) logInactive(ctx context.Context, err error) {
+	if k.active {
+		k.Log.WarnContext(ctx, "Webhook may no longer be active", "err", err)
 		return
 	}
-	k.Log.InfoContext(ctx, "API servers do not ask the webhook yet", "err", err)
+	k.Log.InfoContext(ctx, "Webhook is not active yet", "err", err)
 }
 
-// round opens the gate if it is closed and may be opened. The error says why it
-// stays closed.
-func (k *Keeper) round(ctx context.Context) error {
+// check activates the webhook if it is not active and can answer. The error says why it is
+// not active.
+func (k *Keeper) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	binding, err := k.Bindings.Get(ctx, k.Binding, metav1.GetOptions{})
@@ -117,44 +121,46 @@ func (k *Keeper) round(ctx context.Context) error {
 	}
 	subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: k.Namespace, Name: k.Account}
 	if slices.Contains(binding.Subjects, subject) {
-		return k.granted(ctx)
+		return k.checkPermission(ctx)
 	}
-	if k.open {
-		k.Log.WarnContext(ctx, "Somebody has had API servers ask the webhook no more", "binding", k.Binding)
-		k.open = false
+	if k.active {
+		k.Log.WarnContext(ctx, "Webhook was deactivated: its ServiceAccount was removed from the ClusterRoleBinding",
+			"binding", k.Binding)
+		k.active = false
 	}
-	if err := k.answers(ctx); err != nil {
+	if err := k.checkReady(ctx); err != nil {
 		return err
 	}
 	binding.Subjects = []rbacv1.Subject{subject}
 	_, err = k.Bindings.Update(ctx, binding, metav1.UpdateOptions{})
 	switch {
 	case apierrors.IsConflict(err):
-		return errors.New("another process has just written the ClusterRoleBinding")
+		return fmt.Errorf("conflict while writing ClusterRoleBinding %s: another process has just written it", k.Binding)
 	case err != nil:
 		return fmt.Errorf("write ClusterRoleBinding %s: %w", k.Binding, err)
 	}
-	k.Log.InfoContext(ctx, "API servers ask the webhook from now on", "binding", k.Binding)
-	return k.granted(ctx)
+	k.Log.InfoContext(ctx, "Webhook is active", "binding", k.Binding)
+	return k.checkPermission(ctx)
 }
 
-// granted says why the right that is bound is not granted: what it consists of
-// is not this process's to write.
-func (k *Keeper) granted(ctx context.Context) error {
+// checkPermission returns an error if the binding does not grant the permission. This process
+// cannot write the ClusterRole that should.
+func (k *Keeper) checkPermission(ctx context.Context) error {
 	review, err := k.Reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "answer", Group: "kubelet-https-guard.io", Resource: "admissions"},
 	}}, metav1.CreateOptions{})
 	switch {
 	case err != nil:
-		return fmt.Errorf("look up the right to answer admissions.kubelet-https-guard.io: %w", err)
+		return fmt.Errorf("look up the permission to answer admissions.kubelet-https-guard.io: %w", err)
 	case !review.Status.Allowed:
-		return fmt.Errorf("the right to answer admissions.kubelet-https-guard.io is bound by ClusterRoleBinding %s, but not granted: see ClusterRole %s", k.Binding, k.Binding)
+		return fmt.Errorf("ClusterRoleBinding %s has the ServiceAccount, but the permission to answer "+
+			"admissions.kubelet-https-guard.io is missing: check ClusterRole %s", k.Binding, k.Binding)
 	}
 	return nil
 }
 
-// answers says why an API server would get no answer, or not from us.
-func (k *Keeper) answers(ctx context.Context) error {
+// checkReady returns an error if an API server would get no answer, or not from this webhook.
+func (k *Keeper) checkReady(ctx context.Context) error {
 	if err := k.Ready(ctx); err != nil {
 		return err
 	}
@@ -162,8 +168,8 @@ func (k *Keeper) answers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read Deployment %s: %w", k.Deployment, err)
 	}
-	// Available is more than ready: it has been so for minReadySeconds, in which
-	// the Service's endpoints get around.
+	// Available means ready for minReadySeconds. In this time all nodes learn the Service's
+	// endpoints.
 	if deployment.Status.AvailableReplicas == 0 {
 		return fmt.Errorf("no replica of Deployment %s is available", k.Deployment)
 	}
@@ -174,21 +180,21 @@ func (k *Keeper) answers(ctx context.Context) error {
 	for _, hook := range configuration.Webhooks {
 		service := hook.ClientConfig.Service
 		if service == nil {
-			continue // by a URL: somebody else's to see to
+			continue // called by URL: not the chart's Service
 		}
-		if err := k.trusted(hook.ClientConfig.CABundle, service.Name+"."+service.Namespace+".svc"); err != nil {
+		if err := k.checkTrusted(hook.ClientConfig.CABundle, service.Name+"."+service.Namespace+".svc"); err != nil {
 			return fmt.Errorf("ValidatingWebhookConfiguration %s, %s: %w", k.Configuration, hook.Name, err)
 		}
 	}
 	return nil
 }
 
-// trusted says why an API server that knows these CAs would not trust the
-// serving certificate. It asks for the name of the Service (k8s.io/apiserver
-// pkg/util/webhook/client.go, ServerName).
-func (k *Keeper) trusted(bundle []byte, name string) error {
+// checkTrusted returns an error if an API server with this CA bundle would not trust the
+// serving certificate. The certificate must be valid for the name of the Service
+// (k8s.io/apiserver pkg/util/webhook/client.go, ServerName).
+func (k *Keeper) checkTrusted(bundle []byte, name string) error {
 	if len(bundle) == 0 {
-		return errors.New("nobody has registered the CA of the serving certificate yet")
+		return errors.New("its CA bundle is empty: the CA of the serving certificate is not registered yet")
 	}
 	cas, err := pki.ParseBundle(bundle)
 	if err != nil {
@@ -205,7 +211,7 @@ func (k *Keeper) trusted(bundle []byte, name string) error {
 		}
 	}
 	if _, err := pair.Leaf.Verify(options); err != nil {
-		return fmt.Errorf("its CA bundle does not vouch for the serving certificate: %w", err)
+		return fmt.Errorf("the serving certificate is not valid with its CA bundle: %w", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,12 +18,16 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
+	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
 var (
@@ -30,7 +35,7 @@ var (
 	account     = rbacv1.Subject{Kind: "ServiceAccount", Namespace: "guard", Name: "webhook"}
 )
 
-// world is what a keeper sees. The zero value is all well.
+// world is what a keeper sees.
 type world struct {
 	noBinding, noDeployment, noConfiguration bool
 	subjects                                 []rbacv1.Subject
@@ -39,7 +44,7 @@ type world struct {
 	byURL                                    bool
 	ready                                    error
 	serves                                   string // the name in the certificate
-	denied                                   bool   // the right that is bound
+	denied                                   bool   // the ClusterRole lacks the permission
 	changed                                  chan struct{}
 }
 
@@ -92,42 +97,43 @@ func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 	}
 }
 
-// TestRound: the gate is opened when an API server that asks would get the
-// right answer, and never a moment earlier.
-func TestRound(t *testing.T) {
+// TestCheck: the webhook is activated if API servers get valid answers, and not before.
+func TestCheck(t *testing.T) {
+	page := messages.Record(t, "why the webhook is not active")
 	well := world{available: 1, bundle: ca.PEM(), serves: "webhook.guard.svc"}
 	cases := map[string]struct {
 		change func(*world)
-		why    string // it stays closed; empty: it is open
+		why    string // what the error mentions; empty: the webhook is active
 	}{
-		"all is well":           {func(*world) {}, ""},
-		"open already":          {func(w *world) { w.subjects, w.available = []rbacv1.Subject{account}, 0 }, ""},
-		"by a URL":              {func(w *world) { w.byURL, w.bundle = true, nil }, ""},
-		"two CAs, ours last":    {func(w *world) { w.bundle = append(foreign.PEM(), ca.PEM()...) }, ""},
-		"bound, not granted":    {func(w *world) { w.denied = true }, "the right to answer admissions.kubelet-https-guard.io is bound by ClusterRoleBinding answers, but not granted: see ClusterRole answers"},
-		"of somebody else":      {func(w *world) { w.subjects = []rbacv1.Subject{{Kind: "User", Name: "alice"}} }, ""},
-		"this one is not ready": {func(w *world) { w.ready = errors.New("not listening yet") }, "not listening yet"},
-		"nobody is available":   {func(w *world) { w.available = 0 }, "no replica of Deployment webhook is available"},
-		"no CA":                 {func(w *world) { w.bundle = nil }, "ValidatingWebhookConfiguration guard, a.example.com: nobody has registered the CA of the serving certificate yet"},
-		"garbage for a CA":      {func(w *world) { w.bundle = []byte("x") }, "ValidatingWebhookConfiguration guard, a.example.com: its CA bundle holds no PEM block of type CERTIFICATE"},
-		"another CA":            {func(w *world) { w.bundle = foreign.PEM() }, "ValidatingWebhookConfiguration guard, a.example.com: its CA bundle does not vouch for the serving certificate: x509: certificate signed by unknown authority"},
-		"another name":          {func(w *world) { w.serves = "webhook.other.svc" }, "ValidatingWebhookConfiguration guard, a.example.com: its CA bundle does not vouch for the serving certificate: x509: certificate is valid for webhook.other.svc, not webhook.guard.svc"},
-		"no binding":            {func(w *world) { w.noBinding = true }, `read ClusterRoleBinding answers: clusterrolebindings.rbac.authorization.k8s.io "answers" not found`},
-		"no Deployment":         {func(w *world) { w.noDeployment = true }, `read Deployment webhook: deployments.apps "webhook" not found`},
-		"no registration":       {func(w *world) { w.noConfiguration = true }, `read ValidatingWebhookConfiguration guard: validatingwebhookconfigurations.admissionregistration.k8s.io "guard" not found`},
+		"ready":                      {func(*world) {}, ""},
+		"active already":             {func(w *world) { w.subjects, w.available = []rbacv1.Subject{account}, 0 }, ""},
+		"by a URL":                   {func(w *world) { w.byURL, w.bundle = true, nil }, ""},
+		"two CAs, ours last":         {func(w *world) { w.bundle = append(foreign.PEM(), ca.PEM()...) }, ""},
+		"binding without permission": {func(w *world) { w.denied = true }, "ClusterRoleBinding answers"},
+		"bound to another user":      {func(w *world) { w.subjects = []rbacv1.Subject{{Kind: "User", Name: "alice"}} }, ""},
+		"this replica is not ready":  {func(w *world) { w.ready = errors.New("not listening yet") }, "not listening yet"},
+		"no replica is available":    {func(w *world) { w.available = 0 }, "Deployment webhook"},
+		"no CA":                      {func(w *world) { w.bundle = nil }, "ValidatingWebhookConfiguration guard"},
+		"garbage as the CA bundle":   {func(w *world) { w.bundle = []byte("x") }, "ValidatingWebhookConfiguration guard"},
+		"another CA":                 {func(w *world) { w.bundle = foreign.PEM() }, "ValidatingWebhookConfiguration guard"},
+		"another name":               {func(w *world) { w.serves = "webhook.other.svc" }, "ValidatingWebhookConfiguration guard"},
+		"no binding":                 {func(w *world) { w.noBinding = true }, "ClusterRoleBinding answers"},
+		"no Deployment":              {func(w *world) { w.noDeployment = true }, "Deployment webhook"},
+		"no registration":            {func(w *world) { w.noConfiguration = true }, "ValidatingWebhookConfiguration guard"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			w := well
 			c.change(&w)
 			keeper := w.keeper(t, new(strings.Builder))
-			err := keeper.round(t.Context())
+			err := keeper.check(t.Context())
 			why := ""
 			if err != nil {
 				why = err.Error()
 			}
-			if d := cmp.Diff(c.why, why); d != "" {
-				t.Errorf("why it stays closed (-want +got):\n%s", d)
+			page.Text(name, why)
+			if (why == "") != (c.why == "") || !strings.Contains(why, c.why) {
+				t.Errorf("why it is not active: got %q, want it to mention %q", why, c.why)
 			}
 			if w.noBinding {
 				return
@@ -147,8 +153,8 @@ func TestRound(t *testing.T) {
 	}
 }
 
-// TestRun: what keeps the gate closed is said once, not every second, and that
-// it is open is looked after once a minute.
+// TestRun: a cause is logged once, not every second, and an active webhook is checked once a
+// minute.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
@@ -161,44 +167,85 @@ func TestRun(t *testing.T) {
 			defer cancel()
 			keeper.Run(ctx)
 		}
-		looks, fault := 0, errors.New("not listening yet")
-		keeper.Ready = func(context.Context) error { looks++; return fault }
-		run(10*retry + retry/2)
-		if got := strings.Count(log.String(), fault.Error()); looks != 11 || got != 1 {
-			t.Errorf("%d looks, and it was said %d times:\n%s", looks, got, log.String())
+		checks, problem := 0, errors.New("not listening yet")
+		keeper.Ready = func(context.Context) error { checks++; return problem }
+		run(10*retryInterval + retryInterval/2)
+		if got := strings.Count(log.String(), problem.Error()); checks != 11 || got != 1 {
+			t.Errorf("%d checks, and the problem was logged %d times:\n%s", checks, got, log.String())
 		}
-		fault = nil
-		const opened = "API servers ask the webhook from now on"
-		run(retry)
-		if got := strings.Count(log.String(), opened); got != 1 {
-			t.Errorf("it was opened %d times:\n%s", got, log.String())
+		problem = nil
+		const activated, deactivated = "level=INFO .* binding=", "level=WARN .* binding="
+		run(retryInterval)
+		if got := count(log.String(), activated); got != 1 {
+			t.Errorf("activated %d times:\n%s", got, log.String())
 		}
 		if asked[0] || !asked[len(asked)-1] {
-			t.Errorf("asked at first %v, at last %v", asked[0], asked[len(asked)-1])
+			t.Errorf("first %v, last %v", asked[0], asked[len(asked)-1])
 		}
-		// Somebody installs the chart's manifest over it, while it rests; that is seen
-		// at once, or after a minute.
-		closeIt := func() {
+		// A user installs the chart's manifest again between two checks. It is detected after
+		// a minute, or at once if the watch works.
+		deactivate := func() {
 			binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "answers"}}
 			if _, err := keeper.Bindings.Update(t.Context(), binding, metav1.UpdateOptions{}); err != nil {
 				t.Error(err)
 			}
 		}
-		time.AfterFunc(every/2, closeIt)
-		time.AfterFunc(every-retry, func() {
+		time.AfterFunc(checkInterval/2, deactivate)
+		time.AfterFunc(checkInterval-retryInterval, func() {
 			binding, err := keeper.Bindings.Get(t.Context(), "answers", metav1.GetOptions{})
 			if err != nil || len(binding.Subjects) > 0 {
-				t.Errorf("before a minute is over: %v, %v", binding, err)
+				t.Errorf("before a minute has passed: %v, %v", binding, err)
 			}
 		})
-		run(every + retry)
-		time.AfterFunc(retry, func() { closeIt(); changed <- struct{}{} })
-		run(2 * retry)
-		if got := strings.Count(log.String(), opened); got != 3 {
-			t.Errorf("it was opened %d times:\n%s", got, log.String())
+		run(checkInterval + retryInterval)
+		time.AfterFunc(retryInterval, func() { deactivate(); changed <- struct{}{} })
+		run(2 * retryInterval)
+		if got := count(log.String(), activated); got != 3 {
+			t.Errorf("activated %d times:\n%s", got, log.String())
 		}
-		if got := strings.Count(log.String(), "Somebody has had API servers ask the webhook no more"); got != 2 {
-			t.Errorf("it was told %d times that somebody closed it:\n%s", got, log.String())
+		if got := count(log.String(), deactivated); got != 2 {
+			t.Errorf("deactivation was logged %d times:\n%s", got, log.String())
+		}
+	})
+}
+
+// count counts the lines of a log that match an expression.
+func count(log, expression string) int {
+	return len(regexp.MustCompile(expression).FindAllString(log, -1))
+}
+
+// refusedUntil refuses reads until a time.
+type refusedUntil struct {
+	rbacclient.ClusterRoleBindingInterface
+	until time.Time
+	asked int // how often
+}
+
+// Get implements [rbacclient.ClusterRoleBindingInterface].
+func (r *refusedUntil) Get(ctx context.Context, name string, options metav1.GetOptions) (*rbacv1.ClusterRoleBinding, error) {
+	if time.Now().Before(r.until) {
+		r.asked++
+		return nil, apierrors.NewForbidden(schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}, name, errors.New("no permission"))
+	}
+	return r.ClusterRoleBindingInterface.Get(ctx, name, options)
+}
+
+// TestForbidden: a missing permission is logged once. Retries slow down to one a minute.
+func TestForbidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		k := world{available: 1, bundle: ca.PEM(), serves: "webhook.guard.svc"}.keeper(t, &log)
+		refused := &refusedUntil{ClusterRoleBindingInterface: k.Bindings, until: time.Now().Add(time.Hour)}
+		k.Bindings = refused
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour+time.Minute)
+		defer cancel()
+		k.Run(ctx)
+		if refused.asked < 60 || refused.asked > 70 {
+			t.Errorf("asked %d times in an hour, want 60 to 70", refused.asked)
+		}
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[1], "level=INFO ") {
+			t.Errorf("want one line at the beginning and one at the end:\n%s", &log)
 		}
 	})
 }

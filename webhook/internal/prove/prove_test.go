@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package prove
+package prove_test
 
 import (
+	"context"
 	"errors"
-	"net/http"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,125 +19,275 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/policy"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
 )
 
-// answer is what an API server says to a write, with the body of it.
-type answer func(body string) error
+const (
+	namespace, decoy = "guard", "decoy"
+	policyName       = "guard.guard.decoy"
+	webhookName      = "secrets.kubelet-https-guard.io"
+)
 
-func refused(by string) error {
-	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden,
-		Message: by + " denied the request: it would break control CIS OpenShift 1.2.4 (1.2.2 from v1.9)",
-	}}
+// The texts of an API server (Kubernetes 1.37).
+var (
+	resource        = schema.GroupResource{Resource: "secrets"}
+	errByPolicy     = apierrors.NewForbidden(resource, decoy, errors.New("ValidatingAdmissionPolicy '"+policyName+"' with binding '"+policyName+"' denied request: RotationDetached "+policy.Marker))
+	errByOther      = apierrors.NewForbidden(resource, decoy, errors.New("ValidatingAdmissionPolicy 'other' with binding 'other' denied request: no"))
+	errByWebhook    = apierrors.NewForbidden(resource, decoy, errors.New(`admission webhook "`+webhookName+`" denied the request: CertificateUnparsable `+admit.Marker))
+	errFailClosed   = apierrors.NewInternalError(errors.New(`failed calling webhook "` + webhookName + `": connection refused`))
+	errOtherFails   = apierrors.NewInternalError(errors.New(`failed calling webhook "other": connection refused`))
+	errNoPermission = apierrors.NewForbidden(resource, decoy, errors.New(`the user "audit" cannot patch resource "secrets"`))
+	errNotFound     = apierrors.NewNotFound(resource, decoy)
+)
+
+// server answers the change for the policy and the one for the webhook.
+func server(t *testing.T, address string, forPolicy, forWebhook error) prove.Server {
+	t.Helper()
+	return serverWith(t, address, forPolicy, forWebhook, nil)
 }
 
-// TestProve: only a refusal by the guard counts, and of each try.
-func TestProve(t *testing.T) {
-	secrets := schema.GroupResource{Resource: "secrets"}
-	notFound := func(string) error { return apierrors.NewNotFound(secrets, "s") }
-	guard := func(string) error { return refused("the guard") }
-	cases := map[string]struct {
-		patch, create answer
-		want          []string
-		ok            bool
-	}{
-		"refused": {patch: guard, ok: true, want: []string{
-			"Secret ns/s, an empty certificate: refused: the guard denied the request: it would break control CIS OpenShift 1.2.4 (1.2.2 from v1.9)",
-			"Secret ns/s, a certificate that is none: refused: the guard denied the request: it would break control CIS OpenShift 1.2.4 (1.2.2 from v1.9)",
-		}},
-		"no such Secret, refused": {patch: notFound, create: guard, ok: true, want: []string{
-			"Secret ns/s, an empty certificate: refused: the guard denied the request: it would break control CIS OpenShift 1.2.4 (1.2.2 from v1.9)",
-			"Secret ns/s, a certificate that is none: refused: the guard denied the request: it would break control CIS OpenShift 1.2.4 (1.2.2 from v1.9)",
-		}},
-		"nothing is refused": {patch: func(string) error { return nil }, want: []string{
-			"Secret ns/s, an empty certificate: NOT REFUSED: it would have been stored",
-			"Secret ns/s, a certificate that is none: NOT REFUSED: it would have been stored",
-		}},
-		"no such Secret, nothing is refused": {patch: notFound, create: func(string) error { return nil }, want: []string{
-			"Secret ns/s, an empty certificate: NOT REFUSED: it would have been stored",
-			"Secret ns/s, a certificate that is none: NOT REFUSED: it would have been stored",
-		}},
-		"the policy alone": {
-			patch: func(body string) error {
-				if strings.Contains(body, `"tls.crt":""`) {
-					return refused("the policy")
+// serverWith also answers the change that changes nothing in the installed decoy.
+func serverWith(t *testing.T, address string, forPolicy, forWebhook, forNothing error) prove.Server {
+	t.Helper()
+	client := fake.NewClientset()
+	client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		patch, ok := action.(clienttesting.PatchActionImpl)
+		if !ok || patch.Namespace != namespace || patch.Name != decoy || !cmp.Equal(patch.PatchOptions.DryRun, []string{metav1.DryRunAll}) {
+			t.Errorf("not a dry run on the decoy: %v", action)
+		}
+		switch {
+		case string(patch.Patch) == `{"immutable":true}`:
+			return true, &corev1.Secret{}, forPolicy
+		case strings.Contains(string(patch.Patch), `"tls.key"`): // what the chart installs
+			return true, &corev1.Secret{}, forNothing
+		}
+		return true, &corev1.Secret{}, forWebhook
+	})
+	return prove.Server{Address: address, Secrets: client.CoreV1()}
+}
+
+func prover(servers ...prove.Server) *prove.Prover {
+	return &prove.Prover{
+		Guard: func() prove.Guard {
+			return prove.Guard{Namespace: namespace, Name: decoy, Policy: policyName, Webhook: webhookName}
+		},
+		Servers: func(context.Context) ([]prove.Server, error) { return servers, nil },
+		Now:     time.Now,
+	}
+}
+
+// run runs a prover on a fake clock until a time.
+func run(t *testing.T, p *prove.Prover, until time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), until)
+	defer cancel()
+	p.Run(ctx)
+}
+
+// TestStale: a proof becomes unknown after some time, for another guard, and when the process
+// becomes the leader again.
+func TestStale(t *testing.T) {
+	unknown := func(t *testing.T, p *prove.Prover, what string) {
+		t.Helper()
+		if effects := p.Effects(); prove.Proven(effects) || effects[0].Policy.NotKnown == nil || effects[0].Policy.NotKnown.Reason != finding.NotObserved {
+			t.Errorf("%s: %+v", what, effects)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p := prover(server(t, "192.0.2.1:6443", errByPolicy, errByWebhook))
+		run(t, p, time.Minute)
+		if effects := p.Effects(); !prove.Proven(effects) {
+			t.Errorf("a minute later: %+v", effects)
+		}
+		guard := p.Guard
+		p.Guard = func() prove.Guard { g := guard(); g.Webhook = ""; return g }
+		unknown(t, p, "another guard")
+		p.Guard = func() prove.Guard { return prove.Guard{} }
+		unknown(t, p, "no guard")
+		p.Guard = guard
+		<-time.After(3 * prove.Every)
+		unknown(t, p, "a quarter of an hour later")
+		p.Servers = func(ctx context.Context) ([]prove.Server, error) { <-ctx.Done(); return nil, ctx.Err() }
+		run(t, p, time.Second)
+		unknown(t, p, "leading again")
+	})
+}
+
+// TestRemembered: an API server that allowed a change is remembered, also if it, or another
+// one at the same address, refuses once, or if it is not listed for a while. It is not
+// remembered if it has never refused before, right after an install.
+func TestRemembered(t *testing.T) {
+	const address = "192.0.2.1:6443"
+	synctest.Test(t, func(t *testing.T) {
+		good, bad := server(t, address, errByPolicy, errByWebhook), server(t, address, nil, nil)
+		start := time.Now()
+		p := prover()
+		p.Servers = func(context.Context) ([]prove.Server, error) {
+			switch asked := time.Since(start); {
+			case asked < time.Second:
+				return []prove.Server{bad}, nil
+			case asked < 5*time.Minute:
+				return []prove.Server{good}, nil
+			case asked < 6*time.Minute:
+				return []prove.Server{bad}, nil
+			case asked < 10*time.Minute:
+				return []prove.Server{good}, nil
+			case asked < 16*time.Minute:
+				return []prove.Server{bad}, nil
+			}
+			return []prove.Server{server(t, "192.0.2.2:6443", errByPolicy, errByWebhook)}, nil
+		}
+		var states []string
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); p.Run(ctx) }()
+		for _, after := range []time.Duration{time.Minute, 6 * time.Minute, 150 * time.Second, 450 * time.Second, 11 * time.Minute} {
+			<-time.After(after)
+			state := "proven"
+			for _, e := range p.Effects() {
+				results, _ := e.Check(time.Time{})
+				for _, f := range finding.Findings(results) {
+					state = f.Outcome.String() + " " + f.Subject.Whole().Name
 				}
-				return nil
-			},
-			want: []string{
-				"Secret ns/s, an empty certificate: refused: the policy denied the request: it would break control CIS OpenShift 1.2.4 (1.2.2 from v1.9)",
-				"Secret ns/s, a certificate that is none: NOT REFUSED: it would have been stored",
-			},
-		},
-		"no right to": {
-			patch: func(string) error { return apierrors.NewForbidden(secrets, "s", errors.New("no right to patch")) },
-			want: []string{
-				`Secret ns/s, an empty certificate: NOT REFUSED BY THE GUARD: secrets "s" is forbidden: no right to patch`,
-				`Secret ns/s, a certificate that is none: NOT REFUSED BY THE GUARD: secrets "s" is forbidden: no right to patch`,
-			},
-		},
-		"the webhook is away": {
-			patch: func(string) error {
-				return apierrors.NewInternalError(errors.New("failed calling webhook:\nconnection refused"))
-			},
-			want: []string{
-				"Secret ns/s, an empty certificate: NOT REFUSED BY THE GUARD: Internal error occurred: failed calling webhook: connection refused",
-				"Secret ns/s, a certificate that is none: NOT REFUSED BY THE GUARD: Internal error occurred: failed calling webhook: connection refused",
-			},
-		},
+			}
+			states = append(states, fmt.Sprintf("%s %s", time.Since(start), state))
+		}
+		cancel()
+		<-ended
+		want := []string{"1m0s proven", "7m0s fail " + address, "9m30s proven", "17m0s unknown " + address, "28m0s proven"}
+		if d := cmp.Diff(want, states); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestManyServers: too many API servers are not proven.
+func TestManyServers(t *testing.T) {
+	var servers []prove.Server
+	for i := range 17 {
+		servers = append(servers, server(t, fmt.Sprintf("192.0.2.%d:6443", i), errByPolicy, errByWebhook))
+	}
+	if effects := prover(servers...).Prove(t.Context()); prove.Proven(effects) || len(effects) != 17 {
+		t.Errorf("%d effects", len(effects))
+	}
+}
+
+// TestDecoyChanged: a decoy that has changed since the install proves nothing.
+func TestDecoyChanged(t *testing.T) {
+	effects := prover(serverWith(t, "192.0.2.1:6443", errByPolicy, nil, errByPolicy)).Prove(t.Context())
+	results, _ := effects[0].Check(time.Time{})
+	if f := results[1]; f.Outcome != finding.Unknown || f.Subject.Name != decoy {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestProve: the results by the answers of an API server.
+func TestProve(t *testing.T) {
+	page := messages.Record(t, "findings of the proof")
+	cases := map[string]struct {
+		forPolicy, forWebhook error
+		want                  []string // requirement, outcome, reason and subject
+		proven                bool
+	}{
+		"both refuse":                       {errByPolicy, errByWebhook, []string{"policy-refuses pass", "webhook-asked pass"}, true},
+		"the webhook fails closed":          {errByPolicy, errFailClosed, []string{"policy-refuses pass", "webhook-asked pass"}, true},
+		"the policy allows its change":      {nil, errByWebhook, []string{"policy-refuses fail GuardIneffective", "webhook-asked pass"}, false},
+		"the webhook allows its change":     {errByPolicy, nil, []string{"policy-refuses pass", "webhook-asked fail GuardIneffective"}, false},
+		"another policy refuses first":      {errByOther, errByWebhook, []string{"policy-refuses unknown Unreadable", "webhook-asked pass"}, false},
+		"the policy refuses both":           {errByPolicy, errByPolicy, []string{"policy-refuses pass", "webhook-asked unknown Unreadable"}, false},
+		"the webhook refuses both":          {errByWebhook, errByWebhook, []string{"policy-refuses fail GuardIneffective", "webhook-asked pass"}, false},
+		"the webhook fails closed for both": {errFailClosed, errFailClosed, []string{"policy-refuses fail GuardIneffective", "webhook-asked pass"}, false},
+		"another webhook fails closed":      {errByPolicy, errOtherFails, []string{"policy-refuses pass", "webhook-asked unknown Unreadable"}, false},
+		"no permission":                     {errNoPermission, errNoPermission, []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
+		"the decoy was deleted":             {errNotFound, errNotFound, []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
+		"the API server is unavailable":     {errors.New("refused"), errors.New("refused"), []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			cluster := fake.NewClientset()
-			dry := func(options []string) {
-				if d := cmp.Diff([]string{metav1.DryRunAll}, options); d != "" {
-					t.Errorf("this is no dry run: %v", options)
-				}
+			effects := prover(server(t, "192.0.2.1:6443", c.forPolicy, c.forWebhook)).Prove(t.Context())
+			if len(effects) != 1 || effects[0].Server.Name != "192.0.2.1:6443" {
+				t.Fatalf("effects: %+v", effects)
 			}
-			cluster.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
-				patch := action.(clienttesting.PatchActionImpl)
-				dry(patch.PatchOptions.DryRun)
-				return true, &corev1.Secret{}, c.patch(string(patch.Patch))
-			})
-			cluster.PrependReactor("create", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
-				create := action.(clienttesting.CreateActionImpl)
-				dry(create.CreateOptions.DryRun)
-				if made := create.Object.(*corev1.Secret); made.Type != corev1.SecretTypeTLS {
-					t.Errorf("of type %s", made.Type)
-				}
-				return true, &corev1.Secret{}, c.create("")
-			})
-			var out strings.Builder
-			prover := Prover{Secrets: cluster.CoreV1(), Out: &out}
-			err := prover.Prove(t.Context(), []Secret{{Namespace: "ns", Name: "s"}})
-			if c.ok != (err == nil) || !c.ok && !errors.Is(err, ErrNotRefused) {
-				t.Errorf("error %v, want none: %t", err, c.ok)
+			results, _ := effects[0].Check(time.Time{})
+			var got []string
+			for _, r := range results {
+				page.Finding(r)
+				got = append(got, strings.TrimSpace(string(r.Requirement.Aspect())+" "+r.Outcome.String()+" "+string(r.Reason)))
 			}
-			if d := cmp.Diff(strings.Join(c.want, "\n")+"\n", out.String()); d != "" {
-				t.Errorf("what it says (-want +got):\n%s", d)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+			if proven := prove.Proven(effects); proven != c.proven {
+				t.Errorf("proven: %t, want %t", proven, c.proven)
 			}
 		})
 	}
 }
 
-// TestPatience: a guard that was just installed is waited for.
-func TestPatience(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		cluster := fake.NewClientset()
-		cluster.PrependReactor("patch", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if time.Since(begin) < 5*time.Second {
-				return true, &corev1.Secret{}, nil
-			}
-			return true, nil, refused("the guard")
-		})
-		var out strings.Builder
-		prover := Prover{Secrets: cluster.CoreV1(), Out: &out, Patience: time.Minute}
-		if err := prover.Prove(t.Context(), []Secret{{Namespace: "ns", Name: "s"}}); err != nil {
-			t.Errorf("%v\n%s", err, out.String())
+// TestEachServer: the results name the API server that allowed a change.
+func TestEachServer(t *testing.T) {
+	p := prover(server(t, "192.0.2.1:6443", errByPolicy, errByWebhook), server(t, "192.0.2.2:6443", nil, nil))
+	var failed []string
+	for _, effect := range p.Prove(t.Context()) {
+		results, _ := effect.Check(time.Time{})
+		for _, r := range finding.Findings(results) {
+			failed = append(failed, r.Subject.String())
 		}
-		if took := time.Since(begin); took != 5*time.Second {
-			t.Errorf("it took %s", took)
+	}
+	if d := cmp.Diff([]string{"APIServer 192.0.2.2:6443 ValidatingAdmissionPolicy", "APIServer 192.0.2.2:6443 ValidatingAdmissionWebhook"}, failed); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestDisabledPart: a part that is disabled on purpose gets no dry run.
+func TestDisabledPart(t *testing.T) {
+	p := prover(server(t, "192.0.2.1:6443", errByPolicy, nil))
+	p.Guard = func() prove.Guard { return prove.Guard{Namespace: namespace, Name: decoy, Policy: policyName} }
+	effects := p.Prove(t.Context())
+	results, _ := effects[0].Check(time.Time{})
+	if results[1].Outcome != finding.NotApplicable || !prove.Proven(effects) {
+		t.Errorf("the webhook: %+v", results[1])
+	}
+}
+
+// TestNoServers: nothing is proven without an API server.
+func TestNoServers(t *testing.T) {
+	p := prover()
+	p.Servers = func(context.Context) ([]prove.Server, error) { return nil, errors.New("no") }
+	if effects := p.Prove(t.Context()); prove.Proven(effects) {
+		t.Errorf("effects: %+v", effects)
+	}
+	if prove.Proven(nil) {
+		t.Error("proven without effects")
+	}
+	if effects := p.Effects(); prove.Proven(effects) {
+		t.Errorf("before the first proof: %+v", effects)
+	}
+}
+
+// TestRun: proofs are frequent while the guard does not refuse, and rare while it does.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var times []time.Duration
+		start := time.Now()
+		p := prover()
+		p.Servers = func(context.Context) ([]prove.Server, error) {
+			times = append(times, time.Since(start))
+			if len(times) == 1 {
+				return nil, errors.New("unavailable")
+			}
+			return []prove.Server{server(t, "192.0.2.1:6443", errByPolicy, errByWebhook)}, nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+		defer cancel()
+		p.Run(ctx)
+		if d := cmp.Diff([]time.Duration{0, 20 * time.Second, 20*time.Second + prove.Every}, times); d != "" {
+			t.Errorf("proofs at (-want +got):\n%s", d)
 		}
 	})
 }

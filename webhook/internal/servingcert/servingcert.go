@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package servingcert gives the webhook a serving certificate where nobody else
-// does: it issues one, keeps it in a Secret that all of the webhook's processes
-// share, registers its CA with the API server, and writes it to the files that
-// are served from.
+// Package servingcert manages the webhook's serving certificate if the cluster does not
+// provide one: it issues one, stores it in a Secret that all replicas of the webhook share,
+// registers its CA with the API server, and writes it to the files that the server reads.
 package servingcert
 
 import (
@@ -31,63 +30,73 @@ import (
 )
 
 const (
-	// lifetime of a certificate, of which it is renewed when renewAt is left.
+	// lifetime of a certificate. It is renewed when only renewAt of it is left.
 	lifetime = 365 * 24 * time.Hour
 	renewAt  = lifetime / 3
-	// spread is how long a new CA is registered before its certificate is served:
-	// every API server must have seen it. The old one stays registered.
-	spread = 30 * time.Second
-	// every is how often all of that is looked at, retry after a failure or a
+	// propagationTime is how long a new CA is registered before its certificate is served:
+	// every API server must have read it. The old CA stays registered.
+	propagationTime = 30 * time.Second
+	// checkInterval is the time between two checks, retryDelay that after a failure or a
 	// change.
-	every, retry = time.Minute, 2 * time.Second
-	// callTime bounds the calls of one round.
-	callTime = 20 * time.Second
-	// maxCAs bounds those that are registered: the last ones.
+	checkInterval, retryDelay = time.Minute, 2 * time.Second
+	// roundTimeout bounds the API calls of one check.
+	roundTimeout = 20 * time.Second
+	// maxCAs bounds the registered CAs; the latest ones are kept.
 	maxCAs = 3
 
 	caKey = "ca.crt"
-	// issuedAt is the annotation with the moment of issue (RFC 3339).
+	// issuedAt is the annotation with the time of issue (RFC 3339).
 	issuedAt = "kubelet-https-guard.io/issued-at"
 )
 
-// Keeper keeps the certificate.
+// Keeper keeps the serving certificate valid.
 type Keeper struct {
 	Secrets  coreclient.SecretInterface // of the webhook's own namespace
 	Webhooks admissionv1.ValidatingWebhookConfigurationInterface
-	// Secret and Configuration are the names of the objects; the Secret is made,
-	// the ValidatingWebhookConfiguration is somebody else's.
+	// Secret and Configuration are the names of the objects. Keeper creates the Secret, but
+	// not the ValidatingWebhookConfiguration.
 	Secret, Configuration string
-	// Names, at least one, are the DNS names and IP addresses that API servers
-	// reach the webhook at.
+	// Names are the DNS names and IP addresses, at least one, at which API servers call
+	// the webhook.
 	Names []string
-	// Directory has tls.crt and tls.key.
+	// Directory is where tls.crt and tls.key are written.
 	Directory string
-	// Issue makes a key and a chain of its certificate for the names and a CA:
-	// [Issue], but in tests of what happens in a year.
+	// Issue makes a key, and a chain of a certificate for the names and its CA. It is
+	// [Issue], except in tests that change the time.
 	Issue func(names []string) (chain, key []byte, err error)
 	Now   func() time.Time
 	Log   *slog.Logger
 
-	fault string // that was told last
+	lastError string // the one that was logged last; empty after a success
 }
 
-// errAgain: somebody else was faster; what is there now must be looked at.
-var errAgain = errors.New("another process has just written the object")
+// errConflict says that another process wrote the object first, so it must be read again.
+var errConflict = errors.New("another process has just written the object")
 
-// Run keeps the certificate until the context ends. ready is closed when there
-// are files to serve from.
+// Run manages the certificate until the context ends. It closes ready when the files can be
+// served.
 func (k *Keeper) Run(ctx context.Context, ready chan<- struct{}) {
+	refusedDelay := retryDelay // the next pause after a refusal
 	for {
-		pause, err := k.round(ctx)
-		switch {
-		case errors.Is(err, errAgain):
-		case err != nil && k.fault != err.Error():
-			k.fault = err.Error()
-			k.Log.ErrorContext(ctx, "Serving certificate not kept, trying again", "err", err)
-		case err == nil:
-			k.fault = ""
+		pause, err := k.reconcile(ctx)
+		// A missing permission may last forever.
+		if apierrors.IsForbidden(err) {
+			pause, refusedDelay = refusedDelay, min(2*refusedDelay, checkInterval)
+		} else {
+			refusedDelay = retryDelay
 		}
-		if ready != nil && k.usable() {
+		switch {
+		case errors.Is(err, errConflict):
+		case err != nil && k.lastError != err.Error():
+			k.lastError = err.Error()
+			k.Log.ErrorContext(ctx, "Cannot manage the serving certificate, trying again", "err", err)
+		case err == nil:
+			if k.lastError != "" {
+				k.Log.InfoContext(ctx, "The serving certificate is managed again")
+			}
+			k.lastError = ""
+		}
+		if ready != nil && k.filesUsable() {
 			close(ready)
 			ready = nil
 		}
@@ -99,75 +108,75 @@ func (k *Keeper) Run(ctx context.Context, ready chan<- struct{}) {
 	}
 }
 
-// round looks at everything once. pause is when to do it again.
-func (k *Keeper) round(ctx context.Context) (pause time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+// reconcile checks everything once. pause is the time until the next check.
+func (k *Keeper) reconcile(ctx context.Context) (pause time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
 	secret, err := k.Secrets.Get(ctx, k.Secret, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return retry, fmt.Errorf("read Secret %s: %w", k.Secret, err)
+		return retryDelay, fmt.Errorf("read Secret %s: %w", k.Secret, err)
 	}
 	if apierrors.IsNotFound(err) {
 		secret = nil
 	}
-	if why := k.unfit(secret); why != "" {
+	if why := k.whyReissue(secret); why != "" {
 		k.Log.InfoContext(ctx, "Issuing a serving certificate", "why", why, "names", k.Names)
 		if secret, err = k.issue(ctx, secret); err != nil {
-			return retry, err
+			return retryDelay, err
 		}
 	}
 	registered, err := k.register(ctx, secret.Data[caKey])
 	if err != nil && !apierrors.IsNotFound(err) {
-		return retry, fmt.Errorf("register the CA with ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
+		return retryDelay, fmt.Errorf("register the CA with ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
 	}
-	// A certificate that API servers do not know the CA of yet is not served if
-	// there is another.
+	// While API servers may not know the CA of a new certificate yet, the old one is served,
+	// if there is one.
 	issued, _ := time.Parse(time.RFC3339, secret.Annotations[issuedAt])
-	if wait := issued.Add(spread).Sub(k.Now()); wait > 0 && k.usable() {
-		return min(wait, every), nil
+	if wait := issued.Add(propagationTime).Sub(k.Now()); wait > 0 && k.filesUsable() {
+		return min(wait, checkInterval), nil
 	}
-	if err := k.write(secret); err != nil {
-		return retry, err
+	if err := k.writeFiles(secret); err != nil {
+		return retryDelay, err
 	}
 	if !registered {
-		return retry, nil // it may be installed after the webhook
+		return retryDelay, nil // the configuration may be installed after the webhook
 	}
-	return every, nil
+	return checkInterval, nil
 }
 
-// unfit says why a certificate must be issued; empty if none.
-func (k *Keeper) unfit(secret *corev1.Secret) string {
+// whyReissue says why a certificate must be issued; empty if the current one is valid.
+func (k *Keeper) whyReissue(secret *corev1.Secret) string {
 	if secret == nil {
-		return "there is no Secret"
+		return "the Secret does not exist"
 	}
 	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
-		return "the Secret holds no pair that can be served"
+		return "the Secret has no usable certificate and key"
 	}
 	for _, name := range k.Names {
 		if pair.Leaf.VerifyHostname(name) != nil {
-			return "it does not hold for " + name
+			return "the certificate is not valid for " + name
 		}
 	}
 	if k.Now().Add(renewAt).After(pair.Leaf.NotAfter) {
-		return "it expires at " + pair.Leaf.NotAfter.UTC().Format(time.RFC3339)
+		return "the certificate expires at " + pair.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	cas, err := pki.ParseBundle(secret.Data[caKey])
 	if err != nil {
-		return "the Secret holds no CA"
+		return "the Secret has no CA"
 	}
 	roots := x509.NewCertPool()
 	for _, ca := range cas {
 		roots.AddCert(ca)
 	}
 	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.Now()}); err != nil {
-		return "it was not issued by the CA beside it"
+		return "the certificate is not signed by the CA in the Secret"
 	}
 	return ""
 }
 
-// Issue issues a certificate for the names, at least one, that holds for a year
-// from now. The key of its CA is thrown away.
+// Issue issues a certificate for the names, at least one, that is valid for a year from
+// now. It discards the key of the CA.
 func Issue(names []string) (chain, key []byte, err error) {
 	options := cert.SelfSignedCertKeyOptions{Host: names[0], MaxAge: lifetime}
 	for _, name := range names[1:] {
@@ -180,7 +189,7 @@ func Issue(names []string) (chain, key []byte, err error) {
 	return cert.GenerateSelfSignedCertKeyWithOptions(options)
 }
 
-// issue puts a new certificate into the Secret.
+// issue stores a new certificate in the Secret.
 func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secret, error) {
 	chain, key, err := k.Issue(k.Names)
 	if err != nil {
@@ -188,23 +197,23 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 	}
 	parsed, err := pki.ParseChain(chain)
 	if err != nil {
-		return nil, fmt.Errorf("issue a serving certificate: it %w", err)
+		return nil, fmt.Errorf("issue a serving certificate: the chain %w", err)
 	}
 	if len(parsed.Rest) != 1 {
-		return nil, errors.New("issue a serving certificate: it came without its CA")
+		return nil, errors.New("issue a serving certificate: the chain must contain exactly one CA")
 	}
-	// What is served until the new one is known stays trusted, whatever has become
-	// of the Secret.
-	registered, err := k.registered(ctx)
+	// The certificate that is served until the new CA is known must stay trusted, whatever
+	// happened to the Secret.
+	registered, err := k.trustedCAs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	cas := append([]*x509.Certificate{parsed.Rest[0]}, registered...)
-	// Of the type that the chart gives it, which comes without data.
+	// The type is that of the empty Secret that the chart creates.
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: k.Secret}, Type: corev1.SecretTypeOpaque}
 	if before != nil {
 		secret = before.DeepCopy()
-		old, _ := pki.ParseBundle(before.Data[caKey]) // of no use where there is none
+		old, _ := pki.ParseBundle(before.Data[caKey]) // an invalid bundle has no CA to keep
 		for _, ca := range old {
 			if !slices.ContainsFunc(cas, ca.Equal) {
 				cas = append(cas, ca)
@@ -229,17 +238,16 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 	}
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		return nil, errAgain
+		return nil, errConflict
 	case err != nil:
 		return nil, fmt.Errorf("write Secret %s: %w", k.Secret, err)
 	}
 	return stored, nil
 }
 
-// registered are the CAs that API servers trust now and that vouch for what is
-// in the files.
-func (k *Keeper) registered(ctx context.Context) ([]*x509.Certificate, error) {
-	served, err := k.served()
+// trustedCAs returns the registered CAs that signed the certificate in the files.
+func (k *Keeper) trustedCAs(ctx context.Context) ([]*x509.Certificate, error) {
+	served, err := k.servedLeaf()
 	if err != nil {
 		return nil, nil //nolint:nilerr // nothing is served yet
 	}
@@ -250,23 +258,22 @@ func (k *Keeper) registered(ctx context.Context) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
 	}
-	var vouching []*x509.Certificate
+	var signers []*x509.Certificate
 	for _, hook := range configuration.Webhooks {
-		cas, _ := pki.ParseBundle(hook.ClientConfig.CABundle) // of no use where there is none
+		cas, _ := pki.ParseBundle(hook.ClientConfig.CABundle) // an invalid bundle has no CA
 		for _, ca := range cas {
 			roots := x509.NewCertPool()
 			roots.AddCert(ca)
 			_, err := served.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.Now()})
-			if err == nil && !slices.ContainsFunc(vouching, ca.Equal) {
-				vouching = append(vouching, ca)
+			if err == nil && !slices.ContainsFunc(signers, ca.Equal) {
+				signers = append(signers, ca)
 			}
 		}
 	}
-	return vouching, nil
+	return signers, nil
 }
 
-// register has API servers trust the CAs; false where the configuration is not
-// there yet.
+// register writes the CAs into the webhook configuration; false if that does not exist yet.
 func (k *Keeper) register(ctx context.Context, bundle []byte) (bool, error) {
 	configuration, err := k.Webhooks.Get(ctx, k.Configuration, metav1.GetOptions{})
 	if err != nil {
@@ -283,35 +290,36 @@ func (k *Keeper) register(ctx context.Context, bundle []byte) (bool, error) {
 	}
 	_, err = k.Webhooks.Update(ctx, configuration, metav1.UpdateOptions{})
 	if apierrors.IsConflict(err) {
-		return false, errAgain // the other replica does the same
+		return false, errConflict // by another replica that does the same
 	}
 	if err != nil {
 		return false, err
 	}
-	k.Log.InfoContext(ctx, "CA registered", "configuration", k.Configuration)
+	k.Log.InfoContext(ctx, "CA of the serving certificate registered", "configuration", k.Configuration)
 	return true, nil
 }
 
-// served is the certificate in the files.
-func (k *Keeper) served() (*x509.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(filepath.Join(k.Directory, corev1.TLSCertKey), filepath.Join(k.Directory, corev1.TLSPrivateKeyKey))
+// servedLeaf returns the certificate in the files.
+func (k *Keeper) servedLeaf() (*x509.Certificate, error) {
+	certificate := filepath.Join(k.Directory, corev1.TLSCertKey)
+	pair, err := tls.LoadX509KeyPair(certificate, filepath.Join(k.Directory, corev1.TLSPrivateKeyKey))
 	if err != nil {
 		return nil, err
 	}
 	return pair.Leaf, nil
 }
 
-// usable reports whether the files can be served from.
-func (k *Keeper) usable() bool {
-	leaf, err := k.served()
+// filesUsable reports whether the files have a certificate that has not expired, and its key.
+func (k *Keeper) filesUsable() bool {
+	leaf, err := k.servedLeaf()
 	return err == nil && k.Now().Before(leaf.NotAfter)
 }
 
-// write writes the files, each in one step.
-func (k *Keeper) write(secret *corev1.Secret) error {
+// writeFiles writes the files, each atomically.
+func (k *Keeper) writeFiles(secret *corev1.Secret) error {
 	for _, name := range []string{corev1.TLSPrivateKeyKey, corev1.TLSCertKey} {
 		path := filepath.Join(k.Directory, name)
-		if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, secret.Data[name]) {
+		if current, err := os.ReadFile(path); err == nil && bytes.Equal(current, secret.Data[name]) {
 			continue
 		}
 		if err := os.WriteFile(path+".new", secret.Data[name], 0o600); err != nil {

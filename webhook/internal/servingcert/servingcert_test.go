@@ -6,23 +6,28 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
-// keeper keeps in a cluster, with a clock that the test sets.
+// keeper returns a Keeper for a cluster, with a clock that the test sets.
 func keeper(t *testing.T, cluster *fake.Clientset, now *time.Time, log *strings.Builder) *Keeper {
 	t.Helper()
 	return &Keeper{
@@ -40,7 +45,7 @@ func registration() *registrationv1.ValidatingWebhookConfiguration {
 	}
 }
 
-// served is the certificate in the files; it must hold by the registered CAs.
+// served returns the certificate in the files; the registered CAs must trust it.
 func served(t *testing.T, k *Keeper) *x509.Certificate {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(filepath.Join(k.Directory, "tls.crt"), filepath.Join(k.Directory, "tls.key"))
@@ -56,7 +61,7 @@ func served(t *testing.T, k *Keeper) *x509.Certificate {
 		roots.AppendCertsFromPEM(hook.ClientConfig.CABundle)
 		for _, name := range k.Names {
 			if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: name, CurrentTime: k.Now()}); err != nil {
-				t.Errorf("an API server that asks %s by %s cannot trust it: %v", hook.Name, name, err)
+				t.Errorf("an API server that calls %s at %s does not trust it: %v", hook.Name, name, err)
 			}
 		}
 	}
@@ -65,16 +70,16 @@ func served(t *testing.T, k *Keeper) *x509.Certificate {
 
 func round(t *testing.T, k *Keeper) time.Duration {
 	t.Helper()
-	pause, err := k.round(t.Context())
+	pause, err := k.reconcile(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pause
 }
 
-// TestLife of a certificate: issued, kept, renewed without a moment in which it
-// is not trusted, by two processes.
-func TestLife(t *testing.T) {
+// TestLifecycle: two processes issue a certificate, keep it and renew it, and what they
+// serve is trusted at each step.
+func TestLifecycle(t *testing.T) {
 	var log strings.Builder
 	now := time.Now()
 	cluster := fake.NewClientset(registration())
@@ -90,40 +95,40 @@ func TestLife(t *testing.T) {
 	round(t, other)
 	first := served(t, one)
 	if !served(t, other).Equal(first) {
-		t.Error("they serve two certificates")
+		t.Error("the processes serve different certificates")
 	}
 	now = now.Add(lifetime - renewAt - 2*time.Hour)
-	if pause := round(t, one); pause != every || !served(t, one).Equal(first) {
-		t.Errorf("renewed too early, or looked at again after %s", pause)
+	if pause := round(t, one); pause != checkInterval || !served(t, one).Equal(first) {
+		t.Errorf("renewed too early, or checked again after %s", pause)
 	}
 	now = now.Add(3 * time.Hour)
-	if pause := round(t, one); pause > spread || !served(t, one).Equal(first) {
-		t.Errorf("the new one is served before it is known; again after %s", pause)
+	if pause := round(t, one); pause > propagationTime || !served(t, one).Equal(first) {
+		t.Errorf("the new certificate is served before its CA is known; checked again after %s", pause)
 	}
-	served(t, other) // which has not looked yet
-	now = now.Add(spread + time.Second)
+	served(t, other) // which has not checked yet
+	now = now.Add(propagationTime + time.Second)
 	round(t, other)
 	round(t, one)
 	second := served(t, one)
 	if second.Equal(first) || !served(t, other).Equal(second) {
-		t.Error("the new one is not served by both")
+		t.Error("not both processes serve the new certificate")
 	}
 	if strings.Contains(log.String(), "PRIVATE KEY") {
 		t.Error("a key was logged")
 	}
 }
 
-// TestIssue: what is of no use is replaced.
+// TestIssue: an unusable certificate is replaced.
 func TestIssue(t *testing.T) {
 	cases := map[string]func(*corev1.Secret){
-		"deleted":       func(s *corev1.Secret) { s.Name = "" },
-		"nothing":       func(s *corev1.Secret) { s.Data = nil },
-		"garbage":       func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") },
-		"no CA":         func(s *corev1.Secret) { delete(s.Data, "ca.crt") },
-		"another CA":    func(s *corev1.Secret) { s.Data["ca.crt"] = foreignCA(t) },
-		"another names": nil,
+		"deleted":     func(s *corev1.Secret) { s.Name = "" },
+		"no data":     func(s *corev1.Secret) { s.Data = nil },
+		"invalid key": func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") },
+		"no CA":       func(s *corev1.Secret) { delete(s.Data, "ca.crt") },
+		"another CA":  func(s *corev1.Secret) { s.Data["ca.crt"] = foreignCA(t) },
+		"other names": nil,
 	}
-	for name, spoil := range cases {
+	for name, corrupt := range cases {
 		t.Run(name, func(t *testing.T) {
 			var log strings.Builder
 			now := time.Now()
@@ -131,14 +136,14 @@ func TestIssue(t *testing.T) {
 			k := keeper(t, cluster, &now, &log)
 			round(t, k)
 			before := served(t, k)
-			if spoil == nil {
+			if corrupt == nil {
 				k.Names = append(k.Names, "elsewhere.svc")
 			} else {
 				secret, err := k.Secrets.Get(t.Context(), "own", metav1.GetOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
-				spoil(secret)
+				corrupt(secret)
 				if secret.Name == "" {
 					err = k.Secrets.Delete(t.Context(), "own", metav1.DeleteOptions{})
 				} else {
@@ -149,14 +154,14 @@ func TestIssue(t *testing.T) {
 				}
 			}
 			round(t, k)
-			// By the new name nobody could be answered before either.
-			if spoil != nil && !served(t, k).Equal(before) {
-				t.Error("the new one is served before it is known")
+			// With the new name, the old certificate was not valid either.
+			if corrupt != nil && !served(t, k).Equal(before) {
+				t.Error("the new certificate is served before its CA is known")
 			}
-			now = now.Add(spread + time.Second)
+			now = now.Add(propagationTime + time.Second)
 			round(t, k)
 			if served(t, k).Equal(before) {
-				t.Error("it was not replaced")
+				t.Error("the certificate was not replaced")
 			}
 		})
 	}
@@ -175,27 +180,27 @@ func foreignCA(t *testing.T) []byte {
 	return secret.Data["ca.crt"]
 }
 
-// TestRegistrationLater: the webhook serves before it is registered, and is
-// registered when that comes.
+// TestRegistrationLater: the certificate is served before the webhook configuration exists,
+// and its CA is registered after that was created.
 func TestRegistrationLater(t *testing.T) {
 	var log strings.Builder
 	now := time.Now()
 	cluster := fake.NewClientset()
 	k := keeper(t, cluster, &now, &log)
-	if pause := round(t, k); pause != retry || !k.usable() {
-		t.Errorf("again after %s", pause)
+	if pause := round(t, k); pause != retryDelay || !k.filesUsable() {
+		t.Errorf("checked again after %s", pause)
 	}
 	if _, err := k.Webhooks.Create(t.Context(), registration(), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if pause := round(t, k); pause <= retry {
-		t.Errorf("again after %s", pause)
+	if pause := round(t, k); pause <= retryDelay {
+		t.Errorf("checked again after %s", pause)
 	}
 	served(t, k)
 }
 
-// TestStart: many processes that start at once agree.
-func TestStart(t *testing.T) {
+// TestConcurrentStart: processes that start at the same time agree on one certificate.
+func TestConcurrentStart(t *testing.T) {
 	now := time.Now()
 	cluster := fake.NewClientset(registration())
 	var group sync.WaitGroup
@@ -214,7 +219,36 @@ func TestStart(t *testing.T) {
 	group.Wait()
 	for _, k := range keepers[1:] {
 		if !served(t, k).Equal(served(t, keepers[0])) {
-			t.Error("they serve different certificates")
+			t.Error("the processes serve different certificates")
 		}
 	}
+}
+
+// TestRefused: a missing permission is logged once, the recovery is logged, too, and the
+// retries slow down to one a minute.
+func TestRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		now := time.Now()
+		cluster := fake.NewClientset(registration())
+		requests, until := 0, now.Add(time.Hour)
+		cluster.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if !time.Now().Before(until) {
+				return false, nil, nil
+			}
+			requests++
+			return true, nil, apierrors.NewForbidden(corev1.Resource("secrets"), "own", errors.New("no permission"))
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour+time.Minute)
+		defer cancel()
+		keeper(t, cluster, &now, &log).Run(ctx, nil)
+		if requests < 60 || requests > 70 {
+			t.Errorf("requested %d times in an hour, want 60 to 70", requests)
+		}
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if !strings.Contains(lines[len(lines)-1], "level=INFO ") || strings.Contains(lines[len(lines)-1],
+			" err=") || strings.Count(log.String(), "no permission") != 1 {
+			t.Errorf("want one line for the failure and one for the recovery:\n%s", &log)
+		}
+	})
 }

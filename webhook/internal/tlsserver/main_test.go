@@ -8,9 +8,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain: no test leaves a goroutine behind. net/http keeps the connection of a client that it
-// has seen off for half a second (server.go, rstAvoidanceDelay), which is longer than
-// goleak waits.
+// TestMain fails if a test leaves a goroutine running. After net/http has disconnected a
+// client, it keeps the connection for half a second (server.go, rstAvoidanceDelay), which
+// is longer than goleak waits.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }

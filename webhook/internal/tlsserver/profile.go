@@ -11,21 +11,20 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Profile is how TLS is spoken. The zero value is as Go has it, from TLS 1.2 on.
+// Profile has the TLS settings. The zero value means Go's defaults, from TLS 1.2 on.
 type Profile struct {
-	// MinVersion is the lowest version that is spoken; below TLS 1.2 none is,
-	// whatever it says.
+	// MinVersion is the lowest version that is accepted; a value below TLS 1.2 means TLS 1.2.
 	MinVersion uint16
-	// CipherSuites are those of TLS 1.2; nil: Go's choice. TLS 1.3 has its own.
+	// CipherSuites are the cipher suites of TLS 1.2; nil: Go's defaults. It does not affect TLS 1.3.
 	CipherSuites []uint16
 }
 
-// versions are the names of TLS versions, as Kubernetes and OpenShift have them.
+// versions are the names of TLS versions in Kubernetes and OpenShift.
 var versions = map[string]uint16{
 	"VersionTLS10": tls.VersionTLS10, "VersionTLS11": tls.VersionTLS11, "VersionTLS12": tls.VersionTLS12, "VersionTLS13": tls.VersionTLS13,
 }
 
-// ParseVersion reads a TLS version that is spoken here.
+// ParseVersion parses the name of a TLS version that the server supports.
 func ParseVersion(name string) (uint16, error) {
 	version := versions[name]
 	if version < tls.VersionTLS12 {
@@ -34,8 +33,8 @@ func ParseVersion(name string) (uint16, error) {
 	return version, nil
 }
 
-// suites are the suites of TLS 1.2 that OpenShift's profiles can name and Go
-// speaks, by OpenSSL's names (openshift/api config/v1/types_tlssecurityprofile.go).
+// suites are the cipher suites of TLS 1.2 that OpenShift's profiles can name and Go
+// supports, by OpenSSL's names (openshift/api config/v1/types_tlssecurityprofile.go).
 var suites = map[string]uint16{
 	"ECDHE-ECDSA-AES128-GCM-SHA256": tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 	"ECDHE-RSA-AES128-GCM-SHA256":   tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -49,29 +48,28 @@ var suites = map[string]uint16{
 	"ECDHE-RSA-AES256-SHA":          tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,
 }
 
-// intermediate are the suites of the profile Intermediate, which is OpenShift's
-// where none is chosen. Those with DHE are not Go's.
+// intermediate are the cipher suites of the profile Intermediate, which is OpenShift's
+// default. Go does not support those with DHE.
 var intermediate = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// ProfileOf is the TLS security profile that OpenShift's APIServer `cluster`
-// (config.openshift.io/v1, spec.tlsSecurityProfile) asks for; nil, an object that
-// is not there, is no wish. It never goes below TLS 1.2, and a profile none of
-// whose suites Go speaks leaves the choice to Go: a webhook that nobody can talk
-// to would refuse all that it should judge. The error says what of it is not
-// followed.
+// ProfileOf returns the TLS security profile that OpenShift's APIServer `cluster`
+// (config.openshift.io/v1, spec.tlsSecurityProfile) configures; the zero Profile if the
+// object does not exist (nil). It never goes below TLS 1.2. If Go supports no cipher suite
+// of the profile, Go's defaults apply: if no client could connect, every request that the
+// webhook must decide on would be refused. The error says which setting is not applied.
 func ProfileOf(apiServer *unstructured.Unstructured) (Profile, error) {
 	if apiServer == nil {
 		return Profile{}, nil
 	}
-	wish, found, err := unstructured.NestedMap(apiServer.Object, "spec", "tlsSecurityProfile")
+	wanted, found, err := unstructured.NestedMap(apiServer.Object, "spec", "tlsSecurityProfile")
 	if err != nil {
 		return Profile{}, fmt.Errorf("spec.tlsSecurityProfile: %w", err)
 	}
-	name, _, _ := unstructured.NestedString(wish, "type") // no string is no profile's name
+	name, _, _ := unstructured.NestedString(wanted, "type") // a value of another type counts as absent
 	switch {
 	case !found, name == "", name == "Intermediate":
 		return Profile{MinVersion: tls.VersionTLS12, CipherSuites: intermediate}, nil
@@ -80,14 +78,14 @@ func ProfileOf(apiServer *unstructured.Unstructured) (Profile, error) {
 	case name == "Modern":
 		return Profile{MinVersion: tls.VersionTLS13}, nil
 	case name != "Custom":
-		return Profile{}, fmt.Errorf("spec.tlsSecurityProfile.type %q is not known", name)
+		return Profile{}, fmt.Errorf("spec.tlsSecurityProfile.type %q is unknown", name)
 	}
-	version, _, _ := unstructured.NestedString(wish, "custom", "minTLSVersion") // as above
+	version, _, _ := unstructured.NestedString(wanted, "custom", "minTLSVersion") // as above
 	if versions[version] == 0 {
-		return Profile{}, fmt.Errorf("spec.tlsSecurityProfile.custom.minTLSVersion %q is not known", version)
+		return Profile{}, fmt.Errorf("spec.tlsSecurityProfile.custom.minTLSVersion %q is unknown", version)
 	}
 	profile := Profile{MinVersion: max(versions[version], tls.VersionTLS12)}
-	ciphers, _, err := unstructured.NestedStringSlice(wish, "custom", "ciphers")
+	ciphers, _, err := unstructured.NestedStringSlice(wanted, "custom", "ciphers")
 	if err != nil {
 		return profile, fmt.Errorf("spec.tlsSecurityProfile.custom.ciphers: %w", err)
 	}
@@ -97,7 +95,9 @@ func ProfileOf(apiServer *unstructured.Unstructured) (Profile, error) {
 		}
 	}
 	if len(profile.CipherSuites) == 0 && profile.MinVersion < tls.VersionTLS13 {
-		return profile, fmt.Errorf("none of spec.tlsSecurityProfile.custom.ciphers is spoken, of %v", slices.Sorted(maps.Keys(suites)))
+		supported := slices.Sorted(maps.Keys(suites))
+		return profile, fmt.Errorf("spec.tlsSecurityProfile.custom.ciphers %v: none is supported; supported are %v", ciphers,
+			supported)
 	}
 	return profile, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,30 +17,43 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
 func TestProfileOf(t *testing.T) {
 	standard := Profile{MinVersion: tls.VersionTLS12, CipherSuites: intermediate}
+	custom := func(minVersion, ciphers string) string {
+		return `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"` + minVersion + `","ciphers":` + ciphers + `}}}`
+	}
 	cases := map[string]struct {
-		spec  string // empty: there is no such object
+		spec  string // empty: the object does not exist
 		want  Profile
 		fault string
 	}{
-		"no object":          {},
-		"none chosen":        {spec: `{}`, want: standard},
-		"an empty one":       {spec: `{"tlsSecurityProfile":{}}`, want: standard},
-		"Intermediate":       {spec: `{"tlsSecurityProfile":{"type":"Intermediate","intermediate":{}}}`, want: standard},
-		"Old":                {spec: `{"tlsSecurityProfile":{"type":"Old","old":{}}}`, want: Profile{MinVersion: tls.VersionTLS12}},
-		"Modern":             {spec: `{"tlsSecurityProfile":{"type":"Modern","modern":{}}}`, want: Profile{MinVersion: tls.VersionTLS13}},
-		"Custom":             {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"VersionTLS12","ciphers":["DHE-RSA-AES128-GCM-SHA256","ECDHE-RSA-AES128-GCM-SHA256"]}}}`, want: Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}},
-		"Custom, too old":    {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"VersionTLS10","ciphers":["ECDHE-RSA-AES256-SHA"]}}}`, want: Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA}}},
-		"Custom, TLS 1.3":    {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"VersionTLS13","ciphers":["TLS_AES_128_GCM_SHA256"]}}}`, want: Profile{MinVersion: tls.VersionTLS13}},
-		"Custom, unspoken":   {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"VersionTLS12","ciphers":["AES128-SHA"]}}}`, want: Profile{MinVersion: tls.VersionTLS12}, fault: "none of spec.tlsSecurityProfile.custom.ciphers is spoken"},
-		"Custom, no version": {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{}}}`, fault: `spec.tlsSecurityProfile.custom.minTLSVersion "" is not known`},
-		"Custom, garbage":    {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"VersionTLS12","ciphers":7}}}`, want: Profile{MinVersion: tls.VersionTLS12}, fault: "spec.tlsSecurityProfile.custom.ciphers: "},
-		"of the future":      {spec: `{"tlsSecurityProfile":{"type":"PostQuantum"}}`, fault: `spec.tlsSecurityProfile.type "PostQuantum" is not known`},
-		"garbage":            {spec: `{"tlsSecurityProfile":7}`, fault: "spec.tlsSecurityProfile: "},
+		"no object":        {},
+		"no profile":       {spec: `{}`, want: standard},
+		"an empty profile": {spec: `{"tlsSecurityProfile":{}}`, want: standard},
+		"Intermediate":     {spec: `{"tlsSecurityProfile":{"type":"Intermediate","intermediate":{}}}`, want: standard},
+		"Old": {spec: `{"tlsSecurityProfile":{"type":"Old","old":{}}}`,
+			want: Profile{MinVersion: tls.VersionTLS12}},
+		"Modern": {spec: `{"tlsSecurityProfile":{"type":"Modern","modern":{}}}`,
+			want: Profile{MinVersion: tls.VersionTLS13}},
+		"Custom": {spec: custom("VersionTLS12", `["DHE-RSA-AES128-GCM-SHA256","ECDHE-RSA-AES128-GCM-SHA256"]`),
+			want: Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}},
+		"Custom, too old": {spec: custom("VersionTLS10", `["ECDHE-RSA-AES256-SHA"]`),
+			want: Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA}}},
+		"Custom, TLS 1.3": {spec: custom("VersionTLS13", `["TLS_AES_128_GCM_SHA256"]`),
+			want: Profile{MinVersion: tls.VersionTLS13}},
+		"Custom, no cipher": {spec: custom("VersionTLS12", `["AES128-SHA"]`), want: Profile{MinVersion: tls.VersionTLS12},
+			fault: "spec.tlsSecurityProfile.custom.ciphers [AES128-SHA]: "},
+		"Custom, no version": {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{}}}`,
+			fault: `spec.tlsSecurityProfile.custom.minTLSVersion ""`},
+		"Custom, garbage": {spec: custom("VersionTLS12", `7`), want: Profile{MinVersion: tls.VersionTLS12},
+			fault: "spec.tlsSecurityProfile.custom.ciphers: "},
+		"an unknown profile": {spec: `{"tlsSecurityProfile":{"type":"PostQuantum"}}`,
+			fault: `spec.tlsSecurityProfile.type "PostQuantum"`},
+		"garbage": {spec: `{"tlsSecurityProfile":7}`, fault: "spec.tlsSecurityProfile: "},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +75,7 @@ func TestProfileOf(t *testing.T) {
 	}
 }
 
-// TestProfile: that of now counts, for each connection.
+// TestProfile: the current profile applies to each new connection.
 func TestProfile(t *testing.T) {
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
 	dial := func(client *tls.Config) error {
@@ -76,11 +90,11 @@ func TestProfile(t *testing.T) {
 	aes256 := &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384}}
 	cases := map[string]struct {
 		profile       Profile
-		tls12, aes256 bool // whether such a client is served
+		tls12, aes256 bool // whether the server accepts such a client
 	}{
 		"zero":       {Profile{}, true, true},
 		"TLS 1.3":    {Profile{MinVersion: tls.VersionTLS13}, false, false},
-		"below":      {Profile{MinVersion: tls.VersionTLS10}, true, true},
+		"TLS 1.0":    {Profile{MinVersion: tls.VersionTLS10}, true, true},
 		"one cipher": {Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, true, false},
 	}
 	for name, c := range cases {
@@ -96,15 +110,16 @@ func TestProfile(t *testing.T) {
 				t.Errorf("TLS 1.3: %v", err)
 			}
 			if err := dial(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
-				t.Error("TLS 1.1 is spoken")
+				t.Error("the server accepts TLS 1.1")
 			}
 		})
 	}
 }
 
-// TestClientCA: who may ask is told by a client certificate, and whoever may not
-// is told why, before anything is read.
+// TestClientCA: only clients with an accepted certificate are answered. The others get the
+// reason before their request is read.
 func TestClientCA(t *testing.T) {
+	page := messages.Record(t, "answers to clients without an accepted certificate")
 	now := time.Now()
 	ca, foreign := pkitest.NewCAAround("clients", now), pkitest.NewCAAround("foreign", now)
 	of := func(ca *pkitest.CA, name string) *tls.Certificate {
@@ -124,9 +139,9 @@ func TestClientCA(t *testing.T) {
 	handled := 0
 	r := startWith(t, pkitest.NewCAAround("ca", now), Options{ClientCA: file, ClientNames: []string{"api-server"}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handled++; echo(w, r) })})
 	type answer struct {
-		Code    int
-		Says    string
-		Handled int
+		Code     int // 0 for a TLS alert
+		Mentions string
+		Handled  int
 	}
 	ask := func(pair *tls.Certificate) answer {
 		handled = 0
@@ -141,15 +156,21 @@ func TestClientCA(t *testing.T) {
 		}
 		response, err := client.Do(request)
 		if err != nil {
-			return answer{Says: "a TLS alert"}
+			return answer{}
 		}
 		defer response.Body.Close()
 		text, err := io.ReadAll(response.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		says, _, _ := strings.Cut(string(text), ":")
-		return answer{response.StatusCode, says, handled}
+		if response.StatusCode != http.StatusOK {
+			page.Text(strconv.Itoa(response.StatusCode), string(text))
+		}
+		mentions := ""
+		if strings.Contains(string(text), `"somebody"`) {
+			mentions = "somebody"
+		}
+		return answer{response.StatusCode, mentions, handled}
 	}
 	check := func(what string, pair *tls.Certificate, want answer) {
 		t.Helper()
@@ -157,28 +178,28 @@ func TestClientCA(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	good := answer{http.StatusOK, "x", 1}
+	good := answer{http.StatusOK, "", 1}
 	check("the API server", of(ca, "api-server"), good)
-	check("nobody", nil, answer{http.StatusUnauthorized, "who asks this webhook must show a client certificate", 0})
-	check("somebody else", of(ca, "somebody"), answer{http.StatusForbidden, "\"somebody\" is not among those who may ask this webhook", 0})
-	check("of a foreign CA", of(foreign, "api-server"), answer{Says: "a TLS alert"})
+	check("no certificate", nil, answer{http.StatusUnauthorized, "", 0})
+	check("another name", of(ca, "somebody"), answer{http.StatusForbidden, "somebody", 0})
+	check("a certificate of a foreign CA", of(foreign, "api-server"), answer{})
 
-	// Both CAs are known while one takes over from the other.
+	// During a rotation both CAs are accepted.
 	if err := os.WriteFile(file, append(ca.PEM(), foreign.PEM()...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.reload()
-	check("of the old CA", of(ca, "api-server"), good)
-	check("of the new CA", of(foreign, "api-server"), good)
+	check("a certificate of the old CA", of(ca, "api-server"), good)
+	check("a certificate of the new CA", of(foreign, "api-server"), good)
 	if err := os.WriteFile(file, []byte("garbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.reload()
-	check("after garbage", of(foreign, "api-server"), good)
+	check("after the file became invalid", of(foreign, "api-server"), good)
 	if err := r.Ready(t.Context()); err != nil {
-		t.Errorf("it is not ready: %v", err)
+		t.Errorf("not ready: %v", err)
 	}
 	if _, err := New(Options{Directory: r.Directory, ClientCA: file, Now: time.Now, Log: r.Log}); err == nil || !strings.Contains(err.Error(), "holds no PEM block") {
-		t.Errorf("garbage at the start: %v", err)
+		t.Errorf("an invalid file at the start: %v", err)
 	}
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tlsserver serves admission over TLS to API servers, which must never get
-// no answer: it takes new certificates while it runs, sees off clients that are
-// slow, and at its end goes on answering until nobody asks any more.
+// Package tlsserver serves admission requests of API servers over TLS, so that each is
+// answered: it reloads certificates without a restart, disconnects slow clients, and shuts
+// down gracefully, after clients have moved on.
 package tlsserver
 
 import (
@@ -23,113 +23,122 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/connlimit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 const (
-	// handshakeTime bounds a TLS handshake and a request's header, requestTime
-	// all of a request and its answer: API servers wait for 3 s.
+	// handshakeTime bounds a TLS handshake and reading a request's header, requestTime a
+	// whole request with its answer. API servers wait for 3 s.
 	handshakeTime, requestTime = 5 * time.Second, 10 * time.Second
-	// idleTime is how long a connection waits for the next request.
+	// idleTime is how long a connection stays open without a request. It must be longer than
+	// the 90 s after which API servers close idle connections (IdleConnTimeout of Go's
+	// default transport, which k8s.io/apimachinery pkg/util/net uses): if the server closes
+	// a connection just when a POST is sent, the POST fails and is not retried.
 	idleTime = 3 * time.Minute
-	// maxHeader and maxBody bound a request's header and body, in bytes: two
-	// objects of the 3 MiB that an API server takes, and some more (as in
-	// controller-runtime pkg/webhook/admission/http.go).
+	// maxHeader and maxBody bound a request's header and body, in bytes. A body can have two
+	// objects of 3 MiB, the limit of API servers, and some more (as in controller-runtime
+	// pkg/webhook/admission/http.go).
 	maxHeader = 64 << 10
 	maxBody   = 7 << 20
 	// bodyTime bounds reading a body.
 	bodyTime = 2 * time.Second
-	// maxBodies bounds the bodies of all requests, in bytes, maxDecisions the
-	// requests that are decided on at one time: so the memory that they take is
-	// bounded. The others wait.
+	// maxBodies bounds the bodies of all requests at one time, in bytes, and maxDecisions
+	// the decisions at one time, which bounds the memory. Other requests wait.
 	maxBodies    = 16 << 20
 	maxDecisions = 4
-	// maxConnections bounds those; an API server has a few.
+	// maxConnections bounds the connections; an API server has a few. At the bound, idle
+	// connections are closed for new ones (package connlimit).
 	maxConnections = 500
-	// reloadEvery is how often the certificate's files are read.
+	// reloadEvery is the time between two reads of the certificate files.
 	reloadEvery = 5 * time.Second
-	// maxFile bounds each of them.
+	// maxFile bounds each of these files, in bytes.
 	maxFile = 1 << 20
-	// drainTime is how long requests under way may take at the end.
+	// drainTime is how long requests in progress may take when the server shuts down.
 	drainTime = 10 * time.Second
 )
 
-// Options are what a server needs.
+// Options configure a server.
 type Options struct {
-	// Directory holds the pair tls.crt and tls.key, which must be there.
+	// Directory has the files tls.crt and tls.key, which must exist.
 	Directory string
-	// Handler answers.
+	// Handler answers the requests.
 	Handler http.Handler
-	// Linger is how long it goes on taking requests after it was asked to end.
-	Linger time.Duration
-	// Profile of now, for each connection anew; nil for the zero value.
+	// ShutdownDelay is how long the server accepts requests after its context has ended.
+	ShutdownDelay time.Duration
+	// Profile returns the current profile, for each new connection; nil for the zero value.
 	Profile func() Profile
-	// ClientCA is a file with the CAs of those who may ask; empty: anybody may.
-	// ClientNames are their common names; none: any.
+	// ClientCA is a file with the CAs of the accepted client certificates; empty: clients
+	// need none. ClientNames are the accepted common names; empty: any.
 	ClientCA    string
 	ClientNames []string
 	Now         func() time.Time
 	Log         *slog.Logger
 }
 
-// Server serves. [New] makes one.
+// Server serves admission requests. [New] makes one.
 type Server struct {
 	Options
 	handler http.Handler
-	// reloadEvery, bodyTime and requestTime are the constants, but for tests.
+	// reloadEvery, bodyTime and requestTime are the constants, except in tests.
 	reloadEvery, bodyTime, requestTime time.Duration
 
 	pair    atomic.Pointer[tls.Certificate]
-	clients atomic.Pointer[x509.CertPool] // nil: anybody
-	// files are those that were read last, fault what was wrong with them.
-	files [3][]byte
-	fault string
+	clients atomic.Pointer[x509.CertPool] // nil: clients need no certificate
+	// files are the contents that were loaded last. lastError is the error of the last
+	// reload; empty if it succeeded.
+	files     files
+	lastError string
 
-	address atomic.Pointer[net.Addr]
-	ending  atomic.Bool
+	address      atomic.Pointer[net.Addr]
+	shuttingDown atomic.Bool
 }
 
-// New returns a server. The error is about the files.
+// The flags that name the files of [Options], for errors.
+const certDirFlag, clientCAFlag = "--cert-dir", "--client-ca"
+
+// New returns a server. The error is a usage error about the files.
 func New(options Options) (*Server, error) {
 	s := &Server{Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime}
 	if s.Profile == nil {
 		s.Profile = func() Profile { return Profile{} }
 	}
-	s.handler = s.parting(s.known(s.bounded(options.Handler)))
+	s.handler = s.closeAtShutdown(s.requireClientCert(s.limitRequests(options.Handler)))
 	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("load the serving certificate: %w", err)
+		return nil, err
 	}
 	return s, nil
 }
 
-// Run serves until the context ends, and then as long as it takes to see
-// everybody off. The error is the listener's, or says that requests were cut
-// off.
+// Run serves until the context ends, and then shuts down gracefully. The error is the
+// listener's, or says that requests in progress were aborted.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: handshakeTime, ReadTimeout: s.requestTime, WriteTimeout: s.requestTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader,
-		// API servers ask webhooks over HTTP/1.1 (k8s.io/apiserver
-		// pkg/util/webhook/client.go). With HTTP/2 whoever connects could have
-		// hundreds of bodies in one connection's buffers.
+		// API servers call webhooks over HTTP/1.1 (k8s.io/apiserver
+		// pkg/util/webhook/client.go). With HTTP/2, any client could fill the buffers of
+		// one connection with hundreds of bodies.
 		Protocols: http1Only(),
 		TLSConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.config(), nil },
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.tlsConfig(), nil },
 			GetCertificate:     func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil },
 		},
-		// Who connects and says nothing, as the platform does to see whether a
-		// webhook is there, is no trouble.
+		// A client that connects and sends nothing is not an error: the platform does that
+		// to check whether a webhook is available.
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	address := listener.Addr()
 	s.address.Store(&address)
 	ended := make(chan error, 1)
-	go func() { ended <- server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", "") }()
+	limit := connlimit.Limit{Most: maxConnections, Now: time.Now, After: time.After}
+	bounded := limit.Bound(server, listener)
+	go func() { ended <- server.ServeTLS(bounded, "", "") }()
 	ticker := time.NewTicker(s.reloadEvery)
 	defer ticker.Stop()
 	for {
@@ -139,65 +148,64 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		case <-ticker.C:
 			s.reload()
 		case <-ctx.Done():
-			return s.end(context.WithoutCancel(ctx), server, ended)
+			return s.shutdown(context.WithoutCancel(ctx), server, ended)
 		}
 	}
 }
 
-// config is that of a new connection.
-func (s *Server) config() *tls.Config {
+// tlsConfig returns the TLS configuration of a new connection.
+func (s *Server) tlsConfig() *tls.Config {
 	profile := s.Profile()
 	config := &tls.Config{
 		MinVersion: max(profile.MinVersion, tls.VersionTLS12), CipherSuites: profile.CipherSuites,
 		Certificates: []tls.Certificate{*s.pair.Load()}, NextProtos: []string{"http/1.1"},
 	}
 	if clients := s.clients.Load(); clients != nil {
-		// Who has none connects all the same, and is told what is missing: an API
-		// server shows the answer of a webhook to people, and no TLS alert.
+		// A client without a certificate can connect and gets an answer that says what is
+		// missing: API servers show a webhook's answer to users, but not a TLS alert.
 		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, clients
 	}
 	return config
 }
 
-// end stops being ready, goes on answering while that gets around, and then
-// lets what is under way come to its end.
-func (s *Server) end(ctx context.Context, server *http.Server, ended <-chan error) error {
-	s.ending.Store(true)
-	s.Log.Info("Ending, still answering", "for", s.Linger.String())
+// shutdown makes the server not ready, keeps answering until clients have noticed that, and
+// then waits for the requests in progress.
+func (s *Server) shutdown(ctx context.Context, server *http.Server, ended <-chan error) error {
+	s.shuttingDown.Store(true)
+	s.Log.Info("Shutting down, still answering requests", "for", s.ShutdownDelay.String())
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve admission: %w", err)
-	case <-time.After(s.Linger):
+	case <-time.After(s.ShutdownDelay):
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", drainTime, err), server.Close())
+		return errors.Join(fmt.Errorf("requests were still in progress after %s: %w", drainTime, err), server.Close())
 	}
 	return nil
 }
 
-// Serving is the pair that is served with now. It must not be changed.
+// Serving returns the current serving certificate with its key. Callers must not change it.
 func (s *Server) Serving() *tls.Certificate { return s.pair.Load() }
 
-// Ready says why no request should be sent here, if so: it connects like an
-// API server does.
+// Ready connects like an API server. The error says why the server should get no requests.
 func (s *Server) Ready(ctx context.Context) error {
 	address := s.address.Load()
 	switch {
 	case address == nil:
 		return errors.New("not listening yet")
-	case s.ending.Load():
-		return errors.New("about to end")
+	case s.shuttingDown.Load():
+		return errors.New("shutting down")
 	}
 	dialer := tls.Dialer{
 		NetDialer: &net.Dialer{Timeout: handshakeTime}, // for the handshake, too
-		// Whether something answers is asked here, not who.
+		// This only checks that the server answers, not its identity.
 		Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // see above
 	}
 	connection, err := dialer.DialContext(ctx, "tcp", (*address).String())
 	if err != nil {
-		return fmt.Errorf("no TLS on %s: %w", *address, err)
+		return fmt.Errorf("TLS handshake with %s failed: %w", *address, err)
 	}
 	defer connection.Close()
 	if leaf := s.pair.Load().Leaf; leaf != nil && s.Now().After(leaf.NotAfter) {
@@ -206,54 +214,103 @@ func (s *Server) Ready(ctx context.Context) error {
 	return nil
 }
 
-// reload takes a new pair. One that is of no use, or half written, changes
+// reload loads the files again. Files that are invalid, or only half written, change
 // nothing.
 func (s *Server) reload() {
 	before := s.pair.Load()
 	switch err := s.load(); {
 	case err == nil && s.pair.Load() != before:
-		s.fault = ""
+		s.lastError = ""
 		s.Log.Info("Serving certificate reloaded", "notAfter", s.pair.Load().Leaf.NotAfter.UTC().Format(time.RFC3339))
 	case err == nil:
-		s.fault = ""
-	case s.fault != err.Error():
-		s.fault = err.Error()
-		s.Log.Error("Serving certificate not reloaded, the last good one is kept", "err", err)
+		s.lastError = ""
+	case s.lastError != err.Error():
+		s.lastError = err.Error()
+		s.Log.Error("Serving certificate not reloaded, keeping the last valid one", "err", err)
 	}
 }
 
-func (s *Server) load() error {
-	var files [3][]byte
-	for i, path := range []string{filepath.Join(s.Directory, "tls.crt"), filepath.Join(s.Directory, "tls.key"), s.ClientCA} {
-		if path == "" {
-			continue
-		}
-		var err error
-		if files[i], err = readBounded(path); err != nil {
+// CheckFiles returns a usage error if [New] would reject these [Options.Directory] and
+// [Options.ClientCA]. It does not check an empty one.
+func CheckFiles(directory, clientCA string) error {
+	files, err := readFiles(directory, clientCA)
+	if err != nil {
+		return err
+	}
+	if directory != "" {
+		if _, err := files.parsePair(directory); err != nil {
 			return err
 		}
+	}
+	_, err = files.parseClients(clientCA)
+	return err
+}
+
+// load loads the files if they have changed. Its error names the flag and the file.
+func (s *Server) load() error {
+	files, err := readFiles(s.Directory, s.ClientCA)
+	if err != nil {
+		return err
 	}
 	if s.pair.Load() != nil && slices.EqualFunc(files[:], s.files[:], bytes.Equal) {
 		return nil
 	}
-	pair, err := tls.X509KeyPair(files[0], files[1])
+	pair, err := files.parsePair(s.Directory)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.Directory, err)
+		return err
 	}
-	if s.ClientCA != "" {
-		cas, err := pki.ParseBundle(files[2])
-		if err != nil {
-			return fmt.Errorf("%s %w", s.ClientCA, err)
-		}
-		clients := x509.NewCertPool()
-		for _, ca := range cas {
-			clients.AddCert(ca)
-		}
-		s.clients.Store(clients)
+	clients, err := files.parseClients(s.ClientCA)
+	if err != nil {
+		return err
 	}
+	s.clients.Store(clients)
 	s.files = files
 	s.pair.Store(&pair)
 	return nil
+}
+
+// files are the contents of the files of the certificate, its key and the client CAs.
+type files [3][]byte
+
+// readFiles reads the files; an empty name is skipped.
+func readFiles(directory, clientCA string) (read files, err error) {
+	if directory != "" {
+		for i, name := range []string{"tls.crt", "tls.key"} {
+			if read[i], err = readBounded(filepath.Join(directory, name)); err != nil {
+				return read, command.FileInError(certDirFlag, directory, name, err)
+			}
+		}
+	}
+	if clientCA != "" {
+		if read[2], err = readBounded(clientCA); err != nil {
+			return read, command.FileError(clientCAFlag, clientCA, err)
+		}
+	}
+	return read, nil
+}
+
+func (f files) parsePair(directory string) (tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(f[0], f[1])
+	if err != nil {
+		return pair, command.FileError(certDirFlag, directory, err)
+	}
+	return pair, nil
+}
+
+// parseClients returns nil if no file is named: clients need no certificate.
+func (f files) parseClients(clientCA string) (*x509.CertPool, error) {
+	if clientCA == "" {
+		return nil, nil //nolint:nilnil // see above
+	}
+	cas, err := pki.ParseBundle(f[2])
+	if err != nil {
+		return nil, command.FileError(clientCAFlag, clientCA, err)
+	}
+	clients := x509.NewCertPool()
+	for _, ca := range cas {
+		clients.AddCert(ca)
+	}
+	return clients, nil
 }
 
 func readBounded(path string) ([]byte, error) {
@@ -264,36 +321,39 @@ func readBounded(path string) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+		err = fmt.Errorf("larger than %d bytes", maxFile)
 	}
 	return data, err
 }
 
-// parting asks clients to leave while the server lingers: whoever kept a
-// connection until the end could send a request at the moment at which it is
-// closed, and API servers do not repeat theirs.
-func (s *Server) parting(handler http.Handler) http.Handler {
+// closeAtShutdown makes each answer during the shutdown close its connection. Otherwise a
+// client could send a request just when the server closes the connection, and API servers
+// do not retry it.
+func (s *Server) closeAtShutdown(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.ending.Load() {
+		if s.shuttingDown.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
-// known lets those pass who may ask, before anything is read of what they say.
-func (s *Server) known(handler http.Handler) http.Handler {
+// requireClientCert refuses clients without an accepted certificate, before it reads their
+// request.
+func (s *Server) requireClientCert(handler http.Handler) http.Handler {
 	if s.ClientCA == "" {
 		return handler
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-			http.Error(w, "who asks this webhook must show a client certificate: give the kube-apiserver one (kubeConfigFile of its AdmissionConfiguration), or take --client-ca away", http.StatusUnauthorized)
+			http.Error(w, "no client certificate, but this webhook requires one. Fix: configure one for the kube-apiserver "+
+				"(kubeConfigFile of its AdmissionConfiguration), or remove --client-ca", http.StatusUnauthorized)
 			return
 		}
 		name := r.TLS.VerifiedChains[0][0].Subject.CommonName
 		if len(s.ClientNames) > 0 && !slices.Contains(s.ClientNames, name) {
-			http.Error(w, fmt.Sprintf("%q is not among those who may ask this webhook: see --client-names", name), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("the client certificate's common name %q is not accepted. Fix: add it to --client-names, "+
+				"or configure another certificate for the kube-apiserver", name), http.StatusForbidden)
 			return
 		}
 		handler.ServeHTTP(w, r)
@@ -306,20 +366,22 @@ func http1Only() *http.Protocols {
 	return protocols
 }
 
-// bounded reads a request's body, in the time and the size that there are, waits
-// for its turn, and has the answer sent after it: nobody who is slow keeps
-// others from theirs.
-func (s *Server) bounded(handler http.Handler) http.Handler {
-	turns, bodies := semaphore.NewWeighted(maxDecisions), semaphore.NewWeighted(maxBodies)
+// limitRequests reads a request's body within the bounds of time and size, and lets only
+// [maxDecisions] requests be decided on at one time. It sends an answer after its decision
+// has ended, so that a slow client does not delay others.
+func (s *Server) limitRequests(handler http.Handler) http.Handler {
+	decisions, bodies := semaphore.NewWeighted(maxDecisions), semaphore.NewWeighted(maxBodies)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if answer := s.decided(handler, w, r, turns, bodies); answer != nil {
+		if answer := s.bufferedAnswer(handler, w, r, decisions, bodies); answer != nil {
 			answer.send(w)
 		}
 	})
 }
 
-// decided is the handler's answer; nil where there is none to be sent any more.
-func (s *Server) decided(handler http.Handler, w http.ResponseWriter, r *http.Request, turns, bodies *semaphore.Weighted) *answer {
+// bufferedAnswer returns the handler's answer; nil if the client has gone.
+func (s *Server) bufferedAnswer(
+	handler http.Handler, w http.ResponseWriter, r *http.Request, decisions, bodies *semaphore.Weighted,
+) *answer {
 	size := r.ContentLength
 	if size < 0 || size > maxBody {
 		size = maxBody
@@ -329,31 +391,31 @@ func (s *Server) decided(handler http.Handler, w http.ResponseWriter, r *http.Re
 	}
 	defer bodies.Release(size)
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(s.bodyTime)) // a server's connections have deadlines
-	// At once as large as it is said to be, which counts as taken. A Buffer wants
-	// some room at its end to see that there is no more.
+	_ = control.SetReadDeadline(time.Now().Add(s.bodyTime)) // never fails on a server's connection
+	// The buffer gets the announced size at once, which was acquired above. It needs some
+	// more room to detect the end.
 	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), maxBody)+bytes.MinRead))
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit))
+		return refuse(http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("the request body is larger than %d bytes", tooLarge.Limit))
 	}
 	if err != nil {
-		return refuse(http.StatusBadRequest, "the body could not be read")
+		return refuse(http.StatusBadRequest, "cannot read the request body")
 	}
-	// From here on only a client that goes away is of interest.
+	// From here on the deadline only serves to detect that the client has gone.
 	_ = control.SetReadDeadline(time.Now().Add(s.requestTime))
-	if turns.Acquire(r.Context(), 1) != nil {
+	if decisions.Acquire(r.Context(), 1) != nil {
 		return nil
 	}
-	defer turns.Release(1)
+	defer decisions.Release(1)
 	r.Body = io.NopCloser(body)
 	result := &answer{header: http.Header{}, status: http.StatusOK}
 	handler.ServeHTTP(result, r)
 	return result
 }
 
-// answer is a handler's answer, kept until it may be sent. It implements
-// [http.ResponseWriter].
+// answer buffers a handler's answer. It implements [http.ResponseWriter].
 type answer struct {
 	header http.Header
 	status int
@@ -378,5 +440,5 @@ func (a *answer) Write(data []byte) (int, error) { return a.body.Write(data) }
 func (a *answer) send(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.header)
 	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body.Bytes()) // who asked has gone, or has not
+	_, _ = w.Write(a.body.Bytes()) // fails only if the client has gone
 }

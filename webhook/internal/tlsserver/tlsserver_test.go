@@ -16,16 +16,20 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pkitest"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
-// patience is more than anything here takes on a busy machine.
+// patience is longer than any step takes on a busy machine.
 const patience = time.Minute
 
 func serving(ca *pkitest.CA, notAfter time.Time) pkitest.Pair {
@@ -41,32 +45,33 @@ func write(t *testing.T, directory string, p pkitest.Pair) {
 	}
 }
 
-// running is a server that runs.
-type running struct {
+// testServer is a running server.
+type testServer struct {
 	*Server
 	address string
 	roots   *x509.CertPool
 	stop    context.CancelFunc
 	ended   chan error
 	log     *bytes.Buffer
-	// profile may be changed; at first there is none.
+	// profile is the current profile, which tests may change.
 	profile *atomic.Pointer[Profile]
-	// cleanup is that of the test.
+	// cleanup is Cleanup of the test.
 	cleanup func(func())
 }
 
-func start(t *testing.T, ca *pkitest.CA, linger time.Duration, handler http.HandlerFunc) running {
+func start(t *testing.T, ca *pkitest.CA, delay time.Duration, handler http.HandlerFunc) testServer {
 	t.Helper()
-	return startWith(t, ca, Options{Linger: linger, Handler: handler})
+	return startWith(t, ca, Options{ShutdownDelay: delay, Handler: handler})
 }
 
-// startWith starts a server that lacks nothing but what its process has. changes
-// are made before it runs.
-func startWith(t *testing.T, ca *pkitest.CA, options Options, changes ...func(*Server)) running {
+// startWith starts a server, and sets the options that every test needs. changes are applied
+// before it runs.
+func startWith(t *testing.T, ca *pkitest.CA, options Options, changes ...func(*Server)) testServer {
 	t.Helper()
 	options.Directory = t.TempDir()
 	write(t, options.Directory, serving(ca, time.Now().AddDate(0, 0, 30)))
-	r := running{cleanup: t.Cleanup, roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer), profile: new(atomic.Pointer[Profile])}
+	r := testServer{cleanup: t.Cleanup, roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer),
+		profile: new(atomic.Pointer[Profile])}
 	r.roots.AddCert(ca.Certificate)
 	r.profile.Store(new(Profile))
 	options.Profile = func() Profile { return *r.profile.Load() }
@@ -75,8 +80,8 @@ func startWith(t *testing.T, ca *pkitest.CA, options Options, changes ...func(*S
 	if r.Server, err = New(options); err != nil {
 		t.Fatal(err)
 	}
-	r.reloadEvery = time.Hour // the tests call reload, which is for one goroutine
-	// Nobody is seen off since this machine is slow.
+	r.reloadEvery = time.Hour // the tests call reload, which is not safe for concurrent use
+	// No client is disconnected because the machine is slow.
 	r.bodyTime, r.requestTime = patience, patience
 	for _, change := range changes {
 		change(r.Server)
@@ -94,14 +99,14 @@ func startWith(t *testing.T, ca *pkitest.CA, options Options, changes ...func(*S
 		r.ended <- r.Run(ctx, listener)
 	}()
 	t.Cleanup(func() {
-		_ = listener.Close() // so that it does not linger for whom nobody waits
+		_ = listener.Close() // ends Run without the shutdown delay
 		<-done
 	})
 	await(t, r.Server, true)
 	return r
 }
 
-// await waits until the server is ready, or is not any more.
+// await waits until the server is ready, or not ready.
 func await(t *testing.T, s *Server, ready bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -113,8 +118,8 @@ func await(t *testing.T, s *Server, ready bool) {
 	}
 }
 
-// client is one of its own, whose connections end with the test.
-func (r running) client() *http.Client {
+// client returns a new client, whose connections are closed after the test.
+func (r testServer) client() *http.Client {
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 	}}
@@ -122,8 +127,8 @@ func (r running) client() *http.Client {
 	return client
 }
 
-// post sends a body and returns the answer's code.
-func (r running) post(ctx context.Context, client *http.Client, body io.Reader) (int, error) {
+// post sends a body and returns the status code.
+func (r testServer) post(ctx context.Context, client *http.Client, body io.Reader) (int, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+r.address, body)
 	if err != nil {
 		return 0, err
@@ -139,10 +144,9 @@ func (r running) post(ctx context.Context, client *http.Client, body io.Reader) 
 
 func echo(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
 
-// load sends requests over many connections, old and new ones, until it is
-// told to stop, and returns how many were answered and what went wrong first. Both
-// may be asked for before.
-func (r running) load(ctx context.Context) (now, stop func() (answered int64, fault error)) {
+// load sends requests over many connections, old and new ones, until stop is called. Both
+// functions return how many requests were answered, and the first error.
+func (r testServer) load(ctx context.Context) (now, stop func() (answered int64, fault error)) {
 	const clients = 8
 	var answered atomic.Int64
 	var first atomic.Pointer[error]
@@ -185,8 +189,8 @@ func (r running) load(ctx context.Context) (now, stop func() (answered int64, fa
 	}
 }
 
-// TestReloadUnderLoad: new certificates are taken, bad ones are not, and no
-// request fails meanwhile.
+// TestReloadUnderLoad: new certificates are loaded, invalid ones are not, and no request
+// fails meanwhile.
 func TestReloadUnderLoad(t *testing.T) {
 	ca := pkitest.NewCAAround("ca", time.Now())
 	r := start(t, ca, 0, echo)
@@ -213,7 +217,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		r.reload()
 		r.reload()
 		if !presented().Equal(pair.Leaf) {
-			t.Fatalf("after garbage the last good pair %d is not presented", i)
+			t.Fatalf("after an invalid key the last valid certificate %d is not presented", i)
 		}
 	}
 	if answered, fault := finish(); fault != nil || answered == 0 {
@@ -223,17 +227,17 @@ func TestReloadUnderLoad(t *testing.T) {
 	if err := <-r.ended; err != nil {
 		t.Error(err)
 	}
-	if told := strings.Count(r.log.String(), "Serving certificate not reloaded"); told != 20 {
-		t.Errorf("each of 20 bad pairs is to be told of once, %d were:\n%s", told, r.log)
+	if logged := strings.Count(r.log.String(), "level=ERROR "); logged != 20 {
+		t.Errorf("%d errors were logged, want one for each of the 20 invalid keys:\n%s", logged, r.log)
 	}
 	if strings.Contains(r.log.String(), "PRIVATE KEY") {
-		t.Error("the log holds a key")
+		t.Error("the log contains a private key")
 	}
 }
 
-// TestEndUnderLoad: the server is not ready as soon as it is asked to end, and
-// goes on answering.
-func TestEndUnderLoad(t *testing.T) {
+// TestShutdownUnderLoad: as soon as the shutdown begins, the server is not ready, and it
+// keeps answering.
+func TestShutdownUnderLoad(t *testing.T) {
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), patience, echo)
 	now, finish := r.load(t.Context())
 	r.stop()
@@ -243,9 +247,9 @@ func TestEndUnderLoad(t *testing.T) {
 	for answered := before; fault == nil && answered < before+20; answered, fault = now() {
 		select {
 		case err := <-r.ended:
-			t.Fatalf("ended at once: %v", err)
+			t.Fatalf("ended immediately: %v", err)
 		case <-deadline:
-			t.Fatalf("only %d requests were answered after that", answered-before)
+			t.Fatalf("only %d requests were answered after the shutdown began", answered-before)
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -254,26 +258,26 @@ func TestEndUnderLoad(t *testing.T) {
 	}
 }
 
-// TestEnd: it ends, and lingers for as long as it was told.
-func TestEnd(t *testing.T) {
-	const linger = 300 * time.Millisecond
-	r := start(t, pkitest.NewCAAround("ca", time.Now()), linger, echo)
+// TestShutdown: the server ends after its shutdown delay.
+func TestShutdown(t *testing.T) {
+	const delay = 300 * time.Millisecond
+	r := start(t, pkitest.NewCAAround("ca", time.Now()), delay, echo)
 	began := time.Now()
 	r.stop()
 	if err := <-r.ended; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took < linger {
+	if took := time.Since(began); took < delay {
 		t.Errorf("ended after %s", took)
 	}
 }
 
-// TestParting: who is connected when the server is asked to end is answered, and
-// asked to go elsewhere.
-func TestParting(t *testing.T) {
+// TestConnectionsCloseAtShutdown: a client that is connected when the shutdown begins is
+// answered, and its connection is closed.
+func TestConnectionsCloseAtShutdown(t *testing.T) {
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), time.Minute, echo)
 	client := r.client()
-	leaves := func() bool {
+	closes := func() bool {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.address, strings.NewReader("request"))
 		if err != nil {
@@ -289,18 +293,18 @@ func TestParting(t *testing.T) {
 		}
 		return response.Close
 	}
-	if leaves() {
-		t.Error("a connection is not kept")
+	if closes() {
+		t.Error("the connection is closed before the shutdown")
 	}
 	r.stop()
 	await(t, r.Server, false)
-	if !leaves() {
-		t.Error("a connection is kept until the end")
+	if !closes() {
+		t.Error("the connection is kept during the shutdown")
 	}
 }
 
-// TestRequestUnderWay: what was begun is answered.
-func TestRequestUnderWay(t *testing.T) {
+// TestRequestInProgress: a request that began before the shutdown is answered.
+func TestRequestInProgress(t *testing.T) {
 	arrived, answer := make(chan struct{}), make(chan struct{})
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, func(w http.ResponseWriter, _ *http.Request) {
 		close(arrived)
@@ -317,15 +321,15 @@ func TestRequestUnderWay(t *testing.T) {
 	await(t, r.Server, false)
 	close(answer)
 	if got := <-code; got != "200 <nil>" {
-		t.Errorf("the request under way: %s", got)
+		t.Errorf("the request in progress: %s", got)
 	}
 	if err := <-r.ended; err != nil {
 		t.Error(err)
 	}
 }
 
-// TestBadClients: nobody who connects in a strange way keeps others from being
-// answered, or is told of in the log.
+// TestBadClients: clients that misbehave do not prevent others from being answered, and are
+// not logged.
 func TestBadClients(t *testing.T) {
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
 	dial := func() net.Conn {
@@ -343,13 +347,13 @@ func TestBadClients(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// More than there are decisions at a time, of each kind.
+	// Of each kind, more than there are decisions at one time.
 	for range maxDecisions + 1 {
-		dial().Close()       // as a TCP probe
-		defer dial().Close() // as who waits for something
+		dial().Close()       // like a TCP probe
+		defer dial().Close() // like a client that sends nothing
 		send(dial(), "GET / HTTP/1.1\r\n\r\n")
 		bare := secure()
-		if err := bare.(*tls.Conn).HandshakeContext(t.Context()); err != nil { // as the platform does
+		if err := bare.(*tls.Conn).HandshakeContext(t.Context()); err != nil { // like the platform's availability check
 			t.Fatal(err)
 		}
 		bare.Close()
@@ -360,7 +364,7 @@ func TestBadClients(t *testing.T) {
 		send(slowBody, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nslow")
 	}
 	if code, err := r.post(t.Context(), r.client(), strings.NewReader("request")); code != http.StatusOK || err != nil {
-		t.Errorf("beside them: %d, %v", code, err)
+		t.Errorf("while they are connected: %d, %v", code, err)
 	}
 	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{}, maxBody+1)); code != http.StatusRequestEntityTooLarge {
 		t.Errorf("a body that is too large: %d, %v", code, err)
@@ -373,9 +377,9 @@ func TestBadClients(t *testing.T) {
 	}
 }
 
-// TestClientsThatDoNotRead: an answer that nobody takes holds up nobody else.
+// TestClientsThatDoNotRead: an answer that its client does not read delays no other client.
 func TestClientsThatDoNotRead(t *testing.T) {
-	// More than buffers of the kernel take.
+	// The answer is larger than the kernel's buffers.
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, func(w http.ResponseWriter, r *http.Request) {
 		size := 1
 		if r.URL.Path == "/large" {
@@ -400,11 +404,84 @@ func TestClientsThatDoNotRead(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), r.requestTime/2)
 	defer cancel()
 	if code, err := r.post(ctx, r.client(), strings.NewReader("request")); code != http.StatusOK || err != nil {
-		t.Errorf("beside them: %d, %v", code, err)
+		t.Errorf("while they are connected: %d, %v", code, err)
 	}
 }
 
-// TestManyLargeBodies: what does not fit at one time waits, and all are
+// TestAllConnectionsTaken: clients that hold all connections do not prevent others from being
+// answered, whether they sent nothing, were answered or were refused.
+func TestAllConnectionsTaken(t *testing.T) {
+	for name, clients := range map[string]struct {
+		address  func(int) string
+		text     string
+		clientCA bool
+	}{
+		"silent":                         {address: func(int) string { return "127.0.0.1" }},
+		"answered, of one address":       {address: func(int) string { return "127.0.0.1" }, text: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"},
+		"answered, of many addresses":    {address: func(i int) string { return fmt.Sprintf("127.0.1.%d", 1+i%250) }, text: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"},
+		"refused: no client certificate": {address: func(int) string { return "127.0.0.1" }, text: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", clientCA: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca := pkitest.NewCAAround("ca", time.Now())
+			options := Options{Handler: http.HandlerFunc(echo)}
+			if clients.clientCA {
+				options.ClientCA = filepath.Join(t.TempDir(), "ca.crt")
+				if err := os.WriteFile(options.ClientCA, ca.PEM(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := startWith(t, ca, options)
+			newClient := func() *http.Client {
+				client := r.client()
+				if clients.clientCA {
+					now := time.Now()
+					pair := ca.Issue(pkitest.Request{CommonName: "kube-apiserver"}.Valid(now.Add(-time.Hour), now.Add(time.Hour)))
+					certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+					if err != nil {
+						t.Fatal(err)
+					}
+					client.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{certificate}
+				}
+				return client
+			}
+			answered := func(who string, client *http.Client) {
+				t.Helper()
+				if code, err := r.post(t.Context(), client, strings.NewReader("request")); code != http.StatusOK || err != nil {
+					t.Errorf("%s: %d, %v", who, code, err)
+				}
+			}
+			first := newClient()
+			answered("the first client", first)
+			for i := range maxConnections + 50 {
+				dialer := tls.Dialer{
+					NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(clients.address(i))}},
+					Config:    &tls.Config{RootCAs: r.roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
+				}
+				connection, err := dialer.DialContext(t.Context(), "tcp", r.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer connection.Close()
+				if clients.text != "" {
+					if _, err := io.WriteString(connection, clients.text); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := connection.Read(make([]byte, 1)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if i%100 == 0 {
+					answered("a client that keeps sending requests", first)
+				}
+			}
+			answered("a client that keeps sending requests", first)
+			answered("a new client", newClient())
+			await(t, r.Server, true)
+		})
+	}
+}
+
+// TestManyLargeBodies: requests that exceed the bound of all bodies wait, and all are
 // answered.
 func TestManyLargeBodies(t *testing.T) {
 	r := start(t, pkitest.NewCAAround("ca", time.Now()), 0, echo)
@@ -420,8 +497,8 @@ func TestManyLargeBodies(t *testing.T) {
 	all.Wait()
 }
 
-// TestSlow: who takes too long with his header, or with his body, is seen off.
-func TestSlow(t *testing.T) {
+// TestSlowClients: a client that sends its header or body too slowly is disconnected.
+func TestSlowClients(t *testing.T) {
 	for name, request := range map[string]string{
 		"header": "POST / HTTP/1.1\r\nHost: x\r\n",
 		"body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nslow",
@@ -450,7 +527,11 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
+// expiry matches a time of the real clock.
+var expiry = regexp.MustCompile(`\d{4}-\S+Z`)
+
 func TestReady(t *testing.T) {
+	page := messages.Record(t, "why the webhook is not ready")
 	ca := pkitest.NewCAAround("ca", time.Now())
 	directory := t.TempDir()
 	write(t, directory, serving(ca, time.Now().Add(-time.Hour)))
@@ -458,13 +539,20 @@ func TestReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reason := func(want string) {
+	reasons := map[string]string{}
+	notReady := func(when string) {
 		t.Helper()
-		if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Ready: %v, want %q", err, want)
+		err := s.Ready(t.Context())
+		if err == nil {
+			t.Fatalf("%s: ready", when)
 		}
+		page.Text(when, expiry.ReplaceAllString(err.Error(), "<time>"))
+		if other, same := reasons[err.Error()]; same {
+			t.Errorf("%s: the reason is the same as %s: %v", when, other, err)
+		}
+		reasons[err.Error()] = when
 	}
-	reason("not listening yet")
+	notReady("before the server listens")
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -476,7 +564,7 @@ func TestReady(t *testing.T) {
 	for s.address.Load() == nil {
 		<-time.After(time.Millisecond)
 	}
-	reason("the serving certificate expired at ")
+	notReady("with an expired certificate")
 	write(t, directory, serving(ca, time.Now().AddDate(0, 0, 30)))
 	s.reload()
 	if err := s.Ready(t.Context()); err != nil {
@@ -486,20 +574,50 @@ func TestReady(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	reason("about to end")
+	notReady("after the shutdown")
 }
 
-// TestNew: without a pair there is no server.
+// TestNew: without a matching certificate and key New fails.
 func TestNew(t *testing.T) {
 	directory := t.TempDir()
-	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.HasPrefix(err.Error(), "--cert-dir "+directory+": tls.crt: ") {
 		t.Errorf("without files: %v", err)
 	}
 	ca := pkitest.NewCAAround("ca", time.Now())
 	pair := serving(ca, time.Now())
 	pair.Key = serving(ca, time.Now()).Key
 	write(t, directory, pair)
-	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "load the serving certificate: ") {
-		t.Errorf("with the key of another pair: %v", err)
+	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.HasPrefix(err.Error(), "--cert-dir "+directory+": ") {
+		t.Errorf("with a key that does not match: %v", err)
+	}
+}
+
+// TestCheckFiles: invalid files are reported before a server is made.
+func TestCheckFiles(t *testing.T) {
+	empty, good := t.TempDir(), t.TempDir()
+	ca := pkitest.NewCAAround("ca", time.Now())
+	write(t, good, serving(ca, time.Now()))
+	clients := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(clients, ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ directory, clientCA, want string }{
+		"neither":        {},
+		"both":           {directory: good, clientCA: clients},
+		"no certificate": {directory: empty, clientCA: clients, want: "--cert-dir " + empty + ": tls.crt: no such file"},
+		"no client CA":   {directory: good, clientCA: empty + "/x", want: "--client-ca " + empty + "/x: no such file"},
+		"a private key": {directory: good, clientCA: filepath.Join(good, "tls.key"),
+			want: "--client-ca " + filepath.Join(good, "tls.key") + ": holds no PEM block of type CERTIFICATE"},
+		"client CA alone": {clientCA: clients},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			if err := CheckFiles(c.directory, c.clientCA); err != nil {
+				got = err.Error()
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("error (-want +got):\n%s", d)
+			}
+		})
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command prober is what runs in the pods of the node's test: it answers what a
-// pod sees of its world. As `prober URL` it is a client of another one.
+// Command prober runs in the pods of the node test and reports what a pod can see. As
+// `prober URL` it is a client of another prober.
 package main
 
 import (
@@ -48,7 +48,7 @@ func main() {
 	os.Exit(1)
 }
 
-// answer has status 200 in any case: kubectl would hide the text otherwise.
+// answer always has status 200, because kubectl hides the text of errors.
 func answer(w io.Writer, body string, err error) {
 	if err != nil {
 		body = err.Error()
@@ -56,7 +56,7 @@ func answer(w io.Writer, body string, err error) {
 	fmt.Fprint(w, body)
 }
 
-// fetch uses the pod's ServiceAccount where there is one.
+// fetch uses the ServiceAccount of the pod if it has one.
 func fetch(url string) (string, error) {
 	roots := x509.NewCertPool()
 	if authority, err := os.ReadFile(account + "ca.crt"); err == nil {

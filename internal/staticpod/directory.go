@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package staticpod
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeletconfig"
+)
+
+// pairNames are the file names, without .crt and .key, of the kubelet client pair on known
+// platforms.
+func pairNames() []string {
+	return []string{
+		// Secrets, in OpenShift's static pods and on HyperShift.
+		"tls",
+		// kubeadm (cmd/kubeadm/app/constants).
+		"apiserver-kubelet-client",
+		// MicroShift (/var/lib/microshift/certs/kube-apiserver-to-kubelet-client-signer/
+		// kube-apiserver-to-kubelet-client).
+		"client",
+		// OpenShift's bootstrap node (cluster-kube-apiserver-operator bindata/bootkube).
+		"kube-apiserver-to-kubelet-client",
+		// k3s and RKE2 (pkg/daemons/control/deps).
+		"client-kube-apiserver",
+		"kubelet-client",
+	}
+}
+
+// Given returns the layout of a pair with the given paths on the host. It needs no manifest.
+func Given(host fs.FS, certificate, key string) Layout {
+	layout := Layout{Certificate: File{Host: path.Clean("/" + certificate)}, Key: File{Host: path.Clean("/" + key)}}
+	layout.How = "files " + layout.Certificate.Host + " and " + layout.Key.Host + ", as named by flags"
+	layout.addClientCA(host)
+	layout.Kubelet = kubeletconfig.Read(host)
+	layout.takeClientCA(layout.ClientCA)
+	return layout
+}
+
+// addClientCA sets the first client CA bundle of [ClientCAs] that exists, or else the first
+// one that cannot be read. If none exists, it is not known where this host has its bundle.
+func (l *Layout) addClientCA(host fs.FS) {
+	l.sought = append(l.sought, ClientCAs()...)
+	for _, ca := range ClientCAs() {
+		switch _, err := fs.Stat(host, name(ca)); {
+		case err == nil:
+			l.ClientCA = ca
+			return
+		case l.ClientCA == "" && !errors.Is(err, fs.ErrNotExist):
+			l.ClientCA = ca
+		}
+	}
+}
+
+// ClientCAs returns the client CA bundles of all known layouts.
+func ClientCAs() []string { return []string{OpenShiftClientCA, KubeadmClientCA} }
+
+// inDirectory returns the layout of a directory with a pair. If one file of a known pair
+// exists, the path of the other one is known, too. In an empty or missing directory both
+// files are missing. If there is no known name, or if there are names of several pairs, it
+// is not known which files are used.
+func inDirectory(host fs.FS, directory string) Layout {
+	layout := Layout{PairDirectory: directory}
+	for _, base := range pairNames() {
+		layout.sought = append(layout.sought, path.Join(directory, base+".crt"), path.Join(directory, base+".key"))
+	}
+	layout.addClientCA(host)
+	entries, err := fs.ReadDir(host, name(directory))
+	// Skip the names with which the kubelet and others swap the files of a directory.
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
+	if err == nil && len(entries) == 0 {
+		err = &fs.PathError{Op: "open", Path: directory, Err: fmt.Errorf("the directory is empty: %w", fs.ErrNotExist)}
+	}
+	if err != nil {
+		layout.Certificate, layout.Key = File{Configured: directory, Err: err}, File{Configured: directory, Err: err}
+		return layout
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == name })
+	}
+	found := slices.DeleteFunc(pairNames(), func(base string) bool { return !has(base+".crt") && !has(base+".key") })
+	switch len(found) {
+	case 0:
+		layout.PairErr = errors.New("none of its files has a known name of the pair; its files: " + names(entries))
+	case 1:
+		layout.Certificate = File{Host: path.Join(directory, found[0]+".crt")}
+		layout.Key = File{Host: path.Join(directory, found[0]+".key")}
+	default:
+		layout.PairErr = errors.New("it has files of more than one pair (" + strings.Join(found, ", ") + "); " +
+			"its files: " + names(entries))
+	}
+	return layout
+}
+
+const (
+	// maxNames bounds the number of file names in a message.
+	maxNames = 10
+	// maxNameBytes bounds each of these names.
+	maxNameBytes = 64
+)
+
+// names lists the file names of a directory for a message.
+func names(entries []fs.DirEntry) string {
+	var all []string
+	for _, entry := range entries[:min(len(entries), maxNames)] {
+		name := entry.Name()
+		if len(name) > maxNameBytes {
+			name = strings.ToValidUTF8(name[:maxNameBytes], "") + "…"
+		}
+		all = append(all, strconv.Quote(name))
+	}
+	text := strings.Join(all, ", ")
+	if more := len(entries) - maxNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

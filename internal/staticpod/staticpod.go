@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package staticpod finds the files on the host that the kube-apiserver of a node uses.
+//
+// The path in the CIS text, [CISDirectory], exists only inside a kube-apiserver's container,
+// and only on OpenShift up to 4.8. What counts is the live static pod manifest: its volumes
+// and mounts, its configuration, and the files named there, translated to paths on the
+// host. Old revisions with expired certificates are in the same place; they are never read.
+//
+// The package judges nothing. Errors of reading and parsing are in the [Layout], and package
+// check turns them into findings.
+package staticpod
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/cmdline"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeletconfig"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+)
+
+const (
+	// CISDirectory is the path in the text of CIS OpenShift 1.2.4.
+	CISDirectory = "/etc/kubernetes/static-pod-resources/secrets/kubelet-client"
+
+	// OpenShiftClientCA is the kubelet's client CA bundle on OpenShift (machine-config-operator
+	// templates/master/01-master-kubelet/_base/files/kubelet.yaml).
+	OpenShiftClientCA = "/etc/kubernetes/kubelet-ca.crt"
+	// KubeadmClientCA is the kubelet's client CA bundle on kubeadm nodes (clientCAFile in
+	// /var/lib/kubelet/config.yaml, which kubeadm writes).
+	KubeadmClientCA = "/etc/kubernetes/pki/ca.crt"
+
+	containerName = "kube-apiserver"
+	// revisionLabel is set by OpenShift's installer.
+	revisionLabel = "revision"
+)
+
+// File is a file that a configuration names.
+type File struct {
+	// Host is its path on the host; empty if it is not configured or not on the host.
+	Host string
+	// Configured is the path in the kube-apiserver's container.
+	Configured string
+	// Err is why the path cannot be translated to a path on the host.
+	Err error
+}
+
+// Layout has the files that the kube-apiserver of a node uses.
+type Layout struct {
+	// How the files were found, in a few words for people.
+	How string
+
+	// Kubelet is the configuration of this host's kubelet.
+	Kubelet kubeletconfig.Config
+	// Directory is the directory or file with the kubelet's static Pods; empty if it was not
+	// needed, is not known, or does not exist. Held are the first names in it.
+	Directory string
+	Held      []string
+	// Manifest is the path of the manifest that was read. Without a manifest, it is the file
+	// or directory that shows why; empty if no manifest was needed. ManifestReadErr wraps
+	// [fs.ErrNotExist] if there is no manifest.
+	Manifest         string
+	ManifestReadErr  error
+	ManifestParseErr error
+	// ManifestContainers are the names of the containers of the manifest's Pod that may be
+	// the kube-apiserver, if there are several. Then it is not known whose settings count,
+	// and none of them is read.
+	ManifestContainers []string
+	// Duplicates are the files with a Pod of the kube-apiserver, or with another Pod of
+	// its name, in the kubelet's order, if there are several. Then Manifest is the last one
+	// with exactly one kube-apiserver container, if any.
+	Duplicates []string
+	// Unread are files of the directory that may be the manifest and could not be read.
+	Unread []File
+	// Revision of the static pod, if the platform has revisions.
+	Revision string
+
+	// Config is the configuration of the kube-apiserver. ConfigAt is the manifest itself, or
+	// the file that it names. Both are empty if they were not needed or there is no
+	// manifest.
+	Config    kubeapiserver.Config
+	ConfigAt  string
+	ConfigErr error
+	// ConfigUnread is true if the file could not be read, and false if it was read and is
+	// not a configuration. ConfigErr says why.
+	ConfigUnread bool
+
+	// Certificate and Key are the kubelet client pair. KubeletCA is the bundle with which
+	// the kube-apiserver verifies kubelets.
+	Certificate, Key, KubeletCA File
+	// PairErr is why it is not known which files of PairDirectory are the pair. Then
+	// Certificate and Key are empty.
+	PairErr       error
+	PairDirectory string
+	// Admission is the file with the configuration of admission plugins
+	// (admission-control-config-file). It is not read here.
+	Admission File
+	// ClientCA is the host path of the kubelet's client CA bundle; empty if it is not known
+	// or the kubelet has none.
+	ClientCA string
+
+	// read are the host paths whose contents determined the layout, sought those that do
+	// not exist, listed the directories.
+	read, sought, listed []string
+	mounts               mounts
+}
+
+// Paths returns all host paths that the layout depends on, whether they exist or not. After a
+// change of one of them, the host must be scanned again.
+func (l Layout) Paths() []string {
+	var paths []string
+	files := []string{l.Certificate.Host, l.Key.Host, l.KubeletCA.Host, l.ClientCA, l.Admission.Host}
+	for _, p := range slices.Concat(l.read, files, l.sought, l.Kubelet.Read, l.Kubelet.Sought, l.Listed()) {
+		if p != "" && !slices.Contains(paths, p) {
+			paths = append(paths, p)
+		}
+	}
+	return paths
+}
+
+// Listed returns the host paths of the directories whose entries determine the layout, whether
+// they exist or not. Any new or removed entry matters.
+func (l Layout) Listed() []string {
+	listed := slices.Concat(l.listed, l.Kubelet.Listed)
+	slices.Sort(listed)
+	return slices.Compact(listed)
+}
+
+// AdmissionPath translates a path in the configuration of admission plugins, such as a
+// plugin's own file. A relative path is relative to the directory of the Admission file
+// (k8s.io/apiserver pkg/admission/config.go, ReadAdmissionConfiguration).
+// It is not among [Layout.Paths].
+func (l Layout) AdmissionPath(inContainer string) File {
+	if inContainer == "" {
+		return File{}
+	}
+	if !path.IsAbs(inContainer) && path.IsAbs(l.Admission.Configured) {
+		inContainer = path.Join(path.Dir(l.Admission.Configured), inContainer)
+	}
+	return l.mounts.translate(inContainer)
+}
+
+// Discover reads the host's files. If a directory (a path on the host) is given, it uses the
+// pair in it and needs no manifest; see also [Given]. Without a usable manifest it uses the
+// pair in [CISDirectory], if it exists.
+func Discover(host fs.FS, directory string) Layout {
+	kubelet := kubeletconfig.Read(host)
+	if directory != "" {
+		layout := inDirectory(host, path.Clean("/"+directory))
+		layout.How = "directory " + path.Clean("/"+directory) + ", as named by --kubelet-client-dir"
+		layout.Kubelet = kubelet
+		layout.takeClientCA(layout.ClientCA)
+		return layout
+	}
+	layout := Layout{Kubelet: kubelet}
+	if layout.fromStaticPods(host) {
+		return layout
+	}
+	if _, err := fs.Stat(host, name(CISDirectory)); err == nil {
+		found := inDirectory(host, CISDirectory)
+		layout.sought = append(layout.sought, found.sought...)
+		layout.Certificate, layout.Key = found.Certificate, found.Key
+		layout.PairErr, layout.PairDirectory = found.PairErr, found.PairDirectory
+		layout.takeClientCA(found.ClientCA)
+		layout.How = "directory of the CIS text, because there is no usable manifest"
+		return layout
+	}
+	layout.sought = append(layout.sought, CISDirectory)
+	layout.How = "nothing: there is no usable manifest, and no directory " + CISDirectory
+	return layout
+}
+
+// fromStaticPods fills the layout from the kubelet's static Pods. It reports whether the
+// container of the kube-apiserver is known.
+func (l *Layout) fromStaticPods(host fs.FS) bool {
+	at := DefaultDirectory
+	switch {
+	case l.Kubelet.Problem.Err != nil:
+		l.Manifest = l.Kubelet.Problem.At
+		return false
+	case l.Kubelet.Seen && l.Kubelet.StaticPodPath == "":
+		l.Manifest, l.ManifestReadErr = l.Kubelet.StaticPodPathAt, fs.ErrNotExist
+		return false
+	case l.Kubelet.Seen:
+		at = l.Kubelet.StaticPodPath
+	}
+	l.sought = append(l.sought, at)
+	found, err := l.listManifests(host, at)
+	if err != nil {
+		l.Manifest, l.ManifestReadErr = at, err
+		if errors.Is(err, errNeither) {
+			l.ManifestReadErr, l.ManifestParseErr = nil, err
+		}
+		return false
+	}
+	chosen, ok := l.choose(found)
+	if !ok {
+		l.notFound(found)
+		return false
+	}
+	l.Manifest = chosen.at
+	if len(chosen.servers) > 1 {
+		for _, c := range chosen.servers {
+			l.ManifestContainers = append(l.ManifestContainers, c.Name)
+		}
+		return false
+	}
+	l.fromManifest(host, chosen.pod, chosen.servers[0])
+	return true
+}
+
+// takeClientCA sets the kubelet's client CA from its configuration. If that is not visible, it
+// is the platform's default.
+func (l *Layout) takeClientCA(byDefault string) {
+	switch {
+	case l.Kubelet.Problem.Err != nil:
+		l.ClientCA = ""
+	case l.Kubelet.Seen:
+		l.ClientCA = l.Kubelet.ClientCAFile
+	default:
+		l.ClientCA = byDefault
+	}
+}
+
+// fromManifest fills the layout from the live pod. Errors of its files are in the layout.
+func (l *Layout) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Container) {
+	l.mounts = mountsOf(pod, container)
+	l.Revision = pod.Labels[revisionLabel]
+	l.Config = kubeapiserver.ParseWords(words(container))
+	l.ConfigAt = l.Manifest
+	l.How = "manifest " + l.Manifest
+
+	clientCA := KubeadmClientCA
+	file, _ := l.Config.Value(kubeapiserver.OpenShiftConfigFlag)
+	switch why := l.Config.Undecided(kubeapiserver.OpenShiftConfigFlag); {
+	case why != "":
+		// The file that it may name can set every argument.
+		l.Config = kubeapiserver.WithAllUndecided(why)
+	case file != "":
+		clientCA = OpenShiftClientCA
+		l.ConfigErr = l.addConfig(host, l.mounts.translate(file))
+	}
+	l.takeClientCA(clientCA)
+	if l.ConfigErr == nil {
+		l.addFiles()
+	}
+}
+
+// addFiles sets the files that the configuration names.
+func (l *Layout) addFiles() {
+	l.Certificate = l.mounts.argument(l.Config, kubeapiserver.KubeletClientCertificate)
+	l.Key = l.mounts.argument(l.Config, kubeapiserver.KubeletClientKey)
+	l.KubeletCA = l.mounts.argument(l.Config, kubeapiserver.KubeletCertificateAuthority)
+	l.Admission = l.mounts.argument(l.Config, kubeapiserver.AdmissionControlConfigFile)
+}
+
+// addConfig merges the configuration file over the flags, as OpenShift's kube-apiserver does.
+func (l *Layout) addConfig(host fs.FS, file File) error {
+	l.ConfigAt = file.Configured
+	l.ConfigUnread = true
+	if file.Err != nil {
+		return file.Err
+	}
+	l.ConfigAt = file.Host
+	l.read = append(l.read, file.Host)
+	l.How += ", configuration " + file.Host
+	data, err := fs.ReadFile(host, name(file.Host))
+	if err != nil {
+		return err
+	}
+	l.ConfigUnread = false
+	config, err := kubeapiserver.ParseConfig(data)
+	if err != nil {
+		return err
+	}
+	l.Config = l.Config.Under(config)
+	return nil
+}
+
+// words returns the words with which the container starts its kube-apiserver.
+func words(container *corev1.Container) []kubeapiserver.Word {
+	var all []kubeapiserver.Word
+	for _, word := range cmdline.Read(container) {
+		all = append(all, kubeapiserver.Word(word))
+	}
+	return all
+}
+
+// mount is a directory or file of the host inside the container.
+type mount struct {
+	container string
+	host      string
+	// foreign is why it does not come from the host. It is a text, because an error in an
+	// unexported field prints as an address, which changes.
+	foreign string
+}
+
+type mounts []mount
+
+// mountsOf lists the container's mounts, deepest first.
+func mountsOf(pod *corev1.Pod, container *corev1.Container) mounts {
+	volumes := map[string]*corev1.HostPathVolumeSource{}
+	for _, volume := range pod.Spec.Volumes {
+		volumes[volume.Name] = volume.HostPath
+	}
+	var all mounts
+	for _, m := range container.VolumeMounts {
+		entry := mount{container: path.Clean("/" + m.MountPath)}
+		switch hostPath := volumes[m.Name]; {
+		case hostPath == nil:
+			entry.foreign = fmt.Sprintf("volume %q is not a hostPath", m.Name)
+		case m.SubPathExpr != "":
+			entry.foreign = fmt.Sprintf("volume %q is mounted with subPathExpr, "+
+				"which only the kubelet can expand", m.Name)
+		default:
+			// A subPath cannot lead out of its volume: the API refuses "..".
+			entry.host = path.Join("/", hostPath.Path, m.SubPath)
+		}
+		all = append(all, entry)
+	}
+	slices.SortStableFunc(all, func(a, b mount) int { return len(b.container) - len(a.container) })
+	return all
+}
+
+// argument returns the file that an argument of the configuration names.
+func (m mounts) argument(config kubeapiserver.Config, argument string) File {
+	value, _ := config.Value(argument)
+	if value == "" {
+		return File{}
+	}
+	return m.translate(value)
+}
+
+// maxPath is Linux's PATH_MAX, in bytes.
+const maxPath = 4096
+
+// translate returns the path on the host of a path in the container.
+func (m mounts) translate(inContainer string) File {
+	if len(inContainer) > maxPath || strings.ContainsFunc(inContainer, unicode.IsControl) || strings.Contains(inContainer, "-----BEGIN") {
+		// It may be the private key itself, so never show it.
+		return File{Configured: "(not a path)", Err: errors.New("the configured value is not a path")}
+	}
+	file := File{Configured: inContainer}
+	if !path.IsAbs(inContainer) {
+		file.Err = errors.New("the path is not absolute")
+		return file
+	}
+	clean := path.Clean(inContainer)
+	for _, entry := range m {
+		rest, below := strings.CutPrefix(clean, strings.TrimSuffix(entry.container, "/"))
+		if !below || (rest != "" && rest[0] != '/') {
+			continue
+		}
+		if entry.foreign != "" {
+			file.Err = errors.New(entry.foreign)
+			return file
+		}
+		file.Host = path.Join(entry.host, rest)
+		return file
+	}
+	file.Err = errors.New("the path is outside of all mounts of the kube-apiserver's container")
+	return file
+}
+
+// name converts a host path to a name for [fs.FS].
+func name(hostPath string) string {
+	if n := strings.TrimPrefix(path.Clean("/"+hostPath), "/"); n != "" {
+		return n
+	}
+	return "."
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// whyNotVerified lists why a control is not compliant: first the findings, by reason and
+// subject, then the requirements that were not observed, by cause.
+func whyNotVerified(v control.Verdict) string {
+	var parts []string
+	if failed := failures(v); len(failed) > 0 {
+		parts = append(parts, "failed: "+strings.Join(failed, ", "))
+	}
+	if unknown := notObserved(v); len(unknown) > 0 {
+		parts = append(parts, "not observed: "+strings.Join(unknown, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// failures lists the findings that fail a requirement of the control, each once.
+func failures(v control.Verdict) []string {
+	var failed []finding.Result
+	for _, answer := range v.Unmet() {
+		for _, r := range answer.Results {
+			if r.Outcome == finding.Fail || answer.Strict && r.Outcome == finding.Warn {
+				failed = append(failed, r)
+			}
+		}
+	}
+	var texts []string
+	for _, f := range finding.Findings(failed) {
+		texts = append(texts, string(f.Reason)+" ("+f.Subject.String()+")")
+	}
+	return texts
+}
+
+// notObserved lists the requirements that are unknown and must not be, by cause. A cause
+// with several requirements has their number instead of their names, to keep the text short.
+func notObserved(v control.Verdict) []string {
+	var causes []string // in the order of the requirements
+	requirements := map[string][]string{}
+	for _, answer := range v.Unmet() {
+		cause := whyUnknown(answer)
+		if cause == "" {
+			continue
+		}
+		if requirements[cause] == nil {
+			causes = append(causes, cause)
+		}
+		requirements[cause] = append(requirements[cause], string(answer.Requirement))
+	}
+	var texts []string
+	for _, cause := range causes {
+		what := requirements[cause][0]
+		if n := len(requirements[cause]); n > 1 {
+			what = fmt.Sprintf("%d requirements", n)
+		}
+		texts = append(texts, what+" ("+cause+")")
+	}
+	return texts
+}
+
+// whyUnknown lists the reasons and subjects that keep a requirement unknown. It is empty if
+// the requirement is known.
+func whyUnknown(answer control.Answer) string {
+	if len(answer.Results) == 0 {
+		return "no result"
+	}
+	var causes []string
+	for _, r := range answer.Results {
+		cause := strings.TrimSpace(string(r.Reason) + " " + r.Subject.String())
+		counts := !r.Observed() && (!answer.Optional || r.Reason != finding.NotChecked)
+		if counts && !slices.Contains(causes, cause) {
+			causes = append(causes, cause)
+		}
+	}
+	return strings.Join(causes, ", ")
+}
+
+// whyNotApplicable returns the observation that makes a control not applicable.
+func whyNotApplicable(v control.Verdict) string {
+	for _, r := range v.Results() {
+		decides := v.Control.Platform == "" || r.Requirement == v.Control.Platform
+		if decides && r.Outcome == finding.NotApplicable && r.Message != "" {
+			return r.Message
+		}
+	}
+	return "there is nothing here that the control applies to"
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracker_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain: no test leaves a goroutine behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tracker tracks findings over time and decides what to report.
+package tracker
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+)
+
+const (
+	// remindAfter is how long a finding is active before it is reported again: an API
+	// server keeps an Event for an hour by default (kube-apiserver --event-ttl).
+	remindAfter = time.Hour
+	// notObservedPatience is the shortest patience of NotObserved: at the start, nothing
+	// has been observed yet.
+	notObservedPatience = time.Minute
+)
+
+// Observation is what was seen at one moment.
+type Observation struct {
+	At time.Time
+	// Contents is the same in two observations if and only if everything that was read was
+	// the same. Then only time can make their results differ.
+	Contents [sha256.Size]byte
+	// Sources of results. Together they have a result for every requirement of the controls.
+	Sources []Source
+	// Scope and Controls define the verdicts. A control that is not applicable stays in the
+	// list.
+	Scope    control.Scope
+	Controls []control.Control
+	// Certificates that were seen, one for each role.
+	Certificates []Certificate
+	// NextChange is the next moment at which the results may change by time alone, or zero.
+	NextChange time.Time
+}
+
+// Source is something that results come from.
+type Source struct {
+	Results []finding.Result
+	// Patience is how long a finding must last before it is reported.
+	Patience time.Duration
+}
+
+// Certificate is a certificate that was seen.
+type Certificate struct {
+	// Role of the certificate. Another certificate in the same role is a rotation.
+	Role string
+	At   finding.Subject
+	Leaf *x509.Certificate // nil if none could be read
+	// Sound is true if the pair exists and none of its requirements fails.
+	Sound bool
+}
+
+// state of a finding that a [Tracker] knows.
+type state int
+
+const (
+	pending   state = iota // seen, but not for long enough
+	active                 // reported
+	hidden                 // reported, and cannot be observed at the moment
+	resolving              // reported, and no longer seen while others are pending
+)
+
+// Tracker tracks each finding over time and decides what to report. [New] makes one. It is
+// not safe for concurrent use.
+//
+// Each finding, by its [finding.ID], is in one of these states:
+//
+//	state      finding is observed        finding is not observed
+//	(none)     pending
+//	pending    active once due            forgotten
+//	active     active                     hidden if it cannot be observed, else resolving
+//	hidden     active                     hidden or resolving, as for active
+//	resolving  active                     resolved and forgotten once settled, unless
+//	                                      another reason for the same requirement
+//	                                      and subject is pending
+//
+// A pending finding is due when its requirement has not been met for the patience of its
+// source, for whatever reasons: writers replace a certificate and its key one after the
+// other, and the state in between is normal. If another reason is already reported for the
+// requirement, the new reason itself must last for the patience. A finding is due at once if
+// everything that was read is the same as in the last observation, because then only time
+// caused it.
+//
+// A finding cannot be observed if its requirement is unknown and was not observed for its
+// subject (see hides). A resolving finding has settled when no finding is pending, or when
+// it has not been seen for the settle time.
+//
+// Active, hidden and resolving findings were reported as active and not yet as resolved. If
+// the outcome of one changes, the tracker reports the old one as resolved and the new one as
+// active, because the severity differs.
+//
+// A verdict ignores pending findings and counts hidden ones. It changes to "not compliant"
+// at once. Other changes wait while a finding of the control is pending or resolving.
+type Tracker struct {
+	settle   time.Duration
+	observed bool
+	contents [sha256.Size]byte
+
+	findings     map[finding.ID]*tracked
+	unmet        map[unmet]time.Time          // since when each is in every observation
+	certificates map[string]*x509.Certificate // the last sound one in each role
+	verdicts     map[string]control.Verdict   // the current one, by the ID of the control
+}
+
+// unmet is a requirement that is not met or unknown for a subject, whatever the reason. If
+// one reason follows another, the requirement was unmet all the time.
+type unmet struct {
+	finding.Requirement
+	finding.Subject
+	unknown bool
+}
+
+func unmetBy(f finding.Result) unmet {
+	return unmet{f.Requirement, f.Subject.Whole(), f.Outcome == finding.Unknown}
+}
+
+// tracked is a finding and its state.
+type tracked struct {
+	finding.Result // from the last observation that has it
+	state          state
+	// requirements that had this finding when it was last seen. There may be several.
+	requirements []finding.Requirement
+	due          time.Time // when a pending one becomes active
+	goneSince    time.Time // when a resolving one was missing first
+	reported     time.Time // when it was reported last, as active or as a reminder
+}
+
+// New returns an empty tracker. settle is how long a finding must be missing before it is
+// resolved, while others are pending.
+func New(settle time.Duration) *Tracker {
+	return &Tracker{
+		settle: settle, findings: map[finding.ID]*tracked{}, unmet: map[unmet]time.Time{},
+		certificates: map[string]*x509.Certificate{}, verdicts: map[string]control.Verdict{},
+	}
+}
+
+// Changes are the consequences of an observation.
+type Changes struct {
+	// Notices to report, in order. They have no Object.
+	Notices []report.Notice
+	// NextObservation is when to observe again, because a finding may be due or settled, or
+	// at [Observation.NextChange]. It is zero if there is no need.
+	NextObservation time.Time
+	// Pending has a value for each source: whether one of its findings is pending.
+	Pending []bool
+	// Verdicts are the current verdicts on the observation's controls, in their order. A
+	// control without a verdict yet is missing.
+	Verdicts []control.Verdict
+}
+
+// Observe updates the tracker with an observation.
+func (t *Tracker) Observe(o Observation) Changes {
+	results := o.results()
+	notices := t.updateSeen(o, results)
+	t.updateMissing(o.At, results)
+	notices = append(notices, t.resolve(o.At, results)...)
+
+	changes := Changes{NextObservation: t.nextObservation(o), Pending: t.pendingSources(o)}
+	notices = append(notices, t.remind(o.At)...)
+	notices = append(notices, t.rotations(o, results)...)
+	notices = append(notices, t.retire(o)...)
+	for _, c := range o.Controls {
+		notices = append(notices, t.verdict(c, o, results)...)
+		if v, known := t.verdicts[c.ID]; known {
+			changes.Verdicts = append(changes.Verdicts, v)
+		}
+	}
+	changes.Notices = notices
+	return changes
+}
+
+// results returns the results of all sources.
+func (o Observation) results() []finding.Result {
+	var all []finding.Result
+	for _, source := range o.Sources {
+		all = append(all, source.Results...)
+	}
+	return all
+}
+
+// patience returns the shortest patience of the sources that have a finding.
+func (o Observation) patience(id finding.ID) time.Duration {
+	var shortest time.Duration
+	for i, source := range o.sourcesWith(id) {
+		if i == 0 || source.Patience < shortest {
+			shortest = source.Patience
+		}
+	}
+	if id.Reason == finding.NotObserved {
+		return max(shortest, notObservedPatience)
+	}
+	return shortest
+}
+
+func (o Observation) sourcesWith(id finding.ID) []Source {
+	return slices.DeleteFunc(slices.Clone(o.Sources), func(s Source) bool { return !s.has(id) })
+}
+
+func (s Source) has(id finding.ID) bool {
+	return slices.ContainsFunc(s.Results, func(r finding.Result) bool { return r.IsFinding() && r.ID() == id })
+}
+
+// updateSeen updates the findings that an observation has, and reports those that are due.
+func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices []report.Notice) {
+	byTime := t.observed && o.Contents == t.contents
+	t.observed, t.contents = true, o.Contents
+	findings := finding.Findings(results)
+	since := map[unmet]time.Time{}
+	for _, f := range findings {
+		since[unmetBy(f)] = o.At
+		if before, known := t.unmet[unmetBy(f)]; known {
+			since[unmetBy(f)] = before
+		}
+	}
+	t.unmet = since
+	for _, f := range findings {
+		known, isKnown := t.findings[f.ID()]
+		switch {
+		case !isKnown:
+			known = &tracked{due: o.At}
+			switch {
+			case byTime:
+			case t.isReported(unmetBy(f)): // the new reason may be a normal state in between
+				known.due = o.At.Add(o.patience(f.ID()))
+			default:
+				known.due = since[unmetBy(f)].Add(o.patience(f.ID()))
+			}
+			t.findings[f.ID()] = known
+		case known.state == pending:
+		case known.Outcome != f.Outcome:
+			notices = append(notices, report.Notice{Type: report.FindingResolved, At: o.At, Finding: known.Result})
+			known.state = pending // and due, because it was reported before
+		default:
+			known.state = active
+		}
+		known.Result, known.requirements = f, requirementsOf(f.ID(), results)
+		if known.state == pending && !known.due.After(o.At) {
+			known.state, known.reported = active, o.At
+			notices = append(notices, report.Notice{Type: report.FindingActive, At: o.At, Finding: f})
+		}
+	}
+	return notices
+}
+
+// isReported reports whether an unmet requirement was reported, for any reason.
+func (t *Tracker) isReported(u unmet) bool {
+	for _, f := range t.findings {
+		if f.state != pending && unmetBy(f.Result) == u {
+			return true
+		}
+	}
+	return false
+}
+
+// requirementsOf returns all requirements that have a finding.
+func requirementsOf(id finding.ID, results []finding.Result) []finding.Requirement {
+	var all []finding.Requirement
+	for _, r := range results {
+		if r.IsFinding() && r.ID() == id {
+			all = append(all, r.Requirement)
+		}
+	}
+	return all
+}
+
+// updateMissing updates the findings that an observation does not have.
+func (t *Tracker) updateMissing(at time.Time, results []finding.Result) {
+	seen := map[finding.ID]bool{}
+	for _, f := range finding.Findings(results) {
+		seen[f.ID()] = true
+	}
+	for id, f := range t.findings {
+		switch {
+		case seen[id] || f.state == resolving:
+		case f.state == pending:
+			delete(t.findings, id)
+		case hides(results, f.Result):
+			f.state = hidden
+		default:
+			f.state, f.goneSince = resolving, at
+		}
+	}
+}
+
+// hides reports whether it is unknown if a finding that the results do not have still exists.
+// It is known if the requirement was observed for the finding's subject. If it was observed
+// for other subjects only, and is unknown for none, then the finding's subject is no longer
+// checked. NotChecked hides nothing, because the requirement will not be observed. A finding
+// with the outcome Unknown is never hidden.
+func hides(results []finding.Result, f finding.Result) bool {
+	if f.Outcome == finding.Unknown {
+		return false
+	}
+	unknown := false
+	for _, r := range results {
+		switch {
+		case r.Requirement != f.Requirement:
+		case r.Observed() && r.Subject.Whole() == f.Subject.Whole():
+			return false
+		case !r.Observed() && r.Reason != finding.NotChecked:
+			unknown = true
+		}
+	}
+	return unknown
+}
+
+// resolve removes the resolving findings that have settled.
+func (t *Tracker) resolve(at time.Time, results []finding.Result) (notices []report.Notice) {
+	waiting := t.in(pending)
+	for _, f := range t.in(resolving) {
+		// If another reason may replace it, keep it until that is certain.
+		replaced := slices.ContainsFunc(waiting, func(p *tracked) bool {
+			return unmetBy(p.Result) == unmetBy(f.Result)
+		})
+		if replaced || len(waiting) > 0 && t.settledAt(f).After(at) {
+			continue
+		}
+		delete(t.findings, f.ID())
+		notices = append(notices, report.Notice{Type: report.FindingResolved, At: at, Finding: f.Result, Unchecked: unchecked(f.requirements, results)})
+	}
+	return notices
+}
+
+// unchecked reports whether none of the requirements is checked any more.
+func unchecked(requirements []finding.Requirement, results []finding.Result) bool {
+	return !slices.ContainsFunc(results, func(r finding.Result) bool {
+		return r.Reason != finding.NotChecked && slices.Contains(requirements, r.Requirement)
+	})
+}
+
+// settledAt is the latest time at which a resolving finding has settled.
+func (t *Tracker) settledAt(f *tracked) time.Time { return f.goneSince.Add(t.settle) }
+
+// in returns the findings in some states, worst first.
+func (t *Tracker) in(states ...state) []*tracked {
+	findings := make(map[finding.ID]*tracked, len(t.findings))
+	var results []finding.Result
+	for id, f := range t.findings {
+		if slices.Contains(states, f.state) {
+			findings[id] = f
+			results = append(results, f.Result)
+		}
+	}
+	finding.Sort(results)
+	sorted := make([]*tracked, 0, len(results))
+	for _, r := range results {
+		sorted = append(sorted, findings[r.ID()])
+	}
+	return sorted
+}
+
+// nextObservation returns when to observe again.
+func (t *Tracker) nextObservation(o Observation) time.Time {
+	next := o.NextChange
+	for _, f := range t.in(pending) {
+		next = earliest(next, f.due)
+	}
+	for _, f := range t.in(resolving) {
+		next = earliest(next, t.settledAt(f))
+	}
+	return next
+}
+
+// pendingSources returns for each source whether one of its findings is pending.
+func (t *Tracker) pendingSources(o Observation) []bool {
+	waiting := make([]bool, len(o.Sources))
+	for _, f := range t.in(pending) {
+		for i, source := range o.Sources {
+			waiting[i] = waiting[i] || source.has(f.ID())
+		}
+	}
+	return waiting
+}
+
+// remind reports again what has been active for remindAfter.
+func (t *Tracker) remind(at time.Time) (notices []report.Notice) {
+	for _, f := range t.in(active, hidden, resolving) {
+		if at.Sub(f.reported) >= remindAfter {
+			f.reported = at
+			notices = append(notices, report.Notice{Type: report.FindingStillActive, At: at, Finding: f.Result})
+		}
+	}
+	return notices
+}
+
+// rotations reports certificates that replaced another one and are sound.
+func (t *Tracker) rotations(o Observation, results []finding.Result) (notices []report.Notice) {
+	for _, c := range o.Certificates {
+		last := t.certificates[c.Role]
+		if !c.Sound || c.Leaf.Equal(last) {
+			continue
+		}
+		t.certificates[c.Role] = c.Leaf
+		if last == nil {
+			continue
+		}
+		notice := report.Notice{Type: report.CertificateRotated, At: o.At, Certificate: c.Leaf, CertificateAt: c.At}
+		if i := slices.IndexFunc(results, c.concerns); i >= 0 {
+			notice.Control, _ = control.Of(results[i].Requirement)
+		}
+		notices = append(notices, notice)
+	}
+	return notices
+}
+
+// concerns reports whether a result is about the certificate's file or object.
+func (c Certificate) concerns(r finding.Result) bool { return r.Subject.Whole() == c.At.Whole() }
+
+// verdict updates the verdict on a control, and reports it if its status changed. The verdict
+// on a neighbour is not reported.
+func (t *Tracker) verdict(c control.Control, o Observation, results []finding.Result) []report.Notice {
+	now, ready := t.judge(c, o.Scope, results)
+	if !ready {
+		return nil
+	}
+	last, known := t.verdicts[c.ID]
+	t.verdicts[c.ID] = now
+	if c.Neighbour || known && last.Status == now.Status {
+		return nil
+	}
+	return []report.Notice{summary(now, o)}
+}
+
+// retire removes the verdicts on controls that are no longer judged, for example after the
+// guard was uninstalled on purpose, and reports that they do not apply.
+func (t *Tracker) retire(o Observation) (notices []report.Notice) {
+	for _, c := range control.Table() {
+		last, known := t.verdicts[c.ID]
+		if !known || slices.ContainsFunc(o.Controls, func(judged control.Control) bool { return judged.ID == c.ID }) {
+			continue
+		}
+		delete(t.verdicts, c.ID)
+		if !c.Neighbour && last.Status != control.NotApplicable {
+			notices = append(notices, summary(control.Verdict{Control: c, Scope: o.Scope, Status: control.NotApplicable}, o))
+		}
+	}
+	return notices
+}
+
+// judge returns the verdict on a control. ready is false while the verdict has to wait.
+func (t *Tracker) judge(c control.Control, scope control.Scope, results []finding.Result) (v control.Verdict, ready bool) {
+	var hiddenResults []finding.Result
+	for _, f := range t.in(hidden) {
+		hiddenResults = append(hiddenResults, f.Result)
+	}
+	withoutPending := slices.DeleteFunc(slices.Clone(results), func(r finding.Result) bool {
+		f := t.findings[r.ID()]
+		return f != nil && f.state == pending
+	})
+	if v = c.Judge(scope, slices.Concat(withoutPending, hiddenResults)); v.Status == control.NotCompliant {
+		return v, true
+	}
+	for _, f := range t.in(pending, resolving) {
+		if slices.ContainsFunc(f.requirements, func(r finding.Requirement) bool { return requires(c, scope, r) }) {
+			return control.Verdict{}, false
+		}
+	}
+	return c.Judge(scope, slices.Concat(results, hiddenResults)), true
+}
+
+// requires reports whether a control has the requirement in the scope.
+func requires(c control.Control, scope control.Scope, r finding.Requirement) bool {
+	return slices.ContainsFunc(c.Requirements, func(required control.Required) bool {
+		return required.Requirement == r && required.In(scope)
+	})
+}
+
+// summary reports a verdict. A compliant one has the certificate that it is about.
+func summary(v control.Verdict, o Observation) report.Notice {
+	notice := report.Notice{Type: report.OfVerdict(v.Status), At: o.At, Control: v.Control, Verdict: v}
+	if v.Status != control.Compliant {
+		return notice
+	}
+	for _, c := range o.Certificates {
+		if c.Leaf != nil && slices.ContainsFunc(v.Results(), c.concerns) {
+			notice.Certificate, notice.CertificateAt = c.Leaf, c.At
+			break
+		}
+	}
+	return notice
+}
+
+// earliest returns the earlier of two moments. A zero first one does not count.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart_test
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
+)
+
+// TestPoliciesAreThoseOfTheProgram: the chart and webhook policy produce the same
+// objects for the same protected Secrets.
+func TestPoliciesAreThoseOfTheProgram(t *testing.T) {
+	needs(t, "HELM")
+	program := buildWebhook(t)
+	for name, file := range fixtures(t, "valid") {
+		t.Run(name, func(t *testing.T) {
+			rendered, err := chart.Render(t.Context(), "--values", file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects, err := chart.Objects(rendered)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var policies []*unstructured.Unstructured
+			config := ""
+			for _, o := range objects {
+				switch {
+				case o.GetKind() == "ConfigMap" && strings.HasSuffix(o.GetName(), "-config"):
+					config, _, _ = unstructured.NestedString(o.Object, "data", "config.yaml")
+				case strings.HasPrefix(o.GetKind(), "ValidatingAdmissionPolicy"):
+					policies = append(policies, o)
+				}
+			}
+			if len(policies) == 0 || config == "" {
+				t.Fatalf("rendered %d policies and the configuration %q", len(policies), config)
+			}
+			printed := policiesOf(t, program, config, policies[0].GetLabels())
+			if diff := cmp.Diff(byName(printed), byName(policies)); diff != "" {
+				t.Errorf("policies (-webhook policy +chart):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestDefaultPolicies: without a configuration, and so without a decoy, the program
+// prints the same policies as the chart without the audit.
+func TestDefaultPolicies(t *testing.T) {
+	needs(t, "HELM")
+	rendered, err := chart.Render(t.Context(), "--set", "audit.enabled=false", "--show-only", "templates/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := chart.Objects(rendered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := policiesOf(t, buildWebhook(t), "", policies[0].GetLabels())
+	if diff := cmp.Diff(byName(printed), byName(policies)); diff != "" {
+		t.Errorf("policies (-webhook policy +chart):\n%s", diff)
+	}
+}
+
+func buildWebhook(t *testing.T) string {
+	t.Helper()
+	repository, err := chart.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "webhook")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./webhook")
+	build.Dir = repository
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the webhook: %v\n%s", err, output)
+	}
+	return program
+}
+
+// policiesOf returns the policies that the program prints for a configuration.
+func policiesOf(t *testing.T, program, config string, labels map[string]string) []*unstructured.Unstructured {
+	t.Helper()
+	var pairs []string
+	for _, label := range slices.Sorted(maps.Keys(labels)) {
+		pairs = append(pairs, label+"="+labels[label])
+	}
+	args := []string{"policy", "--name-prefix", chart.Release, "--labels", strings.Join(pairs, ",")}
+	if config != "" {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
+	printed, err := exec.CommandContext(t.Context(), program, args...).Output()
+	if err != nil {
+		t.Fatalf("webhook policy: %v", err)
+	}
+	objects, err := chart.Objects(printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// byName returns objects as YAML, by kind and name, so that their order does not
+// matter.
+func byName(objects []*unstructured.Unstructured) map[string]string {
+	all := map[string]string{}
+	for _, o := range objects {
+		text, _ := yaml.Marshal(o.Object) // it was parsed from YAML
+		all[o.GetKind()+" "+o.GetName()] = string(text)
+	}
+	return all
+}

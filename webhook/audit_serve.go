@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
+)
+
+// serveAudit checks the stored objects until the context ends, while it holds the Lease that
+// replicas share, and reports in the log, Events and metrics.
+func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) error {
+	// Check the named files before anything is logged.
+	if _, err := loadConfig(options.source()); err != nil {
+		return err
+	}
+	client, err := kubeclient.Config(options.kubeconfig, auditUserAgent())
+	switch {
+	case errors.Is(err, kubeclient.ErrNoAPIServer):
+		return errNoAPIServer
+	case err != nil:
+		return err
+	}
+	objects, err := dynamic.NewForConfig(client)
+	if err != nil {
+		return fmt.Errorf("create a client for the API server: %w", err)
+	}
+	registry := newRegistry()
+	config, err := newReloader(options.source(), registry, log)
+	if err != nil {
+		return err
+	}
+	metrics := report.NewMetrics(registry)
+	meter := newAuditMeter(registry, metrics)
+	events, err := newEvents(client, options.instance, registry, log)
+	if err != nil {
+		return err
+	}
+	leader, err := newLeader(client, options, log)
+	if err != nil {
+		return err
+	}
+	auditor := audit.Auditor{
+		Client: objects, Reporter: report.Reporters{metrics, report.NewLog(log), events}, Meter: meter,
+		Subject: func() audit.Subject { return config.Subject(options.guardPatience) },
+		Self:    report.Object{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: options.namespace, Name: options.lease},
+		Now:     time.Now, Log: log,
+	}
+	prover := prove.Prover{Guard: config.Guard, Servers: prove.EachServer(client), Now: time.Now}
+	auditor.Effects = prover.Effects
+	leader.Audit = func(ctx context.Context) { runBoth(ctx, auditor.Run, prover.Run) }
+	leader.Leading, leader.Failed = meter.setLeading, meter.failed.Inc
+
+	// The last Events are delivered after the audit has ended.
+	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
+	defer delivered()
+	var deliverer errgroup.Group
+	deliverer.Go(func() error { return events.Run(delivery) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { leader.Run(ctx); return nil })
+	group.Go(func() error { return config.Run(ctx) })
+	if options.healthAddress != noAddress {
+		var listen net.ListenConfig
+		health, err := listen.Listen(ctx, "tcp", options.healthAddress)
+		if err != nil {
+			err = command.ListenError("--health-bind-address", options.healthAddress, err)
+			group.Go(func() error { return err })
+		} else {
+			log.Info("Serving health", "address", health.Addr().String())
+			// A replica that waits for the Lease is ready, too.
+			group.Go(func() error { return statusserver.Serve(ctx, health, registry, alive, alive) })
+		}
+	}
+	log.Info("Started", "version", version.String())
+	err = group.Wait()
+	delivered()
+	return errors.Join(err, deliverer.Wait())
+}
+
+// runBoth runs both functions until the context ends, or the first returns. If the second
+// panics, it ends the first and then panics with the same value, for the caller to handle.
+func runBoth(ctx context.Context, first, second func(context.Context)) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var panicked any
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer cancel()
+		defer func() { panicked = recover() }()
+		second(ctx)
+	}()
+	first(ctx)
+	cancel()
+	<-ended
+	if panicked != nil {
+		panic(panicked)
+	}
+}
+
+// newLeader returns the leader election. The caller must set its Audit, Leading and Failed.
+func newLeader(client *rest.Config, options auditOptions, log *slog.Logger) (*audit.Leader, error) {
+	leases, err := coordinationv1.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("create a client for the Lease: %w", err)
+	}
+	leader := &audit.Leader{
+		Leases: leases, Namespace: options.namespace, Name: options.lease, Identity: instance(options.instance), Log: log,
+	}
+	if options.deployment == "" {
+		return leader, nil
+	}
+	deployments, err := appsclient.NewForConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("create a client for the Lease: %w", err)
+	}
+	// No manifest of the release has the Lease; the owner makes it deleted with the release.
+	leader.Owner = func(ctx context.Context) (metav1.OwnerReference, error) {
+		deployment, err := deployments.Deployments(options.namespace).Get(ctx, options.deployment, metav1.GetOptions{})
+		if err != nil {
+			return metav1.OwnerReference{}, fmt.Errorf("read Deployment %s: %w", options.deployment, err)
+		}
+		return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: deployment.Name, UID: deployment.UID}, nil
+	}
+	return leader, nil
+}

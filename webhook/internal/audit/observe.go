@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	sigsjson "sigs.k8s.io/json"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
+)
+
+// How long a finding must last before it is reported.
+const (
+	// storedPatience is for what one stored object shows: service-ca recreates a deleted
+	// Secret within 70 ms (measured), an operator may take a second or two.
+	storedPatience = 3 * time.Second
+	// unreadablePatience is for objects that cannot be read: API servers restart.
+	unreadablePatience = time.Minute
+	// comparedPatience is for a mismatch of two objects, such as a certificate and the CA
+	// bundle that must have signed it. They are neither read nor written at the same
+	// moment: after a manual rotation of the service CA, service-ca writes bundles and
+	// certificates one after the other, in any order.
+	comparedPatience = time.Minute
+)
+
+// The indexes of [tracker.Observation] Sources: each has its own patience.
+const (
+	fromStored = iota
+	fromCompared
+	fromGuard
+	fromErrors
+	sources
+)
+
+// sourceOf returns the source of a result, which determines how long it must last.
+func sourceOf(r finding.Result) int {
+	switch {
+	case r.Reason == finding.Unreadable || r.Reason == finding.NotObserved:
+		return fromErrors
+	case r.Requirement.Family() == finding.Guard:
+		return fromGuard
+	}
+	return fromStored
+}
+
+// The ConfigMap with the kube-apiserver's configuration on OpenShift, from which the
+// operator writes each node's file (cluster-kube-apiserver-operator
+// pkg/operator/targetconfigcontroller).
+const configNamespace, configName, configKey = "openshift-kube-apiserver", "config", "config.yaml"
+
+func secretObject(want check.SecretExpectation) follow.Object {
+	return follow.Named(corev1.SchemeGroupVersion, "Secret", want.Namespace, want.Name)
+}
+
+// serviceObject returns the Service that service-ca issues the Secret for, if there is one.
+func serviceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
+	return follow.Named(corev1.SchemeGroupVersion, "Service", want.Namespace, want.Service),
+		want.ManagedBy == check.ManagedByServiceCA && want.Service != ""
+}
+
+func bundleObject(b Bundle) follow.Object {
+	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
+}
+
+func configObject() follow.Object {
+	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", configNamespace, configName)
+}
+
+func operatorObject() follow.Object {
+	group := schema.GroupVersion{Group: facts.OperatorGroup, Version: "v1"}
+	return follow.Named(group, facts.KubeAPIServerKind, "", facts.KubeAPIServerName)
+}
+
+func guardObject(installed *unstructured.Unstructured) follow.Object {
+	return follow.Named(installed.GroupVersionKind().GroupVersion(), installed.GetKind(), "", installed.GetName())
+}
+
+// infrastructureObject returns the object that says where the control plane runs
+// (openshift/api config/v1).
+func infrastructureObject() follow.Object {
+	return follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "Infrastructure", "", "cluster")
+}
+
+// namespaceObject returns the namespace of a Secret of the control; ok is false for a
+// Secret that the configuration adds.
+func namespaceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
+	return follow.Named(corev1.SchemeGroupVersion, "Namespace", "", want.Namespace), want.Family() != finding.AddedSecret
+}
+
+// objectsOf lists the objects to watch, each once.
+func objectsOf(subject Subject) []follow.Object {
+	all := []follow.Object{infrastructureObject(), operatorObject(), configObject()}
+	for _, want := range subject.Secrets {
+		all = append(all, secretObject(want.SecretExpectation))
+		if namespace, ok := namespaceObject(want.SecretExpectation); ok && !slices.Contains(all, namespace) {
+			all = append(all, namespace)
+		}
+		if service, ok := serviceObject(want.SecretExpectation); ok && !slices.Contains(all, service) {
+			all = append(all, service)
+		}
+		if want.Bundle != nil && !slices.Contains(all, bundleObject(*want.Bundle)) {
+			all = append(all, bundleObject(*want.Bundle))
+		}
+	}
+	for _, installed := range subject.Guard {
+		all = append(all, guardObject(installed))
+	}
+	return all
+}
+
+// controlsOf returns the controls to judge: the guard's only if its manifests are
+// known, that of added Secrets only if there are any.
+func controlsOf(subject Subject) []control.Control {
+	return slices.DeleteFunc(control.Table(), func(c control.Control) bool {
+		switch c.ID {
+		case control.GuardInForce:
+			return len(subject.Guard) == 0
+		case control.ProtectedSecrets:
+			return !slices.ContainsFunc(subject.Secrets, func(s Secret) bool { return s.Family() == finding.AddedSecret })
+		}
+		return !slices.ContainsFunc(c.Requirements, func(r control.Required) bool { return r.In(control.Cluster) })
+	})
+}
+
+// observation collects what one check of all objects finds.
+type observation struct {
+	tracker.Observation
+	states map[follow.Object]follow.State
+	// platform is the result of [check.Platform]: where the control plane runs.
+	platform finding.Result
+}
+
+// observe checks the known states of the objects and the effects of the guard. It
+// depends on nothing but its arguments.
+func observe(
+	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, now time.Time,
+) observation {
+	seen := observation{
+		Observation: tracker.Observation{
+			At: now, Sources: make([]tracker.Source, sources), Scope: control.Cluster,
+			Controls: controlsOf(subject), Contents: contents(subject, states, effects),
+		},
+		states: states,
+	}
+	seen.Sources[fromStored].Patience = storedPatience
+	seen.Sources[fromCompared].Patience = comparedPatience
+	seen.Sources[fromGuard].Patience = subject.GuardPatience
+	seen.Sources[fromErrors].Patience = unreadablePatience
+
+	seen.checkPlatform(subject)
+	for _, want := range subject.Secrets {
+		seen.checkSecret(want)
+		seen.checkService(want.SecretExpectation)
+	}
+	seen.checkOverrides()
+	seen.checkConfiguration()
+	for _, installed := range subject.Guard {
+		seen.checkGuard(installed.Object, guardObject(installed))
+	}
+	seen.checkActions(subject)
+	if len(subject.Guard) > 0 { // otherwise the guard's control is not judged
+		for _, effect := range effects {
+			seen.add(effect.Check(now))
+		}
+	}
+	seen.addNotChecked()
+	return seen
+}
+
+// contents is a digest of all inputs of an observation.
+func contents(subject Subject, states map[follow.Object]follow.State, effects []check.Effect) (sum [sha256.Size]byte) {
+	digest := sha256.New()
+	// The expectations belong to it: an upgrade changes them before or after the objects.
+	for _, s := range subject.Secrets {
+		_, _ = fmt.Fprintf(digest, "%+v %+v\n", s.SecretExpectation, s.Bundle)
+	}
+	for _, installed := range subject.Guard {
+		_, _ = fmt.Fprintf(digest, "%v\n", installed.Object) // maps are printed in the order of their keys
+	}
+	for _, o := range objectsOf(subject) {
+		s := states[o]
+		version := ""
+		if s.Live != nil {
+			version = string(s.Live.GetUID()) + s.Live.GetResourceVersion()
+		}
+		// Writing to a hash never fails.
+		_, _ = fmt.Fprintln(digest, o, s.Known, s.NoAPI, s.Live != nil, version, s.Err != nil)
+	}
+	for _, e := range effects {
+		_, _ = fmt.Fprintln(digest, e.Server, e.Policy.Refused, e.Policy.NotKnown != nil,
+			e.Webhook.Refused, e.Webhook.NotKnown != nil)
+	}
+	digest.Sum(sum[:0])
+	return sum
+}
+
+// add adds the results of a check. next is when they may change without a write; zero if never.
+func (seen *observation) add(results []finding.Result, next time.Time) {
+	for _, r := range results {
+		source := sourceOf(r)
+		seen.Sources[source].Results = append(seen.Sources[source].Results, r)
+	}
+	if !next.IsZero() && (seen.NextChange.IsZero() || next.Before(seen.NextChange)) {
+		seen.NextChange = next
+	}
+}
+
+// results returns the results of all sources.
+func (seen *observation) results() []finding.Result {
+	var all []finding.Result
+	for _, source := range seen.Sources {
+		all = append(all, source.Results...)
+	}
+	return all
+}
+
+// addNotChecked adds a result for each requirement of the judged controls that has none:
+// no Secret is configured for it, or no dry runs were made.
+func (seen *observation) addNotChecked() {
+	answered := map[finding.Requirement]bool{}
+	for _, r := range seen.results() {
+		answered[r.Requirement] = true
+	}
+	for _, c := range seen.Controls {
+		for _, required := range c.Requirements {
+			if required.In(control.Cluster) && !answered[required.Requirement] {
+				answered[required.Requirement] = true
+				result := finding.Result{
+					Requirement: required.Requirement, Subject: finding.Subject{Kind: "Cluster"}, Reason: finding.NotChecked,
+					Message: "the configuration does not include it", Remedy: "add the chart's default entry to protectedSecrets",
+				}
+				if required.Family() == finding.Guard {
+					result.Message, result.Remedy = "no dry runs were made", "run helm test, or webhook prove"
+				}
+				seen.add([]finding.Result{result}, time.Time{})
+			}
+		}
+	}
+}
+
+// whyUnknown returns why the current state of an object is unknown; nil if it is known.
+// The state keeps what was read before an error; see [observation.doubtIfUnreadable].
+func (seen *observation) whyUnknown(o follow.Object) *finding.Result {
+	switch s := seen.states[o]; {
+	case s.Err != nil:
+		return &finding.Result{
+			Subject: o.Subject(), Reason: finding.Unreadable, Message: "cannot read it: " + readError(s.Err),
+			Remedy: "grant the audit's ServiceAccount (or the user of the kubeconfig) permission to list and watch it, " +
+				"or check that the API server is available",
+		}
+	case !s.Known:
+		return &finding.Result{
+			Subject: o.Subject(), Reason: finding.NotObserved, Message: "not read yet",
+			Remedy: "wait a minute; if this persists, check that the API server is available",
+		}
+	}
+	return nil
+}
+
+// readError describes an error in words that are the same at each attempt.
+func readError(err error) string {
+	if reason := apierrors.ReasonForError(err); reason != "" {
+		return "the API server answers " + string(reason)
+	}
+	return "the API server does not answer"
+}
+
+// decode converts the object of a state to its type; nil if the object does not exist.
+func decode[T any](s follow.State) (*T, error) {
+	if s.Live == nil {
+		return nil, nil
+	}
+	typed := new(T)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.Live.Object, typed); err != nil {
+		return nil, err
+	}
+	return typed, nil
+}
+
+// checkPlatform checks whether the objects of the control are in this cluster.
+func (seen *observation) checkPlatform(subject Subject) {
+	infrastructure := infrastructureObject()
+	platform := check.Platform{NotKnown: seen.whyUnknown(infrastructure)}
+	if s := seen.states[infrastructure]; platform.NotKnown == nil {
+		platform.NoAPI = s.NoAPI
+		if s.Live != nil {
+			// A value of another type counts as absent.
+			platform.Topology, _, _ = unstructured.NestedString(s.Live.Object, "status", "controlPlaneTopology")
+		}
+	}
+	platform.NoNamespace = true
+	for _, want := range subject.Secrets {
+		namespace, ok := namespaceObject(want.SecretExpectation)
+		if !ok || !platform.NoAPI || platform.NotKnown != nil {
+			continue // if the API exists, the cluster is OpenShift, whatever its namespaces
+		}
+		platform.NotKnown = seen.whyUnknown(namespace)
+		platform.NoNamespace = platform.NoNamespace && seen.states[namespace].Live == nil
+	}
+	results, next := platform.Check(seen.At)
+	seen.platform = results[0]
+	seen.add(results, next)
+}
+
+// judgeAbsence returns the results about an object that does not exist. If the control
+// plane runs elsewhere, or it is unknown where, the object need not exist: then the
+// platform's outcome replaces each result.
+func (seen *observation) judgeAbsence(results []finding.Result) []finding.Result {
+	if seen.platform.Outcome != finding.NotApplicable && seen.platform.Outcome != finding.Unknown {
+		return results
+	}
+	replaced := make([]finding.Result, 0, len(results))
+	for _, r := range results {
+		requirement, subject := r.Requirement, r.Subject
+		r = seen.platform
+		r.Requirement = requirement
+		if r.Outcome == finding.NotApplicable {
+			r.Subject = subject
+		}
+		replaced = append(replaced, r)
+	}
+	return replaced
+}
+
+// doubtIfUnreadable returns the results about an object. If it cannot be read at present,
+// they rest on an old state, and a pass becomes unknown.
+func (seen *observation) doubtIfUnreadable(o follow.Object, results []finding.Result) []finding.Result {
+	if unknown := seen.whyUnknown(o); unknown != nil {
+		return check.Doubt(results, *unknown)
+	}
+	return results
+}
+
+// checkSecret checks a Secret, alone and against the last known Service and CA bundle.
+func (seen *observation) checkSecret(subject Secret) {
+	ownExpectation := subject.SecretExpectation
+	want := ownExpectation
+	if subject.Bundle != nil {
+		want.Roots, want.RootsProblem = seen.caBundle(*subject.Bundle)
+	}
+	o := secretObject(want)
+	s := seen.states[o]
+	if service, has := serviceObject(want); has {
+		if known := seen.states[service]; known.Live != nil {
+			want.ServiceUID = string(known.Live.GetUID())
+		}
+	}
+	// The API server stores no Secret that cannot be converted.
+	secret, _ := decode[facts.Secret](s)
+	verdict := check.JudgeSecret(want, secret.Facts(), seen.At)
+	results := verdict.Results
+	if unknown := seen.whyUnknown(o); unknown != nil && !s.Known {
+		results = check.AllUnknown(results, *unknown) // the Secret was never read
+	}
+	if secret == nil && s.Known && want.Family() != finding.AddedSecret {
+		results = seen.judgeAbsence(results)
+	}
+	results = seen.doubtIfUnreadable(o, results)
+	byComparison := map[finding.ID]bool{} // failures that only the comparison shows
+	for _, f := range finding.Introduced(check.JudgeSecret(ownExpectation, secret.Facts(), seen.At).Results, results) {
+		byComparison[f.ID()] = f.Outcome == finding.Fail
+	}
+	for _, r := range results {
+		if byComparison[r.ID()] {
+			seen.Sources[fromCompared].Results = append(seen.Sources[fromCompared].Results, r)
+			continue
+		}
+		seen.add([]finding.Result{r}, verdict.Until)
+	}
+	seen.Certificates = append(seen.Certificates, tracker.Certificate{
+		Role: want.Namespace + "/" + want.Name, At: o.Subject().Part("tls.crt"), Leaf: verdict.Leaf,
+		Sound: verdict.Leaf != nil && len(finding.WithOutcome(verdict.Results, finding.Fail)) == 0,
+	})
+}
+
+// caBundle returns the certificates of a CA bundle, or why it cannot be used. If it
+// cannot, certificates are not verified against it.
+func (seen *observation) caBundle(b Bundle) ([]*x509.Certificate, *finding.Result) {
+	o := bundleObject(b)
+	if unknown := seen.whyUnknown(o); unknown != nil {
+		return nil, unknown
+	}
+	why := "it does not exist"
+	// The API server stores no ConfigMap that cannot be converted.
+	if configMap, _ := decode[corev1.ConfigMap](seen.states[o]); configMap != nil {
+		roots, err := pki.ParseBundle([]byte(configMap.Data[b.Key]))
+		if err == nil {
+			return roots, nil
+		}
+		why = "it " + err.Error()
+	}
+	return nil, &finding.Result{
+		Subject: o.Subject().Part(b.Key), Reason: finding.ClientCAUnavailable,
+		Message: "cannot use the CA bundle, so who signed the certificates is not verified: " + why,
+		Remedy: "restore it; the operator that rotates the signers writes it " +
+			"(on OpenShift the kube-apiserver operator, or service-ca)",
+	}
+}
+
+// checkService checks whether service-ca can still renew the Secret.
+func (seen *observation) checkService(want check.SecretExpectation) {
+	service := check.Service{Secret: want}
+	o, has := serviceObject(want)
+	if !has {
+		seen.add(service.Check(seen.At))
+		return
+	}
+	s := seen.states[o]
+	if !s.Known {
+		service.NotKnown = seen.whyUnknown(o)
+	}
+	if service.Missing = s.Live == nil; !service.Missing {
+		service.Annotations = s.Live.GetAnnotations()
+	}
+	results, next := service.Check(seen.At)
+	if service.Missing && s.Known && want.Family() != finding.AddedSecret {
+		results = seen.judgeAbsence(results)
+	}
+	seen.add(seen.doubtIfUnreadable(o, results), next)
+}
+
+// noOperator is why overrides and the cluster's configuration do not apply to a cluster without
+// OpenShift's kube-apiserver operator.
+const noOperator = "this cluster has no kube-apiserver operator; the node agent reads each node's configuration"
+
+// withoutOperator says what it means that the API server does not serve the KubeAPIServer
+// kind of OpenShift's operator. If an OpenShift control plane runs in this cluster, the kind
+// was removed, and the object's content is unknown. Otherwise it is not applicable.
+func (seen *observation) withoutOperator() (notApplicable string, notKnown *finding.Result) {
+	o := operatorObject()
+	switch infrastructure := seen.states[infrastructureObject()]; {
+	case seen.platform.Outcome == finding.Unknown:
+		platform := seen.platform
+		return "", &platform
+	case seen.platform.Outcome == finding.Pass && infrastructure.Known && !infrastructure.NoAPI:
+		return "", &finding.Result{
+			Subject: o.Subject(), Reason: finding.Unreadable,
+			Message: "cannot read it: the API server does not serve " + facts.OperatorGroup +
+				", although the OpenShift control plane runs in this cluster",
+			Remedy: "find out why CustomResourceDefinition " + o.Resource.Resource + "." + facts.OperatorGroup + " is missing",
+		}
+	}
+	return noOperator, nil
+}
+
+// checkOverrides checks the overrides of the configuration that OpenShift's operator writes.
+func (seen *observation) checkOverrides() {
+	o := operatorObject()
+	s := seen.states[o]
+	var object facts.KubeAPIServer
+	if s.Live != nil {
+		text, err := json.Marshal(s.Live.Object)
+		if err != nil || sigsjson.UnmarshalCaseSensitivePreserveInts(text, &object) != nil {
+			object = facts.KubeAPIServer{} // cannot happen: the API server validates the fields
+		}
+	}
+	override := facts.Override(object)
+	if s.NoAPI {
+		override.NotApplicable, override.NotKnown = seen.withoutOperator()
+	}
+	if !s.Known {
+		override.NotKnown = seen.whyUnknown(o)
+	}
+	results, next := override.Check(seen.At)
+	seen.add(seen.doubtIfUnreadable(o, results), next)
+}
+
+// checkConfiguration checks the configuration that OpenShift's operator writes for all nodes.
+func (seen *observation) checkConfiguration() {
+	operator, o := operatorObject(), configObject()
+	s := seen.states[o]
+	configuration := check.Configuration{At: o.Subject().Part(configKey)}
+	switch {
+	case seen.states[operator].NoAPI:
+		configuration.NotApplicable, configuration.NotKnown = seen.withoutOperator()
+		seen.add(configuration.Check(seen.At))
+		return
+	case !seen.states[operator].Known:
+		configuration.NotKnown = seen.whyUnknown(operator)
+	case !s.Known:
+		configuration.NotKnown = seen.whyUnknown(o)
+	}
+	// The API server stores no ConfigMap that cannot be converted.
+	configMap, _ := decode[corev1.ConfigMap](s)
+	if configuration.Missing = configMap == nil || configMap.Data[configKey] == ""; !configuration.Missing {
+		configuration.Config, configuration.Err = kubeapiserver.ParseConfig([]byte(configMap.Data[configKey]))
+	}
+	results, next := configuration.Check(seen.At)
+	if configMap == nil && s.Known {
+		results = seen.judgeAbsence(results)
+	}
+	seen.add(seen.doubtIfUnreadable(o, results), next)
+}
+
+// checkActions checks whether the guard is configured to refuse, or only to warn or record.
+func (seen *observation) checkActions(subject Subject) {
+	action := func(at finding.Subject, a admit.Action) {
+		seen.add(check.Action{At: at, Refuses: a == "" || a == admit.Deny, Name: string(a)}.Check(seen.At))
+	}
+	for _, s := range subject.Secrets {
+		action(secretObject(s.SecretExpectation).Subject(), s.Action)
+	}
+	action(operatorObject().Subject(), subject.OverridesAction)
+}
+
+func (seen *observation) checkGuard(installed map[string]any, o follow.Object) {
+	s := seen.states[o]
+	g := check.Guard{At: o.Subject(), Installed: installed}
+	if !s.Known {
+		g.NotKnown = seen.whyUnknown(o)
+	}
+	if s.Live != nil {
+		g.Live = s.Live.Object
+	}
+	results, next := g.Check(seen.At)
+	seen.add(seen.doubtIfUnreadable(o, results), next)
+}
+
+// objectOf returns the API object that a subject is about, with its UID if it is known; ok
+// is false if the subject is not an observed object of the API.
+func (seen *observation) objectOf(subject finding.Subject) (o report.Object, ok bool) {
+	for followed, s := range seen.states {
+		if followed.Subject() == subject.Whole() {
+			return s.Reference(followed), true
+		}
+	}
+	return report.Object{}, false
+}
