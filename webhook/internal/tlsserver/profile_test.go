@@ -196,6 +196,7 @@ func TestClientCA(t *testing.T) {
 	}
 	r.reload()
 	check("after the file became invalid", of(foreign, "api-server"), good)
+	r.answered.Store(nil)
 	if err := r.Ready(t.Context()); err != nil {
 		t.Errorf("not ready: %v", err)
 	}

@@ -53,6 +53,8 @@ const (
 	// maxConnections bounds the connections; an API server has a few. At the bound, idle
 	// connections are closed for new ones (package connlimit).
 	maxConnections = 500
+	// recentAnswer is how long a sent response shows that the server can answer.
+	recentAnswer = 3 * time.Second
 	// reloadEvery is the time between two reads of the certificate files.
 	reloadEvery = 5 * time.Second
 	// maxFile bounds each of these files, in bytes.
@@ -95,6 +97,8 @@ type Server struct {
 
 	address      atomic.Pointer[net.Addr]
 	shuttingDown atomic.Bool
+	// answered is when a response was last sent; nil: never.
+	answered atomic.Pointer[time.Time]
 }
 
 // The flags that name the files of [Options], for errors.
@@ -106,7 +110,7 @@ func New(options Options) (*Server, error) {
 	if s.Profile == nil {
 		s.Profile = func() Profile { return Profile{} }
 	}
-	s.handler = s.closeAtShutdown(s.requireClientCert(s.limitRequests(options.Handler)))
+	s.handler = s.recordAnswers(s.closeAtShutdown(s.requireClientCert(s.limitRequests(options.Handler))))
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -189,7 +193,9 @@ func (s *Server) shutdown(ctx context.Context, server *http.Server, ended <-chan
 // Serving returns the current serving certificate with its key. Callers must not change it.
 func (s *Server) Serving() *tls.Certificate { return s.pair.Load() }
 
-// Ready connects like an API server. The error says why the server should get no requests.
+// Ready connects like an API server, unless the server has just answered a client: in a flood
+// of connections, one more would only wait behind them. The error says why the server should
+// get no requests.
 func (s *Server) Ready(ctx context.Context) error {
 	address := s.address.Load()
 	switch {
@@ -197,6 +203,12 @@ func (s *Server) Ready(ctx context.Context) error {
 		return errors.New("not listening yet")
 	case s.shuttingDown.Load():
 		return errors.New("shutting down")
+	}
+	if leaf := s.pair.Load().Leaf; leaf != nil && s.Now().After(leaf.NotAfter) {
+		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if last := s.answered.Load(); last != nil && s.Now().Sub(*last) < recentAnswer {
+		return nil
 	}
 	dialer := tls.Dialer{
 		NetDialer: &net.Dialer{Timeout: handshakeTime}, // for the handshake, too
@@ -207,10 +219,7 @@ func (s *Server) Ready(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("TLS handshake with %s failed: %w", *address, err)
 	}
-	defer connection.Close()
-	if leaf := s.pair.Load().Leaf; leaf != nil && s.Now().After(leaf.NotAfter) {
-		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
+	_ = connection.Close()
 	return nil
 }
 
@@ -324,6 +333,15 @@ func readBounded(path string) ([]byte, error) {
 		err = fmt.Errorf("larger than %d bytes", maxFile)
 	}
 	return data, err
+}
+
+// recordAnswers records when a response was last sent.
+func (s *Server) recordAnswers(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r)
+		now := s.Now()
+		s.answered.Store(&now)
+	})
 }
 
 // closeAtShutdown makes each answer during the shutdown close its connection. Otherwise a

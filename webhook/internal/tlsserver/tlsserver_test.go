@@ -577,6 +577,33 @@ func TestReady(t *testing.T) {
 	notReady("after the shutdown")
 }
 
+// TestReadyByAnswer: a server that has just answered a client is ready, even if it would not answer
+// a new connection now. It is not for long.
+func TestReadyByAnswer(t *testing.T) {
+	ca := pkitest.NewCAAround("ca", time.Now())
+	now := time.Now()
+	var passed atomic.Int64
+	r := startWith(t, ca, Options{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})},
+		func(s *Server) { s.Now = func() time.Time { return now.Add(time.Duration(passed.Load())) } })
+	if r.answered.Load() != nil {
+		t.Fatal("the server has answered a request already")
+	}
+	if _, err := r.post(t.Context(), r.client(), strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	unreachable := net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}) // nothing listens there
+	r.Server.address.Store(&unreachable)
+	for _, c := range []struct {
+		after time.Duration
+		ready bool
+	}{{0, true}, {recentAnswer - 1, true}, {recentAnswer, false}} {
+		passed.Store(int64(c.after))
+		if err := r.Ready(t.Context()); (err == nil) != c.ready {
+			t.Errorf("%s after an answer: %v", c.after, err)
+		}
+	}
+}
+
 // TestNew: without a matching certificate and key New fails.
 func TestNew(t *testing.T) {
 	directory := t.TempDir()
