@@ -15,7 +15,9 @@ import (
 )
 
 // errNoNode is a usage error, because Events are about a Node.
-var errNoNode = command.Usagef("--node-name is required with an API server, since Events are about the Node: set it or NODE_NAME")
+var errNoNode = command.Usagef(
+	"--node-name is required with an API server, since Events are about the Node: set it or NODE_NAME",
+)
 
 // The bounds of --resync and --settle. An agent that scans less often than maxResync is of
 // little use.
@@ -43,27 +45,88 @@ type config struct {
 // flags of each command.
 func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 	flags.StringVar(&c.root, "root", "/", "`directory` where the host's root file system is mounted")
-	flags.StringVar(&c.directory, "kubelet-client-dir", "", "`directory` on the host with the kubelet client certificate and key. The static pod manifest and the configuration are then not read, so the control cannot be verified (default: the files that the kube-apiserver's configuration names)")
-	flags.StringVar(&c.certificate, "kubelet-client-certificate", "", "`file` on the host with the kubelet client certificate, together with --kubelet-client-key. Use it in place of --kubelet-client-dir, with the same effect")
+	flags.StringVar(
+		&c.directory,
+		"kubelet-client-dir",
+		"",
+		"`directory` on the host with the kubelet client certificate and key. The static pod manifest and the "+
+			"configuration are then not read, so the control cannot be verified (default: the files that the "+
+			"kube-apiserver's configuration names)",
+	)
+	flags.StringVar(
+		&c.certificate,
+		"kubelet-client-certificate",
+		"",
+		"`file` on the host with the kubelet client certificate, together with --kubelet-client-key. Use it in place of "+
+			"--kubelet-client-dir, with the same effect",
+	)
 	flags.StringVar(&c.key, "kubelet-client-key", "", "`file` on the host with the key of --kubelet-client-certificate")
-	flags.StringVar(&c.clientCA, "kubelet-ca", "", "`file` on the host with the CAs that the kubelet accepts client certificates from (default: the file that the kubelet's configuration names; if that is not visible, that of OpenShift or kubeadm)")
+	flags.StringVar(
+		&c.clientCA,
+		"kubelet-ca",
+		"",
+		"`file` on the host with the CAs that the kubelet accepts client certificates from (default: the file that the "+
+			"kubelet's configuration names; if that is not visible, that of OpenShift or kubeadm)",
+	)
 	flags.StringVar(&c.nodeName, "node-name", getenv("NODE_NAME"), "`name` of this node (default: $NODE_NAME)")
-	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server that Events are sent to (default: the Pod's ServiceAccount; outside a Pod no Events are sent)")
-	flags.StringVar(&c.kubeletAddress, "kubelet-address", "", "`address` of this node's kubelet, HOST or HOST:PORT; the default port is 10250. If empty, the kubelet is not contacted")
-	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
-	flags.DurationVar(&c.resync, "resync", 30*time.Second, "check the node at least once in this `time`, even if no file changed: 1s to 24h")
-	flags.DurationVar(&c.settle, "settle", time.Second, "report a finding about files after it has lasted for this `time`: 0s to 1m. Writers replace certificate and key one after the other")
-	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction, "warn when less than this `fraction` of a certificate's lifetime is left: at least 0, below 1")
+	flags.StringVar(
+		&c.kubeconfig,
+		"kubeconfig",
+		"",
+		"kubeconfig `file` for the API server that Events are sent to (default: the Pod's ServiceAccount; outside a Pod "+
+			"no Events are sent)",
+	)
+	flags.StringVar(
+		&c.kubeletAddress,
+		"kubelet-address",
+		"",
+		"`address` of this node's kubelet, HOST or HOST:PORT; the default port is 10250. If empty, the kubelet is not "+
+			"contacted",
+	)
+	flags.StringVar(
+		&c.metricsAddress,
+		"metrics-bind-address",
+		":8080",
+		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them",
+	)
+	flags.DurationVar(
+		&c.resync,
+		"resync",
+		30*time.Second,
+		"check the node at least once in this `time`, even if no file changed: 1s to 24h",
+	)
+	flags.DurationVar(
+		&c.settle,
+		"settle",
+		time.Second,
+		"report a finding about files after it has lasted for this `time`: 0s to 1m. Writers replace certificate and key "+
+			"one after the other",
+	)
+	flags.Float64Var(
+		&c.expiringFraction,
+		"expiring-fraction",
+		check.DefaultExpiringFraction,
+		"warn when less than this `fraction` of a certificate's lifetime is left: at least 0, below 1",
+	)
 	c.log.Flags(flags)
-	flags.BoolVar(&c.once, "once", false, "check the node once, print a report, and exit with the code of the verdict: the same as 'nodeagent check'")
+	flags.BoolVar(
+		&c.once,
+		"once",
+		false,
+		"check the node once, print a report, and exit with the code of the verdict: the same as 'nodeagent check'",
+	)
 	flags.TextVar(&c.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
 }
 
 // runGroups returns the flags of 'nodeagent run' as --help groups them.
 func runGroups() []command.Group {
-	return append(checkedGroups(),
+	return append(
+		checkedGroups(),
 		command.Group{Title: "When to check", Flags: []string{"resync", "settle"}},
-		command.Group{Title: "Reporting", Flags: []string{"node-name", "kubeconfig", "metrics-bind-address", "log-format", "log-level"}},
+		command.Group{
+			Title: "Reporting",
+			Flags: []string{"node-name", "kubeconfig", "metrics-bind-address", "log-format", "log-level"},
+		},
 		command.Group{Title: "Check once", Flags: []string{"once", "o"}},
 	)
 }
@@ -79,7 +142,10 @@ func checkGroups() []command.Group {
 // checkedGroups returns the flags of both commands.
 func checkedGroups() []command.Group {
 	return []command.Group{
-		{Title: "What to check", Flags: []string{"root", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address", "expiring-fraction"}},
+		{Title: "What to check", Flags: []string{
+			"root", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address",
+			"expiring-fraction",
+		}},
 	}
 }
 
@@ -106,7 +172,10 @@ func (c *config) validate() error {
 	if c.kubeletAddress != "" {
 		var err error
 		if c.kubelet, err = probe.New(c.kubeletAddress); err != nil {
-			return command.Usagef("--kubelet-address %q: must be HOST or HOST:PORT, with a port from 1 to 65535", c.kubeletAddress)
+			return command.Usagef(
+				"--kubelet-address %q: must be HOST or HOST:PORT, with a port from 1 to 65535",
+				c.kubeletAddress,
+			)
 		}
 	}
 	if c.metricsAddress != noAddress {

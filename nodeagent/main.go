@@ -77,14 +77,18 @@ func program(getenv func(string) string) command.Program {
 		Commands: []command.Command{
 			{
 				Name: "run", Summary: "check the node whenever something changes, and report in the log, Events and metrics",
-				Description: "Check the node whenever a file changes, a certificate is about to expire or a timer fires, and report in the log, Events and metrics. This is what the DaemonSet runs. With --once it checks the node once, as 'nodeagent check' does.",
-				Groups:      runGroups(), Exits: command.Verdicts(),
+				Description: "Check the node whenever a file changes, a certificate is about to expire or a timer fires, and " +
+					"report in the log, Events and metrics. This is what the DaemonSet runs. With --once it checks the node once, " +
+					"as 'nodeagent check' does.",
+				Groups: runGroups(), Exits: command.Verdicts(),
 				New: func(flags *flag.FlagSet) command.Run { return newRun(flags, getenv, false) },
 			},
 			{
 				Name: "check", Summary: "check the node once, print a report, and exit with the code of the verdict",
-				Description: "Check the node once, print a report, and exit with the code of the verdict. Changes nothing on the node and calls no API server. It must be able to read the host's files: run it as root on the node, or in the agent's Pod with --root=/host.",
-				Groups:      checkGroups(), Exits: command.Verdicts(),
+				Description: "Check the node once, print a report, and exit with the code of the verdict. Changes nothing on " +
+					"the node and calls no API server. It must be able to read the host's files: run it as root on the node, or in " +
+					"the agent's Pod with --root=/host.",
+				Groups: checkGroups(), Exits: command.Verdicts(),
 				New: func(flags *flag.FlagSet) command.Run { return newRun(flags, getenv, true) },
 			},
 		},

@@ -114,7 +114,11 @@ func TestOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return os.WriteFile(tree.Config(), bytes.Replace(data, []byte(`"kubelet-https":["true"]`), []byte(`"kubelet-https":["false"]`), 1), 0o600)
+				return os.WriteFile(
+					tree.Config(),
+					bytes.Replace(data, []byte(`"kubelet-https":["true"]`), []byte(`"kubelet-https":["false"]`), 1),
+					0o600,
+				)
 			},
 			want: outcome{1, "KubeletHTTPSDisabled"},
 		},
@@ -154,7 +158,11 @@ func TestOnce(t *testing.T) {
 			if c.pair.Leaf == nil {
 				c.pair = good
 			}
-			tree, err := openshift.Write(t.TempDir(), c.layout, openshift.Files{Certificate: c.pair.Certificate, Key: c.pair.Key, ClientCA: ca.PEM()})
+			tree, err := openshift.Write(
+				t.TempDir(),
+				c.layout,
+				openshift.Files{Certificate: c.pair.Certificate, Key: c.pair.Key, ClientCA: ca.PEM()},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,14 +195,23 @@ func TestOnce(t *testing.T) {
 // certificate, and it accepts client certificates of another.
 func startKubelet(t *testing.T, ca, clients *pkitest.CA) string {
 	t.Helper()
-	request := pkitest.Request{CommonName: "system:node:master-0", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	request := pkitest.Request{
+		CommonName: "system:node:master-0",
+		IPs:        []net.IP{net.IPv4(127, 0, 0, 1)},
+		Usages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	serving := ca.Issue(request.Valid(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
 	certificate, err := tls.X509KeyPair(serving.Certificate, serving.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequestClientCert, ClientCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequestClientCert,
+		ClientCAs:    x509.NewCertPool(),
+		MinVersion:   tls.VersionTLS12,
+	}
 	server.TLS.ClientCAs.AddCert(clients.Certificate)
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -207,7 +224,11 @@ func TestOnceKubelet(t *testing.T) {
 	now := time.Now()
 	ca, other := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now), pkitest.NewCAAround("other", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+	tree, err := openshift.Write(
+		t.TempDir(),
+		openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +258,13 @@ func TestOnceKubelet(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			code := run(t.Context(), []string{"check", "--root", tree.Root, "--settle", "10ms", "--kubelet-address", c.address}, noEnvironment, &stdout, &stderr)
+			code := run(
+				t.Context(),
+				[]string{"check", "--root", tree.Root, "--settle", "10ms", "--kubelet-address", c.address},
+				noEnvironment,
+				&stdout,
+				&stderr,
+			)
 			if code != c.code || !strings.Contains(stdout.String(), c.want) {
 				t.Errorf("got exit code %d, want %d and %q in\n%s%s", code, c.code, c.want, &stdout, &stderr)
 			}
@@ -321,7 +348,8 @@ func TestNotWritten(t *testing.T) {
 	for _, args := range [][]string{{"check"}, {"run", "--once"}, {"check", "-o", "json"}} {
 		var stderr bytes.Buffer
 		code := run(t.Context(), append(args, "--root", t.TempDir(), "--settle", "0s"), noEnvironment, full{}, &stderr)
-		if want := "nodeagent " + args[0] + ": write the report: no space left on device\n"; code != 3 || stderr.String() != want {
+		if want := "nodeagent " + args[0] + ": write the report: no space left on device\n"; code != 3 ||
+			stderr.String() != want {
 			t.Errorf("%v: exit code %d, %q, want %q", args, code, &stderr, want)
 		}
 	}
@@ -336,12 +364,14 @@ func TestHelp(t *testing.T) {
 	shown := map[string]bool{}
 	for _, c := range program(noEnvironment).Commands {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), []string{c.Name, "--help"}, noEnvironment, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+		if code := run(t.Context(), []string{c.Name, "--help"}, noEnvironment, &stdout, &stderr); code != 0 ||
+			stderr.Len() > 0 {
 			t.Errorf("%s --help: exit code %d, on stderr %q", c.Name, code, &stderr)
 		}
 		for _, group := range c.Groups {
 			for _, name := range group.Flags {
-				if shown[name] = true; !strings.Contains(stdout.String(), "\n  -"+name+" ") && !strings.Contains(stdout.String(), "\n  --"+name) {
+				if shown[name] = true; !strings.Contains(stdout.String(), "\n  -"+name+" ") &&
+					!strings.Contains(stdout.String(), "\n  --"+name) {
 					t.Errorf("%s --help does not show flag %s", c.Name, name)
 				}
 			}
@@ -396,13 +426,20 @@ func TestOnceFormats(t *testing.T) {
 	now := time.Now()
 	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+	tree, err := openshift.Write(
+		t.TempDir(),
+		openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	once := func(format string) string {
 		var stdout, stderr bytes.Buffer
-		args := []string{"check", "-o", format, "--root", tree.Root, "--settle", "0s", "--node-name", "master-0", "--kubelet-address", "127.0.0.1:1"}
+		args := []string{
+			"check", "-o", format, "--root", tree.Root, "--settle", "0s", "--node-name", "master-0", "--kubelet-address",
+			"127.0.0.1:1",
+		}
 		if code := run(t.Context(), args, noEnvironment, &stdout, &stderr); code != int(command.ExitCouldNotVerify) {
 			t.Errorf("exit code %d, want %d\n%s%s", code, command.ExitCouldNotVerify, &stdout, &stderr)
 		}
@@ -428,7 +465,8 @@ func TestOnceFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	const resources = "/etc/kubernetes/static-pod-resources/"
-	expected := fmt.Sprintf(`{"verdict": "CouldNotVerify", "subject": {"kind": "Node", "name": "master-0"}, "revision": "7", "examined": [
+	expected := fmt.Sprintf(
+		`{"verdict": "CouldNotVerify", "subject": {"kind": "Node", "name": "master-0"}, "revision": "7", "examined": [
 		{"role": "manifest", "location": "/etc/kubernetes/manifests/kube-apiserver-pod.yaml"},
 		{"role": "configuration", "location": "%[1]skube-apiserver-pod-7/configmaps/config/config.yaml"},
 		{"role": "certificate", "location": "%[1]skube-apiserver-certs/secrets/kubelet-client/tls.crt"},
@@ -437,7 +475,9 @@ func TestOnceFormats(t *testing.T) {
 		{"role": "kubelet-serving-ca", "location": "%[1]skube-apiserver-pod-7/configmaps/kubelet-serving-ca/ca-bundle.crt"},
 		{"role": "kubelet", "location": "Kubelet 127.0.0.1:1"}],
 		"certificates": [{"role": "kubelet-client", "location": "%[1]skube-apiserver-certs/secrets/kubelet-client/tls.crt"}],
-		"findings": [{"reason": "KubeletUnreachable", "location": "Kubelet 127.0.0.1:1"}]}`, resources)
+		"findings": [{"reason": "KubeletUnreachable", "location": "Kubelet 127.0.0.1:1"}]}`,
+		resources,
+	)
 	if err := json.Unmarshal([]byte(expected), &want); err != nil {
 		t.Fatal(err)
 	}
@@ -473,12 +513,18 @@ func TestOnceChecked(t *testing.T) {
 		"no key":                              {func(root string) error { return os.Remove(filepath.Join(root, at, "tls.key")) }, "CertificateMissing KeyMissing CertificateExpired UntrustedIssuer ClientKeyNotConfigured"},
 		"a certificate outside of all mounts": {unmount, "KeyMissing ClientKeyNotConfigured"},
 		"no configuration": {func(root string) error {
-			return os.RemoveAll(filepath.Join(root, "/etc/kubernetes/static-pod-resources/kube-apiserver-pod-7/configmaps/config"))
+			return os.RemoveAll(
+				filepath.Join(root, "/etc/kubernetes/static-pod-resources/kube-apiserver-pod-7/configmaps/config"),
+			)
 		}, ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+			tree, err := openshift.Write(
+				t.TempDir(),
+				openshift.Current,
+				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -486,13 +532,20 @@ func TestOnceChecked(t *testing.T) {
 				t.Fatal(err)
 			}
 			var stdout, stderr bytes.Buffer
-			run(t.Context(), []string{"check", "-o", "json", "--root", tree.Root, "--settle", "0s", "--kubelet-address", "127.0.0.1:1"}, noEnvironment, &stdout, &stderr)
+			run(
+				t.Context(),
+				[]string{"check", "-o", "json", "--root", tree.Root, "--settle", "0s", "--kubelet-address", "127.0.0.1:1"},
+				noEnvironment,
+				&stdout,
+				&stderr,
+			)
 			var d struct{ Checked []struct{ Reason string } }
 			if err := json.Unmarshal(stdout.Bytes(), &d); err != nil {
 				t.Fatalf("%v\n%s", err, &stderr)
 			}
 			var got []string
-			for _, reason := range []string{"CertificateMissing", "KeyMissing", "KeyMismatch", "CertificateExpired", "UntrustedIssuer", "ClientKeyNotConfigured", "KubeletNotTLS"} {
+			for _, reason := range []string{"CertificateMissing", "KeyMissing", "KeyMismatch", "CertificateExpired",
+				"UntrustedIssuer", "ClientKeyNotConfigured", "KubeletNotTLS"} {
 				if slices.ContainsFunc(d.Checked, func(c struct{ Reason string }) bool { return c.Reason == reason }) {
 					got = append(got, reason)
 				}
@@ -535,12 +588,17 @@ func TestOnceListsEveryRequirement(t *testing.T) {
 		"the configuration was not read": {
 			flags: []string{"--kubelet-address", kubelet, "--kubelet-client-dir", currentDirectory}, code: int(command.ExitCouldNotVerify),
 			unknown: func(r finding.Requirement) bool { return isConfig(r) || r == trusted },
-			table:   "\nrequired and not observed\n  manifest/readable, manifest/single\n    NotChecked at File static Pod manifest: ",
+			table: "\nrequired and not observed\n  manifest/readable, manifest/single\n    NotChecked at File static Pod " +
+				"manifest: ",
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+			tree, err := openshift.Write(
+				t.TempDir(),
+				openshift.Current,
+				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -631,7 +689,11 @@ func TestServe(t *testing.T) {
 	now := time.Now()
 	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+	tree, err := openshift.Write(
+		t.TempDir(),
+		openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -639,7 +701,8 @@ func TestServe(t *testing.T) {
 	stderr, log := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"--root", tree.Root, "--settle", "10ms", "--metrics-bind-address", "127.0.0.1:0"}, noEnvironment, io.Discard, log)
+		ended <- run(ctx, []string{"--root", tree.Root, "--settle", "10ms", "--metrics-bind-address", "127.0.0.1:0"},
+			noEnvironment, io.Discard, log)
 		_ = log.Close()
 	}()
 	lines := bufio.NewScanner(stderr)
@@ -698,9 +761,11 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(string(report.NotCompliant))
-	has(`kubelet_https_guard_compliant{control="use-https"} 0`,
+	has(
+		`kubelet_https_guard_compliant{control="use-https"} 0`,
 		`kubelet_https_guard_finding{location="`+tree.CertificateOnHost()+`",reason="CertificateMissing",severity="Violation"} 1`,
-		`kubelet_https_guard_certificate_not_after_seconds{`+at+`} `)
+		`kubelet_https_guard_certificate_not_after_seconds{`+at+`} `,
+	)
 
 	stop()
 	for lines.Scan() { // read to the end, or the agent blocks on its log
@@ -714,8 +779,15 @@ func TestServe(t *testing.T) {
 // names the flag, the address and the cause.
 func TestServeFails(t *testing.T) {
 	var stderr bytes.Buffer
-	code := run(t.Context(), []string{"run", "--root", t.TempDir(), "--metrics-bind-address", "192.0.2.1:1"}, noEnvironment, io.Discard, &stderr)
-	if code != int(command.ExitFailed) || !strings.Contains(stderr.String(), "--metrics-bind-address 192.0.2.1:1: cannot assign requested address") {
+	code := run(
+		t.Context(),
+		[]string{"run", "--root", t.TempDir(), "--metrics-bind-address", "192.0.2.1:1"},
+		noEnvironment,
+		io.Discard,
+		&stderr,
+	)
+	if code != int(command.ExitFailed) ||
+		!strings.Contains(stderr.String(), "--metrics-bind-address 192.0.2.1:1: cannot assign requested address") {
 		t.Errorf("exit code %d\n%s", code, &stderr)
 	}
 }

@@ -50,7 +50,8 @@ func newMeter(
 		certificates: certificates, now: now, started: now(), maxSilence: 3*resync + time.Minute,
 	}
 	registry.MustRegister(m.scans, m.duration, prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "kubelet_https_guard_watch_errors_total", Help: "How often a directory could not be watched, or events were lost.",
+		Name: "kubelet_https_guard_watch_errors_total", Help: "How often a directory could not be watched, or events were " +
+			"lost.",
 	}, func() float64 { return float64(watchErrors()) }))
 	for _, trigger := range agent.Triggers() {
 		m.scans.WithLabelValues(string(trigger))

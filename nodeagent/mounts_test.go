@@ -116,7 +116,8 @@ func TestMountsByValues(t *testing.T) {
 	const certs = "/var/lib/microshift/certs"
 	pod := renderedPod(t, []string{
 		"--set", "nodeagent.hostPaths={" + certs + "}", "--set", "nodeagent.kubeletFiles={/var/lib/kubelet/config.yaml}",
-		"--set", "nodeagent.clientDirectory=" + certs + "/client", "--set", "nodeagent.kubeletCA=" + certs + "/ca-bundle/kubelet-ca.crt",
+		"--set", "nodeagent.clientDirectory=" + certs + "/client", "--set", "nodeagent.kubeletCA=" + certs +
+			"/ca-bundle/kubelet-ca.crt",
 		"--set", "expiringFraction=0.2", "--set", "nodeagent.extraArgs={--settle=3s}",
 	})
 	if diff := cmp.Diff([]string(nil), mountFaults(pod)); diff != "" {
@@ -139,7 +140,10 @@ func TestMountsByValues(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	seen := slices.DeleteFunc(touched(t, root, parsed), func(p string) bool { return strings.HasPrefix(p, "/etc"+watched) })
+	seen := slices.DeleteFunc(
+		touched(t, root, parsed),
+		func(p string) bool { return strings.HasPrefix(p, "/etc"+watched) },
+	)
 	if diff := cmp.Diff([]string(nil), unmounted(pod, seen)); diff != "" {
 		t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
 	}
@@ -147,7 +151,12 @@ func TestMountsByValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot := scan.Scan(host, nil, scan.Options{Directory: parsed.directory, ClientCA: parsed.clientCA, ExpiringFraction: parsed.expiringFraction}, pkitest.Now())
+	snapshot := scan.Scan(
+		host,
+		nil,
+		scan.Options{Directory: parsed.directory, ClientCA: parsed.clientCA, ExpiringFraction: parsed.expiringFraction},
+		pkitest.Now(),
+	)
 	if !snapshot.Sound {
 		t.Errorf("Sound is false: %+v", snapshot.FileResults)
 	}
@@ -161,7 +170,10 @@ func TestMountRules(t *testing.T) {
 		return pod.Volumes[i].HostPath
 	}
 	mount := func(pod *corev1.PodSpec) *corev1.VolumeMount {
-		i := slices.IndexFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.MountPath, "/host") })
+		i := slices.IndexFunc(
+			pod.Containers[0].VolumeMounts,
+			func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.MountPath, "/host") },
+		)
 		return &pod.Containers[0].VolumeMounts[i]
 	}
 	at := func(directory string) func(pod *corev1.PodSpec) {
@@ -172,9 +184,16 @@ func TestMountRules(t *testing.T) {
 		manifest = "/etc/kubernetes/manifests/kube-apiserver-pod.yaml"
 		clientCA = "/etc/kubernetes/kubelet-ca.crt"
 	)
-	configuration := []string{revision + "/configmaps/config/config.yaml", revision + "/configmaps/kubelet-serving-ca/ca-bundle.crt"}
+	configuration := []string{
+		revision + "/configmaps/config/config.yaml",
+		revision + "/configmaps/kubelet-serving-ca/ca-bundle.crt",
+	}
 	pair := []string{currentDirectory + "/tls.crt", currentDirectory + "/tls.key"}
-	kubelet := []string{"/etc/kubernetes/kubelet-env", "/etc/kubernetes/kubelet-workaround", "/etc/kubernetes/kubelet.conf"}
+	kubelet := []string{
+		"/etc/kubernetes/kubelet-env",
+		"/etc/kubernetes/kubelet-workaround",
+		"/etc/kubernetes/kubelet.conf",
+	}
 	const manifests = "/etc/kubernetes/manifests"
 	type found struct {
 		// Unmounted are files only.
@@ -201,9 +220,12 @@ func TestMountRules(t *testing.T) {
 		"a file": {change: func(pod *corev1.PodSpec) { hostPath(pod).Type = new(corev1.HostPathFile) }, want: found{
 			Faults: []string{"/etc/kubernetes: type File, not Directory"},
 		}},
-		"created where it is not": {change: func(pod *corev1.PodSpec) { hostPath(pod).Type = new(corev1.HostPathDirectoryOrCreate) }, want: found{
-			Faults: []string{"/etc/kubernetes: type DirectoryOrCreate, not Directory"},
-		}},
+		"created where it is not": {
+			change: func(pod *corev1.PodSpec) { hostPath(pod).Type = new(corev1.HostPathDirectoryOrCreate) },
+			want: found{
+				Faults: []string{"/etc/kubernetes: type DirectoryOrCreate, not Directory"},
+			},
+		},
 		"a subPath": {change: func(pod *corev1.PodSpec) { mount(pod).SubPath = "manifests" }, want: found{
 			Faults: []string{"/etc/kubernetes: only a part of the volume is mounted"},
 		}},
@@ -216,9 +238,12 @@ func TestMountRules(t *testing.T) {
 		"blind to later mounts": {change: func(pod *corev1.PodSpec) { mount(pod).MountPropagation = nil }, want: found{
 			Faults: []string{"/etc/kubernetes: mounts below it that are made later are not seen"},
 		}},
-		"the whole host": {change: func(pod *corev1.PodSpec) { hostPath(pod).Path, mount(pod).MountPath = "/", "/host" }, want: found{
-			Faults: []string{"/: the whole host"},
-		}},
+		"the whole host": {
+			change: func(pod *corev1.PodSpec) { hostPath(pod).Path, mount(pod).MountPath = "/", "/host" },
+			want: found{
+				Faults: []string{"/: the whole host"},
+			},
+		},
 		"at another place": {change: func(pod *corev1.PodSpec) { mount(pod).MountPath = "/host/kubernetes" }, want: found{
 			Faults:     []string{"/etc/kubernetes: mounted at /host/kubernetes, which for the agent is another path of the host"},
 			NotMounted: []string{manifests},
@@ -229,13 +254,22 @@ func TestMountRules(t *testing.T) {
 			Unmounted: slices.Concat([]string{clientCA}, kubelet, []string{manifests, manifest}, pair, configuration),
 		}},
 		"something over it": {change: func(pod *corev1.PodSpec) {
-			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-			pod.Containers[0].VolumeMounts = append(pod.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "empty", MountPath: "/host/etc/kubernetes/manifests"})
+			pod.Volumes = append(
+				pod.Volumes,
+				corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			)
+			pod.Containers[0].VolumeMounts = append(
+				pod.Containers[0].VolumeMounts,
+				corev1.VolumeMount{Name: "empty", MountPath: "/host/etc/kubernetes/manifests"},
+			)
 		}, want: found{
 			Faults: []string{"/host/etc/kubernetes/manifests: what is mounted in the host's place is not the host's"},
 		}},
 		"unused": {change: func(pod *corev1.PodSpec) {
-			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "var", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var"}}})
+			pod.Volumes = append(
+				pod.Volumes,
+				corev1.Volume{Name: "var", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var"}}},
+			)
 		}, want: found{
 			Faults: []string{"/var: not mounted"},
 		}},
@@ -245,8 +279,15 @@ func TestMountRules(t *testing.T) {
 			pod := *sound.DeepCopy()
 			tc.change(&pod)
 			tree := hostState{layout: openshift.Current}.lay(t)
-			files := slices.DeleteFunc(touched(t, tree.Root, containerArgs(t, pod, nil)), func(p string) bool { return strings.HasSuffix(p, watched) })
-			got := found{Faults: mountFaults(pod), Unmounted: unmounted(pod, files), NotMounted: notMounted(t, pod, tree.Root, containerArgs(t, pod, nil))}
+			files := slices.DeleteFunc(
+				touched(t, tree.Root, containerArgs(t, pod, nil)),
+				func(p string) bool { return strings.HasSuffix(p, watched) },
+			)
+			got := found{
+				Faults:     mountFaults(pod),
+				Unmounted:  unmounted(pod, files),
+				NotMounted: notMounted(t, pod, tree.Root, containerArgs(t, pod, nil)),
+			}
 			for _, rotate := range rotations() {
 				got.Stale = append(got.Stale, stale(t, pod, rotate)...)
 			}
@@ -264,7 +305,11 @@ func (s hostState) lay(t *testing.T) openshift.Tree {
 	t.Helper()
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	pair := ca.Issue(pkitest.KubeletClient())
-	tree, err := openshift.Write(t.TempDir(), s.layout, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+	tree, err := openshift.Write(
+		t.TempDir(),
+		s.layout,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+	)
 	if err == nil && s.change != nil {
 		err = s.change(tree)
 	}
@@ -280,7 +325,9 @@ func renderedPod(t *testing.T, args []string) corev1.PodSpec {
 	if testing.Short() && os.Getenv("HELM") == "" {
 		t.Skip("-short, and HELM is not set")
 	}
-	rendered, err := chart.Render(t.Context(), append([]string{"--show-only", "templates/nodeagent/daemonset.yaml"}, args...)...)
+	rendered, err := chart.Render(
+		t.Context(),
+		append([]string{"--show-only", "templates/nodeagent/daemonset.yaml"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +337,11 @@ func renderedPod(t *testing.T, args []string) corev1.PodSpec {
 	}
 	pod := daemonSet.Spec.Template.Spec
 	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
-		t.Fatalf("the Pod has %d containers and %d init containers, want the agent only", len(pod.Containers), len(pod.InitContainers))
+		t.Fatalf(
+			"the Pod has %d containers and %d init containers, want the agent only",
+			len(pod.Containers),
+			len(pod.InitContainers),
+		)
 	}
 	return pod
 }
@@ -557,19 +608,35 @@ type rotation struct {
 func rotations() map[string]rotation {
 	all := map[string]rotation{}
 	for _, layout := range []openshift.Layout{openshift.Current, openshift.Legacy, openshift.Oldest} {
-		all[string(layout)+", directory swapped"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
-			return openshift.SwapDirectory(tree.Directory(), tree.Staging(), files)
-		}}
-		all[string(layout)+", directory created again"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
-			return openshift.Recreate(tree.Directory(), files)
-		}}
+		all[string(layout)+", directory swapped"] = rotation{
+			layout,
+			func(tree openshift.Tree, files map[string][]byte) error {
+				return openshift.SwapDirectory(tree.Directory(), tree.Staging(), files)
+			},
+		}
+		all[string(layout)+", directory created again"] = rotation{
+			layout,
+			func(tree openshift.Tree, files map[string][]byte) error {
+				return openshift.Recreate(tree.Directory(), files)
+			},
+		}
 		// Old revisions are pruned.
 		all[string(layout)+", new revision"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
-			_, err := openshift.Write(tree.Root, layout, openshift.Files{Certificate: files["tls.crt"], Key: files["tls.key"], Revision: tree.Revision + 1})
+			_, err := openshift.Write(
+				tree.Root,
+				layout,
+				openshift.Files{Certificate: files["tls.crt"], Key: files["tls.key"], Revision: tree.Revision + 1},
+			)
 			if err != nil {
 				return err
 			}
-			return os.RemoveAll(filepath.Join(tree.Root, "etc/kubernetes/static-pod-resources", fmt.Sprintf("kube-apiserver-pod-%d", tree.Revision)))
+			return os.RemoveAll(
+				filepath.Join(
+					tree.Root,
+					"etc/kubernetes/static-pod-resources",
+					fmt.Sprintf("kube-apiserver-pod-%d", tree.Revision),
+				),
+			)
 		}}
 	}
 	return all

@@ -87,8 +87,19 @@ func spellings(d time.Duration) []string {
 func TestSchemaBoundsAsFlags(t *testing.T) {
 	nodeagent, fraction := chartSchema(t)
 	const step = time.Millisecond
-	durations := []time.Duration{-time.Second, 0, step, time.Second - step, time.Second, time.Second + step, 5 * time.Second, 10*time.Second - step, 10 * time.Second}
-	for _, around := range []time.Duration{30 * time.Second, time.Minute, 90 * time.Second, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour, maxResync} {
+	durations := []time.Duration{
+		-time.Second,
+		0,
+		step,
+		time.Second - step,
+		time.Second,
+		time.Second + step,
+		5 * time.Second,
+		10*time.Second - step,
+		10 * time.Second,
+	}
+	for _, around := range []time.Duration{30 * time.Second, time.Minute, 90 * time.Second, 2 * time.Minute,
+		5 * time.Minute, 10 * time.Minute, time.Hour, maxResync} {
 		durations = append(durations, around-time.Second, around-step, around, around+step, around+time.Second)
 	}
 	const chartResync = 5 * time.Minute
@@ -110,7 +121,8 @@ func TestSchemaBoundsAsFlags(t *testing.T) {
 				t.Errorf("%s %s: the schema accepts %v, want %v", name, d, accepted, want)
 			}
 		}
-		for _, value := range []string{"", "1", "1h", "2m", "1 s", "1S", "60001ms", "99999ms", "9999s", "1m1s", "61s", "5m1s", "24h1s", "1.5", "s", "-1s", "NaN"} {
+		for _, value := range []string{"", "1", "1h", "2m", "1 s", "1S", "60001ms", "99999ms", "9999s", "1m1s", "61s",
+			"5m1s", "24h1s", "1.5", "s", "-1s", "NaN"} {
 			if pattern.MatchString(value) && !takes(name, value) {
 				t.Errorf("%s %q: the schema accepts it, the program does not", name, value)
 			}
@@ -118,15 +130,24 @@ func TestSchemaBoundsAsFlags(t *testing.T) {
 	}
 
 	text := regexp.MustCompile(fraction.Pattern)
-	for _, value := range []string{"0", "0.0", "0.000000001", "0.15", "0.2", "0.999999999", "1", "1.0", "-0.1", "2", "20%", "NaN", "Inf", "", "0,2"} {
+	for _, value := range []string{"0", "0.0", "0.000000001", "0.15", "0.2", "0.999999999", "1", "1.0", "-0.1", "2",
+		"20%", "NaN", "Inf", "", "0,2"} {
 		if text.MatchString(value) != takes("expiring-fraction", value) {
-			t.Errorf("expiringFraction %q: the schema accepts %v, the program %v", value, text.MatchString(value), takes("expiring-fraction", value))
+			t.Errorf(
+				"expiringFraction %q: the schema accepts %v, the program %v",
+				value,
+				text.MatchString(value),
+				takes("expiring-fraction", value),
+			)
 		}
 		number, err := strconv.ParseFloat(value, 64)
 		if err != nil {
 			continue
 		}
-		if accepted := number >= *fraction.Minimum && number < *fraction.ExclusiveMaximum; accepted != takes("expiring-fraction", value) {
+		if accepted := number >= *fraction.Minimum && number < *fraction.ExclusiveMaximum; accepted != takes(
+			"expiring-fraction",
+			value,
+		) {
 			t.Errorf("expiringFraction %v: the schema accepts %v as a number, the program does not agree", number, accepted)
 		}
 	}

@@ -90,7 +90,13 @@ func auditCommand(getenv func(string) string) command.Command {
 
 func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 	flags.BoolVar(&o.once, "once", false, "check once, print a report, and exit with the code of the verdict")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the Pod's ServiceAccount; with --once $KUBECONFIG or ~/.kube/config come first)")
+	flags.StringVar(
+		&o.kubeconfig,
+		"kubeconfig",
+		"",
+		"kubeconfig `file` for the API server (default: the Pod's ServiceAccount; with --once $KUBECONFIG or "+
+			"~/.kube/config come first)",
+	)
 	flags.StringVar(&o.installed, "installed", "",
 		"read the configuration and the guard's manifests from the chart's ConfigMap `namespace/name`, "+
 			"not from --config and --guard")
@@ -98,16 +104,38 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 	flags.StringVar(&o.guard, "guard", "",
 		"`file` with the webhook configuration and the policies as they were installed, "+
 			"to compare the stored ones with (default: they are not compared)")
-	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the Lease. Without --config, the service CA is read from its ConfigMap openshift-service-ca.crt (default: $POD_NAMESPACE; without it, the service CA is read from the namespace of each Secret)")
+	flags.StringVar(
+		&o.namespace,
+		"namespace",
+		getenv("POD_NAMESPACE"),
+		"`namespace` of the Lease. Without --config, the service CA is read from its ConfigMap openshift-service-ca.crt "+
+			"(default: $POD_NAMESPACE; without it, the service CA is read from the namespace of each Secret)",
+	)
 	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute,
 		"report drift of the guard only after it has lasted for this `time`: "+
 			"a Pod may see a changed ConfigMap two minutes late")
 	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit",
 		"`name` of the Lease that replicas share: only its holder checks")
-	flags.StringVar(&o.deployment, "deployment", "", "`name` of the Deployment in --namespace that owns the Lease, so that both are deleted together (default: the Lease has no owner)")
-	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off")
+	flags.StringVar(
+		&o.deployment,
+		"deployment",
+		"",
+		"`name` of the Deployment in --namespace that owns the Lease, so that both are deleted together (default: the "+
+			"Lease has no owner)",
+	)
+	flags.StringVar(
+		&o.healthAddress,
+		"health-bind-address",
+		":8081",
+		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off",
+	)
 	o.log.Flags(flags)
-	flags.StringVar(&o.cluster, "cluster-name", "", "`name` of the cluster in the report (default: the address of its API server)")
+	flags.StringVar(
+		&o.cluster,
+		"cluster-name",
+		"",
+		"`name` of the cluster in the report (default: the address of its API server)",
+	)
 	flags.DurationVar(&o.time, "timeout", auditTime, "fail after this `time`: 5s to 10m")
 	flags.TextVar(&o.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
 }
@@ -161,7 +189,12 @@ func (o auditOptions) source() source {
 var errNoAPIServer = command.Usagef("no API server is configured: set --kubeconfig or KUBECONFIG")
 
 // runAuditOnce checks once and prints the document.
-func runAuditOnce(ctx context.Context, options auditOptions, getenv func(string) string, stdout io.Writer) (command.Exit, error) {
+func runAuditOnce(
+	ctx context.Context,
+	options auditOptions,
+	getenv func(string) string,
+	stdout io.Writer,
+) (command.Exit, error) {
 	var loaded config
 	var err error
 	if options.installed == "" {
@@ -183,7 +216,8 @@ func runAuditOnce(ctx context.Context, options auditOptions, getenv func(string)
 	if err != nil {
 		return command.ExitFailed, err
 	}
-	if err := evidence.Write(stdout, options.output, document, evidence.Options{Colour: logging.Colours(stdout, getenv)}); err != nil {
+	if err := evidence.Write(stdout, options.output, document,
+		evidence.Options{Colour: logging.Colours(stdout, getenv)}); err != nil {
 		return command.ExitFailed, fmt.Errorf("write the report: %w", err)
 	}
 	return document.Exit(), nil
@@ -209,7 +243,12 @@ func (o auditOptions) client(getenv func(string) string) (*rest.Config, error) {
 
 // auditOnce checks once and returns the document. loaded is the configuration, unless
 // --installed is set.
-func auditOnce(ctx context.Context, client *rest.Config, loaded config, options auditOptions) (evidence.Document, error) {
+func auditOnce(
+	ctx context.Context,
+	client *rest.Config,
+	loaded config,
+	options auditOptions,
+) (evidence.Document, error) {
 	if options.installed != "" {
 		var err error
 		if loaded, err = loadInstalled(ctx, client, options.installed); err != nil {

@@ -62,8 +62,10 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	auditor := audit.Auditor{
 		Client: objects, Reporter: report.Reporters{metrics, report.NewLog(log), events}, Meter: meter,
 		Subject: func() audit.Subject { return config.Subject(options.guardPatience) },
-		Self:    report.Object{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: options.namespace, Name: options.lease},
-		Now:     time.Now, Log: log,
+		Self: report.Object{
+			APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: options.namespace, Name: options.lease,
+		},
+		Now: time.Now, Log: log,
 	}
 	prover := prove.Prover{Guard: config.Guard, Servers: prove.EachServer(client), Now: time.Now}
 	auditor.Effects = prover.Effects
@@ -139,7 +141,9 @@ func newLeader(client *rest.Config, options auditOptions, log *slog.Logger) (*au
 		if err != nil {
 			return metav1.OwnerReference{}, fmt.Errorf("read Deployment %s: %w", options.deployment, err)
 		}
-		return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: deployment.Name, UID: deployment.UID}, nil
+		return metav1.OwnerReference{
+			APIVersion: "apps/v1", Kind: "Deployment", Name: deployment.Name, UID: deployment.UID,
+		}, nil
 	}
 	return leader, nil
 }

@@ -26,7 +26,8 @@ func TestAuditClient(t *testing.T) {
 		}
 		text := "apiVersion: v1\nkind: Config\n"
 		if server != "" {
-			text += "clusters: [{name: c, cluster: {server: '" + server + "'}}]\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: x\n"
+			text += "clusters: [{name: c, cluster: {server: '" + server + "'}}]\ncontexts: [{name: x, context: {cluster: c, " +
+				"user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: x\n"
 		}
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -35,7 +36,16 @@ func TestAuditClient(t *testing.T) {
 	}
 	write(".kube/config", "https://home.example.com")
 	noScheme := write("no-scheme", "user:password@plain.example.com:6443")
-	empty, second, flag := write("empty", ""), write("second", "https://user:password@second.example.com:6443"), write("flag", "https://flag.example.com")
+	empty, second, flag := write(
+		"empty",
+		"",
+	), write(
+		"second",
+		"https://user:password@second.example.com:6443",
+	), write(
+		"flag",
+		"https://flag.example.com",
+	)
 	cases := map[string]struct {
 		flag string
 		env  map[string]string
@@ -79,9 +89,13 @@ protectedSecrets:
 - {namespace: a, name: client, usage: clientAuth, caBundleConfigMap: {namespace: b, name: ca, key: k}}
 - {namespace: a, name: plain, usage: clientAuth}
 `
-	const guard = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: g}\n"
+	const guard = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: " +
+		"g}\n"
 	configMap := func(config, guard string) *corev1.ConfigMap {
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "guard", Name: "c"}, Data: map[string]string{"config.yaml": config, "guard.yaml": guard}}
+		return &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "guard", Name: "c"},
+			Data:       map[string]string{"config.yaml": config, "guard.yaml": guard},
+		}
 	}
 	loaded, err := installedConfig(configMap(file, guard))
 	if err != nil {
@@ -92,7 +106,11 @@ protectedSecrets:
 	for _, s := range subject.Secrets {
 		bundles = append(bundles, s.Bundle)
 	}
-	want := []*audit.Bundle{{Namespace: "guard", Name: "openshift-service-ca.crt", Key: "service-ca.crt"}, {Namespace: "b", Name: "ca", Key: "k"}, nil}
+	want := []*audit.Bundle{
+		{Namespace: "guard", Name: "openshift-service-ca.crt", Key: "service-ca.crt"},
+		{Namespace: "b", Name: "ca", Key: "k"},
+		nil,
+	}
 	if d := cmp.Diff(want, bundles); d != "" || len(subject.Guard) != 1 {
 		t.Errorf("guard %d, bundles (-want +got):\n%s", len(subject.Guard), d)
 	}

@@ -91,7 +91,8 @@ func TestBundlesOfOldRequests(t *testing.T) {
 		write := func(bundle string) {
 			t.Helper()
 			text := "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets:\n" +
-				"- {namespace: ns, name: s, usage: serverAuth, caBundleConfigMap: {namespace: ns, name: " + bundle + ", key: ca.crt}}\n"
+				"- {namespace: ns, name: s, usage: serverAuth, caBundleConfigMap: {namespace: ns, name: " + bundle +
+				", key: ca.crt}}\n"
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

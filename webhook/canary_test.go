@@ -83,7 +83,11 @@ func canaryServer(t *testing.T, stored *corev1.Secret, out *everything) (kubecon
 		server.Close()
 	})
 	path := filepath.Join(t.TempDir(), "kubeconfig")
-	config := fmt.Sprintf("{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: %q, insecure-skip-tls-verify: true}}], contexts: [{name: c, context: {cluster: c}}], current-context: c}", server.URL)
+	config := fmt.Sprintf(
+		"{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: %q, insecure-skip-tls-verify: true}}], "+
+			"contexts: [{name: c, context: {cluster: c}}], current-context: c}",
+		server.URL,
+	)
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +105,11 @@ func TestCanary(t *testing.T) {
 	serving := ca.Issue(valid(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}))
 	// No part of the PEM texts may be in the output, in any encoding.
 	bodyOf := func(pem []byte) string { return strings.Split(string(pem), "\n")[1] }
-	marked := []byte("-----BEGIN PRIVATE KEY-----\n" + base64.StdEncoding.EncodeToString([]byte(marker+marker)) + "\n-----END PRIVATE KEY-----\n")
+	marked := []byte(
+		"-----BEGIN PRIVATE KEY-----\n" + base64.StdEncoding.EncodeToString(
+			[]byte(marker+marker),
+		) + "\n-----END PRIVATE KEY-----\n",
+	)
 	secret := func(key []byte) *corev1.Secret {
 		s := openshift.ServingCert(types.UID("uid"), good.Certificate, key)
 		s.Data["password"] = []byte(marker)
@@ -120,13 +128,16 @@ func TestCanary(t *testing.T) {
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{
-			"--cert-dir", certDir, "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1:0", "--health-bind-address", "127.0.0.1:0",
+			"--cert-dir", certDir, "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1:0", "--health-bind-address",
+			"127.0.0.1:0",
 			"--namespace", "guard", "--shutdown-delay", "0s", "--log-level", "debug",
 		}, noEnvironment, out, out)
 	}()
 	address := awaitMatch(t, out, `Serving admission","address":"([^"]+)"`)
 	health := awaitMatch(t, out, `Serving health","address":"([^"]+)"`)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}}
+	client := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}},
+	}
 	ask := func(method, url, body string) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -157,8 +168,9 @@ func TestCanary(t *testing.T) {
 		data, err := json.Marshal(admissionv1.AdmissionReview{
 			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 			Request: &admissionv1.AdmissionRequest{
-				UID: "u", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Secret"}, Namespace: "openshift-apiserver", Operation: operation,
-				Object: raw(after), OldObject: raw(before),
+				UID: "u", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Secret"}, Namespace: "openshift-apiserver",
+				Operation: operation,
+				Object:    raw(after), OldObject: raw(before),
 			},
 		})
 		if err != nil {
@@ -166,8 +178,11 @@ func TestCanary(t *testing.T) {
 		}
 		return string(data)
 	}
-	overrides := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"group":"operator.openshift.io","version":"v1","kind":"KubeAPIServer"},"operation":"CREATE",
-		"object":{"metadata":{"name":"cluster"},"spec":{"unsupportedConfigOverrides":{"apiServerArguments":{"kubelet-client-key":[%q]}}}}}}`, string(marked))
+	overrides := fmt.Sprintf(
+		`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"group":"operator.openshift.io","version":"v1","kind":"KubeAPIServer"},"operation":"CREATE",
+		"object":{"metadata":{"name":"cluster"},"spec":{"unsupportedConfigOverrides":{"apiServerArguments":{"kubelet-client-key":[%q]}}}}}}`,
+		string(marked),
+	)
 	for name, body := range map[string]string{
 		"admitted":                review("UPDATE", secret(good.Key), secret(good.Key)),
 		"refused, a marked key":   review("UPDATE", secret(good.Key), secret(marked)),
@@ -199,10 +214,15 @@ func TestCanary(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() {
 		ended <- run(ctx, []string{
-			"audit", "--kubeconfig", kubeconfig, "--health-bind-address", "127.0.0.1:0", "--namespace", "guard", "--log-level", "debug",
+			"audit", "--kubeconfig", kubeconfig, "--health-bind-address", "127.0.0.1:0", "--namespace", "guard",
+			"--log-level", "debug",
 		}, noEnvironment, out, out)
 	}()
-	awaitMatch(t, out, `(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`)
+	awaitMatch(
+		t,
+		out,
+		`(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`,
+	)
 	health = awaitMatch(t, out, `(?s)Serving health.*Serving health","address":"([^"]+)"`)
 	ask(http.MethodGet, "http://"+health+"/metrics", "")
 	cancel()
@@ -220,7 +240,8 @@ func TestCanary(t *testing.T) {
 			t.Errorf("the output contains %s: …%s…", what, said[max(0, i-200):min(len(said), i+100)])
 		}
 	}
-	for _, word := range []string{"Request denied", "KeyUnparsable", "KeyMismatch", "OverrideWeakensKubeletTLS", "kubelet_https_guard_admission_total", "kubelet_https_guard_audits_total", `"allowed":false`} {
+	for _, word := range []string{"Request denied", "KeyUnparsable", "KeyMismatch", "OverrideWeakensKubeletTLS",
+		"kubelet_https_guard_admission_total", "kubelet_https_guard_audits_total", `"allowed":false`} {
 		if !strings.Contains(said, word) {
 			t.Errorf("the output does not contain %q: not all paths were taken", word)
 		}

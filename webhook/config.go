@@ -316,7 +316,9 @@ func parseConfig(data []byte) (fileConfig, error) {
 		return fileConfig{}, errors.New("must be one YAML document, not several")
 	}
 	if file.APIVersion != configAPIVersion || file.Kind != configKind {
-		return fileConfig{}, fmt.Errorf("kind %q of apiVersion %q: must be %s of %s", file.Kind, file.APIVersion, configKind, configAPIVersion)
+		return fileConfig{}, fmt.Errorf(
+			"kind %q of apiVersion %q: must be %s of %s", file.Kind, file.APIVersion, configKind, configAPIVersion,
+		)
 	}
 	return file, nil
 }
@@ -388,7 +390,10 @@ func (s protectedSecret) validated(path string) (admit.Protected, error) {
 	}
 	switch {
 	case s.ManagedBy != "" && s.ManagedBy != check.ManagedByServiceCA && s.ManagedBy != check.ManagedByCertRotation:
-		return protected, fmt.Errorf("%smanagedBy %q: must be %s, %s or empty", path, s.ManagedBy, check.ManagedByServiceCA, check.ManagedByCertRotation)
+		return protected, fmt.Errorf(
+			"%smanagedBy %q: must be %s, %s or empty", path, s.ManagedBy, check.ManagedByServiceCA,
+			check.ManagedByCertRotation,
+		)
 	case s.Service != "" && s.ManagedBy != check.ManagedByServiceCA:
 		return protected, fmt.Errorf("%sservice %q: requires managedBy: %s", path, s.Service, check.ManagedByServiceCA)
 	}

@@ -25,8 +25,10 @@ func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		string(standard), "", "{}", "null", "[]", "a: b", "a: &a [*a]", "\x00",
 		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: []\n",
-		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nexpiringFraction: .nan\nprotectedSecrets: [{namespace: a, name: b}]\n",
-		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: [{namespace: a, name: b, action: Warn, dnsNames: [c], managedBy: service-ca, service: d}]\n---\n",
+		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nexpiringFraction: " +
+			".nan\nprotectedSecrets: [{namespace: a, name: b}]\n",
+		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: [{namespace: a, name: " +
+			"b, action: Warn, dnsNames: [c], managedBy: service-ca, service: d}]\n---\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -66,8 +68,10 @@ func FuzzConfig(f *testing.F) {
 func FuzzGuard(f *testing.F) {
 	for _, seed := range []string{
 		"", "---\n---\n", "# nothing\n", "null", "[]", "a: &a [*a]",
-		"apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: a}\nwebhooks: []\n",
-		"apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: a}\n",
+		"apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: " +
+			"a}\nwebhooks: []\n",
+		"apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: a}\n---\napiVersion: " +
+			"v1\nkind: Secret\nmetadata: {name: a}\n",
 		"apiVersion: admissionregistration.k8s.io/v1\nkind: List\nitems: [{apiVersion: v1, kind: Secret}]\n",
 	} {
 		f.Add([]byte(seed))

@@ -104,7 +104,8 @@ func rewrite(args []string) (rewritten []string, notice string) {
 	}
 	rewritten = []string{"prove"}
 	for _, arg := range args {
-		if name, isPatience := strings.CutPrefix(strings.TrimLeft(arg, "-"), "prove-patience"); isPatience && strings.HasPrefix(arg, "-") {
+		if name, isPatience := strings.CutPrefix(strings.TrimLeft(arg, "-"), "prove-patience"); isPatience &&
+			strings.HasPrefix(arg, "-") {
 			arg = "--wait" + name
 		}
 		if !isProve(arg) {
@@ -269,7 +270,12 @@ func checkedServe(options serveOptions) (*rest.Config, error) {
 }
 
 // newEvents returns a reporter that writes Events while it runs.
-func newEvents(client *rest.Config, podName string, registry prometheus.Registerer, log *slog.Logger) (*report.Events, error) {
+func newEvents(
+	client *rest.Config,
+	podName string,
+	registry prometheus.Registerer,
+	log *slog.Logger,
+) (*report.Events, error) {
 	api, err := kubeclient.NewClient(client)
 	if err != nil {
 		return nil, err
@@ -334,8 +340,9 @@ func newActivator(
 		changed, log)
 	return &gate.Keeper{
 		Reviews: reviews.SelfSubjectAccessReviews(), Changed: changed, Asked: meter.setAsked,
-		Bindings: bindings.ClusterRoleBindings(), Deployments: deployments.Deployments(options.namespace), Webhooks: registration.ValidatingWebhookConfigurations(),
-		Binding: options.activate, Deployment: options.deployment, Configuration: options.registration,
+		Bindings: bindings.ClusterRoleBindings(), Deployments: deployments.Deployments(options.namespace),
+		Webhooks: registration.ValidatingWebhookConfigurations(),
+		Binding:  options.activate, Deployment: options.deployment, Configuration: options.registration,
 		Namespace: options.namespace, Account: options.account, Now: time.Now, Log: log,
 	}, nil
 }

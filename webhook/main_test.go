@@ -38,7 +38,8 @@ func TestUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const head = "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets:\n- {namespace: ns, name: s, usage: "
+	const head = "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets:\n- " +
+		"{namespace: ns, name: s, usage: "
 	write("bad.yaml", head+"server}\n")
 	write("no-decoy.yaml", head+"serverAuth}\n")
 	write("decoy.yaml", head+"serverAuth}\ndecoy: {namespace: guard, name: decoy}\n")
@@ -56,7 +57,8 @@ func TestUsage(t *testing.T) {
 	write("pair/tls.crt", string(pair.Certificate))
 	write("pair/tls.key", string(pair.Key))
 	write("other-guard.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
-	const serve, audit, once, prove, policy = "serve --cert-dir ~ ", "audit --namespace n ", "audit --once ", "prove --config ~/decoy.yaml ", "policy "
+	const serve, audit, once, prove, policy = "serve --cert-dir ~ ", "audit --namespace n ", "audit --once ",
+		"prove --config ~/decoy.yaml ", "policy "
 	cases := map[string]struct {
 		args, mentions string // ~ is the folder
 	}{
@@ -143,8 +145,17 @@ func TestUsage(t *testing.T) {
 			code := run(t.Context(), args, noEnvironment, &stdout, &stderr)
 			said := stderr.String() // one line: nothing is logged before it
 			page.Text(strings.Split(name, ":")[0], strings.ReplaceAll(said, folder, "/folder"))
-			if code != 64 || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "webhook "+command+": ") || !strings.Contains(said, mentions) || stdout.Len() > 0 {
-				t.Errorf("got exit code %d, %q and on stdout %q; want 64 and a line of webhook %s that mentions %q", code, said, &stdout, command, mentions)
+			if code != 64 || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "webhook "+command+": ") ||
+				!strings.Contains(said, mentions) ||
+				stdout.Len() > 0 {
+				t.Errorf(
+					"got exit code %d, %q and on stdout %q; want 64 and a line of webhook %s that mentions %q",
+					code,
+					said,
+					&stdout,
+					command,
+					mentions,
+				)
 			}
 		})
 	}
@@ -156,12 +167,17 @@ func TestFailed(t *testing.T) {
 	folder := t.TempDir()
 	now := time.Now()
 	pair := pkitest.NewCAAround("ca", now).Issue(pkitest.ServingCert().Valid(now.Add(-time.Hour), now.Add(time.Hour)))
-	const config = "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: [{namespace: a, name: b, usage: serverAuth}]\ndecoy: {namespace: guard, name: decoy}\n"
-	const guard = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: w}\nwebhooks: [{name: w.example.com, rules: [{resources: [secrets]}]}]\n"
-	const kubeconfig = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\ncontexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x\n"
-	for name, data := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "kubeconfig": []byte(kubeconfig),
+	const config = "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: " +
+		"[{namespace: a, name: b, usage: serverAuth}]\ndecoy: {namespace: guard, name: decoy}\n"
+	const guard = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: " +
+		"w}\nwebhooks: [{name: w.example.com, rules: [{resources: [secrets]}]}]\n"
+	const kubeconfig = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: " +
+		"'https://127.0.0.1:1'}}]\ncontexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x\n"
+	for name, data := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key,
+		"kubeconfig": []byte(kubeconfig),
 		"bad-server": []byte(strings.Replace(kubeconfig, "https://127.0.0.1:1", "https://user:hush@a:b:c", 1)),
-		"bad-ca":     []byte(strings.Replace(kubeconfig, "{server", "{certificate-authority-data: Z2FyYmFnZQ==, server", 1)), "config": []byte(config), "guard": []byte(guard)} {
+		"bad-ca": []byte(strings.Replace(kubeconfig, "{server", "{certificate-authority-data: Z2FyYmFnZQ==, server",
+			1)), "config": []byte(config), "guard": []byte(guard)} {
 		if err := os.WriteFile(filepath.Join(folder, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +214,8 @@ func TestFailed(t *testing.T) {
 			if code == 64 || code == 3 {
 				page.Text(name, said)
 			}
-			if code != c.code || !strings.Contains(stderr.String(), strings.ReplaceAll(c.want, "~", folder)) || strings.Contains(stderr.String(), "hush") {
+			if code != c.code || !strings.Contains(stderr.String(), strings.ReplaceAll(c.want, "~", folder)) ||
+				strings.Contains(stderr.String(), "hush") {
 				t.Errorf("exit code %d, want %d and %q in\n%s", code, c.code, c.want, &stderr)
 			}
 		})
@@ -225,7 +242,8 @@ func TestHelp(t *testing.T) {
 	for _, c := range program(noEnvironment).Commands {
 		t.Run(c.Name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), []string{c.Name, "--help"}, noEnvironment, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			if code := run(t.Context(), []string{c.Name, "--help"}, noEnvironment, &stdout, &stderr); code != 0 ||
+				stderr.Len() > 0 {
 				t.Errorf("exit code %d, on stderr %q", code, &stderr)
 			}
 			flags := flag.NewFlagSet("", flag.ContinueOnError)
@@ -280,13 +298,24 @@ func TestOldSpellings(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), strings.Fields(c.args), noEnvironment, &stdout, &stderr)
 			said, deprecated := stderr.String(), false
-			if notice, rest, ok := strings.Cut(said, "\n"); ok && strings.Contains(notice, "--prove") && strings.Contains(notice, "'webhook prove'") {
+			if notice, rest, ok := strings.Cut(said, "\n"); ok && strings.Contains(notice, "--prove") &&
+				strings.Contains(notice, "'webhook prove'") {
 				said, deprecated = rest, true
 				page.Text("deprecated", notice)
 			}
 			page.Text("spellings", said)
-			if code != c.code || deprecated != c.deprecated || (said == "") != (c.mentions == "") || !strings.HasPrefix(said, c.mentions) || (code == 0) != (stdout.Len() > 0) {
-				t.Errorf("exit code %d, want %d; stdout %q; stderr %q, want %q (deprecated: %t)", code, c.code, &stdout, &stderr, c.mentions, c.deprecated)
+			if code != c.code || deprecated != c.deprecated || (said == "") != (c.mentions == "") ||
+				!strings.HasPrefix(said, c.mentions) ||
+				(code == 0) != (stdout.Len() > 0) {
+				t.Errorf(
+					"exit code %d, want %d; stdout %q; stderr %q, want %q (deprecated: %t)",
+					code,
+					c.code,
+					&stdout,
+					&stderr,
+					c.mentions,
+					c.deprecated,
+				)
 			}
 		})
 	}
@@ -354,7 +383,8 @@ func TestLoadConfig(t *testing.T) {
 			}
 		})
 	}
-	if _, err := loadConfig(source{path: "/does/not/exist"}); err == nil || !strings.HasPrefix(err.Error(), "--config /does/not/exist: ") {
+	if _, err := loadConfig(source{path: "/does/not/exist"}); err == nil ||
+		!strings.HasPrefix(err.Error(), "--config /does/not/exist: ") {
 		t.Errorf("loadConfig of a missing file: %v", err)
 	}
 }
@@ -397,7 +427,11 @@ func TestParseGuard(t *testing.T) {
 // TestDefaultConfig: without a file the Secrets of OpenShift are protected. The service CA, from
 // the program's namespace, or else from the Secret's, must have signed the one of service-ca.
 func TestDefaultConfig(t *testing.T) {
-	kubeletCA := audit.Bundle{Namespace: "openshift-kube-apiserver-operator", Name: "kube-apiserver-to-kubelet-client-ca", Key: "ca-bundle.crt"}
+	kubeletCA := audit.Bundle{
+		Namespace: "openshift-kube-apiserver-operator",
+		Name:      "kube-apiserver-to-kubelet-client-ca",
+		Key:       "ca-bundle.crt",
+	}
 	for namespace, want := range map[string]string{"guard": "guard", "": "openshift-apiserver"} {
 		t.Run("namespace "+namespace, func(t *testing.T) {
 			loaded, err := loadConfig(source{namespace: namespace})

@@ -28,7 +28,8 @@ type policyOptions struct {
 func policyCommand() command.Command {
 	return command.Command{
 		Name: "policy", Summary: "print the ValidatingAdmissionPolicies for the protected Secrets",
-		Description: "Print the ValidatingAdmissionPolicies for the protected Secrets and the decoy, and their bindings, as YAML. Needs no cluster.",
+		Description: "Print the ValidatingAdmissionPolicies for the protected Secrets and the decoy, and their bindings, " +
+			"as YAML. Needs no cluster.",
 		Groups: []command.Group{
 			{Title: "What to protect", Flags: []string{"config"}},
 			{Title: "Names and labels", Flags: []string{"name-prefix", "labels"}},

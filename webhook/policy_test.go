@@ -16,7 +16,8 @@ import (
 // API's types can decode each document.
 func TestPrintsPolicies(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"policy", "--name-prefix", "p", "--labels", "a=b,c=d"}, noEnvironment, &stdout, &stderr); code != 0 {
+	if code := run(t.Context(), []string{"policy", "--name-prefix", "p", "--labels", "a=b,c=d"}, noEnvironment, &stdout,
+		&stderr); code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr.String())
 	}
 	var got []string
@@ -35,8 +36,10 @@ func TestPrintsPolicies(t *testing.T) {
 		}
 	}
 	want := []string{
-		"ValidatingAdmissionPolicy p.openshift-apiserver.serving-cert bd", "ValidatingAdmissionPolicyBinding p.openshift-apiserver.serving-cert bd",
-		"ValidatingAdmissionPolicy p.openshift-kube-apiserver.kubelet-client bd", "ValidatingAdmissionPolicyBinding p.openshift-kube-apiserver.kubelet-client bd",
+		"ValidatingAdmissionPolicy p.openshift-apiserver.serving-cert bd", "ValidatingAdmissionPolicyBinding " +
+			"p.openshift-apiserver.serving-cert bd",
+		"ValidatingAdmissionPolicy p.openshift-kube-apiserver.kubelet-client bd", "ValidatingAdmissionPolicyBinding " +
+			"p.openshift-kube-apiserver.kubelet-client bd",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("documents (-want +got):\n%s", d)

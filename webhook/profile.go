@@ -18,7 +18,12 @@ import (
 // newProfile watches OpenShift's TLS security profile, which other clusters do not have. The
 // function that it returns gives the current profile, with at least minVersion. A setting
 // that cannot be applied is logged once.
-func newProfile(ctx context.Context, client dynamic.Interface, minVersion uint16, log *slog.Logger) func() tlsserver.Profile {
+func newProfile(
+	ctx context.Context,
+	client dynamic.Interface,
+	minVersion uint16,
+	log *slog.Logger,
+) func() tlsserver.Profile {
 	object := follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "APIServer", "", "cluster")
 	// Nothing waits for changes: the profile is read for each connection.
 	follower := follow.Start(ctx, client, object, make(chan struct{}, 1), log)

@@ -46,14 +46,26 @@ func proveCommand(getenv func(string) string) command.Command {
 			{Title: "When", Flags: []string{"wait"}},
 			{Title: "Log", Flags: []string{"log-format", "log-level"}},
 		},
-		Exits: []command.Exit{command.ExitOK, command.ExitNotCompliant, command.ExitCouldNotVerify, command.ExitFailed, command.ExitUsage},
+		Exits: []command.Exit{
+			command.ExitOK, command.ExitNotCompliant, command.ExitCouldNotVerify, command.ExitFailed, command.ExitUsage,
+		},
 		New: func(flags *flag.FlagSet) command.Run {
 			var o proveOptions
-			flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API servers (default: the Pod's ServiceAccount)")
+			flags.StringVar(
+				&o.kubeconfig,
+				"kubeconfig",
+				"",
+				"kubeconfig `file` for the API servers (default: the Pod's ServiceAccount)",
+			)
 			flags.StringVar(&o.config, "config", "", "configuration `file` that names the decoy Secret; required")
 			flags.StringVar(&o.guard, "guard", "",
 				"`file` with the webhook configuration and the policies as they were installed; required")
-			flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of the guard (default: $POD_NAMESPACE)")
+			flags.StringVar(
+				&o.namespace,
+				"namespace",
+				getenv("POD_NAMESPACE"),
+				"`namespace` of the guard (default: $POD_NAMESPACE)",
+			)
 			flags.DurationVar(&o.wait, "wait", time.Minute,
 				"retry for up to this `time` until all changes are refused: 0s to 10m. "+
 					"After an installation, API servers need a moment until they refuse")
@@ -115,7 +127,9 @@ func proveRefusals(ctx context.Context, options proveOptions, output command.Out
 	case options.config == "":
 		return command.ExitUsage, command.Usagef("--config is required: the configuration file names the decoy Secret")
 	case options.guard == "":
-		return command.ExitUsage, command.Usagef("--guard is required: the manifests of the webhook configuration and the policies, as in the chart's ConfigMap")
+		return command.ExitUsage, command.Usagef(
+			"--guard is required: the manifests of the webhook configuration and the policies, as in the chart's ConfigMap",
+		)
 	}
 	loaded, err := loadConfig(source{path: options.config, guard: options.guard, namespace: options.namespace})
 	if err != nil {

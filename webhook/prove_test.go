@@ -22,7 +22,11 @@ import (
 // same end.
 func TestRefusers(t *testing.T) {
 	of := func(prefix, namespace, name string) *unstructured.Unstructured {
-		made, _, err := policy.New(prefix, nil, admit.Protected{SecretExpectation: check.SecretExpectation{Namespace: namespace, Name: name}})
+		made, _, err := policy.New(
+			prefix,
+			nil,
+			admit.Protected{SecretExpectation: check.SecretExpectation{Namespace: namespace, Name: name}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +63,15 @@ func TestRefusers(t *testing.T) {
 // TestProveExit: 0 if all refuse; 1 if one does not, even if others are unknown; 2 if one is unknown.
 func TestProveExit(t *testing.T) {
 	because := finding.Result{Reason: finding.Unreadable}
-	refused, passed, unknown, off := check.Attempt{Refused: true}, check.Attempt{Answer: "it passed"}, check.Attempt{NotKnown: &because}, check.Attempt{NotApplicable: "off"}
+	refused, passed, unknown, off := check.Attempt{
+		Refused: true,
+	}, check.Attempt{
+		Answer: "it passed",
+	}, check.Attempt{
+		NotKnown: &because,
+	}, check.Attempt{
+		NotApplicable: "off",
+	}
 	cases := map[string]struct {
 		effects []check.Effect
 		want    command.Exit

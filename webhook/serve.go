@@ -46,11 +46,17 @@ type serveOptions struct {
 func serveCommand(getenv func(string) string) command.Command {
 	return command.Command{
 		Name: "serve", Summary: "answer the admission requests of API servers",
-		Description: "Answer the admission requests of API servers: refuse changes that would weaken the protected Secrets or the settings of the kube-apiserver. This is what the Deployment runs.\nEnvironment: POD_NAME, POD_NAMESPACE and POD_SERVICE_ACCOUNT, as the chart sets them.",
+		Description: "Answer the admission requests of API servers: refuse changes that would weaken the protected " +
+			"Secrets or the settings of the kube-apiserver. This is what the Deployment runs.\nEnvironment: POD_NAME, " +
+			"POD_NAMESPACE and POD_SERVICE_ACCOUNT, as the chart sets them.",
 		Groups: []command.Group{
 			{Title: "What to protect", Flags: []string{"config", "namespace"}},
-			{Title: "Serving", Flags: []string{"bind-address", "tls-min-version", "client-ca", "client-names", "shutdown-delay"}},
-			{Title: "Serving certificate", Flags: []string{"cert-dir", "self-managed-cert", "serving-names", "webhook-configuration"}},
+			{Title: "Serving", Flags: []string{
+				"bind-address", "tls-min-version", "client-ca", "client-names", "shutdown-delay",
+			}},
+			{Title: "Serving certificate", Flags: []string{
+				"cert-dir", "self-managed-cert", "serving-names", "webhook-configuration",
+			}},
 			{Title: "Activation", Flags: []string{"activate", "deployment"}},
 			{Title: "Reporting", Flags: []string{"kubeconfig", "health-bind-address", "log-format", "log-level"}},
 		},
@@ -74,25 +80,76 @@ func serveCommand(getenv func(string) string) command.Command {
 func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (serveOptions, error) {
 	o := serveOptions{instance: getenv("POD_NAME"), account: getenv("POD_SERVICE_ACCOUNT")}
 	flags.StringVar(&o.config, "config", "", configUsage)
-	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"), "`namespace` of this webhook, for --self-managed-cert and --activate. Without --config, the service CA is read from its ConfigMap openshift-service-ca.crt (default: $POD_NAMESPACE; without it, the service CA is read from the namespace of each Secret)")
+	flags.StringVar(
+		&o.namespace,
+		"namespace",
+		getenv("POD_NAMESPACE"),
+		"`namespace` of this webhook, for --self-managed-cert and --activate. Without --config, the service CA is read "+
+			"from its ConfigMap openshift-service-ca.crt (default: $POD_NAMESPACE; without it, the service CA is read from "+
+			"the namespace of each Secret)",
+	)
 	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission requests on")
-	minVersion := flags.String("tls-min-version", "VersionTLS12", "lowest TLS `version`: VersionTLS12 or VersionTLS13. OpenShift's TLS security profile (APIServer cluster) can raise it, and sets the cipher suites")
-	flags.StringVar(&o.clientCA, "client-ca", "", "`file` with the CAs of the client certificates that API servers must present (default: no client certificate is required; API servers present none unless configured)")
-	clientNames := flags.String("client-names", "", "comma-separated common `names` of the accepted client certificates (default: any)")
+	minVersion := flags.String(
+		"tls-min-version",
+		"VersionTLS12",
+		"lowest TLS `version`: VersionTLS12 or VersionTLS13. OpenShift's TLS security profile (APIServer cluster) can "+
+			"raise it, and sets the cipher suites",
+	)
+	flags.StringVar(
+		&o.clientCA,
+		"client-ca",
+		"",
+		"`file` with the CAs of the client certificates that API servers must present (default: no client certificate is "+
+			"required; API servers present none unless configured)",
+	)
+	clientNames := flags.String(
+		"client-names",
+		"",
+		"comma-separated common `names` of the accepted client certificates (default: any)",
+	)
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second,
 		"keep answering for this `time` after SIGTERM, until API servers use other replicas: 0s to 1m")
-	flags.StringVar(&o.certDir, "cert-dir", "", "`directory` with the serving certificate tls.crt and its key tls.key; required")
+	flags.StringVar(
+		&o.certDir,
+		"cert-dir",
+		"",
+		"`directory` with the serving certificate tls.crt and its key tls.key; required",
+	)
 	flags.StringVar(&o.certSecret, "self-managed-cert", "",
 		"issue and renew the serving certificate: keep it in the Secret of this `name` in --namespace, "+
 			"write it to --cert-dir, and register its CA (default: the files in --cert-dir are provided)")
-	names := flags.String("serving-names", "", "comma-separated DNS `names` and IP addresses of the certificate that --self-managed-cert issues")
-	flags.StringVar(&o.registration, "webhook-configuration", "kubelet-https-guard", "`name` of the ValidatingWebhookConfiguration of this webhook, for --self-managed-cert and --activate")
+	names := flags.String(
+		"serving-names",
+		"",
+		"comma-separated DNS `names` and IP addresses of the certificate that --self-managed-cert issues",
+	)
+	flags.StringVar(
+		&o.registration,
+		"webhook-configuration",
+		"kubelet-https-guard",
+		"`name` of the ValidatingWebhookConfiguration of this webhook, for --self-managed-cert and --activate",
+	)
 	flags.StringVar(&o.activate, "activate", "",
 		"bind the ClusterRoleBinding of this `name` to $POD_SERVICE_ACCOUNT after a replica is available; "+
 			"from then on API servers call the webhook (default: they call it from the start)")
-	flags.StringVar(&o.deployment, "deployment", "kubelet-https-guard-webhook", "`name` of the Deployment in --namespace whose replicas --activate waits for")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the Pod's ServiceAccount; outside a Pod: report in the log only)")
-	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", "`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off")
+	flags.StringVar(
+		&o.deployment,
+		"deployment",
+		"kubelet-https-guard-webhook",
+		"`name` of the Deployment in --namespace whose replicas --activate waits for",
+	)
+	flags.StringVar(
+		&o.kubeconfig,
+		"kubeconfig",
+		"",
+		"kubeconfig `file` for the API server (default: the Pod's ServiceAccount; outside a Pod: report in the log only)",
+	)
+	flags.StringVar(
+		&o.healthAddress,
+		"health-bind-address",
+		":8081",
+		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off",
+	)
 	o.log.Flags(flags)
 	return func() (serveOptions, error) { return o.completed(*minVersion, *names, *clientNames) }
 }

@@ -101,7 +101,8 @@ func (r *reader) result(other string) []Word {
 	}
 	var found [][]Word
 	for _, started := range r.starts {
-		if !onlyAsks(started) && !slices.ContainsFunc(found, func(known []Word) bool { return slices.Equal(known, started) }) {
+		if !onlyAsks(started) &&
+			!slices.ContainsFunc(found, func(known []Word) bool { return slices.Equal(known, started) }) {
 			found = append(found, started)
 		}
 	}
@@ -120,7 +121,8 @@ func (r *reader) result(other string) []Word {
 
 // onlyAsks reports whether the kube-apiserver only prints its version or help.
 func onlyAsks(words []Word) bool {
-	return len(words) == 1 && words[0].Undecided == "" && slices.Contains([]string{"--version", "--version=raw", "--help", "-h"}, words[0].Text)
+	return len(words) == 1 && words[0].Undecided == "" &&
+		slices.Contains([]string{"--version", "--version=raw", "--help", "-h"}, words[0].Text)
 }
 
 // reader is the state of one [Read].
@@ -185,7 +187,8 @@ func startsOne(name string) bool {
 // same files.
 func isWrapper(name string) bool {
 	return slices.Contains([]string{
-		"catatonit", "chrt", "dumb-init", "env", "flock", "go-runner", "ionice", "nice", "nohup", "numactl", "prlimit", "setpriv",
+		"catatonit", "chrt", "dumb-init", "env", "flock", "go-runner", "ionice", "nice", "nohup", "numactl", "prlimit",
+		"setpriv",
 		"setsid", "stdbuf", "strace", "taskset", "time", "timeout", "tini", "tini-static", "watch-termination",
 	}, name)
 }
@@ -193,11 +196,12 @@ func isWrapper(name string) bool {
 // isHarmless reports whether the program never starts another one.
 func isHarmless(name string) bool {
 	return slices.Contains([]string{
-		":", "[", "[[", "awk", "basename", "cat", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date", "dirname", "disown", "echo", "false",
-		"getent", "grep", "head", "hostname", "hash", "id", "install", "ip", "iptables", "jobs", "kill", "killall", "ln", "ls", "mkdir", "mkfifo",
-		"mktemp", "mount", "mountpoint", "mv", "pgrep", "pidof", "pkill", "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "sed", "seq",
-		"shopt", "sleep", "sort", "stat", "sync", "sysctl", "tail", "tee", "test", "times", "touch", "tr", "true", "type", "ulimit", "umask", "uname",
-		"wait", "wc", "which",
+		":", "[", "[[", "awk", "basename", "cat", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date",
+		"dirname", "disown", "echo", "false", "getent", "grep", "head", "hostname", "hash", "id", "install", "ip",
+		"iptables", "jobs", "kill", "killall", "ln", "ls", "mkdir", "mkfifo", "mktemp", "mount", "mountpoint", "mv",
+		"pgrep", "pidof", "pkill", "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "shopt",
+		"sleep", "sort", "stat", "sync", "sysctl", "tail", "tee", "test", "times", "touch", "tr", "true", "type",
+		"ulimit", "umask", "uname", "wait", "wc", "which",
 	}, name)
 }
 
@@ -234,7 +238,11 @@ func (r *reader) run(words []word, variables map[string]variable, input *value) 
 		if name == "env" {
 			variables = r.env(words[1:inner], variables)
 		}
-		if name == "flock" && slices.ContainsFunc(words[1:inner], func(w word) bool { return strings.HasPrefix(w.text(), "-") && strings.HasSuffix(w.text(), "c") }) {
+		if name == "flock" &&
+			slices.ContainsFunc(
+				words[1:inner],
+				func(w word) bool { return strings.HasPrefix(w.text(), "-") && strings.HasSuffix(w.text(), "c") },
+			) {
 			return "what " + quoted(name) + " starts is not known"
 		}
 		words = words[inner:]

@@ -47,7 +47,10 @@ func nothing() []string { return []string{"…*"} }
 func env(name, value string) corev1.EnvVar { return corev1.EnvVar{Name: name, Value: value} }
 
 func fromField(name, path string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+	return corev1.EnvVar{
+		Name:      name,
+		ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}},
+	}
 }
 
 func fromSecret(name string) corev1.EnvVar {
@@ -55,7 +58,10 @@ func fromSecret(name string) corev1.EnvVar {
 }
 
 func fromConfigMap(name string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{Key: "k", Optional: new(true)}}}
+	return corev1.EnvVar{
+		Name:      name,
+		ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{Key: "k", Optional: new(true)}},
+	}
 }
 
 func words(all ...string) []string { return all }
@@ -333,7 +339,10 @@ func TestBounds(t *testing.T) {
 	doubling := []corev1.EnvVar{env("V0", "xxxxxxxx")}
 	for i := range 40 {
 		name := string(rune('a' + i/26))
-		doubling = append(doubling, env("V"+name+string(rune('a'+i%26)), "$("+doubling[len(doubling)-1].Name+")$("+doubling[len(doubling)-1].Name+")"))
+		doubling = append(
+			doubling,
+			env("V"+name+string(rune('a'+i%26)), "$("+doubling[len(doubling)-1].Name+")$("+doubling[len(doubling)-1].Name+")"),
+		)
 	}
 	last := doubling[len(doubling)-1].Name
 	bash := func(script string) *corev1.Container {
@@ -395,7 +404,9 @@ func functionsThatDouble() string {
 }
 
 // kubeletKnows are values for what only the kubelet knows.
-var kubeletKnows = map[string]string{"HOST_IP": "192.0.2.7", "IP": "192.0.2.7", "S": "--x y --kubelet-https=false", "N": "n", "M": "m"}
+var kubeletKnows = map[string]string{
+	"HOST_IP": "192.0.2.7", "IP": "192.0.2.7", "S": "--x y --kubelet-https=false", "N": "n", "M": "m",
+}
 
 // TestShells runs the examples with the machine's bash and sh, and compares what a
 // kube-apiserver is given with what is known of it.

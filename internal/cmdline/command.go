@@ -75,7 +75,8 @@ func (s *shell) declared(args []*syntax.Word) {
 		if !ok {
 			continue
 		}
-		if name, _, assigns := strings.Cut(lit.Value, "="); assigns && syntax.ValidName(name) && !isSimple(&syntax.Word{Parts: w.Parts}) {
+		if name, _, assigns := strings.Cut(lit.Value, "="); assigns && syntax.ValidName(name) &&
+			!isSimple(&syntax.Word{Parts: w.Parts}) {
 			s.forget(name, "is set in a way that depends on the shell")
 		}
 	}
@@ -91,7 +92,8 @@ func isSimple(w *syntax.Word) bool {
 		case *syntax.SglQuoted:
 		case *syntax.DblQuoted:
 			syntax.Walk(p, func(n syntax.Node) bool {
-				if parameter, ok := n.(*syntax.ParamExp); ok && (parameter.Param == nil || parameter.Param.Value == "@" || parameter.Index != nil) {
+				if parameter, ok := n.(*syntax.ParamExp); ok && (parameter.Param == nil || parameter.Param.Value == "@" ||
+					parameter.Index != nil) {
 					simple = false
 				}
 				return simple
@@ -105,7 +107,13 @@ func isSimple(w *syntax.Word) bool {
 
 // isSpecial: a special builtin of POSIX that does not start a program.
 func isSpecial(name string) bool {
-	return slices.Contains([]string{":", ".", "break", "continue", "eval", "export", "readonly", "return", "set", "shift", "source", "times", "trap", "unset", "command", "builtin"}, name)
+	return slices.Contains(
+		[]string{
+			":", ".", "break", "continue", "eval", "export", "readonly", "return", "set", "shift", "source", "times",
+			"trap", "unset", "command", "builtin",
+		},
+		name,
+	)
 }
 
 func hasKey[V any](m map[string]V, key string) bool { _, has := m[key]; return has }

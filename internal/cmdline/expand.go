@@ -121,7 +121,9 @@ func valueFrom(name string, from *corev1.EnvVarSource) part {
 // isPlainField: the field's value is an address or a name and never empty.
 func isPlainField(fieldPath string) bool {
 	switch fieldPath {
-	case "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs":
+	case "metadata.name",
+		"metadata.namespace", "metadata.uid", "spec.nodeName", "status.hostIP", "status.hostIPs", "status.podIP",
+		"status.podIPs":
 		return true
 	}
 	return false
@@ -156,6 +158,7 @@ func isServiceVariable(name string) bool {
 	if strings.Trim(name, "_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {
 		return false
 	}
-	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") || strings.HasSuffix(name, "_PORT") ||
+	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") ||
+		strings.HasSuffix(name, "_PORT") ||
 		strings.Contains(name, "_PORT_")
 }

@@ -24,7 +24,8 @@ type variable struct {
 }
 
 func (v variable) equal(other variable) bool {
-	return v.isList == other.isList && v.isUnset == other.isUnset && v.exported == other.exported && v.value.equal(other.value) &&
+	return v.isList == other.isList && v.isUnset == other.isUnset && v.exported == other.exported &&
+		v.value.equal(other.value) &&
 		slices.EqualFunc(v.list, other.list, equalWords)
 }
 
@@ -117,7 +118,8 @@ func (r *reader) shell(kind string, words []word, variables map[string]variable,
 		if v.exported && syntax.ValidName(name) && !isShellsOwn(name) {
 			s.variables[name] = v
 		}
-		if kind != "dash" && v.exported && (strings.HasPrefix(name, "BASH_FUNC_") || name == "BASH_ENV" || name == "SHELLOPTS" || name == "BASHOPTS") {
+		if kind != "dash" && v.exported &&
+			(strings.HasPrefix(name, "BASH_FUNC_") || name == "BASH_ENV" || name == "SHELLOPTS" || name == "BASHOPTS") {
 			return "environment variable " + quoted(name) + " changes what " + kind + " does"
 		}
 	}
@@ -194,7 +196,8 @@ func (s *shell) options(words *[]word) (command bool, why string) {
 					return false, s.kind + " is given no option behind -" + string(letter)
 				}
 				if named, _ := (*words)[0].whole(); option[0] == '-' && !slices.Contains([]string{
-					"errexit", "nounset", "xtrace", "verbose", "pipefail", "posix", "errtrace", "functrace", "noclobber", "monitor", "notify", "inherit_errexit", "noglob", "physical", "allexport",
+					"errexit", "nounset", "xtrace", "verbose", "pipefail", "posix", "errtrace", "functrace", "noclobber", "monitor",
+					"notify", "inherit_errexit", "noglob", "physical", "allexport",
 				}, named) {
 					return false, "what " + s.kind + " does with the option " + quoted((*words)[0].text()) + " is not known"
 				} else if named == "allexport" {
@@ -370,7 +373,10 @@ func (s *shell) join(states ...*shell) {
 		for _, name := range unionOfKeys(all.variables, other.variables) {
 			a, b := all.get(name), other.get(name)
 			if !a.equal(b) {
-				all.variables[name] = variable{value: value{{why: "variable " + quoted(name) + " is set on a condition"}}, exported: a.exported || b.exported}
+				all.variables[name] = variable{
+					value:    value{{why: "variable " + quoted(name) + " is set on a condition"}},
+					exported: a.exported || b.exported,
+				}
 			}
 		}
 		for _, name := range unionOfKeys(all.functions, other.functions) {
@@ -444,8 +450,11 @@ func (s *shell) lose(why string) {
 // isShellsOwn: the shell gives the variable its value.
 func isShellsOwn(name string) bool {
 	switch name {
-	case "_", "RANDOM", "SRANDOM", "SECONDS", "LINENO", "UID", "EUID", "PPID", "PWD", "OLDPWD", "SHLVL", "OPTIND", "OPTARG", "OPTERR", "IFS", "DIRSTACK",
-		"FUNCNAME", "GROUPS", "HOSTNAME", "HOSTTYPE", "MACHTYPE", "OSTYPE", "PIPESTATUS", "SHELLOPTS", "HISTCMD", "COLUMNS", "LINES", "REPLY", "COPROC", "PS4":
+	case "_",
+		"RANDOM", "SRANDOM", "SECONDS", "LINENO", "UID", "EUID", "PPID", "PWD", "OLDPWD", "SHLVL", "OPTIND", "OPTARG",
+		"OPTERR", "IFS", "DIRSTACK", "FUNCNAME", "GROUPS", "HOSTNAME", "HOSTTYPE", "MACHTYPE", "OSTYPE", "PIPESTATUS",
+		"SHELLOPTS", "HISTCMD", "COLUMNS", "LINES", "REPLY", "COPROC",
+		"PS4":
 		return true
 	}
 	return strings.HasPrefix(name, "BASH") || strings.HasPrefix(name, "EPOCH") || strings.HasPrefix(name, "COMP_")
@@ -651,8 +660,10 @@ func (s *shell) loop(name string, body []*syntax.Stmt) (ended bool) {
 
 // same: the other state has the same variables.
 func (s *shell) same(other *shell) bool {
-	return maps.EqualFunc(s.variables, other.variables, variable.equal) && maps.Equal(s.functions, other.functions) && s.lost == other.lost &&
-		s.noArguments == other.noArguments && s.splits == other.splits && s.exportsAll == other.exportsAll
+	return maps.EqualFunc(s.variables, other.variables, variable.equal) && maps.Equal(s.functions, other.functions) &&
+		s.lost == other.lost &&
+		s.noArguments == other.noArguments && s.splits == other.splits &&
+		s.exportsAll == other.exportsAll
 }
 
 // leave remembers the state in which a loop or function is left.
@@ -687,8 +698,11 @@ func (s *shell) sideEffects(node syntax.Node) {
 
 func isAssignment(op syntax.BinAritOperator) bool {
 	switch op {
-	case syntax.Assgn, syntax.AddAssgn, syntax.SubAssgn, syntax.MulAssgn, syntax.QuoAssgn, syntax.RemAssgn, syntax.AndAssgn, syntax.OrAssgn, syntax.XorAssgn,
-		syntax.ShlAssgn, syntax.ShrAssgn, syntax.PowAssgn, syntax.AndBoolAssgn, syntax.OrBoolAssgn, syntax.XorBoolAssgn:
+	case syntax.Assgn,
+		syntax.AddAssgn, syntax.SubAssgn, syntax.MulAssgn, syntax.QuoAssgn, syntax.RemAssgn, syntax.AndAssgn,
+		syntax.OrAssgn, syntax.XorAssgn, syntax.ShlAssgn, syntax.ShrAssgn, syntax.PowAssgn, syntax.AndBoolAssgn,
+		syntax.OrBoolAssgn,
+		syntax.XorBoolAssgn:
 		return true
 	default:
 		return false

@@ -358,7 +358,9 @@ func (s *shell) inQuotes(p *syntax.ParamExp, notRead func(w *syntax.Word) bool) 
 		return s.parameter(p, true)
 	}
 	s.sideEffects(p)
-	return []word{{value: value{{why: "the expansion of variable " + quoted(p.Param.Value) + " is not read"}}, several: namesList(p)}}, true
+	return []word{
+		{value: value{{why: "the expansion of variable " + quoted(p.Param.Value) + " is not read"}}, several: namesList(p)},
+	}, true
 }
 
 // isError: what is behind the operator is a message.
@@ -411,7 +413,8 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 	switch {
 	case p.Length:
 		return one(value{{why: "it is a length", plain: true}})
-	case p.Excl || p.Width || p.IsSet || p.Flags != nil || p.NestedParam != nil || p.Slice != nil || p.Repl != nil || p.Names != 0 || len(p.Modifiers) > 0:
+	case p.Excl || p.Width || p.IsSet || p.Flags != nil || p.NestedParam != nil || p.Slice != nil || p.Repl != nil ||
+		p.Names != 0 || len(p.Modifiers) > 0:
 		s.sideEffects(p)
 		return unknown("the expansion of variable " + quoted(name) + " is not read")
 	case p.Index != nil && isWholeList(p.Index) == "":
@@ -477,7 +480,8 @@ func (s *shell) scalar(name string) variable {
 		return variable{value: s.name.value}
 	case err == nil && s.noArguments != "":
 		return variable{value: value{{why: "the arguments are not known: " + s.noArguments}}}
-	case err == nil && slices.ContainsFunc(s.arguments[:min(number, len(s.arguments))], func(w word) bool { return w.several }):
+	case err == nil && slices.ContainsFunc(s.arguments[:min(number, len(s.arguments))],
+		func(w word) bool { return w.several }):
 		return variable{value: value{{why: "the arguments are not known"}}}
 	case err == nil && number > 0 && number <= len(s.arguments):
 		return variable{value: s.arguments[number-1].value}

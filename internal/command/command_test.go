@@ -44,7 +44,8 @@ func program() command.Program {
 				},
 			},
 			{
-				Name: "fail", Summary: "fail", Description: "Fail.", Exits: command.Verdicts(), Groups: []command.Group{{Title: "How", Flags: []string{"usage", "exit"}}},
+				Name: "fail", Summary: "fail", Description: "Fail.", Exits: command.Verdicts(),
+				Groups: []command.Group{{Title: "How", Flags: []string{"usage", "exit"}}},
 				New: func(flags *flag.FlagSet) command.Run {
 					usage := flags.Bool("usage", false, "Fail with a usage error.")
 					exit := flags.Int("exit", -1, "Exit with this `code`.")
@@ -181,7 +182,11 @@ func TestWrap(t *testing.T) {
 	p.Commands[0].Description = strings.Repeat("word ", 30) + "\n\nAnother paragraph."
 	var stdout bytes.Buffer
 	p.Run(t.Context(), []string{"help", "show"}, command.Output{Stdout: &stdout, Stderr: &stdout})
-	want := strings.TrimSpace(strings.Repeat("word ", 20)) + "\n" + strings.TrimSpace(strings.Repeat("word ", 10)) + "\n\nAnother paragraph.\n\nUsage: "
+	want := strings.TrimSpace(
+		strings.Repeat("word ", 20),
+	) + "\n" + strings.TrimSpace(
+		strings.Repeat("word ", 10),
+	) + "\n\nAnother paragraph.\n\nUsage: "
 	if !strings.HasPrefix(stdout.String(), want) {
 		t.Errorf("help begins otherwise than %q:\n%s", want, &stdout)
 	}
@@ -231,8 +236,10 @@ func TestErrors(t *testing.T) {
 // TestDuration: durations are written as people write them, and bounds may be given.
 func TestDuration(t *testing.T) {
 	for want, d := range map[string]time.Duration{
-		"0s": 0, "1ms": time.Millisecond, "10s": 10 * time.Second, "1m30s": 90 * time.Second, "10m": 10 * time.Minute, "1h": time.Hour,
-		"24h": 24 * time.Hour, "1h30m": 90 * time.Minute, "1h0m1s": time.Hour + time.Second, "-10m": -10 * time.Minute, "1h10m": 70 * time.Minute, "10m10s": 610 * time.Second,
+		"0s": 0, "1ms": time.Millisecond, "10s": 10 * time.Second, "1m30s": 90 * time.Second, "10m": 10 * time.Minute,
+		"1h":  time.Hour,
+		"24h": 24 * time.Hour, "1h30m": 90 * time.Minute, "1h0m1s": time.Hour + time.Second, "-10m": -10 * time.Minute,
+		"1h10m": 70 * time.Minute, "10m10s": 610 * time.Second,
 	} {
 		if got := command.Duration(d); got != want {
 			t.Errorf("got %s, want %s", got, want)

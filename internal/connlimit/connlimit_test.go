@@ -40,16 +40,19 @@ type served struct {
 func serve(t *testing.T, limit Limit, secure bool) *served {
 	t.Helper()
 	s := &served{T: t, secure: secure, arrived: make(chan struct{}), answer: make(chan struct{})}
-	server := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/refuse":
-			w.WriteHeader(http.StatusForbidden)
-		case "/wait":
-			s.arrived <- struct{}{}
-			<-s.answer
-		}
-		_, _ = io.WriteString(w, "answer")
-	})}
+	server := &http.Server{
+		ReadHeaderTimeout: patience,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/refuse":
+				w.WriteHeader(http.StatusForbidden)
+			case "/wait":
+				s.arrived <- struct{}{}
+				<-s.answer
+			}
+			_, _ = io.WriteString(w, "answer")
+		}),
+	}
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -59,12 +62,21 @@ func serve(t *testing.T, limit Limit, secure bool) *served {
 	ended := make(chan error, 1)
 	if secure {
 		now := time.Now()
-		pair := pkitest.NewCAAround("ca", now).Issue(pkitest.Request{CommonName: "server"}.Valid(now.Add(-time.Hour), now.Add(time.Hour)))
+		pair := pkitest.NewCAAround(
+			"ca",
+			now,
+		).Issue(
+			pkitest.Request{CommonName: "server"}.Valid(now.Add(-time.Hour), now.Add(time.Hour)),
+		)
 		certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		server.TLSConfig = &tls.Config{
+			Certificates: []tls.Certificate{certificate},
+			MinVersion:   tls.VersionTLS12,
+			NextProtos:   []string{"http/1.1"},
+		}
 		go func() { ended <- server.ServeTLS(s.bound, "", "") }()
 	} else {
 		go func() { ended <- server.Serve(s.bound) }()
@@ -112,7 +124,10 @@ func (s *served) connect(from string) *client {
 	if !s.secure {
 		return c
 	}
-	secure := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) // who answers is not the question
+	secure := tls.Client(
+		c.Conn,
+		&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+	) // who answers is not the question
 	if err := secure.HandshakeContext(s.Context()); err != nil {
 		s.Fatal(err)
 	}

@@ -58,7 +58,10 @@ func UserConfig(kubeconfig, userAgent string, getenv func(string) string) (*rest
 	case list != "":
 		config, err = loadKubeconfig(clientcmd.RecommendedConfigPathEnvVar, filepath.SplitList(list)...)
 	case home != "":
-		config, err = loadKubeconfig("kubeconfig", filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName))
+		config, err = loadKubeconfig(
+			"kubeconfig",
+			filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName),
+		)
 		if errors.Is(err, errEmpty) {
 			err = errNoFile
 		}
@@ -78,7 +81,10 @@ func UserConfig(kubeconfig, userAgent string, getenv func(string) string) (*rest
 func podConfig() (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
 	if err != nil && !errors.Is(err, rest.ErrNotInCluster) {
-		return nil, fmt.Errorf("read the token of the Pod's ServiceAccount (automountServiceAccountToken, or set --kubeconfig): %w", err)
+		return nil, fmt.Errorf(
+			"read the token of the Pod's ServiceAccount (automountServiceAccountToken, or set --kubeconfig): %w",
+			err,
+		)
 	}
 	return config, err
 }
@@ -160,7 +166,13 @@ func checkKubeconfig(path string) error {
 		return fmt.Errorf("larger than %d bytes", maxKubeconfig)
 	}
 	if _, err := clientcmd.Load(data); err != nil {
-		return errors.New(strings.TrimSpace("not a kubeconfig, which is YAML or JSON of kind Config (apiVersion v1) " + bracketed(yamlLine.FindString(err.Error()))))
+		return errors.New(
+			strings.TrimSpace(
+				"not a kubeconfig, which is YAML or JSON of kind Config (apiVersion v1) " + bracketed(
+					yamlLine.FindString(err.Error()),
+				),
+			),
+		)
 	}
 	return nil
 }
@@ -182,12 +194,20 @@ func checkContext(c *clientcmdapi.Config) error {
 	}
 	current, known := c.Contexts[c.CurrentContext]
 	if !known {
-		return fmt.Errorf("its current context %q does not exist: choose one of %s with 'kubectl config use-context'", c.CurrentContext, names(c.Contexts))
+		return fmt.Errorf(
+			"its current context %q does not exist: choose one of %s with 'kubectl config use-context'",
+			c.CurrentContext,
+			names(c.Contexts),
+		)
 	}
 	cluster, known := c.Clusters[current.Cluster]
 	switch {
 	case !known:
-		return fmt.Errorf("its current context %q names cluster %q, which it does not have", c.CurrentContext, current.Cluster)
+		return fmt.Errorf(
+			"its current context %q names cluster %q, which it does not have",
+			c.CurrentContext,
+			current.Cluster,
+		)
 	case cluster.Server == "":
 		return fmt.Errorf("its cluster %q has no server", current.Cluster)
 	}

@@ -18,7 +18,8 @@ import (
 func TestKubeconfig(t *testing.T) {
 	page := messages.Record(t, "errors of kubeconfigs")
 	const head = "apiVersion: v1\nkind: Config\n"
-	const good = head + "clusters: [{name: c, cluster: {server: 'https://one.example.com'}}]\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: hush}}]\ncurrent-context: x\n"
+	const good = head + "clusters: [{name: c, cluster: {server: 'https://one.example.com'}}]\ncontexts: [{name: x, " +
+		"context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: hush}}]\ncurrent-context: x\n"
 	replaced := func(old, by string) string { return strings.Replace(good, old, by, 1) }
 	home := t.TempDir()
 	write := func(path, text string) {
@@ -32,8 +33,10 @@ func TestKubeconfig(t *testing.T) {
 		}
 	}
 	for path, text := range map[string]string{
-		"good": good, "second": replaced("one.", "two."), "no-scheme": replaced("https://one.example.com", "three.example.com:6443"),
-		"nothing": "", "empty": head, "words": "hush", "not-yaml": head + "a: hush: b\n", "another": "apiVersion: v1\nkind: Secret\nstringData: {token: hush}\n",
+		"good": good, "second": replaced("one.", "two."), "no-scheme": replaced("https://one.example.com",
+			"three.example.com:6443"),
+		"nothing": "", "empty": head, "words": "hush", "not-yaml": head + "a: hush: b\n", "another": "apiVersion: " +
+			"v1\nkind: Secret\nstringData: {token: hush}\n",
 		"no-current": replaced("current-context: x\n", ""), "wrong-current": replaced("current-context: x", "current-context: z"),
 		"no-cluster": replaced("cluster: c", "cluster: d"), "no-server": replaced("server: 'https://one.example.com'", "server: ''"), "no-user": replaced("user: u}", "user: v}"),
 		"no-ca": replaced("{server:", "{certificate-authority: ca.crt, server:"), "large": good + strings.Repeat("#", 1<<20),
@@ -104,12 +107,14 @@ func TestKubeconfig(t *testing.T) {
 			if c.flag == "" {
 				return
 			}
-			if _, other := kubeclient.Config(in(c.flag), "test"); (other == nil) != (err == nil) || err != nil && other.Error() != err.Error() {
+			if _, other := kubeclient.Config(in(c.flag), "test"); (other == nil) != (err == nil) ||
+				err != nil && other.Error() != err.Error() {
 				t.Errorf("Config says %v, UserConfig %v", other, err)
 			}
 		})
 	}
-	if _, err := kubeclient.Config(filepath.Join(home, "no-ca"), "test"); err == nil || !strings.Contains(err.Error(), "unable to read certificate-authority "+filepath.Join(home, "ca.crt")) {
+	if _, err := kubeclient.Config(filepath.Join(home, "no-ca"), "test"); err == nil ||
+		!strings.Contains(err.Error(), "unable to read certificate-authority "+filepath.Join(home, "ca.crt")) {
 		t.Errorf("a CA that is not there: %v", err)
 	}
 }

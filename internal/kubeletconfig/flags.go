@@ -62,7 +62,8 @@ func parseFlags(words []word) (flags, error) {
 			f.hidden = true
 			continue
 		case !isLong || !slices.Contains(knownFlags(), name):
-			if !hasValue && i+1 < len(words) && !strings.HasPrefix(words[i+1].text, "-") && !strings.HasPrefix(words[i+1].text, unknownMark) {
+			if !hasValue && i+1 < len(words) && !strings.HasPrefix(words[i+1].text, "-") &&
+				!strings.HasPrefix(words[i+1].text, unknownMark) {
 				i++
 			}
 			continue

@@ -192,7 +192,10 @@ func (r *reader) assume(command command, flags flags) {
 		add("%s, which is not visible, sets no such flag", strings.Join(command.hiddenFiles, ", "))
 	}
 	if command.found && len(command.unseen) > 0 {
-		add("%s, which is not visible, has no drop-in of the kubelet's unit that says otherwise", strings.Join(command.unseen, ", "))
+		add(
+			"%s, which is not visible, has no drop-in of the kubelet's unit that says otherwise",
+			strings.Join(command.unseen, ", "),
+		)
 	}
 }
 

@@ -39,7 +39,8 @@ func see(c kubeletconfig.Config) seen {
 		s.Assumptions = append(s.Assumptions, absolute.FindString(assumption))
 	}
 	if c.Seen {
-		s.StaticPods, s.ClientCA, s.ClientCAAt, s.Port, s.ReadOnly = c.StaticPodPath, c.ClientCAFile, c.ClientCAAt, c.Port, c.ReadOnlyPort
+		s.StaticPods, s.ClientCA, s.ClientCAAt, s.Port, s.ReadOnly = c.StaticPodPath, c.ClientCAFile, c.ClientCAAt, c.Port,
+			c.ReadOnlyPort
 	}
 	return s
 }
@@ -115,8 +116,11 @@ func TestRead(t *testing.T) {
 			s.ClientCAAt = kubeletconfig.OpenShiftFile
 		}), noUnit)},
 		"a kubeconfig in OpenShift's place": {
-			files: map[string]string{kubeletconfig.OpenShiftFile: "apiVersion: v1\nkind: Config\n", kubeletconfig.KubeadmFile: own},
-			want:  assuming(good, noUnit),
+			files: map[string]string{
+				kubeletconfig.OpenShiftFile: "apiVersion: v1\nkind: Config\n",
+				kubeletconfig.KubeadmFile:   own,
+			},
+			want: assuming(good, noUnit),
 		},
 		"a kubeconfig alone": {files: only(kubeletconfig.OpenShiftFile, "apiVersion: v1\nkind: Config\n"), want: seen{Assumptions: []string{noUnit}}},
 		"two that agree":     {files: map[string]string{kubeletconfig.OpenShiftFile: own, kubeletconfig.KubeadmFile: own}, want: assuming(good, noUnit)},
@@ -174,12 +178,14 @@ func TestRead(t *testing.T) {
 		},
 		"a drop-in that hides another": {
 			files: started("/usr/bin/kubelet $A "+config, map[string]string{
-				"/etc/systemd/system/kubelet.service.d/1.conf": "[Service]\nEnvironment=A=--port=1\n", "/usr/lib/systemd/system/kubelet.service.d/1.conf": "[Service]\nEnvironment=A=--port=2\n",
+				"/etc/systemd/system/kubelet.service.d/1.conf":     "[Service]\nEnvironment=A=--port=1\n",
+				"/usr/lib/systemd/system/kubelet.service.d/1.conf": "[Service]\nEnvironment=A=--port=2\n",
 			}), want: with(func(s *seen) { s.Port = 1 }),
 		},
 		"drop-ins in the order of their names": {
 			files: started("/usr/bin/kubelet $A "+config, map[string]string{
-				"/etc/systemd/system/kubelet.service.d/1.conf": "[Service]\nEnvironment=A=--port=1\n", "/usr/lib/systemd/system/kubelet.service.d/2.conf": "[Service]\nEnvironment=A=--port=2\n",
+				"/etc/systemd/system/kubelet.service.d/1.conf":     "[Service]\nEnvironment=A=--port=1\n",
+				"/usr/lib/systemd/system/kubelet.service.d/2.conf": "[Service]\nEnvironment=A=--port=2\n",
 				"/etc/systemd/system/kubelet.service.d/3.conf.bak": "[Service]\nEnvironment=A=--port=3\n",
 			}), want: with(func(s *seen) { s.Port = 2 }),
 		},
@@ -189,17 +195,23 @@ func TestRead(t *testing.T) {
 		},
 		"kubeadm's unit": {
 			files: map[string]string{
-				somewhere: "", "/etc/systemd/system/x": "", "/usr/lib/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
-				dropIn: "[Service]\nEnvironment=\"C=" + config + "\"\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\nEnvironmentFile=-/etc/default/kubelet\n" +
+				somewhere: "", "/etc/systemd/system/x": "",
+				"/usr/lib/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
+				dropIn: "[Service]\nEnvironment=\"C=" + config +
+					"\"\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\nEnvironmentFile=-/etc/default/kubelet\n" +
 					"ExecStart=\nExecStart=/usr/bin/kubelet $C $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS\n",
-				kubeletconfig.KubeadmFile: own, kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1 --client-ca-file=/f.crt\"\n",
+				kubeletconfig.KubeadmFile: own, kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1 " +
+					"--client-ca-file=/f.crt\"\n",
 			},
 			want: assuming(with(func(s *seen) { s.Port, s.ClientCA, s.ClientCAAt = 1, "/f.crt", dropIn }),
 				dropIn, "/etc/default/kubelet"),
 		},
 		"kubeadm's flags alone": {
-			files: map[string]string{kubeletconfig.KubeadmFile: own, kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1\"\n"},
-			want:  assuming(with(func(s *seen) { s.Port = 1 }), kubeletconfig.KubeadmFlags),
+			files: map[string]string{
+				kubeletconfig.KubeadmFile:  own,
+				kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1\"\n",
+			},
+			want: assuming(with(func(s *seen) { s.Port = 1 }), kubeletconfig.KubeadmFlags),
 		},
 		"a variable that is not visible in a flag": {
 			files: started("/usr/bin/kubelet "+config+" --port=${P}\nEnvironmentFile=/etc/p", nil),
@@ -211,7 +223,8 @@ func TestRead(t *testing.T) {
 		// Drop-ins of the configuration.
 		"drop-ins in order": {
 			files: drop(map[string]string{
-				"/d/20.conf": head + "authentication: {x509: {clientCAFile: /b.crt}}\n", "/d/10.conf": head + "authentication: {x509: {clientCAFile: /a.crt}}\nport: 1\n",
+				"/d/20.conf": head + "authentication: {x509: {clientCAFile: /b.crt}}\n", "/d/10.conf": head + "authentication: " +
+					"{x509: {clientCAFile: /a.crt}}\nport: 1\n",
 				"/d/30.yaml": "rubbish", "/d/15/1.conf": head + "port: 2\n",
 			}),
 			want: with(func(s *seen) { s.ClientCA, s.ClientCAAt, s.Port = "/b.crt", "/d/20.conf", 2 }),
@@ -226,11 +239,17 @@ func TestRead(t *testing.T) {
 			files: drop(map[string]string{"/d": "-> e", "/e/1.conf": head + "port: 1\n"}), want: good,
 		},
 		"the usual drop-ins, no unit": {
-			files: map[string]string{kubeletconfig.KubeadmFile: own, "/etc/kubernetes/kubelet.conf.d/1.conf": head + "port: 1\n"},
-			want:  problem("/etc/kubernetes/kubelet.conf.d"),
+			files: map[string]string{
+				kubeletconfig.KubeadmFile:               own,
+				"/etc/kubernetes/kubelet.conf.d/1.conf": head + "port: 1\n",
+			},
+			want: problem("/etc/kubernetes/kubelet.conf.d"),
 		},
 		"the usual drop-ins, that change nothing": {
-			files: map[string]string{kubeletconfig.KubeadmFile: own, "/etc/kubernetes/kubelet.conf.d/1.conf": head + "maxPods: 1\n"}, want: assuming(good, noUnit),
+			files: map[string]string{
+				kubeletconfig.KubeadmFile:               own,
+				"/etc/kubernetes/kubelet.conf.d/1.conf": head + "maxPods: 1\n",
+			}, want: assuming(good, noUnit),
 		},
 		"the usual drop-ins, not used": {
 			files: started("/usr/bin/kubelet "+config, only("/etc/kubernetes/kubelet.conf.d/1.conf", head+"port: 1\n")), want: good,
@@ -271,9 +290,12 @@ func (f failing) ReadFile(name string) ([]byte, error) {
 
 // TestUnread: a file that exists and cannot be read is always a problem.
 func TestUnread(t *testing.T) {
-	files := started("/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml --config-dir=/d $A\nEnvironmentFile=/etc/a", map[string]string{
-		"/d/1.conf": head, "/etc/a": "", unit + ".d/1.conf": "",
-	})
+	files := started(
+		"/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml --config-dir=/d $A\nEnvironmentFile=/etc/a",
+		map[string]string{
+			"/d/1.conf": head, "/etc/a": "", unit + ".d/1.conf": "",
+		},
+	)
 	for _, at := range []string{unit, unit + ".d/1.conf", "/etc/a", kubeletconfig.KubeadmFile, "/d/1.conf"} {
 		t.Run(at, func(t *testing.T) {
 			c := kubeletconfig.Read(failing{host(files), strings.TrimPrefix(at, "/")})
@@ -321,7 +343,12 @@ func TestBounds(t *testing.T) {
 // FuzzRead: no unit, configuration, drop-in or file of flags makes it panic. Paths are
 // clean and absolute, ports are numbers, and there are settings or a problem, not both.
 func FuzzRead(f *testing.F) {
-	f.Add("[Service]\nExecStart=/usr/bin/kubelet --config=/c $A ${B} %i\nEnvironmentFile=/e\nEnvironment=\"A=--port=1\"\n", own, head+"port: 1\n", "B='x' \"y\\\n\"\n")
+	f.Add(
+		"[Service]\nExecStart=/usr/bin/kubelet --config=/c $A ${B} %i\nEnvironmentFile=/e\nEnvironment=\"A=--port=1\"\n",
+		own,
+		head+"port: 1\n",
+		"B='x' \"y\\\n\"\n",
+	)
 	f.Add("[Service]\nExecStart=kubelet --config-dir=/d/\n", "{", "", "#\nA")
 	f.Add("", own, "", "KUBELET_KUBEADM_ARGS=\"--port=1\"")
 	f.Fuzz(func(t *testing.T, service, config, dropIn, variables string) {
@@ -371,7 +398,10 @@ func TestReadUnitFile(t *testing.T) {
 				t.Fatalf("problem %v, seen %v", c.Problem.Err, c.Seen)
 			}
 			if c.ReadOnlyPort != tc.readOnly || c.FlagsSeen == tc.unknown {
-				t.Errorf("read-only port %d, want %d; flags seen %v, want %v", c.ReadOnlyPort, tc.readOnly, c.FlagsSeen, !tc.unknown)
+				t.Errorf(
+					"read-only port %d, want %d; flags seen %v, want %v", c.ReadOnlyPort, tc.readOnly, c.FlagsSeen,
+					!tc.unknown,
+				)
 			}
 		})
 	}
@@ -382,7 +412,10 @@ func TestReadMaskedDropIn(t *testing.T) {
 	system := host(started("/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml $A", map[string]string{
 		dropIn: "[Service]\nEnvironment=A=--read-only-port=10255\n",
 	}))
-	system["etc/systemd/system/kubelet.service.d/10-kubeadm.conf"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("../../../../dev/null")}
+	system["etc/systemd/system/kubelet.service.d/10-kubeadm.conf"] = &fstest.MapFile{
+		Mode: fs.ModeSymlink,
+		Data: []byte("../../../../dev/null"),
+	}
 	system["dev/null"] = &fstest.MapFile{Mode: fs.ModeDevice | fs.ModeCharDevice}
 	if c := kubeletconfig.Read(notRegular{system}); c.Problem.Err != nil || c.ReadOnlyPort != 0 || !c.FlagsSeen {
 		t.Errorf("problem %v, read-only port %d, flags seen %v", c.Problem.Err, c.ReadOnlyPort, c.FlagsSeen)

@@ -146,7 +146,8 @@ func (r *reader) dropIns(u *unit) error {
 				"it has %d entries, more than the limit of %d", len(entries), MaxUnitDropIns)}
 		}
 		for _, entry := range entries {
-			if _, hides := at[entry.Name()]; !hides && path.Ext(entry.Name()) == ".conf" && !strings.HasPrefix(entry.Name(), ".") {
+			if _, hides := at[entry.Name()]; !hides && path.Ext(entry.Name()) == ".conf" &&
+				!strings.HasPrefix(entry.Name(), ".") {
 				at[entry.Name()] = path.Join(directory, entry.Name())
 			}
 		}

@@ -46,7 +46,7 @@ func Algorithms() map[string]Algorithm {
 		"RSASSA-PSS 2048":                      {"1.2.840.113549.1.1.10", nil, rsaKey(2048)},
 		"RSASSA-PSS 3072":                      {"1.2.840.113549.1.1.10", []byte{0x30, 0}, rsaKey(3072)},
 		"RSAES-OAEP":                           {"1.2.840.113549.1.1.7", null, rsaKey(2048)},
-		"RSA 2048":                             {"1.2.840.113549.1.1.1", nil, rsaKey(2048)}, // without the NULL that it must have
+		"RSA 2048":                             {"1.2.840.113549.1.1.1", nil, rsaKey(2048)}, // without the required NULL
 		"X25519":                               {"1.3.101.110", nil, bytes.Repeat([]byte{9}, 32)},
 		"X448":                                 {"1.3.101.111", nil, make([]byte, 56)},
 		"Ed448":                                {"1.3.101.113", nil, make([]byte, 57)},
@@ -116,8 +116,13 @@ func (p Pair) SignedWith(signature string) []byte {
 	var certificate, tbs, version, number, bits cryptobyte.String
 	input := cryptobyte.String(p.Leaf.Raw)
 	if !input.ReadASN1(&certificate, asn1.SEQUENCE) || !certificate.ReadASN1(&tbs, asn1.SEQUENCE) ||
-		!tbs.ReadASN1Element(&version, asn1.Tag(0).Constructed().ContextSpecific()) || !tbs.ReadASN1Element(&number, asn1.INTEGER) ||
-		!tbs.SkipASN1(asn1.SEQUENCE) || !certificate.SkipASN1(asn1.SEQUENCE) || !certificate.ReadASN1Element(&bits, asn1.BIT_STRING) {
+		!tbs.ReadASN1Element(
+			&version,
+			asn1.Tag(0).Constructed().ContextSpecific(),
+		) || !tbs.ReadASN1Element(&number, asn1.INTEGER) ||
+		!tbs.SkipASN1(
+			asn1.SEQUENCE,
+		) || !certificate.SkipASN1(asn1.SEQUENCE) || !certificate.ReadASN1Element(&bits, asn1.BIT_STRING) {
 		panic("pkitest: no certificate")
 	}
 	return certificatePEM(sequence(func(b *cryptobyte.Builder) {

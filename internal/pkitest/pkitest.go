@@ -164,13 +164,20 @@ func (ca *CA) Issue(r Request) Pair {
 	leaf := sign(template, ca.Certificate, key.Public(), ca.key)
 	return Pair{
 		Leaf: leaf, Certificate: certificatePEM(leaf.Raw), private: key,
-		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: unenforced(func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) })}),
+		Key: pem.EncodeToMemory(&pem.Block{
+			Type:  "PRIVATE KEY",
+			Bytes: unenforced(func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) }),
+		}),
 	}
 }
 
 // IssueFor creates a certificate (PEM) for a public key. The private key may not exist.
 func (ca *CA) IssueFor(public crypto.PublicKey) []byte {
-	template := &x509.Certificate{SerialNumber: serial(), NotBefore: Now().Add(-time.Hour), NotAfter: Now().AddDate(1, 0, 0)}
+	template := &x509.Certificate{
+		SerialNumber: serial(),
+		NotBefore:    Now().Add(-time.Hour),
+		NotAfter:     Now().AddDate(1, 0, 0),
+	}
 	return certificatePEM(sign(template, ca.Certificate, public, ca.key).Raw)
 }
 

@@ -134,7 +134,8 @@ func explainYAML(fault string) string {
 		return fault
 	}
 	given, known := map[string]string{
-		"!!map": anObject, "!!seq": aList, "!!str": aString, "!!bool": "a boolean", "!!int": aNumber, "!!float": aNumber, "!!null": "null", "!!timestamp": "a date",
+		"!!map": anObject, "!!seq": aList, "!!str": aString, "!!bool": "a boolean", "!!int": aNumber, "!!float": aNumber,
+		"!!null": "null", "!!timestamp": "a date",
 	}[found[2]]
 	if !known {
 		given = "of type " + found[2]

@@ -100,7 +100,8 @@ func TestErrLimit(t *testing.T) {
 		"cut off":   {"{name: ", false},
 		"a list":    {"- a", false},
 	} {
-		for how, unmarshal := range map[string]func([]byte, any) error{"Unmarshal": plainyaml.Unmarshal, "UnmarshalStrict": plainyaml.UnmarshalStrict} {
+		for how, unmarshal := range map[string]func([]byte, any) error{"Unmarshal": plainyaml.Unmarshal,
+			"UnmarshalStrict": plainyaml.UnmarshalStrict} {
 			if err := unmarshal([]byte(c.data), &struct{}{}); err == nil || errors.Is(err, plainyaml.ErrLimit) != c.want {
 				t.Errorf("%s, %s: got error %v, want one of ErrLimit: %t", how, name, err, c.want)
 			}

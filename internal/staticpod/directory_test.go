@@ -88,7 +88,9 @@ func TestGiven(t *testing.T) {
 	if d := cmp.Diff(sorted(want...), pathsOf(layout)); d != "" {
 		t.Errorf("paths (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff([]string{"/a/one.pem", "/b/two.pem"}, absolute.FindAllString(layout.How, -1)); d != "" || layout.Manifest != "" || layout.ConfigAt != "" {
+	if d := cmp.Diff([]string{"/a/one.pem", "/b/two.pem"}, absolute.FindAllString(layout.How, -1)); d != "" ||
+		layout.Manifest != "" ||
+		layout.ConfigAt != "" {
 		t.Errorf("got %+v\n%s", layout, d)
 	}
 }

@@ -344,7 +344,8 @@ const maxPath = 4096
 
 // translate returns the path on the host of a path in the container.
 func (m mounts) translate(inContainer string) File {
-	if len(inContainer) > maxPath || strings.ContainsFunc(inContainer, unicode.IsControl) || strings.Contains(inContainer, "-----BEGIN") {
+	if len(inContainer) > maxPath || strings.ContainsFunc(inContainer, unicode.IsControl) ||
+		strings.Contains(inContainer, "-----BEGIN") {
 		// It may be the private key itself, so never show it.
 		return File{Configured: "(not a path)", Err: errors.New("the configured value is not a path")}
 	}

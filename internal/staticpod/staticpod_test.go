@@ -45,7 +45,8 @@ type seen struct {
 
 func see(l staticpod.Layout) seen {
 	return seen{
-		How: l.How, Manifest: l.Manifest, ReadErr: text(l.ManifestReadErr), ParseErr: text(l.ManifestParseErr), Revision: l.Revision,
+		How: l.How, Manifest: l.Manifest, ReadErr: text(l.ManifestReadErr), ParseErr: text(l.ManifestParseErr),
+		Revision: l.Revision,
 		ConfigAt: l.ConfigAt, ConfigErr: text(l.ConfigErr),
 		Certificate: seeFile(l.Certificate), Key: seeFile(l.Key), KubeletCA: seeFile(l.KubeletCA), ClientCA: l.ClientCA,
 		Admission: seeFile(l.Admission),
@@ -100,7 +101,8 @@ func text(err error) string {
 func record(page *messages.Part, title string, l staticpod.Layout) {
 	page.Text(title, "found by: "+l.How)
 	for _, err := range []error{
-		l.ManifestReadErr, l.ManifestParseErr, l.ConfigErr, l.PairErr, l.Certificate.Err, l.Key.Err, l.KubeletCA.Err, l.Admission.Err,
+		l.ManifestReadErr, l.ManifestParseErr, l.ConfigErr, l.PairErr, l.Certificate.Err, l.Key.Err, l.KubeletCA.Err,
+		l.Admission.Err,
 	} {
 		page.Error(title, err)
 	}
@@ -202,7 +204,8 @@ func TestDiscoverReleases(t *testing.T) {
 		live      = resources + "/kube-apiserver-pod-7"
 		config    = live + "/configmaps/config/config.yaml"
 		how       = "manifest /etc/kubernetes/manifests/kube-apiserver-pod.yaml, configuration " + config
-		kubeletCA = live + "/configmaps/kubelet-serving-ca/ca-bundle.crt (" + resources + "/configmaps/kubelet-serving-ca/ca-bundle.crt)"
+		kubeletCA = live + "/configmaps/kubelet-serving-ca/ca-bundle.crt (" + resources +
+			"/configmaps/kubelet-serving-ca/ca-bundle.crt)"
 		inLegacy  = resources + "/secrets/kubelet-client"
 		inCurrent = "/etc/kubernetes/static-pod-certs/secrets/kubelet-client"
 	)
@@ -220,7 +223,8 @@ func TestDiscoverReleases(t *testing.T) {
 			},
 			paths: []string{
 				openShiftManifest, staticpod.DefaultDirectory, config,
-				resources + "/kube-apiserver-certs/secrets/kubelet-client/tls.crt", resources + "/kube-apiserver-certs/secrets/kubelet-client/tls.key",
+				resources + "/kube-apiserver-certs/secrets/kubelet-client/tls.crt", resources +
+					"/kube-apiserver-certs/secrets/kubelet-client/tls.key",
 				live + "/configmaps/kubelet-serving-ca/ca-bundle.crt", "/etc/kubernetes/kubelet-ca.crt",
 			},
 		},
@@ -254,12 +258,14 @@ func TestDiscoverReleases(t *testing.T) {
 		openshift.Kubeadm: {
 			want: seen{
 				How: "manifest /etc/kubernetes/manifests/kube-apiserver.yaml", Manifest: kubeadmManifest, ConfigAt: kubeadmManifest,
-				Certificate: "/etc/kubernetes/pki/apiserver-kubelet-client.crt", Key: "/etc/kubernetes/pki/apiserver-kubelet-client.key",
-				ClientCA: "/etc/kubernetes/pki/ca.crt",
+				Certificate: "/etc/kubernetes/pki/apiserver-kubelet-client.crt",
+				Key:         "/etc/kubernetes/pki/apiserver-kubelet-client.key",
+				ClientCA:    "/etc/kubernetes/pki/ca.crt",
 			},
 			paths: []string{
 				kubeadmManifest, staticpod.DefaultDirectory,
-				"/etc/kubernetes/pki/apiserver-kubelet-client.crt", "/etc/kubernetes/pki/apiserver-kubelet-client.key", "/etc/kubernetes/pki/ca.crt",
+				"/etc/kubernetes/pki/apiserver-kubelet-client.crt", "/etc/kubernetes/pki/apiserver-kubelet-client.key",
+				"/etc/kubernetes/pki/ca.crt",
 			},
 		},
 	}
@@ -302,7 +308,8 @@ func decisive(directory string) []string {
 // known are the files of a directory that have the names of a pair, in order.
 func known(directory string) []string {
 	var paths []string
-	for _, name := range []string{"tls", "apiserver-kubelet-client", "client", "kube-apiserver-to-kubelet-client", "client-kube-apiserver", "kubelet-client"} {
+	for _, name := range []string{"tls", "apiserver-kubelet-client", "client", "kube-apiserver-to-kubelet-client",
+		"client-kube-apiserver", "kubelet-client"} {
 		paths = append(paths, path.Join(directory, name+".crt"), path.Join(directory, name+".key"))
 	}
 	return paths
@@ -311,7 +318,11 @@ func known(directory string) []string {
 // TestDiscoverDirectory: the pair of a given directory is used, and no manifest is read.
 func TestDiscoverDirectory(t *testing.T) {
 	secret := map[string]string{"/pki/tls.crt": "", "/pki/tls.key": ""}
-	kubeadm := map[string]string{"/pki/apiserver-kubelet-client.crt": "", "/pki/apiserver-kubelet-client.key": "", "/pki/apiserver.crt": ""}
+	kubeadm := map[string]string{
+		"/pki/apiserver-kubelet-client.crt": "",
+		"/pki/apiserver-kubelet-client.key": "",
+		"/pki/apiserver.crt":                "",
+	}
 	with := func(files map[string]string, more ...string) map[string]string {
 		all := map[string]string{}
 		maps.Copy(all, files)
@@ -336,21 +347,24 @@ func TestDiscoverDirectory(t *testing.T) {
 		"kubeadm's key alone": {
 			files: map[string]string{"/pki/apiserver-kubelet-client.key": "", staticpod.KubeadmClientCA: ""}, directory: "/pki",
 			want: seen{
-				How: "directory /pki, as named by --kubelet-client-dir", Certificate: "/pki/apiserver-kubelet-client.crt", Key: "/pki/apiserver-kubelet-client.key",
+				How: "directory /pki, as named by --kubelet-client-dir", Certificate: "/pki/apiserver-kubelet-client.crt",
+				Key:      "/pki/apiserver-kubelet-client.key",
 				ClientCA: staticpod.KubeadmClientCA,
 			},
 		},
 		"names of kubeadm": {
 			files: with(kubeadm, staticpod.KubeadmClientCA), directory: "/pki",
 			want: seen{
-				How: "directory /pki, as named by --kubelet-client-dir", Certificate: "/pki/apiserver-kubelet-client.crt", Key: "/pki/apiserver-kubelet-client.key",
+				How: "directory /pki, as named by --kubelet-client-dir", Certificate: "/pki/apiserver-kubelet-client.crt",
+				Key:      "/pki/apiserver-kubelet-client.key",
 				ClientCA: staticpod.KubeadmClientCA,
 			},
 		},
 		"OpenShift's CA first": {
 			files: with(kubeadm, staticpod.KubeadmClientCA, staticpod.OpenShiftClientCA), directory: "/pki",
 			want: seen{
-				How: "directory /pki, as named by --kubelet-client-dir", Certificate: "/pki/apiserver-kubelet-client.crt", Key: "/pki/apiserver-kubelet-client.key",
+				How: "directory /pki, as named by --kubelet-client-dir", Certificate: "/pki/apiserver-kubelet-client.crt",
+				Key:      "/pki/apiserver-kubelet-client.key",
 				ClientCA: staticpod.OpenShiftClientCA,
 			},
 		},
@@ -405,7 +419,8 @@ func TestDiscoverManifest(t *testing.T) {
 			files: map[string]string{openShiftManifest: usable},
 			want: seen{
 				How: "manifest " + openShiftManifest, Manifest: openShiftManifest, ConfigAt: openShiftManifest,
-				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)", ClientCA: staticpod.KubeadmClientCA,
+				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)",
+				ClientCA: staticpod.KubeadmClientCA,
 			},
 			paths: []string{openShiftManifest, staticpod.DefaultDirectory, "/host/a/tls.crt", "/host/a/tls.key", staticpod.KubeadmClientCA},
 		},
@@ -421,7 +436,8 @@ func TestDiscoverManifest(t *testing.T) {
 			files: map[string]string{openShiftManifest: `{"kind":"Job"}`, kubeadmManifest: usable},
 			want: seen{
 				How: "manifest " + kubeadmManifest, Manifest: kubeadmManifest, ConfigAt: kubeadmManifest,
-				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)", ClientCA: staticpod.KubeadmClientCA,
+				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)",
+				ClientCA: staticpod.KubeadmClientCA,
 			},
 		},
 		"no container": {
@@ -480,7 +496,8 @@ func TestDiscoverManifest(t *testing.T) {
 			files: map[string]string{kubeadmManifest: usable, cis + "/tls.crt": "", cis + "/tls.key": ""},
 			want: seen{
 				How: "manifest " + kubeadmManifest, Manifest: kubeadmManifest, ConfigAt: kubeadmManifest,
-				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)", ClientCA: staticpod.KubeadmClientCA,
+				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)",
+				ClientCA: staticpod.KubeadmClientCA,
 			},
 			paths: []string{kubeadmManifest, staticpod.DefaultDirectory, "/host/a/tls.crt", "/host/a/tls.key", staticpod.KubeadmClientCA},
 		},
@@ -495,7 +512,10 @@ func TestDiscoverManifest(t *testing.T) {
 			if d := cmp.Diff(sorted(c.paths...), pathsOf(layout)); c.paths != nil && d != "" {
 				t.Errorf("paths (-want +got):\n%s", d)
 			}
-			if missing := strings.HasSuffix(c.want.ReadErr, "not exist"); errors.Is(layout.ManifestReadErr, fs.ErrNotExist) != missing {
+			if missing := strings.HasSuffix(c.want.ReadErr, "not exist"); errors.Is(
+				layout.ManifestReadErr,
+				fs.ErrNotExist,
+			) != missing {
 				t.Errorf("error %v: fs.ErrNotExist must be in it if and only if there is no manifest", layout.ManifestReadErr)
 			}
 		})
@@ -534,7 +554,9 @@ func TestDiscoverContainers(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			l := staticpod.Discover(host(c.files), "")
-			got := found{Manifest: l.Manifest, Containers: l.ManifestContainers, Duplicates: l.Duplicates, Known: l.ConfigAt != ""}
+			got := found{
+				Manifest: l.Manifest, Containers: l.ManifestContainers, Duplicates: l.Duplicates, Known: l.ConfigAt != "",
+			}
 			if l.ManifestParseErr != nil {
 				got.ParseErr = l.ManifestParseErr.Error()
 			}
@@ -579,7 +601,11 @@ func TestDiscoverNotReadable(t *testing.T) {
 	})
 	t.Run("manifest", func(t *testing.T) {
 		layout := staticpod.Discover(failing{files, strings.TrimPrefix(openShiftManifest, "/"), errBoom}, "")
-		want := seen{How: "nothing: there is no usable manifest, and no directory " + staticpod.CISDirectory, Manifest: openShiftManifest, ReadErr: "boom"}
+		want := seen{
+			How:      "nothing: there is no usable manifest, and no directory " + staticpod.CISDirectory,
+			Manifest: openShiftManifest,
+			ReadErr:  "boom",
+		}
 		if d := cmp.Diff(want.outcome(), see(layout).outcome()); d != "" {
 			t.Errorf("layout (-want +got):\n%s", d)
 		}
@@ -588,7 +614,8 @@ func TestDiscoverNotReadable(t *testing.T) {
 		layout := staticpod.Discover(failing{files, "host/a/config.yaml", errBoom}, "")
 		want := seen{
 			How:      "manifest " + openShiftManifest + ", configuration /host/a/config.yaml",
-			Manifest: openShiftManifest, ConfigAt: "/host/a/config.yaml", ConfigErr: "boom", ClientCA: staticpod.OpenShiftClientCA,
+			Manifest: openShiftManifest, ConfigAt: "/host/a/config.yaml", ConfigErr: "boom",
+			ClientCA: staticpod.OpenShiftClientCA,
 		}
 		if d := cmp.Diff(want.outcome(), see(layout).outcome()); d != "" {
 			t.Errorf("layout (-want +got):\n%s", d)
@@ -603,7 +630,10 @@ func TestDiscoverConfig(t *testing.T) {
 		at  = "/host/a/config.yaml"
 		how = "manifest " + openShiftManifest
 	)
-	found := seen{How: how + ", configuration " + at, Manifest: openShiftManifest, ConfigAt: at, ClientCA: staticpod.OpenShiftClientCA}
+	found := seen{
+		How: how + ", configuration " + at, Manifest: openShiftManifest, ConfigAt: at,
+		ClientCA: staticpod.OpenShiftClientCA,
+	}
 	with := func(change func(s *seen)) seen {
 		s := found
 		change(&s)
@@ -621,18 +651,30 @@ func TestDiscoverConfig(t *testing.T) {
 	}{
 		"read":              {words: []string{configFlag + "/a/config.yaml"}, config: pair, want: whole},
 		"flag in two words": {words: []string{"--openshift-config", "/a/config.yaml"}, config: pair, want: whole},
-		"quotes without a shell": {words: []string{`--openshift-config="/a/config.yaml"`}, config: pair, want: with(func(s *seen) {
-			s.How, s.ConfigAt, s.ConfigErr = how, `"/a/config.yaml"`, "the path is not absolute"
-		})},
+		"quotes without a shell": {
+			words:  []string{`--openshift-config="/a/config.yaml"`},
+			config: pair,
+			want: with(func(s *seen) {
+				s.How, s.ConfigAt, s.ConfigErr = how, `"/a/config.yaml"`, "the path is not absolute"
+			}),
+		},
 		"in a script": {
 			change: func(pod *corev1.Pod) {
-				pod.Spec.Containers[0].Command = []string{"/bin/sh", "-c", "exec hyperkube kube-apiserver \\\n\t'--openshift-config=/a/config.yaml' \\\n\t-v=2\n"}
+				pod.Spec.Containers[0].Command = []string{
+					"/bin/sh",
+					"-c",
+					"exec hyperkube kube-apiserver \\\n\t'--openshift-config=/a/config.yaml' \\\n\t-v=2\n",
+				}
 			},
 			config: pair, want: whole,
 		},
 		"not known": {
 			change: func(pod *corev1.Pod) {
-				pod.Spec.Containers[0].Command = []string{"/bin/sh", "-c", `exec hyperkube kube-apiserver --openshift-config="$CONFIG"`}
+				pod.Spec.Containers[0].Command = []string{
+					"/bin/sh",
+					"-c",
+					`exec hyperkube kube-apiserver --openshift-config="$CONFIG"`,
+				}
 			},
 			config: pair,
 			want:   seen{How: how, Manifest: openShiftManifest, ConfigAt: openShiftManifest, ClientCA: staticpod.KubeadmClientCA},
@@ -642,7 +684,8 @@ func TestDiscoverConfig(t *testing.T) {
 			words:  []string{certificateFlag + "/a/old.crt", configFlag + "/a/config.yaml", caFlag + "/a/ca.crt"},
 			config: pair,
 			want: with(func(s *seen) {
-				s.Certificate, s.Key, s.KubeletCA = "/host/b/tls.crt (/b/tls.crt)", "/host/b/tls.key (/b/tls.key)", "/host/a/ca.crt (/a/ca.crt)"
+				s.Certificate, s.Key, s.KubeletCA = "/host/b/tls.crt (/b/tls.crt)", "/host/b/tls.key (/b/tls.key)",
+					"/host/a/ca.crt (/a/ca.crt)"
 			}),
 		},
 		"nothing in it": {words: []string{configFlag + "/a/config.yaml"}, config: `{"kind":"KubeAPIServerConfig"}`, want: found},
@@ -650,18 +693,26 @@ func TestDiscoverConfig(t *testing.T) {
 			words: []string{configFlag + "/a/config.yaml"}, config: `{"apiServerArguments":{"admission-control-config-file":["/b/admission.yaml"]}}`,
 			want: with(func(s *seen) { s.Admission = "/host/b/admission.yaml (/b/admission.yaml)" }),
 		},
-		"not there": {words: []string{configFlag + "/a/config.yaml", certificateFlag + "/a/tls.crt"}, want: with(func(s *seen) {
-			s.ConfigErr = "open host/a/config.yaml: file does not exist"
-		})},
+		"not there": {
+			words: []string{configFlag + "/a/config.yaml", certificateFlag + "/a/tls.crt"},
+			want: with(func(s *seen) {
+				s.ConfigErr = "open host/a/config.yaml: file does not exist"
+			}),
+		},
 		"another kind": {words: []string{configFlag + "/a/config.yaml"}, config: `{"kind":"Pod"}`, want: with(func(s *seen) {
 			s.ConfigErr = "kind is Pod, want KubeAPIServerConfig"
 		})},
 		"empty": {words: []string{configFlag + "/a/config.yaml"}, config: "\n", want: with(func(s *seen) { s.ConfigErr = "it is empty" })},
-		"too large": {words: []string{configFlag + "/a/config.yaml"}, config: strings.Repeat("x", kubeapiserver.MaxConfigBytes+1), want: with(func(s *seen) {
-			s.ConfigErr = "it has 1048577 bytes, more than 1048576"
-		})},
+		"too large": {
+			words:  []string{configFlag + "/a/config.yaml"},
+			config: strings.Repeat("x", kubeapiserver.MaxConfigBytes+1),
+			want: with(func(s *seen) {
+				s.ConfigErr = "it has 1048577 bytes, more than 1048576"
+			}),
+		},
 		"under no mount": {words: []string{configFlag + "/c/config.yaml"}, config: pair, want: with(func(s *seen) {
-			s.How, s.ConfigAt, s.ConfigErr = how, "/c/config.yaml", "the path is outside of all mounts of the kube-apiserver's container"
+			s.How, s.ConfigAt, s.ConfigErr = how, "/c/config.yaml", "the path is outside of all mounts of the "+
+				"kube-apiserver's container"
 		})},
 		"in an emptyDir": {
 			words: []string{configFlag + "/a/config.yaml"}, config: pair,
@@ -837,7 +888,8 @@ func TestTranslate(t *testing.T) {
 					t.Errorf("file (-want +got):\n%s", d)
 				}
 			}
-			if paths := layout.Paths(); slices.Contains(paths, "") || (c.want.Host != "") != slices.Contains(paths, c.want.Host) {
+			if paths := layout.Paths(); slices.Contains(paths, "") ||
+				(c.want.Host != "") != slices.Contains(paths, c.want.Host) {
 				t.Errorf("Paths: got %q with the file at %q", paths, c.want.Host)
 			}
 		})
@@ -881,7 +933,11 @@ func TestLayoutPrintsTheSame(t *testing.T) {
 		"/host/a/config.yaml": config,
 		openShiftManifest: manifest(t, func(pod *corev1.Pod) {
 			mounts := &pod.Spec.Containers[0].VolumeMounts
-			*mounts = append(*mounts, corev1.VolumeMount{Name: "scratch", MountPath: "/c"}, corev1.VolumeMount{Name: "b", MountPath: "/d", SubPathExpr: "$(X)"})
+			*mounts = append(
+				*mounts,
+				corev1.VolumeMount{Name: "scratch", MountPath: "/c"},
+				corev1.VolumeMount{Name: "b", MountPath: "/d", SubPathExpr: "$(X)"},
+			)
 		}, configFlag+"/a/config.yaml", certificateFlag+"/c/x", keyFlag+"/d/x", admissionFlag+"x"),
 	})
 	first, second := fmt.Sprintf("%+v", staticpod.Discover(system, "")), fmt.Sprintf("%+v", staticpod.Discover(system, ""))
@@ -897,9 +953,10 @@ func TestDiscoverIsBounded(t *testing.T) {
 		most  = 8 << 20
 	)
 	for name, data := range map[string]string{
-		"lists in lists":     strings.Repeat("[", staticpod.MaxManifestBytes),
-		"maps in maps":       strings.Repeat("{a: ", staticpod.MaxManifestBytes/4),
-		"a text by its name": "text: &text " + strings.Repeat("x", 16<<10) + "\nlist: [" + strings.Repeat("*text,", 500) + "]\n",
+		"lists in lists": strings.Repeat("[", staticpod.MaxManifestBytes),
+		"maps in maps":   strings.Repeat("{a: ", staticpod.MaxManifestBytes/4),
+		"a text by its name": "text: &text " + strings.Repeat("x", 16<<10) + "\nlist: [" + strings.Repeat("*text,", 500) +
+			"]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			system := host(map[string]string{openShiftManifest: data})
@@ -932,7 +989,9 @@ func FuzzDiscover(f *testing.F) {
 		"", "rubbish", "{}", `{"kind":"Pod"}`, `{"kind":"Job"}`, "[]", "\x00",
 		`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"kube-apiserver"}]}}`,
 		`{"kind":"Pod","spec":{"containers":[{"name":"kube-apiserver"},{"name":"kube-apiserver"}]}}`,
-		"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: kube-apiserver\n    command: [--kubelet-client-certificate, /a/tls.crt]\n    volumeMounts:\n    - {name: a, mountPath: /a}\n  volumes:\n  - {name: a, hostPath: {path: /host/a}}\n",
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: kube-apiserver\n    command: " +
+			"[--kubelet-client-certificate, /a/tls.crt]\n    volumeMounts:\n    - {name: a, mountPath: /a}\n  volumes:\n  - " +
+			"{name: a, hostPath: {path: /host/a}}\n",
 		manifest(f, nil, certificateFlag+"/a/tls.crt", keyFlag+"b", caFlag+"/c/ca.crt"),
 		manifest(f, nil, configFlag+"/a/config.yaml"), manifest(f, nil, configFlag+"/b/../a/config.yaml"),
 		manifest(f, func(pod *corev1.Pod) {
@@ -944,7 +1003,8 @@ func FuzzDiscover(f *testing.F) {
 		}, configFlag+"/a/config.yaml", certificateFlag+"/b", keyFlag+"/c"),
 		manifest(f, func(pod *corev1.Pod) {
 			pod.Spec.Containers = append([]corev1.Container{{Name: "cert-syncer"}}, pod.Spec.Containers...)
-			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/a"}, {Name: "b", MountPath: "/b", SubPathExpr: "$(X)"}, {Name: "b", MountPath: "/"}}
+			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/a"},
+				{Name: "b", MountPath: "/b", SubPathExpr: "$(X)"}, {Name: "b", MountPath: "/"}}
 			pod.Spec.Volumes[1].HostPath.Path = "/"
 		}, certificateFlag+"/a/tls.crt", keyFlag+"/b/tls.key", caFlag+"/"),
 		manifest(f, nil, admissionFlag+"/a/admission.yaml"), manifest(f, nil, admissionFlag+"admission.yaml"),
@@ -965,7 +1025,8 @@ func FuzzDiscover(f *testing.F) {
 			}
 		}
 		for _, file := range []staticpod.File{
-			layout.Certificate, layout.Key, layout.KubeletCA, layout.Admission, layout.AdmissionPath("x"), layout.AdmissionPath("/a/x"),
+			layout.Certificate, layout.Key, layout.KubeletCA, layout.Admission, layout.AdmissionPath("x"),
+			layout.AdmissionPath("/a/x"),
 		} {
 			if file.Host != "" && (!path.IsAbs(file.Host) || path.Clean(file.Host) != file.Host) {
 				t.Errorf("%q is not a clean absolute path", file.Host)

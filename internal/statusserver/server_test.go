@@ -31,7 +31,8 @@ func TestServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- statusserver.Serve(ctx, listener, registry, func(context.Context) error { return errors.New("not yet") }, func(context.Context) error { return nil })
+		ended <- statusserver.Serve(ctx, listener, registry, func(context.Context) error { return errors.New("not yet") },
+			func(context.Context) error { return nil })
 	}()
 	cases := map[string]struct {
 		method, path string
@@ -97,7 +98,12 @@ func TestServeFull(t *testing.T) {
 		}
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listener.Addr().String()+"/readyz", http.NoBody)
+	request, err := http.NewRequestWithContext(
+		ctx,
+		http.MethodGet,
+		"http://"+listener.Addr().String()+"/readyz",
+		http.NoBody,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,14 @@ func TestAnyFacts(t *testing.T) {
 			{}, {NodeName: "master-0"}, {AddressTypes: []string{"InternalIP"}}, {AddressTypes: []string{"ExternalDNS"}},
 			{NoClientCAAt: "/config"}, {ReadOnlyPort: 1, ReadOnlyPortAt: "/config"},
 		}
-		clients := []check.KeyPair{{}, check.NewKeyPair(check.Source{At: finding.File("/crt"), Data: p.Certificate}, check.Source{At: finding.File("/key")}, check.Expectation{})}
+		clients := []check.KeyPair{
+			{},
+			check.NewKeyPair(
+				check.Source{At: finding.File("/crt"), Data: p.Certificate},
+				check.Source{At: finding.File("/key")},
+				check.Expectation{},
+			),
+		}
 		for _, answer := range append(answers, nil) {
 			for _, configured := range []bool{false, true} {
 				for _, client := range clients {
@@ -180,7 +187,14 @@ func TestAnyFacts(t *testing.T) {
 		assertComplete(t, check.JudgeSecret(check.SecretExpectation{}, nil, now).Results, finding.AddedSecret, secretAspects)
 	})
 	t.Run("guard", func(t *testing.T) {
-		values := []any{nil, "", "text", 7, true, []any{}, []any{nil}, []any{map[string]any{}}, map[string]any{}, map[string]any{"a": nil}}
+		values := []any{
+			nil, "", "text", 7, true,
+			[]any{},
+			[]any{nil},
+			[]any{map[string]any{}},
+			map[string]any{},
+			map[string]any{"a": nil},
+		}
 		for _, field := range []string{"webhooks", "spec", "rules", "roleRef", "subjects", "other"} {
 			for _, installed := range values {
 				for _, live := range values {
@@ -211,7 +225,11 @@ func TestAnyFacts(t *testing.T) {
 		for _, problem := range problems {
 			for i := range 1 << 2 {
 				for _, topology := range []string{"", "External", "HighlyAvailable"} {
-					results, _ := check.Platform{NotKnown: problem, Topology: topology, NoAPI: i&1 != 0, NoNamespace: i&2 != 0}.Check(now)
+					results, _ := check.Platform{
+						NotKnown: problem, Topology: topology, NoAPI: i&1 != 0, NoNamespace: i&2 != 0,
+					}.Check(
+						now,
+					)
 					assertComplete(t, results, finding.Platform, "control-plane")
 				}
 			}

@@ -127,7 +127,8 @@ func TestPassesAt(t *testing.T) {
 		},
 		finding.ClientFiles: {
 			"certificate @ /c/tls.crt", "key @ /c/tls.key", "chain @ /c/tls.crt", "pair @ /c/tls.key",
-			"validity @ /c/tls.crt", "usage @ /c/tls.crt", "strength @ /c/tls.crt", "certificate-only @ /c/tls.crt", "issuer @ /c/tls.crt",
+			"validity @ /c/tls.crt", "usage @ /c/tls.crt", "strength @ /c/tls.crt", "certificate-only @ /c/tls.crt",
+			"issuer @ /c/tls.crt",
 			"key-file-mode @ /c/tls.key", "identity @ /c/tls.crt",
 		},
 		finding.Kubelet: {
@@ -146,7 +147,8 @@ func TestPassesAt(t *testing.T) {
 	}
 	good := map[string]string{
 		"secret": "as service-ca writes it", "service": "requests it", "files": "good", "manifest": "read", "config": "good",
-		"kubelet": "good", "platform": "in this cluster", "override": "nothing", "guard": "as installed", "action": "Deny", "effect": "both refuse",
+		"kubelet": "good", "platform": "in this cluster", "override": "nothing", "guard": "as installed", "action": "Deny",
+		"effect": "both refuse",
 	}
 	all := kinds()
 	got := map[finding.Family][]string{}
@@ -169,7 +171,10 @@ func TestPassesAt(t *testing.T) {
 }
 
 func passesOfSecret() []string {
-	all := []string{"exists @ Secret", "type @ Secret type", "renewal @ Secret metadata", "service @ Service api", "key @ Secret tls.key", "pair @ Secret tls.key"}
+	all := []string{
+		"exists @ Secret", "type @ Secret type", "renewal @ Secret metadata", "service @ Service api",
+		"key @ Secret tls.key", "pair @ Secret tls.key",
+	}
 	for aspect := range strings.FieldsSeq("certificate chain validity usage strength certificate-only issuer dns-names") {
 		all = append(all, aspect+" @ Secret tls.crt")
 	}
@@ -200,7 +205,8 @@ func assertComplete(t *testing.T, results []finding.Result, family finding.Famil
 			}
 			fallthrough
 		case finding.Unknown:
-			if r.Subject == (finding.Subject{}) || !slices.Contains(finding.Reasons(), r.Reason) || r.Message == "" || r.Remedy == "" {
+			if r.Subject == (finding.Subject{}) || !slices.Contains(finding.Reasons(), r.Reason) || r.Message == "" ||
+				r.Remedy == "" {
 				t.Fatalf("reason, subject, message or remedy is missing: %+v", r)
 			}
 			if strings.ContainsAny(r.Message+r.Remedy, "\n\r") {
@@ -319,7 +325,11 @@ func TestOneFinding(t *testing.T) {
 	}{
 		"a file that cannot be read": {
 			func(finding.Family) []finding.Result {
-				return clientFiles(check.File{NotKnown: because(finding.Unreadable)}, check.File{NotKnown: because(finding.Unreadable)}, file("/ca.crt", good.Certificate))
+				return clientFiles(
+					check.File{NotKnown: because(finding.Unreadable)},
+					check.File{NotKnown: because(finding.Unreadable)},
+					file("/ca.crt", good.Certificate),
+				)
 			}, finding.ClientFiles,
 			[]string{"certificate unknown Unreadable @ /why"},
 		},

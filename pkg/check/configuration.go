@@ -74,7 +74,8 @@ func configurationChecks() []check[Configuration] {
 			argument(kubeapiserver.KubeletReadOnlyPort), configReadOnlyPort,
 		},
 		{
-			finding.Admission, readable, []finding.Reason{finding.AdmissionDisabled, finding.Unreadable, finding.StaleMount, finding.NotMounted},
+			finding.Admission, readable, []finding.Reason{finding.AdmissionDisabled, finding.Unreadable, finding.StaleMount,
+				finding.NotMounted},
 			func(c Configuration) finding.Subject { return c.At }, configAdmission,
 		},
 	}

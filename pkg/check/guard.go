@@ -103,7 +103,9 @@ func (g Guard) configuredToAllow() []finding.Result {
 	if remarks == nil {
 		return nil
 	}
-	return []finding.Result{{Subject: g.At, Outcome: finding.Pass, Message: "as configured: " + strings.Join(remarks, "; ")}}
+	return []finding.Result{
+		{Subject: g.At, Outcome: finding.Pass, Message: "as configured: " + strings.Join(remarks, "; ")},
+	}
 }
 
 // difference is a change of a field. weaker: the object may refuse less than before.
@@ -155,7 +157,10 @@ func compareFields(path string, installed, live map[string]any, only ...string) 
 			all = append(all, compareFields(at, beforeMap, afterMap)...)
 			continue
 		}
-		all = append(all, difference{at + " changed from " + brief(before) + " to " + brief(after), weaker(name, before, after)})
+		all = append(
+			all,
+			difference{at + " changed from " + brief(before) + " to " + brief(after), weaker(name, before, after)},
+		)
 	}
 	return all
 }

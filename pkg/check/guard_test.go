@@ -147,12 +147,22 @@ func guarded(installed, live map[string]any) []finding.Result {
 
 func guardFixtures() map[string]fixture {
 	const at = " @ ValidatingWebhookConfiguration guard"
-	ineffective, weakened := []string{"installed fail GuardIneffective" + at}, []string{"installed warn GuardWeakened" + at}
+	ineffective, weakened := []string{
+		"installed fail GuardIneffective" + at,
+	}, []string{
+		"installed warn GuardWeakened" + at,
+	}
 	live := func(object map[string]any) func(finding.Family) []finding.Result {
 		return always(guarded(decoded(registration), object))
 	}
 	notKnown := func(reason finding.Reason) fixture {
-		results, _ := check.Guard{At: guardAt, Installed: decoded(registration), NotKnown: because(reason)}.Check(pkitest.Now())
+		results, _ := check.Guard{
+			At:        guardAt,
+			Installed: decoded(registration),
+			NotKnown:  because(reason),
+		}.Check(
+			pkitest.Now(),
+		)
 		return fixture{results: always(results), want: []string{"installed unknown " + string(reason) + " @ /why"}}
 	}
 	otherNumbers := decoded(registration)
@@ -181,8 +191,11 @@ func guardFixtures() map[string]fixture {
 		},
 		// Important differences come first, also if they are the last of many.
 		"many differences": {
-			results: live(changed(registration, "webhooks.0",
-				`{"name": "secrets.example.com", "a": "x", "b": ["y", "z"], "c": [{}], "d": {"e": {"f": 1}}, "objectSelector": {"matchLabels": {"a": "b"}}}`)),
+			results: live(changed(
+				registration,
+				"webhooks.0",
+				`{"name": "secrets.example.com", "a": "x", "b": ["y", "z"], "c": [{}], "d": {"e": {"f": 1}}, "objectSelector": {"matchLabels": {"a": "b"}}}`,
+			)),
 			want:     ineffective,
 			mentions: "and 9 more",
 		},
@@ -241,7 +254,11 @@ func TestGuardFields(t *testing.T) {
 		}
 	}
 	addedSelector := func(field string) []guardChange {
-		return append(selector(field), guardChange{field, `{}`, none}, guardChange{field, `{"matchLabels": {}, "matchExpressions": []}`, none})
+		return append(
+			selector(field),
+			guardChange{field, `{}`, none},
+			guardChange{field, `{"matchLabels": {}, "matchExpressions": []}`, none},
+		)
 	}
 	metadata := []guardChange{
 		{"metadata.labels", `{"other": "label"}`, none},
@@ -253,9 +270,15 @@ func TestGuardFields(t *testing.T) {
 		object  string
 		changes []guardChange
 	}{
-		"registration": {registration, slices.Concat(metadata,
-			rules("webhooks.0.rules"), conditions("webhooks.0.matchConditions"),
-			selector("webhooks.0.namespaceSelector"), addedSelector("webhooks.0.objectSelector"), addedSelector("webhooks.1.namespaceSelector"),
+		"registration": {registration, slices.Concat(
+			metadata,
+			rules("webhooks.0.rules"),
+			conditions("webhooks.0.matchConditions"),
+			selector(
+				"webhooks.0.namespaceSelector",
+			),
+			addedSelector("webhooks.0.objectSelector"),
+			addedSelector("webhooks.1.namespaceSelector"),
 			[]guardChange{
 				{"webhooks", "", weaker},
 				{"webhooks.0", "", weaker},
@@ -380,7 +403,8 @@ func fieldsOf(path string, object map[string]any) []string {
 				continue
 			}
 		case []any:
-			if first, ok := v[0].(map[string]any); ok && slices.Contains([]string{"webhooks", "rules", "resourceRules", "subjects"}, name) {
+			if first, ok := v[0].(map[string]any); ok && slices.Contains([]string{"webhooks", "rules", "resourceRules",
+				"subjects"}, name) {
 				all = append(all, fieldsOf(at+".0", first)...)
 				continue
 			}

@@ -43,8 +43,13 @@ func pairFixtures() map[string]fixture {
 	unusual, mldsa65 := pkitest.Algorithms(), "2.16.840.1.101.3.4.3.18"
 	signedWith := good.SignedWith(mldsa65)
 
-	want := check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: []*x509.Certificate{ca.Certificate}, ExpiringFraction: check.DefaultExpiringFraction}
-	of := func(when time.Time, want check.Expectation, certificate, key check.Source) func(finding.Family) []finding.Result {
+	want := check.Expectation{
+		Usage:            x509.ExtKeyUsageClientAuth,
+		Roots:            []*x509.Certificate{ca.Certificate},
+		ExpiringFraction: check.DefaultExpiringFraction,
+	}
+	of := func(when time.Time, want check.Expectation, certificate,
+		key check.Source) func(finding.Family) []finding.Result {
 		return func(family finding.Family) []finding.Result {
 			certificate.At, key.At = finding.File("/crt"), finding.File("/key")
 			results, _ := check.NewKeyPair(certificate, key, want).Check(family, when)
@@ -86,7 +91,10 @@ func pairFixtures() map[string]fixture {
 	noCertificate := func(reason string) []string {
 		return append(unknown(ofCertificate, reason+" @ /crt"), "certificate fail "+reason+" @ /crt")
 	}
-	unparsable := append(unknown(ofParsed, "CertificateUnparsable @ /crt"), "certificate fail CertificateUnparsable @ /crt")
+	unparsable := append(
+		unknown(ofParsed, "CertificateUnparsable @ /crt"),
+		"certificate fail CertificateUnparsable @ /crt",
+	)
 	noKey := func(reason string) []string {
 		return []string{"key fail " + reason + " @ /key", "pair unknown " + reason + " @ /key"}
 	}
@@ -227,7 +235,8 @@ func pairFixtures() map[string]fixture {
 		},
 		"SHA-1, foreign": {results: issued(foreign, sha1Request), want: []string{"strength fail WeakSignature @ /crt", "issuer unknown WeakSignature @ /crt"}},
 	}
-	for _, reason := range []finding.Reason{finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.NotRegularFile, finding.FileTooLarge} {
+	for _, reason := range []finding.Reason{finding.Unreadable, finding.StaleMount, finding.NotMounted,
+		finding.NotRegularFile, finding.FileTooLarge} {
 		why, outcome := string(reason)+" @ /why", reason.Outcome().String()+" "
 		fixtures["certificate: "+string(reason)] = fixture{
 			results: of(now, want, problem(reason), check.Source{Data: good.Key}),
@@ -323,7 +332,8 @@ func TestNextChangeOfCAs(t *testing.T) {
 		t.Errorf("now: %v, next change at %s, want none, and one just after %s", got, next, ca.Certificate.NotAfter)
 	}
 	results, _ = pair.Check(finding.ClientFiles, next)
-	if d := cmp.Diff([]string{"issuer fail UntrustedIssuer @ /crt"}, lines(finding.Findings(results), finding.ClientFiles)); d != "" {
+	if d := cmp.Diff([]string{"issuer fail UntrustedIssuer @ /crt"},
+		lines(finding.Findings(results), finding.ClientFiles)); d != "" {
 		t.Errorf("then (-want +got):\n%s", d)
 	}
 }

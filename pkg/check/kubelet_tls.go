@@ -57,11 +57,15 @@ func kubeletAlert(k Kubelet, alert tls.AlertError) []finding.Result {
 	name := strings.TrimPrefix(alert.Error(), "tls: ")
 	ended := "the kubelet ended the TLS handshake with the alert " + strconv.Quote(name)
 	if (alert == alertInternalError || alert == alertUnrecognizedName) && len(k.answer.Certificates) == 0 {
-		return single(finding.KubeletHasNoCertificate, k.answer.At,
+		return single(
+			finding.KubeletHasNoCertificate,
+			k.answer.At,
 			ended+" before it sent a certificate, as a kubelet without a certificate does, "+
 				"so the kube-apiserver cannot connect to it either",
-			"approve its pending certificate signing request for kubernetes.io/kubelet-serving (oc get csr; oc adm certificate approve NAME), "+
-				"or, without a pending request, read the kubelet's log")
+			"approve its pending certificate signing request for kubernetes.io/kubelet-serving (oc get csr; oc adm "+
+				"certificate approve NAME), "+
+				"or, without a pending request, read the kubelet's log",
+		)
 	}
 	return single(finding.KubeletRefusesHandshake, k.answer.At,
 		ended+", so it is not known whether the kube-apiserver can connect to it",

@@ -31,7 +31,10 @@ func file(path string, data []byte) check.File {
 func absent(path string) check.File    { return check.File{Path: path, Err: fs.ErrNotExist} }
 func forbidden(path string) check.File { return check.File{Path: path, Err: fs.ErrPermission} }
 func notMounted(path string) check.File {
-	return check.File{Path: path, Err: &fs.PathError{Op: "open", Path: path, Err: &check.NotMountedError{Path: "/elsewhere" + path}}}
+	return check.File{
+		Path: path,
+		Err:  &fs.PathError{Op: "open", Path: path, Err: &check.NotMountedError{Path: "/elsewhere" + path}},
+	}
 }
 
 func stale(path string) check.File {
@@ -57,7 +60,8 @@ func filesFixtures() map[string]fixture {
 	stranger.CommonName, stranger.Organization = "mallory", "system:masters"
 
 	const certificatePath, keyPath, caPath = "/c/tls.crt", "/c/tls.key", "/ca.crt"
-	files := func(p pkitest.Pair, change func(certificate, key, clientCA *check.File)) func(finding.Family) []finding.Result {
+	files := func(p pkitest.Pair, change func(certificate, key,
+		clientCA *check.File)) func(finding.Family) []finding.Result {
 		certificate, key, clientCA := file(certificatePath, p.Certificate), file(keyPath, p.Key), file(caPath, ca.PEM())
 		if change != nil {
 			change(&certificate, &key, &clientCA)
@@ -124,7 +128,11 @@ func filesFixtures() map[string]fixture {
 		},
 		"files not known": {
 			results: files(good, func(certificate, key, clientCA *check.File) {
-				*certificate, *key = check.File{NotKnown: because(finding.ConfigUnparsable)}, check.File{NotKnown: because(finding.ConfigUnparsable)}
+				*certificate, *key = check.File{
+					NotKnown: because(finding.ConfigUnparsable),
+				}, check.File{
+					NotKnown: because(finding.ConfigUnparsable),
+				}
 				*clientCA = check.File{NotKnown: because(finding.ConfigUnparsable)}
 			}),
 			want: unknown(filesAspects, "ConfigUnparsable @ /why"),
@@ -288,7 +296,11 @@ func configFixtures() map[string]fixture {
 	flags := func(words ...string) func(finding.Family) []finding.Result {
 		return always(configured(check.Configuration{Config: kubeapiserver.ParseFlags(words)}))
 	}
-	good := []string{"--kubelet-client-certificate=/c/tls.crt", "--kubelet-client-key=/c/tls.key", "--kubelet-certificate-authority=/c/ca.crt"}
+	good := []string{
+		"--kubelet-client-certificate=/c/tls.crt",
+		"--kubelet-client-key=/c/tls.key",
+		"--kubelet-certificate-authority=/c/ca.crt",
+	}
 	with := func(word string) func(finding.Family) []finding.Result {
 		return flags(append(slices.Clone(good), word)...)
 	}
@@ -297,12 +309,19 @@ func configFixtures() map[string]fixture {
 	}
 	const pluginConfig = `{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": "/k"}`
 	pluginFile := func(f check.File) func(finding.Family) []finding.Result {
-		c := check.Configuration{Config: kubeapiserver.ParseFlags(good), PluginFiles: map[string]check.File{"ValidatingAdmissionWebhook": f}}
+		c := check.Configuration{
+			Config:      kubeapiserver.ParseFlags(good),
+			PluginFiles: map[string]check.File{"ValidatingAdmissionWebhook": f},
+		}
 		return always(configured(c))
 	}
 	openshift := func(more string) func(finding.Family) []finding.Result {
-		config, err := kubeapiserver.ParseConfig([]byte(`{"apiVersion": "kubecontrolplane.config.openshift.io/v1", "kind": "KubeAPIServerConfig", "apiServerArguments": {
-			"kubelet-client-certificate": ["/c/tls.crt"], "kubelet-client-key": ["/c/tls.key"], "kubelet-certificate-authority": ["/c/ca.crt"]}, ` + more + `}`))
+		config, err := kubeapiserver.ParseConfig(
+			[]byte(
+				`{"apiVersion": "kubecontrolplane.config.openshift.io/v1", "kind": "KubeAPIServerConfig", "apiServerArguments": {
+			"kubelet-client-certificate": ["/c/tls.crt"], "kubelet-client-key": ["/c/tls.key"], "kubelet-certificate-authority": ["/c/ca.crt"]}, ` + more + `}`,
+			),
+		)
 		return always(configured(check.Configuration{Config: config, Err: err}))
 	}
 	const (
@@ -391,8 +410,10 @@ func configFixtures() map[string]fixture {
 		"a plugin's own file, not known": {
 			results: pluginFile(check.File{NotKnown: because(finding.Unreadable)}), want: []string{"admission unknown Unreadable @ /why"},
 		},
-		"a plugin's configuration": {results: openshift(`"admission": {"pluginConfig": {"ValidatingAdmissionWebhook": {"configuration": {
-			"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": "/k"}}}}`)},
+		"a plugin's configuration": {
+			results: openshift(`"admission": {"pluginConfig": {"ValidatingAdmissionWebhook": {"configuration": {
+			"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": "/k"}}}}`),
+		},
 		"not configured": {
 			results: always(configured(check.Configuration{NotKnown: because(finding.NotChecked)})), want: unknown(configAspects, "NotChecked @ /why"),
 		},
@@ -404,8 +425,10 @@ func configFixtures() map[string]fixture {
 			results: always(configured(check.Configuration{NotApplicable: "the control plane is elsewhere"})),
 			want: []string{
 				"readable notApplicable  @ /config.yaml", "admission notApplicable  @ /config.yaml",
-				"client-certificate notApplicable  @ /config.yaml kubelet-client-certificate", "client-key notApplicable  @ /config.yaml kubelet-client-key",
-				"https notApplicable  @ /config.yaml kubelet-https", "read-only-port notApplicable  @ /config.yaml kubelet-read-only-port",
+				"client-certificate notApplicable  @ /config.yaml kubelet-client-certificate", "client-key notApplicable  @ " +
+					"/config.yaml kubelet-client-key",
+				"https notApplicable  @ /config.yaml kubelet-https", "read-only-port notApplicable  @ /config.yaml " +
+					"kubelet-read-only-port",
 				"certificate-authority notApplicable  @ /config.yaml kubelet-certificate-authority",
 			},
 		},
@@ -442,7 +465,8 @@ func kubeletFixtures() map[string]fixture {
 				AsksClients: true, AcceptedCAs: [][]byte{foreign.Certificate.RawSubject, clientCA.Certificate.RawSubject},
 				ReadOnlyAt: readOnlyAt,
 			},
-			configured: true, client: check.Source{At: finding.File("/crt"), Data: client.Certificate}, ca: file("/ca.crt", servingCA.PEM()),
+			configured: true, client: check.Source{At: finding.File("/crt"), Data: client.Certificate},
+			ca:    file("/ca.crt", servingCA.PEM()),
 			known: check.KubeletSettings{AddressTypes: []string{"InternalIP"}},
 		}
 		change(&f)
@@ -693,11 +717,13 @@ func TestPluginPaths(t *testing.T) {
 		"in the file":    {file: `{"name": "ValidatingAdmissionWebhook", "path": "/w.yaml"}`, want: map[string]string{"ValidatingAdmissionWebhook": "/w.yaml"}},
 		"another plugin": {file: `{"name": "PodSecurity", "path": "/p.yaml"}`, want: map[string]string{}},
 		"in the configuration": {
-			config: `"ValidatingAdmissionPolicy": {"location": "/p.yaml"}`, want: map[string]string{"ValidatingAdmissionPolicy": "/p.yaml"},
+			config: `"ValidatingAdmissionPolicy": {"location": "/p.yaml"}`,
+			want:   map[string]string{"ValidatingAdmissionPolicy": "/p.yaml"},
 		},
 		"in both": {
-			file: `{"name": "ValidatingAdmissionWebhook", "path": "/w.yaml"}`, config: `"ValidatingAdmissionPolicy": {"location": "/p.yaml"}`,
-			want: map[string]string{"ValidatingAdmissionWebhook": "/w.yaml", "ValidatingAdmissionPolicy": "/p.yaml"},
+			file:   `{"name": "ValidatingAdmissionWebhook", "path": "/w.yaml"}`,
+			config: `"ValidatingAdmissionPolicy": {"location": "/p.yaml"}`,
+			want:   map[string]string{"ValidatingAdmissionWebhook": "/w.yaml", "ValidatingAdmissionPolicy": "/p.yaml"},
 		},
 		"in a file that cannot be parsed": {file: `{`, want: map[string]string{}},
 	}
@@ -707,7 +733,10 @@ func TestPluginPaths(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := check.Configuration{Config: config, AdmissionFile: file("/admission.yaml", fmt.Appendf(nil, inFile, c.file))}.PluginPaths()
+			got := check.Configuration{
+				Config:        config,
+				AdmissionFile: file("/admission.yaml", fmt.Appendf(nil, inFile, c.file)),
+			}.PluginPaths()
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("paths (-want +got):\n%s", d)
 			}
@@ -719,7 +748,10 @@ func TestPluginPaths(t *testing.T) {
 func TestKubeletNextChange(t *testing.T) {
 	now := pkitest.Now()
 	leaf := pkitest.NewCA("csr-signer").Issue(pkitest.ServingCert().Valid(now, now.Add(time.Hour))).Leaf
-	answer := &check.KubeletAnswer{At: finding.Subject{Kind: finding.KindKubelet, Name: "node"}, Certificates: []*x509.Certificate{leaf}}
+	answer := &check.KubeletAnswer{
+		At:           finding.Subject{Kind: finding.KindKubelet, Name: "node"},
+		Certificates: []*x509.Certificate{leaf},
+	}
 	cases := map[string]struct {
 		answer *check.KubeletAnswer
 		ca     check.File
@@ -734,7 +766,10 @@ func TestKubeletNextChange(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if _, got := check.NewKubelet(c.answer, true, check.KeyPair{}, c.ca, check.KubeletSettings{}).Check(c.now); !got.Equal(c.want) {
+			if _, got := check.NewKubelet(c.answer, true, check.KeyPair{}, c.ca,
+				check.KubeletSettings{}).Check(c.now); !got.Equal(
+				c.want,
+			) {
 				t.Errorf("at %s: got %s, want %s", c.now, got, c.want)
 			}
 		})

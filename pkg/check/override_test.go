@@ -24,7 +24,9 @@ func overrideFixtures() map[string]fixture {
 	of := func(text string) func(finding.Family) []finding.Result {
 		overrides, err := kubeapiserver.ParseOverrides([]byte(text))
 		admission, admissionErr := kubeapiserver.ParseAdmissionOverrides([]byte(text))
-		return always(overridden(check.Override{Overrides: overrides, Err: err, Admission: admission, AdmissionErr: admissionErr}))
+		return always(
+			overridden(check.Override{Overrides: overrides, Err: err, Admission: admission, AdmissionErr: admissionErr}),
+		)
 	}
 	argument := func(name, value string) func(finding.Family) []finding.Result {
 		return of(`{"apiServerArguments":{"` + name + `":` + value + `}}`)
@@ -56,8 +58,13 @@ func overrideFixtures() map[string]fixture {
 		"other arguments":               {results: argument("event-ttl", `["3h"]`)},
 		"the platform's, 4.9 and later": {results: argument(key, `["`+certs+`/secrets/kubelet-client/tls.key"]`)},
 		"the platform's, until 4.8":     {results: argument(key, `["`+resources+`/secrets/kubelet-client/tls.key"]`)},
-		"the platform's, 4.5": {results: of(`{"kubeletClientInfo":{"ca":"` + resources + `/configmaps/kubelet-serving-ca/ca-bundle.crt","certFile":"` +
-			resources + `/secrets/kubelet-client/tls.crt","keyFile":"` + resources + `/secrets/kubelet-client/tls.key","port":10250}}`)},
+		"the platform's, 4.5": {
+			results: of(
+				`{"kubeletClientInfo":{"ca":"` + resources + `/configmaps/kubelet-serving-ca/ca-bundle.crt","certFile":"` +
+					resources + `/secrets/kubelet-client/tls.crt","keyFile":"` + resources +
+					`/secrets/kubelet-client/tls.key","port":10250}}`,
+			),
+		},
 		"https on, as a truth value": {results: argument(https, `true`)},
 		"port 0, as a number":        {results: argument(port, `[0]`)},
 		"https off": {
@@ -102,7 +109,8 @@ func overrideFixtures() map[string]fixture {
 		"both plugins disabled": {
 			results: argument("disable-admission-plugins", `["ValidatingAdmissionWebhook,ValidatingAdmissionPolicy"]`),
 			want: []string{
-				withArgument + "disable-admission-plugins ValidatingAdmissionWebhook", withArgument + "disable-admission-plugins ValidatingAdmissionPolicy",
+				withArgument + "disable-admission-plugins ValidatingAdmissionWebhook", withArgument +
+					"disable-admission-plugins ValidatingAdmissionPolicy",
 			},
 		},
 		"another plugin disabled": {results: argument("disable-admission-plugins", `["NodeRestriction"]`)},
@@ -116,7 +124,8 @@ func overrideFixtures() map[string]fixture {
 		},
 		"the file of admission": {
 			results: argument("admission-control-config-file", `["/x"]`), want: []string{
-				withArgument + "admission-control-config-file ValidatingAdmissionPolicy", withArgument + "admission-control-config-file ValidatingAdmissionWebhook",
+				withArgument + "admission-control-config-file ValidatingAdmissionPolicy", withArgument +
+					"admission-control-config-file ValidatingAdmissionWebhook",
 			},
 		},
 		"an object for plugins": {

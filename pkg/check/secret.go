@@ -166,7 +166,10 @@ func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVe
 func secretChecks() []check[protectedSecret] {
 	return []check[protectedSecret]{
 		{finding.Exists, nil, []finding.Reason{finding.SecretMissing}, atKey(""), secretExists},
-		{finding.Type, []finding.Aspect{finding.Exists}, []finding.Reason{finding.WrongSecretType}, atKey("type"), secretType},
+		{
+			finding.Type, []finding.Aspect{finding.Exists}, []finding.Reason{finding.WrongSecretType},
+			atKey("type"), secretType,
+		},
 	}
 }
 

@@ -93,7 +93,10 @@ func secretFixtures() map[string]fixture {
 	unmanaged := func(w *check.SecretExpectation) { w.ManagedBy, w.Service = "", "" }
 	ownersNamed := func(w *check.SecretExpectation) {
 		unmanaged(w)
-		w.Owners = []check.AllowedOwner{{APIVersion: "hypershift.openshift.io", Kind: "HostedControlPlane"}, {APIVersion: "v1", Kind: "ConfigMap", Name: "mine"}}
+		w.Owners = []check.AllowedOwner{
+			{APIVersion: "hypershift.openshift.io", Kind: "HostedControlPlane"},
+			{APIVersion: "v1", Kind: "ConfigMap", Name: "mine"},
+		}
 	}
 	withOwners := func(owners ...check.Owner) *check.Secret {
 		s := stored(good)
@@ -126,7 +129,13 @@ func secretFixtures() map[string]fixture {
 		return fmt.Sprintf("%s%x", owner, sha256.Sum256(fmt.Appendf(nil, "%q", owners)))
 	}
 	noCertificate := func(outcome string) []string {
-		return append(unknown("chain pair validity usage strength certificate-only issuer dns-names", "CertificateMissing @ Secret tls.crt"), "certificate "+outcome)
+		return append(
+			unknown(
+				"chain pair validity usage strength certificate-only issuer dns-names",
+				"CertificateMissing @ Secret tls.crt",
+			),
+			"certificate "+outcome,
+		)
 	}
 
 	return map[string]fixture{
@@ -155,7 +164,9 @@ func secretFixtures() map[string]fixture {
 		), ownersNamed), wantOf: leftOut()},
 		"owners like those that the platform sets": {
 			results: judged(withOwners(
-				check.Owner{APIVersion: "hypershift.openshift.io.example.com/v1", Kind: "HostedControlPlane", Name: "group", UID: "1"},
+				check.Owner{
+					APIVersion: "hypershift.openshift.io.example.com/v1", Kind: "HostedControlPlane", Name: "group", UID: "1",
+				},
 				check.Owner{APIVersion: "hypershift.openshift.io/v1", Kind: "NodePool", Name: "kind", UID: "2"},
 				check.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "name", UID: "3"},
 			), ownersNamed),
@@ -277,16 +288,22 @@ func secretFixtures() map[string]fixture {
 func rotatedFixtures() map[string]fixture {
 	client := pkitest.NewCA("signer").Issue(pkitest.KubeletClient())
 	rotated := func(change func(*check.Secret)) func(finding.Family) []finding.Result {
-		secret := &check.Secret{Type: "kubernetes.io/tls", Certificate: client.Certificate, Key: client.Key, Annotations: map[string]string{
-			"auth.openshift.io/certificate-not-before": client.Leaf.NotBefore.Format(time.RFC3339),
-			"auth.openshift.io/certificate-not-after":  client.Leaf.NotAfter.Format(time.RFC3339),
-		}}
+		secret := &check.Secret{
+			Type:        "kubernetes.io/tls",
+			Certificate: client.Certificate,
+			Key:         client.Key,
+			Annotations: map[string]string{
+				"auth.openshift.io/certificate-not-before": client.Leaf.NotBefore.Format(time.RFC3339),
+				"auth.openshift.io/certificate-not-after":  client.Leaf.NotAfter.Format(time.RFC3339),
+			},
+		}
 		if change != nil {
 			change(secret)
 		}
 		return func(finding.Family) []finding.Result {
 			return check.JudgeSecret(check.SecretExpectation{
-				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: x509.ExtKeyUsageClientAuth, ManagedBy: check.ManagedByCertRotation,
+				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: x509.ExtKeyUsageClientAuth,
+				ManagedBy: check.ManagedByCertRotation,
 			}, secret, pkitest.Now()).Results
 		}
 	}
@@ -331,7 +348,8 @@ func TestResultsAreTheSameEachTime(t *testing.T) {
 func TestSecretVerdict(t *testing.T) {
 	p := pkitest.NewCA("signer").Issue(pkitest.ServingCert())
 	verdict := check.JudgeSecret(expected(finding.ServingCert), stored(p), pkitest.Now())
-	if verdict.Leaf == nil || !verdict.Leaf.Equal(p.Leaf) || !verdict.Until.After(pkitest.Now()) || verdict.Until.After(p.Leaf.NotAfter) {
+	if verdict.Leaf == nil || !verdict.Leaf.Equal(p.Leaf) || !verdict.Until.After(pkitest.Now()) ||
+		verdict.Until.After(p.Leaf.NotAfter) {
 		t.Errorf("of a Secret: leaf %v, until %s", verdict.Leaf != nil, verdict.Until)
 	}
 	verdict = check.JudgeSecret(expected(finding.ServingCert), nil, pkitest.Now())

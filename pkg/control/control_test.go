@@ -124,7 +124,8 @@ func TestJudge(t *testing.T) {
 		"one that does not apply": {results: with(result(needed, finding.NotApplicable, "")), want: want{Status: control.Compliant}},
 		"nothing applies": {
 			results: []finding.Result{
-				elsewhere, result(needed, finding.NotApplicable, ""), result(strict, finding.NotApplicable, ""), result(optional, finding.NotApplicable, ""),
+				elsewhere, result(needed, finding.NotApplicable, ""), result(strict, finding.NotApplicable, ""),
+				result(optional, finding.NotApplicable, ""),
 			},
 			want: want{Status: control.NotApplicable},
 		},
@@ -173,7 +174,14 @@ func TestKubeletCA(t *testing.T) {
 		results := slices.DeleteFunc(allPass(c, control.Node), func(r finding.Result) bool {
 			return r.Requirement == finding.Config.Requires(finding.CertificateAuthority)
 		})
-		results = append(results, result(finding.Config.Requires(finding.CertificateAuthority), finding.KubeletCANotConfigured.Outcome(), finding.KubeletCANotConfigured))
+		results = append(
+			results,
+			result(
+				finding.Config.Requires(finding.CertificateAuthority),
+				finding.KubeletCANotConfigured.Outcome(),
+				finding.KubeletCANotConfigured,
+			),
+		)
 		if got := c.Judge(control.Node, results).Status; got != want {
 			t.Errorf("%s: got %q, want %q", id, got, want)
 		}
@@ -218,7 +226,10 @@ func TestMutationOfObservation(t *testing.T) {
 					continue
 				}
 				for name, mutation := range mutations {
-					results := slices.DeleteFunc(slices.Clone(base), func(r finding.Result) bool { return r.Requirement == required.Requirement })
+					results := slices.DeleteFunc(
+						slices.Clone(base),
+						func(r finding.Result) bool { return r.Requirement == required.Requirement },
+					)
 					for _, r := range mutation {
 						r.Requirement = required.Requirement
 						results = append(results, r)
@@ -252,7 +263,8 @@ func TestTable(t *testing.T) {
 		if len(c.Requirements) == 0 {
 			t.Errorf("%s requires nothing", c.ID)
 		}
-		if c.Platform != "" && !slices.ContainsFunc(c.Requirements, func(r control.Required) bool { return r.Requirement == c.Platform }) {
+		if c.Platform != "" &&
+			!slices.ContainsFunc(c.Requirements, func(r control.Required) bool { return r.Requirement == c.Platform }) {
 			t.Errorf("%s: %s says where it applies and is not required", c.ID, c.Platform)
 		}
 		type key struct {
@@ -263,7 +275,8 @@ func TestTable(t *testing.T) {
 		for _, r := range c.Requirements {
 			family, aspect := r.Family(), r.Aspect()
 			usedFamilies[string(family)], usedAspects[string(aspect)] = true, true
-			if family.Requires(aspect) != r.Requirement || !slices.Contains(families, string(family)) || !slices.Contains(aspects, string(aspect)) {
+			if family.Requires(aspect) != r.Requirement || !slices.Contains(families, string(family)) ||
+				!slices.Contains(aspects, string(aspect)) {
 				t.Errorf("%s: %q is not a known family and aspect", c.ID, r.Requirement)
 			}
 			if len(r.Scopes) == 0 {

@@ -21,7 +21,15 @@ const (
 
 // Table returns all controls, the product's own first.
 func Table() []Control {
-	return []Control{useHTTPS(), guardInForce(), admissionEnabled(), protectedSecrets(), clientPair(), kubeletCA(), keyFileMode()}
+	return []Control{
+		useHTTPS(),
+		guardInForce(),
+		admissionEnabled(),
+		protectedSecrets(),
+		clientPair(),
+		kubeletCA(),
+		keyFileMode(),
+	}
 }
 
 // ByID returns the control with one of the IDs above. It panics for any other ID.
@@ -107,7 +115,11 @@ func useHTTPS() Control {
 				finding.CertificateAuthority, finding.ReadOnlyPort),
 			requires(finding.ClientFiles, onNode, pairAspects()...),
 			requires(finding.ClientFiles, onNode, finding.Issuer, finding.Identity, finding.KeyFileMode),
-			optional(requires(finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.ReadOnlyPort)),
+			optional(
+				requires(
+					finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.ReadOnlyPort,
+				),
+			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),
 			optional(requires(finding.ServingCert, inCluster, finding.Issuer)),
 			requires(finding.KubeletClient, inCluster, secretAspects()...),
@@ -132,7 +144,10 @@ func clientPair() Control {
 			requires(finding.Platform, inCluster, finding.ControlPlane),
 			requires(finding.Manifest, onNode, finding.Readable, finding.Single),
 			requires(finding.Config, both, finding.Readable, finding.ClientCertificate, finding.ClientKey),
-			requires(finding.ClientFiles, onNode, finding.Certificate, finding.Key, finding.Pair, finding.Validity, finding.Identity),
+			requires(
+				finding.ClientFiles, onNode, finding.Certificate, finding.Key, finding.Pair, finding.Validity,
+				finding.Identity,
+			),
 			optional(requires(finding.Kubelet, onNode, finding.ClientAccepted)),
 		),
 		Automated: "Both arguments are set, the files exist, certificate and key match, and the kubelet accepts " +

@@ -49,7 +49,13 @@ const (
 // controls returns three controls as in the table: the main one, the guard's, and a neighbour
 // with a strict requirement.
 func controls() []control.Control {
-	own, guard, neighbour := control.ByID(control.UseHTTPS), control.ByID(control.GuardInForce), control.ByID(control.KubeletCA)
+	own, guard, neighbour := control.ByID(
+		control.UseHTTPS,
+	), control.ByID(
+		control.GuardInForce,
+	), control.ByID(
+		control.KubeletCA,
+	)
 	required := func(requirements ...finding.Requirement) []control.Required {
 		var all []control.Required
 		for _, r := range requirements {
@@ -89,7 +95,8 @@ func documents() map[string]evidence.Document {
 			Certificates: []evidence.Certificate{{Role: "kubelet-client", Subject: crt, X509: leaf}},
 			Checked:      []finding.Reason{finding.KeyMissing, finding.Unreadable, finding.CertificateExpired, finding.Unreadable, finding.WeakKey},
 		}
-		for _, requirement := range []finding.Requirement{platform, readable, https, authority, key, validity, strength, tls, admission} {
+		for _, requirement := range []finding.Requirement{platform, readable, https, authority, key, validity, strength,
+			tls, admission} {
 			r := good[requirement]
 			if r.Requirement = requirement; r.Reason == "" && r.Message == "" {
 				r.Outcome = finding.Pass
@@ -104,27 +111,43 @@ func documents() map[string]evidence.Document {
 		}
 		return d
 	}
-	weak := finding.Result{Requirement: strength, Subject: crt, Outcome: finding.Warn, Reason: finding.WeakKey, Message: "RSA 1024", Remedy: "renew it"}
+	weak := finding.Result{
+		Requirement: strength, Subject: crt, Outcome: finding.Warn, Reason: finding.WeakKey, Message: "RSA 1024",
+		Remedy: "renew it",
+	}
 	unread := func(requirement finding.Requirement) finding.Result {
-		return finding.Result{Requirement: requirement, Subject: config, Reason: finding.Unreadable, Message: "permission denied", Remedy: "run as root"}
+		return finding.Result{
+			Requirement: requirement, Subject: config, Reason: finding.Unreadable, Message: "permission denied",
+			Remedy: "run as root",
+		}
 	}
 	expired := finding.Result{
-		Requirement: validity, Subject: crt, Outcome: finding.Fail, Reason: finding.CertificateExpired, Message: "expired", Remedy: "renew it",
+		Requirement: validity, Subject: crt, Outcome: finding.Fail, Reason: finding.CertificateExpired, Message: "expired",
+		Remedy: "renew it",
 	}
 	expiredElsewhere := expired
-	expiredElsewhere.Subject = finding.Subject{Kind: "Secret", Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Key: "tls.crt"}
+	expiredElsewhere.Subject = finding.Subject{
+		Kind: "Secret", Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Key: "tls.crt",
+	}
 
 	unanswered := with()
-	unanswered.Results = slices.DeleteFunc(unanswered.Results, func(r finding.Result) bool { return r.Requirement == key || r.Requirement == readable })
+	unanswered.Results = slices.DeleteFunc(
+		unanswered.Results,
+		func(r finding.Result) bool { return r.Requirement == key || r.Requirement == readable },
+	)
 	for i, c := range controls() {
 		unanswered.Verdicts[i] = c.Judge(control.Node, unanswered.Results)
 	}
 	empty := with()
-	empty.Verdicts = append(empty.Verdicts, control.Control{ID: "empty", Title: "A control without requirements"}.Judge(control.Node, empty.Results))
+	empty.Verdicts = append(
+		empty.Verdicts,
+		control.Control{ID: "empty", Title: "A control without requirements"}.Judge(control.Node, empty.Results),
+	)
 	unlisted := with(expired)
 	unlisted.Checked = nil
 	texts := with(finding.Result{
-		Requirement: key, Subject: finding.File("/x\x1b[1A\ny"), Outcome: finding.Fail, Reason: finding.KeyMissing, Message: "a\x00\xff]]>b", Remedy: "c\r\nd",
+		Requirement: key, Subject: finding.File("/x\x1b[1A\ny"), Outcome: finding.Fail, Reason: finding.KeyMissing,
+		Message: "a\x00\xff]]>b", Remedy: "c\r\nd",
 	}, finding.Result{Requirement: https, Subject: config, Reason: finding.NotChecked, Message: "e\x1b[2K\nf"})
 	texts.Name = "a\x1b]0;b\a<&"
 	texts.Certificates = []evidence.Certificate{{Role: "kubelet-client", Subject: crt, X509: &strange}}
@@ -136,11 +159,13 @@ func documents() map[string]evidence.Document {
 			finding.Result{Requirement: https, Subject: config, Reason: finding.NotChecked, Message: "no --config is set"}),
 		"not compliant": with(unread(readable), unread(https), unread(admission), expired, expiredElsewhere),
 		"not applicable": with(finding.Result{
-			Requirement: platform, Subject: finding.Subject{Kind: "Infrastructure", Name: "cluster"}, Outcome: finding.NotApplicable,
+			Requirement: platform, Subject: finding.Subject{Kind: "Infrastructure", Name: "cluster"},
+			Outcome: finding.NotApplicable,
 			Message: "the control plane is in another cluster",
 		}, expired),
 		"a warning that fails a neighbour": with(finding.Result{
-			Requirement: authority, Subject: config, Outcome: finding.Warn, Reason: finding.KubeletCANotConfigured, Message: "not set", Remedy: "set it",
+			Requirement: authority, Subject: config, Outcome: finding.Warn, Reason: finding.KubeletCANotConfigured,
+			Message: "not set", Remedy: "set it",
 		}),
 		"of no control":                  with(finding.Result{Requirement: nobodysRule, Subject: crt, Outcome: finding.Warn, Reason: finding.WeakKey, Message: "m", Remedy: "r"}),
 		"a requirement has no result":    unanswered,
@@ -248,8 +273,10 @@ func TestVerdict(t *testing.T) {
 			Results: "fail/warning/WeakKey", Files: crt, Successful: true,
 		},
 		"could not verify": {
-			Exit: 2, JSON: "CouldNotVerify", Controls: "use-https=CouldNotVerify kubelet-ca=Compliant guard-in-force=CouldNotVerify",
-			Found: "Unreadable WeakKey", Checked: all, Errored: "config/readable config/https", Skipped: skipped, Reports: "4 0 1 2 2",
+			Exit: 2, JSON: "CouldNotVerify", Controls: "use-https=CouldNotVerify kubelet-ca=Compliant " +
+				"guard-in-force=CouldNotVerify",
+			Found: "Unreadable WeakKey", Checked: all, Errored: "config/readable config/https", Skipped: skipped,
+			Reports: "4 0 1 2 2",
 			Results: "open/none/Unreadable fail/warning/WeakKey", Files: config + " " + crt,
 		},
 		"required, but not checked": {
@@ -260,7 +287,8 @@ func TestVerdict(t *testing.T) {
 			Exit: 1, JSON: "NotCompliant", Controls: "use-https=NotCompliant kubelet-ca=Compliant guard-in-force=CouldNotVerify",
 			Found: "CertificateExpired CertificateExpired Unreadable", Checked: all, Failed: "client-files/validity",
 			Errored: "config/readable config/https config/admission", Skipped: "kubelet/tls", Reports: "4 2 0 3 1",
-			Results: "fail/error/CertificateExpired fail/error/CertificateExpired open/none/Unreadable", Files: crt + " none " + config,
+			Results: "fail/error/CertificateExpired fail/error/CertificateExpired open/none/Unreadable", Files: crt +
+				" none " + config,
 		},
 		// Results of a control that is not applicable do not count.
 		"not applicable": {
@@ -271,8 +299,10 @@ func TestVerdict(t *testing.T) {
 			Reports: "5 1 0 0 3", Results: "fail/error/CertificateExpired", Files: crt, Successful: true,
 		},
 		"a warning that fails a neighbour": {
-			JSON: "Compliant", Controls: "use-https=Compliant kubelet-ca=NotCompliant guard-in-force=Compliant", Found: "KubeletCANotConfigured",
-			Checked: "CertificateExpired KeyMissing KubeletCANotConfigured Unreadable WeakKey", Skipped: skipped, Reports: "6 0 1 0 2",
+			JSON: "Compliant", Controls: "use-https=Compliant kubelet-ca=NotCompliant guard-in-force=Compliant",
+			Found:   "KubeletCANotConfigured",
+			Checked: "CertificateExpired KeyMissing KubeletCANotConfigured Unreadable WeakKey", Skipped: skipped,
+			Reports: "6 0 1 0 2",
 			Results: "fail/warning/KubeletCANotConfigured", Files: config, Successful: true,
 		},
 		"of no control": {
@@ -280,23 +310,28 @@ func TestVerdict(t *testing.T) {
 			Results: "fail/warning/WeakKey", Files: crt, Successful: true,
 		},
 		"a requirement has no result": {
-			Exit: 2, JSON: "CouldNotVerify", Controls: "use-https=CouldNotVerify kubelet-ca=Compliant guard-in-force=CouldNotVerify",
+			Exit: 2, JSON: "CouldNotVerify", Controls: "use-https=CouldNotVerify kubelet-ca=Compliant " +
+				"guard-in-force=CouldNotVerify",
 			Found: "NotObserved", Checked: "CertificateExpired KeyMissing NotObserved Unreadable WeakKey",
-			Errored: "config/readable client-files/key", Skipped: skipped, Reports: "5 0 0 2 2", Results: "open/none/NotObserved", Files: "none",
+			Errored: "config/readable client-files/key", Skipped: skipped, Reports: "5 0 0 2 2",
+			Results: "open/none/NotObserved", Files: "none",
 		},
 		"a control without requirements": {
-			Exit: 2, JSON: "CouldNotVerify", Controls: sound + " empty=CouldNotVerify", Checked: all, Errored: "verdict", Skipped: skipped,
+			Exit: 2, JSON: "CouldNotVerify", Controls: sound + " empty=CouldNotVerify", Checked: all, Errored: "verdict",
+			Skipped: skipped,
 			Reports: "7 0 0 0 2",
 		},
 		"found, but not in Checked": {
 			Exit: 1, JSON: "NotCompliant", Controls: "use-https=NotCompliant kubelet-ca=Compliant guard-in-force=Compliant",
-			Found: "CertificateExpired", Checked: "CertificateExpired", Failed: "client-files/validity", Skipped: skipped, Reports: "6 1 0 0 2",
+			Found: "CertificateExpired", Checked: "CertificateExpired", Failed: "client-files/validity", Skipped: skipped,
+			Reports: "6 1 0 0 2",
 			Results: "fail/error/CertificateExpired", Files: crt, Successful: true,
 		},
 		"nothing known": {Exit: 2, JSON: "CouldNotVerify", Errored: "verdict", Reports: "0 0 0 0 0"},
 		"texts with control characters": {
 			Exit: 1, JSON: "NotCompliant", Controls: "use-https=NotCompliant kubelet-ca=Compliant guard-in-force=Compliant",
-			Found: "KeyMissing", Checked: all, Failed: "client-files/key", Errored: "config/https", Skipped: skipped, Reports: "5 1 0 1 2",
+			Found: "KeyMissing", Checked: all, Failed: "client-files/key", Errored: "config/https", Skipped: skipped,
+			Reports: "5 1 0 1 2",
 			Results: "fail/error/KeyMissing", Files: "file:///x%1B%5B1A%0Ay", Successful: true,
 		},
 	}
@@ -370,7 +405,13 @@ func read(t *testing.T, d evidence.Document) verdict {
 		}
 	}
 	if s := junit.Suite; s.Tests != len(seen) || s.Failures != failures || s.Errors != errors || s.Skipped != skipped {
-		t.Errorf("JUnit counts %d/%d/%d/%d, has %d/%d/%d/%d", s.Tests, s.Failures, s.Errors, s.Skipped, len(seen), failures, errors, skipped)
+		t.Errorf(
+			"JUnit counts %d/%d/%d/%d, has %d/%d/%d/%d", s.Tests, s.Failures, s.Errors, s.Skipped,
+			len(seen),
+			failures,
+			errors,
+			skipped,
+		)
 	}
 
 	var report struct {
@@ -384,7 +425,8 @@ func read(t *testing.T, d evidence.Document) verdict {
 	}
 	s := report.Summary
 	v.Reports = fmt.Sprint(s.Pass, s.Fail, s.Warn, s.Error, s.Skip)
-	if has := fmt.Sprint(counted["pass"], counted["fail"], counted["warn"], counted["error"], counted["skip"]); has != v.Reports {
+	if has := fmt.Sprint(counted["pass"], counted["fail"], counted["warn"], counted["error"],
+		counted["skip"]); has != v.Reports {
 		t.Errorf("OpenReports counts %s, has %s", v.Reports, has)
 	}
 
@@ -524,17 +566,25 @@ func TestOpenReports(t *testing.T) {
 			Properties: map[string]string{"location": "/etc/kubernetes/static pod/tls.key", "controls": cis},
 		}}},
 		"a warning": {"with a warning", strength, []result{{
-			Policy: title, Category: "CIS OpenShift", Rule: "client-files/strength", Result: "warn", Severity: "medium", Message: "RSA 1024", Remedy: "renew it",
-			Properties: map[string]string{"location": certificate, "controls": cis, "reason": "WeakKey", "helpURI": runbook + "weakkey"},
+			Policy: title, Category: "CIS OpenShift", Rule: "client-files/strength", Result: "warn", Severity: "medium",
+			Message: "RSA 1024", Remedy: "renew it",
+			Properties: map[string]string{
+				"location": certificate, "controls": cis, "reason": "WeakKey", "helpURI": runbook + "weakkey",
+			},
 		}}},
 		"a failure of each subject": {"not compliant", validity, []result{
 			{
-				Policy: title, Category: "CIS OpenShift", Rule: "client-files/validity", Result: "fail", Severity: "high", Scored: true,
+				Policy: title, Category: "CIS OpenShift", Rule: "client-files/validity", Result: "fail", Severity: "high",
+				Scored:  true,
 				Message: "expired", Remedy: "renew it",
-				Properties: map[string]string{"location": certificate, "controls": cis, "reason": "CertificateExpired", "helpURI": runbook + "certificateexpired"},
+				Properties: map[string]string{
+					"location": certificate, "controls": cis, "reason": "CertificateExpired",
+					"helpURI": runbook + "certificateexpired",
+				},
 			},
 			{
-				Policy: title, Category: "CIS OpenShift", Rule: "client-files/validity", Result: "fail", Severity: "high", Scored: true,
+				Policy: title, Category: "CIS OpenShift", Rule: "client-files/validity", Result: "fail", Severity: "high",
+				Scored:  true,
 				Message: "expired", Remedy: "renew it",
 				Properties: map[string]string{
 					"location": "Secret openshift-kube-apiserver/kubelet-client tls.crt", "controls": cis,
@@ -543,19 +593,30 @@ func TestOpenReports(t *testing.T) {
 			},
 		}},
 		"what could not be read, of a control of our own": {"not compliant", admission, []result{{
-			Policy: "The guard is in force", Rule: "config/admission", Result: "error", Scored: true, Message: "permission denied", Remedy: "run as root",
-			Properties: map[string]string{"location": config, "controls": "guard-in-force", "reason": "Unreadable", "helpURI": runbook + "unreadable"},
+			Policy: "The guard is in force", Rule: "config/admission", Result: "error", Scored: true, Message: "permission " +
+				"denied", Remedy: "run as root",
+			Properties: map[string]string{
+				"location": config, "controls": "guard-in-force", "reason": "Unreadable", "helpURI": runbook + "unreadable",
+			},
 		}}},
 		"what nobody asked for": {"compliant", tls, []result{{
-			Policy: title, Category: "CIS OpenShift", Rule: "kubelet/tls", Result: "skip", Scored: true, Message: "no address is set",
-			Properties: map[string]string{"location": "Kubelet 10.0.0.1:10250", "controls": cis, "reason": "NotChecked", "helpURI": runbook + "notchecked"},
+			Policy: title, Category: "CIS OpenShift", Rule: "kubelet/tls", Result: "skip", Scored: true,
+			Message: "no address is set",
+			Properties: map[string]string{
+				"location": "Kubelet 10.0.0.1:10250", "controls": cis, "reason": "NotChecked",
+				"helpURI": runbook + "notchecked",
+			},
 		}}},
 		"what nobody asked for, and is required": {"required, but not checked", https, []result{{
-			Policy: title, Category: "CIS OpenShift", Rule: "config/https", Result: "error", Scored: true, Message: "no --config is set",
-			Properties: map[string]string{"location": config, "controls": cis, "reason": "NotChecked", "helpURI": runbook + "notchecked"},
+			Policy: title, Category: "CIS OpenShift", Rule: "config/https", Result: "error", Scored: true,
+			Message: "no --config is set",
+			Properties: map[string]string{
+				"location": config, "controls": cis, "reason": "NotChecked", "helpURI": runbook + "notchecked",
+			},
 		}}},
 		"a requirement of no control": {"of no control", nobodysRule, []result{{
-			Policy: "kubelet-https-guard", Rule: "nobody/requires", Result: "warn", Severity: "medium", Message: "m", Remedy: "r",
+			Policy: "kubelet-https-guard", Rule: "nobody/requires", Result: "warn", Severity: "medium", Message: "m",
+			Remedy:     "r",
 			Properties: map[string]string{"location": certificate, "reason": "WeakKey", "helpURI": runbook + "weakkey"},
 		}}},
 	}
@@ -575,7 +636,8 @@ func TestOpenReports(t *testing.T) {
 		})
 	}
 	for document, want := range map[string]string{
-		"compliant": "kubelet-https-guard-node-master-0", "nothing known": "kubelet-https-guard-node", "texts with control characters": "kubelet-https-guard-node-a--0-b",
+		"compliant": "kubelet-https-guard-node-master-0", "nothing known": "kubelet-https-guard-node", "texts with " +
+			"control characters": "kubelet-https-guard-node-a--0-b",
 	} {
 		var report struct{ Metadata struct{ Name string } }
 		decode(t, json.Unmarshal, write(t, evidence.OpenReports, documents()[document]), &report)
@@ -590,15 +652,25 @@ func TestOpenReports(t *testing.T) {
 // applicable does not count.
 func TestStricter(t *testing.T) {
 	const requirement = tls
-	lenient := control.Control{ID: "lenient", Requirements: []control.Required{{Requirement: requirement, Scopes: []control.Scope{control.Node}, Optional: true}}}
-	strict := control.Control{ID: "strict", Requirements: []control.Required{{Requirement: requirement, Scopes: []control.Scope{control.Node}, Strict: true}}}
+	lenient := control.Control{
+		ID:           "lenient",
+		Requirements: []control.Required{{Requirement: requirement, Scopes: []control.Scope{control.Node}, Optional: true}},
+	}
+	strict := control.Control{
+		ID:           "strict",
+		Requirements: []control.Required{{Requirement: requirement, Scopes: []control.Scope{control.Node}, Strict: true}},
+	}
 	elsewhere := strict
 	elsewhere.Platform = platform
-	elsewhere.Requirements = append([]control.Required{{Requirement: platform, Scopes: []control.Scope{control.Node}}}, strict.Requirements...)
+	elsewhere.Requirements = append(
+		[]control.Required{{Requirement: platform, Scopes: []control.Scope{control.Node}}},
+		strict.Requirements...)
 	neighbour := strict
 	neighbour.Neighbour = true
 	unasked := finding.Result{Requirement: requirement, Reason: finding.NotChecked, Message: "m"}
-	warning := finding.Result{Requirement: requirement, Outcome: finding.Warn, Reason: finding.WeakKey, Message: "m", Remedy: "r"}
+	warning := finding.Result{
+		Requirement: requirement, Outcome: finding.Warn, Reason: finding.WeakKey, Message: "m", Remedy: "r",
+	}
 	unread := finding.Result{Requirement: requirement, Reason: finding.Unreadable, Message: "m", Remedy: "r"}
 
 	type says struct {
@@ -703,7 +775,8 @@ func TestJSON(t *testing.T) {
 	config := finding.Subject{Kind: "File", Path: "/etc/kubernetes/config.yaml", Key: "apiServerArguments"}
 	if d := cmp.Diff([]found{
 		{
-			Reason: "Unreadable", Severity: "Unverified", Outcome: "unknown", Requirement: "config/readable", Location: config.String(), Subject: config,
+			Reason: "Unreadable", Severity: "Unverified", Outcome: "unknown", Requirement: "config/readable",
+			Location: config.String(), Subject: config,
 			Controls: []string{"use-https", "guard-in-force"},
 		},
 		{
@@ -717,7 +790,8 @@ func TestJSON(t *testing.T) {
 	if d := cmp.Diff([]any{want.Title, want.RefIDs()}, []any{document.Control.Title, document.Control.IDs}); d != "" {
 		t.Errorf("the document's control (-want +got):\n%s", d)
 	}
-	if own.ID != want.ID || own.Scope != "node" || own.Neighbour || len(own.References) != len(want.Refs) || len(own.Mappings) != len(want.Mappings) {
+	if own.ID != want.ID || own.Scope != "node" || own.Neighbour || len(own.References) != len(want.Refs) ||
+		len(own.Mappings) != len(want.Mappings) {
 		t.Errorf("the first control is %+v", own)
 	}
 	if second := document.Controls[1]; second.ID != control.KubeletCA || !second.Neighbour {
@@ -760,7 +834,8 @@ func (full) Write([]byte) (int, error) { return 0, errFull }
 
 // TestFull: Write returns the error of a full disk.
 func TestFull(t *testing.T) {
-	for _, format := range []evidence.Format{evidence.Table, evidence.JSON, evidence.JUnit, evidence.SARIF, evidence.OpenReports} {
+	for _, format := range []evidence.Format{evidence.Table, evidence.JSON, evidence.JUnit, evidence.SARIF,
+		evidence.OpenReports} {
 		if err := evidence.Write(full{}, format, documents()["compliant"], evidence.Options{}); !errors.Is(err, errFull) {
 			t.Errorf("%s: got %v", formatName(t, format), err)
 		}

@@ -91,9 +91,12 @@ func writeJUnit(w io.Writer, d Document, _ Options) error {
 	}
 	if control.Worst(d.Verdicts) == control.CouldNotVerify && suite.Errors == 0 {
 		// A control without requirements, or no control, must not pass.
-		suite.Cases, suite.Errors = append(suite.Cases, junitCase{Name: "verdict", Classname: d.subject(), Error: &junitOutcome{
-			Type: string(finding.NotObserved), Message: "there are no requirements, so nothing was verified",
-		}}), 1
+		suite.Cases, suite.Errors = append(
+			suite.Cases,
+			junitCase{Name: "verdict", Classname: d.subject(), Error: &junitOutcome{
+				Type: string(finding.NotObserved), Message: "there are no requirements, so nothing was verified",
+			}},
+		), 1
 	}
 	suite.Tests = len(suite.Cases)
 	text, err := xml.MarshalIndent(junitSuites{Suites: []junitSuite{suite}}, "", "  ")

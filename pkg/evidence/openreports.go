@@ -64,7 +64,8 @@ func writeOpenReport(w io.Writer, d Document, _ Options) error {
 	report := openReport{
 		APIVersion: "openreports.io/v1alpha1", Kind: "ClusterReport",
 		Metadata: openReportMetadata{
-			Name: objectName(reportName + "-" + d.Kind + "-" + d.Name), Labels: map[string]string{"app.kubernetes.io/managed-by": reportName},
+			Name:   objectName(reportName + "-" + d.Kind + "-" + d.Name),
+			Labels: map[string]string{"app.kubernetes.io/managed-by": reportName},
 		},
 		Source: reportName, Scope: openReportScope{Kind: d.Kind, Name: d.Name}, Results: []openReportResult{},
 	}

@@ -89,8 +89,9 @@ func writeSARIF(w io.Writer, d Document, _ Options) error {
 		// 3.17.3: the part before the last slash identifies the runs that belong together.
 		AutomationDetails: sarifAutomation{d.subject() + "/"},
 		Invocations: []sarifInvocation{{
-			ExecutionSuccessful: control.Worst(d.Verdicts) != control.CouldNotVerify && len(finding.WithOutcome(findings, finding.Unknown)) == 0,
-			EndTimeUTC:          d.At.UTC(),
+			ExecutionSuccessful: control.Worst(d.Verdicts) != control.CouldNotVerify &&
+				len(finding.WithOutcome(findings, finding.Unknown)) == 0,
+			EndTimeUTC: d.At.UTC(),
 		}},
 		Results: []sarifResult{},
 	}

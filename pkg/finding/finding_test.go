@@ -22,14 +22,27 @@ func secret(key string) finding.Subject {
 }
 
 func TestFindings(t *testing.T) {
-	expired := finding.Result{Requirement: validity, Subject: secret("tls.crt"), Outcome: finding.Fail, Reason: finding.CertificateExpired}
+	expired := finding.Result{
+		Requirement: validity, Subject: secret("tls.crt"), Outcome: finding.Fail, Reason: finding.CertificateExpired,
+	}
 	expiredElsewhere := expired
 	expiredElsewhere.Subject.Name = "zzz"
 	weak := finding.Result{Requirement: usage, Subject: secret("tls.crt"), Outcome: finding.Warn, Reason: finding.WeakKey}
-	missing := finding.Result{Requirement: "serving-cert/certificate", Subject: secret("tls.crt"), Outcome: finding.Fail, Reason: finding.CertificateMissing}
-	unseenWithoutIt := finding.Result{Requirement: validity, Subject: secret("tls.crt"), Reason: finding.CertificateMissing}
+	missing := finding.Result{
+		Requirement: "serving-cert/certificate",
+		Subject:     secret("tls.crt"),
+		Outcome:     finding.Fail,
+		Reason:      finding.CertificateMissing,
+	}
+	unseenWithoutIt := finding.Result{
+		Requirement: validity,
+		Subject:     secret("tls.crt"),
+		Reason:      finding.CertificateMissing,
+	}
 	unread := finding.Result{Requirement: pair, Subject: secret(""), Reason: finding.Unreadable, Message: "forbidden"}
-	unreadToo := finding.Result{Requirement: usage, Subject: secret(""), Reason: finding.Unreadable, Message: "forbidden as well"}
+	unreadToo := finding.Result{
+		Requirement: usage, Subject: secret(""), Reason: finding.Unreadable, Message: "forbidden as well",
+	}
 	cases := map[string]struct {
 		results, want []finding.Result
 	}{
@@ -67,13 +80,21 @@ func TestFindings(t *testing.T) {
 }
 
 func TestIntroduced(t *testing.T) {
-	expired := finding.Result{Requirement: validity, Subject: secret("tls.crt"), Outcome: finding.Fail, Reason: finding.CertificateExpired, Message: "since Monday"}
+	expired := finding.Result{
+		Requirement: validity, Subject: secret("tls.crt"), Outcome: finding.Fail, Reason: finding.CertificateExpired,
+		Message: "since Monday",
+	}
 	expiredLater := expired
 	expiredLater.Message = "since Tuesday"
 	expiredElsewhere := expired
 	expiredElsewhere.Subject.Name = "zzz"
-	mismatch := finding.Result{Requirement: pair, Subject: secret("tls.key"), Outcome: finding.Fail, Reason: finding.KeyMismatch}
-	weak := finding.Result{Requirement: "serving-cert/strength", Subject: secret("tls.crt"), Outcome: finding.Warn, Reason: finding.WeakKey}
+	mismatch := finding.Result{
+		Requirement: pair, Subject: secret("tls.key"), Outcome: finding.Fail, Reason: finding.KeyMismatch,
+	}
+	weak := finding.Result{
+		Requirement: "serving-cert/strength", Subject: secret("tls.crt"), Outcome: finding.Warn,
+		Reason: finding.WeakKey,
+	}
 	good := finding.Result{Requirement: pair, Subject: secret("tls.key"), Outcome: finding.Pass}
 	unasked := finding.Result{Requirement: usage, Subject: secret("tls.crt"), Reason: finding.NotChecked}
 	cases := map[string]struct {

@@ -152,7 +152,8 @@ func TestDisabledAdmissionOnOpenShift(t *testing.T) {
 		"on the command line": {
 			data: `{"apiServerArguments":{"disable-admission-plugins":["A"],"feature-gates":["A=true"],"runtime-config":["a/v1=true"]}}`,
 			words: []string{
-				"--disable-admission-plugins=ValidatingAdmissionWebhook", "--feature-gates=ValidatingAdmissionPolicy=false", "--runtime-config=api/ga=false",
+				"--disable-admission-plugins=ValidatingAdmissionWebhook", "--feature-gates=ValidatingAdmissionPolicy=false",
+				"--runtime-config=api/ga=false",
 			},
 			want: settings{
 				disable(webhook), off(kubeapiserver.RuntimeConfig, "api/ga=false", both()...),
@@ -233,7 +234,10 @@ func TestParseAdmissionOverrides(t *testing.T) {
 			data: `{"apiServerArguments":{"disable-admission-plugins":["ValidatingAdmissionPolicy"],"admission-control-config-file":["/x"]},` +
 				`"admission":{"disabledPlugins":["ValidatingAdmissionPolicy"],"pluginConfig":{"ValidatingAdmissionPolicy":{}}}}`,
 			want: settings{
-				disable(policy), off(kubeapiserver.DisabledPluginsField, policy, policy), file, off(kubeapiserver.PluginConfigField, policy, policy),
+				disable(
+					policy,
+				), off(kubeapiserver.DisabledPluginsField, policy, policy), file,
+				off(kubeapiserver.PluginConfigField, policy, policy),
 			},
 		},
 	}
@@ -308,37 +312,101 @@ func TestParseAdmissionFile(t *testing.T) {
 		"legacy image policy":     {data: "imagePolicy:\n  kubeConfigFile: /x\n"},
 		"legacy node selector":    {data: "podNodeSelectorPluginConfig: {}\n"},
 
-		"nothing":                     {wantErr: unknownKind},
-		"a comment":                   {data: "# nothing\n", wantErr: unknownKind},
-		"null":                        {data: "null", wantErr: unknownKind},
-		"no kind":                     {data: "apiVersion: apiserver.config.k8s.io/v1\nplugins: []\n", wantErr: unknownKind},
-		"kind of another type":        {data: "apiVersion: 1\nkind: [AdmissionConfiguration]\n", wantErr: unknownKind},
-		"another kind":                {data: "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: []\n", wantErr: unknownKind},
-		"no such version":             {data: "apiVersion: apiserver.config.k8s.io/v1alpha1\nkind: AdmissionConfiguration\n", wantErr: unknownKind},
-		"another case":                {data: "apiVersion: apiserver.config.k8s.io/v1\nKind: AdmissionConfiguration\n", wantErr: unknownKind},
-		"rubbish":                     {data: "rubbish", wantErr: "AdmissionConfiguration"},
-		"a list":                      {data: "[]", wantErr: "AdmissionConfiguration"},
-		"cut off":                     {data: `{"apiVersion":"apiserver.config.k8s.io/v1","kind":"Adm`, wantErr: "AdmissionConfiguration"},
-		"unknown field":               {data: admissionFile() + "disabled: true\n", wantErr: `"disabled"`},
-		"unknown field in an entry":   {data: admissionFile("- name: PodSecurity\n  disable: true\n"), wantErr: `"plugins[0].disable"`},
-		"a field twice":               {data: admissionFile() + "kind: AdmissionConfiguration\n", wantErr: "AdmissionConfiguration"},
-		"a field twice, JSON":         {data: `{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AdmissionConfiguration","plugins":[],"plugins":[]}`, wantErr: `"plugins"`},
-		"plugins are a map":           {data: "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins: {}\n", wantErr: "AdmissionConfiguration"},
-		"a plugin of nothing":         {data: admissionFile(entry(webhook, "{}")), wantErr: "ValidatingAdmissionWebhook"},
-		"a plugin of a text":          {data: admissionFile(entry(webhook, "disable")), wantErr: "ValidatingAdmissionWebhook"},
-		"the other plugin's kind":     {data: admissionFile(entry(webhook, "{"+policyKind+"}")), wantErr: "ValidatingAdmissionWebhook"},
-		"the mutating plugin's kind":  {data: admissionFile(entry(policy, "{apiVersion: apiserver.config.k8s.io/v1, kind: MutatingAdmissionPolicyConfiguration}")), wantErr: "ValidatingAdmissionPolicy"},
-		"of OpenShift 3":              {data: admissionFile(entry(webhook, "{apiVersion: v1, kind: DefaultAdmissionConfig, disable: true}")), wantErr: "ValidatingAdmissionWebhook"},
-		"unknown field of a plugin":   {data: admissionFile(entry(policy, "{"+policyKind+", disable: true}")), wantErr: `"disable"`},
-		"field of the other plugin":   {data: admissionFile(entry(policy, "{"+policyKind+", kubeConfigFile: /k}")), wantErr: "kubeConfigFile"},
-		"field of the newer version":  {data: admissionFile(entry(webhook, "{apiVersion: apiserver.config.k8s.io/v1alpha1, kind: WebhookAdmission, staticManifestsDir: /s}")), wantErr: "staticManifestsDir"},
-		"relative folder":             {data: admissionFile(entry(policy, "{"+policyKind+", staticManifestsDir: s}")), wantErr: "staticManifestsDir"},
-		"relative kubeconfig":         {data: admissionFile(entry(webhook, "{"+webhookKind+", kubeConfigFile: k}")), wantErr: "kubeConfigFile"},
-		"a folder that is a list":     {data: admissionFile(entry(policy, "{"+policyKind+", staticManifestsDir: [s]}")), wantErr: "ValidatingAdmissionPolicy"},
-		"an alias":                    {data: "a: &a b\n" + admissionFile("- name: *a\n"), wantErr: "AdmissionConfiguration", notExamined: true},
-		"too large":                   {data: strings.Repeat(" ", kubeapiserver.MaxAdmissionFileBytes+1), wantErr: "1048576", notExamined: true},
-		"too large for YAML":          {data: admissionFile() + strings.Repeat("#\n", plainyaml.MaxYAML/2), wantErr: "JSON", notExamined: true},
-		"errors are in a single line": {data: admissionFile() + "a: 1\na: 1\nb: 1\nb: 1\n", wantErr: "AdmissionConfiguration"},
+		"nothing":              {wantErr: unknownKind},
+		"a comment":            {data: "# nothing\n", wantErr: unknownKind},
+		"null":                 {data: "null", wantErr: unknownKind},
+		"no kind":              {data: "apiVersion: apiserver.config.k8s.io/v1\nplugins: []\n", wantErr: unknownKind},
+		"kind of another type": {data: "apiVersion: 1\nkind: [AdmissionConfiguration]\n", wantErr: unknownKind},
+		"another kind":         {data: "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: []\n", wantErr: unknownKind},
+		"no such version":      {data: "apiVersion: apiserver.config.k8s.io/v1alpha1\nkind: AdmissionConfiguration\n", wantErr: unknownKind},
+		"another case":         {data: "apiVersion: apiserver.config.k8s.io/v1\nKind: AdmissionConfiguration\n", wantErr: unknownKind},
+		"rubbish":              {data: "rubbish", wantErr: "AdmissionConfiguration"},
+		"a list":               {data: "[]", wantErr: "AdmissionConfiguration"},
+		"cut off": {
+			data:    `{"apiVersion":"apiserver.config.k8s.io/v1","kind":"Adm`,
+			wantErr: "AdmissionConfiguration",
+		},
+		"unknown field": {data: admissionFile() + "disabled: true\n", wantErr: `"disabled"`},
+		"unknown field in an entry": {
+			data:    admissionFile("- name: PodSecurity\n  disable: true\n"),
+			wantErr: `"plugins[0].disable"`,
+		},
+		"a field twice": {
+			data:    admissionFile() + "kind: AdmissionConfiguration\n",
+			wantErr: "AdmissionConfiguration",
+		},
+		"a field twice, JSON": {
+			data:    `{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AdmissionConfiguration","plugins":[],"plugins":[]}`,
+			wantErr: `"plugins"`,
+		},
+		"plugins are a map": {
+			data:    "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins: {}\n",
+			wantErr: "AdmissionConfiguration",
+		},
+		"a plugin of nothing": {data: admissionFile(entry(webhook, "{}")), wantErr: "ValidatingAdmissionWebhook"},
+		"a plugin of a text": {
+			data:    admissionFile(entry(webhook, "disable")),
+			wantErr: "ValidatingAdmissionWebhook",
+		},
+		"the other plugin's kind": {
+			data:    admissionFile(entry(webhook, "{"+policyKind+"}")),
+			wantErr: "ValidatingAdmissionWebhook",
+		},
+		"the mutating plugin's kind": {
+			data: admissionFile(
+				entry(policy, "{apiVersion: apiserver.config.k8s.io/v1, kind: MutatingAdmissionPolicyConfiguration}"),
+			),
+			wantErr: "ValidatingAdmissionPolicy",
+		},
+		"of OpenShift 3": {
+			data:    admissionFile(entry(webhook, "{apiVersion: v1, kind: DefaultAdmissionConfig, disable: true}")),
+			wantErr: "ValidatingAdmissionWebhook",
+		},
+		"unknown field of a plugin": {
+			data:    admissionFile(entry(policy, "{"+policyKind+", disable: true}")),
+			wantErr: `"disable"`,
+		},
+		"field of the other plugin": {
+			data:    admissionFile(entry(policy, "{"+policyKind+", kubeConfigFile: /k}")),
+			wantErr: "kubeConfigFile",
+		},
+		"field of the newer version": {
+			data: admissionFile(
+				entry(webhook, "{apiVersion: apiserver.config.k8s.io/v1alpha1, kind: WebhookAdmission, staticManifestsDir: /s}"),
+			),
+			wantErr: "staticManifestsDir",
+		},
+		"relative folder": {
+			data:    admissionFile(entry(policy, "{"+policyKind+", staticManifestsDir: s}")),
+			wantErr: "staticManifestsDir",
+		},
+		"relative kubeconfig": {
+			data:    admissionFile(entry(webhook, "{"+webhookKind+", kubeConfigFile: k}")),
+			wantErr: "kubeConfigFile",
+		},
+		"a folder that is a list": {
+			data:    admissionFile(entry(policy, "{"+policyKind+", staticManifestsDir: [s]}")),
+			wantErr: "ValidatingAdmissionPolicy",
+		},
+		"an alias": {
+			data:        "a: &a b\n" + admissionFile("- name: *a\n"),
+			wantErr:     "AdmissionConfiguration",
+			notExamined: true,
+		},
+		"too large": {
+			data:        strings.Repeat(" ", kubeapiserver.MaxAdmissionFileBytes+1),
+			wantErr:     "1048576",
+			notExamined: true,
+		},
+		"too large for YAML": {
+			data:        admissionFile() + strings.Repeat("#\n", plainyaml.MaxYAML/2),
+			wantErr:     "JSON",
+			notExamined: true,
+		},
+		"errors are in a single line": {
+			data:    admissionFile() + "a: 1\na: 1\nb: 1\nb: 1\n",
+			wantErr: "AdmissionConfiguration",
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -363,8 +431,16 @@ func TestParseAdmissionPlugin(t *testing.T) {
 		want       kubeapiserver.AdmissionPlugin
 		wantErr    string
 	}{
-		"webhooks":         {name: webhook, data: "{" + webhookKind + ", kubeConfigFile: /k}", want: kubeapiserver.AdmissionPlugin{Name: webhook, KubeConfigFile: "/k"}},
-		"policies":         {name: policy, data: "{" + policyKind + ", staticManifestsDir: /s}", want: kubeapiserver.AdmissionPlugin{Name: policy, StaticManifestsDir: "/s"}},
+		"webhooks": {
+			name: webhook,
+			data: "{" + webhookKind + ", kubeConfigFile: /k}",
+			want: kubeapiserver.AdmissionPlugin{Name: webhook, KubeConfigFile: "/k"},
+		},
+		"policies": {
+			name: policy,
+			data: "{" + policyKind + ", staticManifestsDir: /s}",
+			want: kubeapiserver.AdmissionPlugin{Name: policy, StaticManifestsDir: "/s"},
+		},
 		"empty":            {name: policy, wantErr: "kind"},
 		"of the other one": {name: policy, data: "{" + webhookKind + "}", wantErr: "kind"},
 		"of another one":   {name: "PodSecurity", data: "{" + webhookKind + "}", wantErr: "kind"},
@@ -396,15 +472,25 @@ func TestAdmissionPlugins(t *testing.T) {
 		"none":          {data: `{}`},
 		"other plugins": {data: `{"admission":{"pluginConfig":{"PodSecurity":{"configuration":{"disable":true}}}}}`},
 		"both": {
-			data: `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":{"configuration":` + webhookJSON + `,"location":""},"ValidatingAdmissionPolicy":{"configuration":` + policyJSON + `}}}}`,
-			want: []kubeapiserver.AdmissionPlugin{{Name: policy, StaticManifestsDir: "/s"}, {Name: webhook, KubeConfigFile: "/k"}},
+			data: `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":{"configuration":` + webhookJSON +
+				`,"location":""},"ValidatingAdmissionPolicy":{"configuration":` + policyJSON + `}}}}`,
+			want: []kubeapiserver.AdmissionPlugin{
+				{Name: policy, StaticManifestsDir: "/s"},
+				{Name: webhook, KubeConfigFile: "/k"},
+			},
 		},
 		"in a file": {
 			data: `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":{"configuration":null,"location":"/webhook.yaml"}}}}`,
 			want: []kubeapiserver.AdmissionPlugin{{Name: webhook, Path: "/webhook.yaml"}},
 		},
-		"of nothing":   {data: `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":null}}}`, want: []kubeapiserver.AdmissionPlugin{{Name: webhook}}},
-		"another kind": {data: `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":{"configuration":{"kind":"DefaultAdmissionConfig","disable":true}}}}}`, wantErr: "ValidatingAdmissionWebhook"},
+		"of nothing": {
+			data: `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":null}}}`,
+			want: []kubeapiserver.AdmissionPlugin{{Name: webhook}},
+		},
+		"another kind": {
+			data:    `{"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":{"configuration":{"kind":"DefaultAdmissionConfig","disable":true}}}}}`,
+			wantErr: "ValidatingAdmissionWebhook",
+		},
 		"a file instead": {
 			data: `{"apiServerArguments":{"admission-control-config-file":["/x"]},"admission":{"pluginConfig":{"ValidatingAdmissionWebhook":{"configuration":{}}}}}`,
 		},
@@ -415,7 +501,8 @@ func TestAdmissionPlugins(t *testing.T) {
 			if err != nil {
 				t.Fatalf("ParseConfig: %v", err)
 			}
-			for how, config := range map[string]kubeapiserver.Config{"alone": config, "over flags": kubeapiserver.Config{}.Under(config), "under": config.Under(kubeapiserver.Config{})} {
+			for how, config := range map[string]kubeapiserver.Config{"alone": config,
+				"over flags": kubeapiserver.Config{}.Under(config), "under": config.Under(kubeapiserver.Config{})} {
 				got, err := config.AdmissionPlugins()
 				if !matches(err, c.wantErr) {
 					t.Errorf("AdmissionPlugins, %s: got error %q, want one that mentions %q", how, errorText(err), c.wantErr)
@@ -431,8 +518,12 @@ func TestAdmissionPlugins(t *testing.T) {
 // TestUnderLeavesAdmissionAlone: Under does not change the configuration that it merges.
 func TestUnderLeavesAdmissionAlone(t *testing.T) {
 	parse := func(plugin string) kubeapiserver.Config {
-		config, err := kubeapiserver.ParseConfig([]byte(`{"apiServerArguments":{"disable-admission-plugins":["A","` + plugin + `"]},"admission":{"disabledPlugins":["` +
-			plugin + `"],"pluginConfig":{"` + plugin + `":{"location":"/x"}}}}`))
+		config, err := kubeapiserver.ParseConfig(
+			[]byte(
+				`{"apiServerArguments":{"disable-admission-plugins":["A","` + plugin + `"]},"admission":{"disabledPlugins":["` +
+					plugin + `"],"pluginConfig":{"` + plugin + `":{"location":"/x"}}}}`,
+			),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -466,7 +557,8 @@ func TestUnderLeavesAdmissionAlone(t *testing.T) {
 func checkSettings(t *testing.T, all settings) {
 	t.Helper()
 	for _, setting := range all {
-		if len(setting.Plugins) == 0 || !slices.IsSorted(setting.Plugins) || len(slices.Compact(slices.Clone(setting.Plugins))) != len(setting.Plugins) ||
+		if len(setting.Plugins) == 0 || !slices.IsSorted(setting.Plugins) ||
+			len(slices.Compact(slices.Clone(setting.Plugins))) != len(setting.Plugins) ||
 			slices.ContainsFunc(setting.Plugins, func(p string) bool { return !slices.Contains(both(), p) }) {
 			t.Errorf("setting %+v: its plugins are not plugins of the guard, or not in order", setting)
 		}
@@ -480,9 +572,12 @@ func checkSettings(t *testing.T, all settings) {
 // the guard only, each once.
 func FuzzParseAdmission(f *testing.F) {
 	for _, seed := range []string{
-		"", "null", "{}", "[]", "rubbish", "\x00", "imagePolicy: {}", billionLaughs(), strings.Repeat(" ", kubeapiserver.MaxAdmissionFileBytes+1),
-		admissionFile(), admissionFile(entry(webhook, "{"+webhookKind+", kubeConfigFile: /k}")), admissionFile(entry(policy, "{"+policyKind+", staticManifestsDir: /s}")),
-		admissionFile(entry(policy, "null"), entry(policy, "{}"), entry(webhook, "[]")), admissionFile("- name: ValidatingAdmissionPolicy\n  path: x\n"),
+		"", "null", "{}", "[]", "rubbish", "\x00", "imagePolicy: {}", billionLaughs(),
+		strings.Repeat(" ", kubeapiserver.MaxAdmissionFileBytes+1),
+		admissionFile(), admissionFile(entry(webhook, "{"+webhookKind+", kubeConfigFile: /k}")),
+		admissionFile(entry(policy, "{"+policyKind+", staticManifestsDir: /s}")),
+		admissionFile(entry(policy, "null"), entry(policy, "{}"), entry(webhook, "[]")),
+		admissionFile("- name: ValidatingAdmissionPolicy\n  path: x\n"),
 		admissionFile() + admissionFile(), "{" + webhookKind + "}", "{" + policyKind + ", kubeConfigFile: /k}",
 		`{"apiVersion":"apiserver.k8s.io/v1alpha1","kind":"AdmissionConfiguration","plugins":[{"name":"ValidatingAdmissionWebhook","configuration":{"a":1e400}}]}`,
 	} {
@@ -504,7 +599,8 @@ func FuzzParseAdmission(f *testing.F) {
 			}
 		}
 		for _, name := range both() {
-			if plugin, err := kubeapiserver.ParseAdmissionPlugin(name, data); err != nil && plugin != (kubeapiserver.AdmissionPlugin{}) {
+			if plugin, err := kubeapiserver.ParseAdmissionPlugin(name, data); err != nil &&
+				plugin != (kubeapiserver.AdmissionPlugin{}) {
 				t.Errorf("ParseAdmissionPlugin: %v beside error %v", plugin, err)
 			}
 		}

@@ -250,7 +250,9 @@ func platformArguments() []string {
 }
 
 func kubeletArguments() []string {
-	return []string{KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority, KubeletHTTPS, KubeletReadOnlyPort}
+	return []string{
+		KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority, KubeletHTTPS, KubeletReadOnlyPort,
+	}
 }
 
 // flagName returns the name of a flag: kube-apiserver treats "_" as "-"

@@ -64,18 +64,22 @@ func TestParseConfig(t *testing.T) {
 	}{
 		"OpenShift 4.5": {
 			data: `{"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig","kubeletClientInfo":{"ca":"` + kubeletCA +
-				`","certFile":"` + resources + `/tls.crt","keyFile":"` + resources + `/tls.key","port":10250},"servicesSubnet":"172.30.0.0/16"}`,
+				`","certFile":"` + resources + `/tls.crt","keyFile":"` + resources +
+				`/tls.key","port":10250},"servicesSubnet":"172.30.0.0/16"}`,
 			want: pair(resources, kubeletCA, nil),
 		},
 		"OpenShift 4.6 to 4.8": {
-			data: `{"apiServerArguments":{"kubelet-certificate-authority":["` + kubeletCA + `"],"kubelet-client-certificate":["` + resources +
-				`/tls.crt"],"kubelet-client-key":["` + resources + `/tls.key"],"kubelet-https":["true"],"kubelet-preferred-address-types":["InternalIP"],` +
+			data: `{"apiServerArguments":{"kubelet-certificate-authority":["` + kubeletCA +
+				`"],"kubelet-client-certificate":["` + resources +
+				`/tls.crt"],"kubelet-client-key":["` + resources +
+				`/tls.key"],"kubelet-https":["true"],"kubelet-preferred-address-types":["InternalIP"],` +
 				`"kubelet-read-only-port":["0"]},"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`,
 			want: pair(resources, kubeletCA, values{kubeapiserver.KubeletHTTPS: "true", kubeapiserver.KubeletReadOnlyPort: "0"}),
 		},
 		"OpenShift 4.9 and later": {
 			data: `{"admission":{"pluginConfig":{"PodSecurity":{"configuration":{"kind":"PodSecurityConfiguration"}}}},"apiServerArguments":{` +
-				`"kubelet-certificate-authority":["` + kubeletCA + `"],"kubelet-client-certificate":["` + certs + `/tls.crt"],"kubelet-client-key":["` + certs +
+				`"kubelet-certificate-authority":["` + kubeletCA + `"],"kubelet-client-certificate":["` + certs +
+				`/tls.crt"],"kubelet-client-key":["` + certs +
 				`/tls.key"],"kubelet-read-only-port":["0"]},"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`,
 			want: pair(certs, kubeletCA, values{kubeapiserver.KubeletReadOnlyPort: "0"}),
 		},
@@ -89,7 +93,8 @@ func TestParseConfig(t *testing.T) {
 		"YAML as in the operator's defaults": {
 			data: "apiVersion: kubecontrolplane.config.openshift.io/v1\nkind: KubeAPIServerConfig\napiServerArguments:\n" +
 				"  # comments do no harm\n  kubelet-certificate-authority:\n    - " + kubeletCA + "\n" +
-				"  kubelet-client-certificate:\n    - " + certs + "/tls.crt\n  kubelet-client-key:\n    - \"" + certs + "/tls.key\"\n",
+				"  kubelet-client-certificate:\n    - " + certs + "/tls.crt\n  kubelet-client-key:\n    - \"" + certs +
+				"/tls.key\"\n",
 			want: pair(certs, kubeletCA, nil),
 		},
 		"both shapes: arguments win one by one": {
@@ -164,10 +169,12 @@ func TestParseConfigAsTheServerReadsIt(t *testing.T) {
 			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet_https":["false"]}}`, want: https("false"),
 		},
 		"underscores come after dashes": {
-			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet_https":["false"],"kubelet-https":["true"]}}`, want: https("false"),
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet_https":["false"],"kubelet-https":["true"]}}`,
+			want: https("false"),
 		},
 		"a value in the name": {
-			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-client-key=/a":["b"]}}`, want: values{kubeapiserver.KubeletClientKey: "/a=b"},
+			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-client-key=/a":["b"]}}`,
+			want: values{kubeapiserver.KubeletClientKey: "/a=b"},
 		},
 		"a value in the name, none in the list": {
 			data: `{"kind":"KubeAPIServerConfig","apiServerArguments":{"kubelet-client-key=/a":[]}}`, want: values{},
@@ -248,9 +255,16 @@ func TestErrorsHoldNoValues(t *testing.T) {
 		parsers   []string
 		key, want string
 	}{
-		"a value of the kubelet's argument": {[]string{"ParseConfig", "ParseOverrides"}, "kubelet-https=-----BEGIN", `"kubelet-https"`},
+		"a value of the kubelet's argument": {
+			[]string{"ParseConfig", "ParseOverrides"},
+			"kubelet-https=-----BEGIN",
+			`"kubelet-https"`,
+		},
 		"a value of a plugin's argument": {
-			[]string{"ParseConfig", "ParseAdmissionOverrides"}, "disable-admission-plugins=-----BEGIN", `"disable-admission-plugins"`,
+			[]string{
+				"ParseConfig",
+				"ParseAdmissionOverrides",
+			}, "disable-admission-plugins=-----BEGIN", `"disable-admission-plugins"`,
 		},
 		"64 bytes": {[]string{"ParseConfig"}, long[1:], `"` + long[1:] + `"`},
 		"more":     {[]string{"ParseConfig"}, long, `"` + long[1:] + `"`},
@@ -264,7 +278,8 @@ func TestErrorsHoldNoValues(t *testing.T) {
 		for _, parser := range c.parsers {
 			t.Run(name+"/"+parser, func(t *testing.T) {
 				err := parsers[parser]([]byte(`{"apiServerArguments":{"` + c.key + `":{"a":1}}}`))
-				if !strings.Contains(errorText(err), "apiServerArguments."+c.want+": ") || strings.Contains(errorText(err), "BEGIN") {
+				if !strings.Contains(errorText(err), "apiServerArguments."+c.want+": ") ||
+					strings.Contains(errorText(err), "BEGIN") {
 					t.Errorf("%s: got error %q, want one about apiServerArguments.%s", parser, errorText(err), c.want)
 				}
 			})
@@ -334,7 +349,12 @@ func TestParseConfigIsBounded(t *testing.T) {
 func billionLaughs() string {
 	text := "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n"
 	for name := 'b'; name <= 'z'; name++ {
-		text += fmt.Sprintf("%c: &%c [%s]\n", name, name, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", name-1), 9), ","))
+		text += fmt.Sprintf(
+			"%c: &%c [%s]\n",
+			name,
+			name,
+			strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", name-1), 9), ","),
+		)
 	}
 	return text
 }
@@ -358,29 +378,68 @@ func TestParseFlags(t *testing.T) {
 		words []string
 		want  values
 	}{
-		"no words":                       {words: nil, want: values{}},
-		"name=value":                     {words: []string{"kube-apiserver", "--kubelet-client-key=/tls.key"}, want: values{kubeapiserver.KubeletClientKey: "/tls.key"}},
-		"name value":                     {words: []string{"--kubelet-client-key", "/tls.key", "--v=2"}, want: values{kubeapiserver.KubeletClientKey: "/tls.key"}},
-		"underscores":                    {words: []string{"--kubelet_client_certificate=/a_b.crt", "--kubelet_client-key", "/a_b.key"}, want: values{kubeapiserver.KubeletClientCertificate: "/a_b.crt", kubeapiserver.KubeletClientKey: "/a_b.key"}},
-		"value with =":                   {words: []string{"--kubelet-client-key=/a=b"}, want: values{kubeapiserver.KubeletClientKey: "/a=b"}},
-		"empty value":                    {words: []string{"--kubelet-client-key="}, want: values{kubeapiserver.KubeletClientKey: ""}},
-		"a value that looks like a flag": {words: []string{"--kubelet-client-key", "--kubelet-https=false"}, want: values{kubeapiserver.KubeletClientKey: "--kubelet-https=false"}},
-		"a truth value before a flag":    {words: []string{"--profiling", "--kubelet-https=false"}, want: https("false")},
-		"a short flag and its value":     {words: []string{"-v", "--kubelet-https=true", "--kubelet-https=false"}, want: https("false")},
-		"behind the flags":               {words: []string{"--kubelet-https=false", "--", "--kubelet-https=true"}, want: https("false")},
-		"no value at the end":            {words: []string{"--kubelet-client-key"}, want: values{kubeapiserver.KubeletClientKey: ""}},
-		"repeated: last":                 {words: []string{"--kubelet-https=true", "--kubelet-https=false"}, want: https("false")},
-		"repeated in another way: last":  {words: []string{"--kubelet-read-only-port=0", "--kubelet_read_only_port", "10255"}, want: values{kubeapiserver.KubeletReadOnlyPort: "10255"}},
-		"kubelet-https alone":            {words: []string{"--kubelet-https"}, want: https("true")},
-		"kubelet-https takes no word":    {words: []string{"--kubelet-https", "false"}, want: https("true")},
-		"kubelet_https alone":            {words: []string{"--kubelet_https", "false"}, want: https("true")},
-		"among other words":              {words: []string{"hyperkube", "kube-apiserver", "--kubelet-https=false", "-v=2", "x"}, want: https("false")},
-		"one dash is a short flag":       {words: []string{"-kubelet-https=false"}, want: values{}},
-		"no dash":                        {words: []string{"kubelet-https=false"}, want: values{}},
-		"another case":                   {words: []string{"--Kubelet-HTTPS=false"}, want: values{}},
-		"a name that goes on":            {words: []string{"--kubelet-https-x=false"}, want: values{}},
-		"quotes are the caller's":        {words: []string{`--kubelet-client-key="/tls.key"`}, want: values{kubeapiserver.KubeletClientKey: `"/tls.key"`}},
-		"dashes only":                    {words: []string{"--", "---", "--=", "-", ""}, want: values{}},
+		"no words": {words: nil, want: values{}},
+		"name=value": {
+			words: []string{"kube-apiserver", "--kubelet-client-key=/tls.key"},
+			want:  values{kubeapiserver.KubeletClientKey: "/tls.key"},
+		},
+		"name value": {
+			words: []string{"--kubelet-client-key", "/tls.key", "--v=2"},
+			want:  values{kubeapiserver.KubeletClientKey: "/tls.key"},
+		},
+		"underscores": {
+			words: []string{"--kubelet_client_certificate=/a_b.crt", "--kubelet_client-key", "/a_b.key"},
+			want:  values{kubeapiserver.KubeletClientCertificate: "/a_b.crt", kubeapiserver.KubeletClientKey: "/a_b.key"},
+		},
+		"value with =": {
+			words: []string{"--kubelet-client-key=/a=b"},
+			want:  values{kubeapiserver.KubeletClientKey: "/a=b"},
+		},
+		"empty value": {
+			words: []string{"--kubelet-client-key="},
+			want:  values{kubeapiserver.KubeletClientKey: ""},
+		},
+		"a value that looks like a flag": {
+			words: []string{"--kubelet-client-key", "--kubelet-https=false"},
+			want:  values{kubeapiserver.KubeletClientKey: "--kubelet-https=false"},
+		},
+		"a truth value before a flag": {words: []string{"--profiling", "--kubelet-https=false"}, want: https("false")},
+		"a short flag and its value": {
+			words: []string{"-v", "--kubelet-https=true", "--kubelet-https=false"},
+			want:  https("false"),
+		},
+		"behind the flags": {
+			words: []string{"--kubelet-https=false", "--", "--kubelet-https=true"},
+			want:  https("false"),
+		},
+		"no value at the end": {
+			words: []string{"--kubelet-client-key"},
+			want:  values{kubeapiserver.KubeletClientKey: ""},
+		},
+		"repeated: last": {
+			words: []string{"--kubelet-https=true", "--kubelet-https=false"},
+			want:  https("false"),
+		},
+		"repeated in another way: last": {
+			words: []string{"--kubelet-read-only-port=0", "--kubelet_read_only_port", "10255"},
+			want:  values{kubeapiserver.KubeletReadOnlyPort: "10255"},
+		},
+		"kubelet-https alone":         {words: []string{"--kubelet-https"}, want: https("true")},
+		"kubelet-https takes no word": {words: []string{"--kubelet-https", "false"}, want: https("true")},
+		"kubelet_https alone":         {words: []string{"--kubelet_https", "false"}, want: https("true")},
+		"among other words": {
+			words: []string{"hyperkube", "kube-apiserver", "--kubelet-https=false", "-v=2", "x"},
+			want:  https("false"),
+		},
+		"one dash is a short flag": {words: []string{"-kubelet-https=false"}, want: values{}},
+		"no dash":                  {words: []string{"kubelet-https=false"}, want: values{}},
+		"another case":             {words: []string{"--Kubelet-HTTPS=false"}, want: values{}},
+		"a name that goes on":      {words: []string{"--kubelet-https-x=false"}, want: values{}},
+		"quotes are the caller's": {
+			words: []string{`--kubelet-client-key="/tls.key"`},
+			want:  values{kubeapiserver.KubeletClientKey: `"/tls.key"`},
+		},
+		"dashes only": {words: []string{"--", "---", "--=", "-", ""}, want: values{}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -389,7 +448,8 @@ func TestParseFlags(t *testing.T) {
 			}
 		})
 	}
-	if got, _ := kubeapiserver.ParseFlags([]string{"--openshift-config", "/config.yaml"}).Value(kubeapiserver.OpenShiftConfigFlag); got != "/config.yaml" {
+	flags := kubeapiserver.ParseFlags([]string{"--openshift-config", "/config.yaml"})
+	if got, _ := flags.Value(kubeapiserver.OpenShiftConfigFlag); got != "/config.yaml" {
 		t.Errorf("%s: got %q", kubeapiserver.OpenShiftConfigFlag, got)
 	}
 }
@@ -400,7 +460,8 @@ func TestParseWords(t *testing.T) {
 	partly := func(text string) kubeapiserver.Word { return kubeapiserver.Word{Text: text, Undecided: "unknown"} }
 	plain := kubeapiserver.Word{Undecided: "unknown", Plain: true}
 	several := kubeapiserver.Word{Undecided: "unknown", Several: true}
-	const key, https, config = kubeapiserver.KubeletClientKey, kubeapiserver.KubeletHTTPS, kubeapiserver.OpenShiftConfigFlag
+	const key, https = kubeapiserver.KubeletClientKey, kubeapiserver.KubeletHTTPS
+	const config = kubeapiserver.OpenShiftConfigFlag
 	const takesNext = `"etcd-servers"` // the reason mentions it
 	of := func(why string) map[string]string { return map[string]string{key: why, https: why, config: why} }
 	cases := map[string]struct {
@@ -409,28 +470,84 @@ func TestParseWords(t *testing.T) {
 		want       map[string]string
 		wantValues values
 	}{
-		"a value":                         {words: []kubeapiserver.Word{partly("--kubelet-client-key="), known("--kubelet-https=true")}, want: map[string]string{key: "unknown"}, wantValues: values{https: "true"}},
-		"the end of a value":              {words: []kubeapiserver.Word{partly("--kubelet_client_key=/a/")}, want: map[string]string{key: "unknown"}},
-		"a value in its own word":         {words: []kubeapiserver.Word{known("--kubelet-client-key"), partly("")}, want: map[string]string{key: "unknown"}},
-		"another flag's value":            {words: []kubeapiserver.Word{partly("--advertise-address="), known("--kubelet-client-key=/k")}, wantValues: values{key: "/k"}},
-		"several for a value":             {words: []kubeapiserver.Word{known("--kubelet-client-key"), several}, want: of("unknown")},
-		"a value, then another":           {words: []kubeapiserver.Word{partly("--kubelet-https="), known("--kubelet-https=false")}, wantValues: values{https: "false"}},
-		"another, then a value":           {words: []kubeapiserver.Word{known("--kubelet-https=false"), partly("--kubelet-https=")}, want: map[string]string{https: "unknown"}},
-		"one of several that add":         {words: []kubeapiserver.Word{partly("--feature-gates="), known("--feature-gates=A=true")}, want: map[string]string{kubeapiserver.FeatureGates: "unknown"}},
-		"a word":                          {words: []kubeapiserver.Word{known("--kubelet-https=true"), partly("")}, want: of("unknown")},
-		"a word in front":                 {words: []kubeapiserver.Word{partly(""), known("--kubelet-https=true")}, want: of("unknown")},
-		"a name":                          {words: []kubeapiserver.Word{partly("--kubelet-")}, want: of("unknown")},
-		"dashes":                          {words: []kubeapiserver.Word{partly("-")}, want: of("unknown")},
-		"a short flag":                    {words: []kubeapiserver.Word{partly("-v=")}},
-		"several words":                   {words: []kubeapiserver.Word{{Text: "--advertise-address=", Undecided: "unknown", Several: true}}, want: of("unknown")},
-		"an address":                      {words: []kubeapiserver.Word{plain, known("--kubelet-https=true")}, wantValues: values{https: "true"}},
-		"a path":                          {words: []kubeapiserver.Word{partly("/etc/"), known("--kubelet-https=true")}, wantValues: values{https: "true"}},
-		"behind the flags":                {words: []kubeapiserver.Word{known("--"), partly("")}},
-		"configuration behind it":         {words: []kubeapiserver.Word{partly(""), known("--openshift-config=/c")}, want: map[string]string{key: "unknown", https: "unknown"}, wantValues: values{config: "/c"}},
-		"configuration before it":         {words: []kubeapiserver.Word{known("--openshift-config=/c"), partly("")}, want: of("unknown")},
-		"may take the next one":           {words: []kubeapiserver.Word{known("--etcd-servers"), known("--kubelet-https=false")}, want: of(takesNext)},
-		"takes a word that is not a flag": {words: []kubeapiserver.Word{known("--etcd-servers"), known("http://a"), known("--kubelet-https=false")}, wantValues: values{https: "false"}},
-		"takes what may be a flag":        {words: []kubeapiserver.Word{known("--etcd-servers"), partly(""), known("--kubelet-https=false")}, wantValues: values{https: "false"}},
+		"a value": {
+			words:      []kubeapiserver.Word{partly("--kubelet-client-key="), known("--kubelet-https=true")},
+			want:       map[string]string{key: "unknown"},
+			wantValues: values{https: "true"},
+		},
+		"the end of a value": {
+			words: []kubeapiserver.Word{partly("--kubelet_client_key=/a/")},
+			want:  map[string]string{key: "unknown"},
+		},
+		"a value in its own word": {
+			words: []kubeapiserver.Word{known("--kubelet-client-key"), partly("")},
+			want:  map[string]string{key: "unknown"},
+		},
+		"another flag's value": {
+			words:      []kubeapiserver.Word{partly("--advertise-address="), known("--kubelet-client-key=/k")},
+			wantValues: values{key: "/k"},
+		},
+		"several for a value": {
+			words: []kubeapiserver.Word{known("--kubelet-client-key"), several},
+			want:  of("unknown"),
+		},
+		"a value, then another": {
+			words:      []kubeapiserver.Word{partly("--kubelet-https="), known("--kubelet-https=false")},
+			wantValues: values{https: "false"},
+		},
+		"another, then a value": {
+			words: []kubeapiserver.Word{known("--kubelet-https=false"), partly("--kubelet-https=")},
+			want:  map[string]string{https: "unknown"},
+		},
+		"one of several that add": {
+			words: []kubeapiserver.Word{partly("--feature-gates="), known("--feature-gates=A=true")},
+			want:  map[string]string{kubeapiserver.FeatureGates: "unknown"},
+		},
+		"a word": {
+			words: []kubeapiserver.Word{known("--kubelet-https=true"), partly("")},
+			want:  of("unknown"),
+		},
+		"a word in front": {
+			words: []kubeapiserver.Word{partly(""), known("--kubelet-https=true")},
+			want:  of("unknown"),
+		},
+		"a name":       {words: []kubeapiserver.Word{partly("--kubelet-")}, want: of("unknown")},
+		"dashes":       {words: []kubeapiserver.Word{partly("-")}, want: of("unknown")},
+		"a short flag": {words: []kubeapiserver.Word{partly("-v=")}},
+		"several words": {
+			words: []kubeapiserver.Word{{Text: "--advertise-address=", Undecided: "unknown", Several: true}},
+			want:  of("unknown"),
+		},
+		"an address": {
+			words:      []kubeapiserver.Word{plain, known("--kubelet-https=true")},
+			wantValues: values{https: "true"},
+		},
+		"a path": {
+			words:      []kubeapiserver.Word{partly("/etc/"), known("--kubelet-https=true")},
+			wantValues: values{https: "true"},
+		},
+		"behind the flags": {words: []kubeapiserver.Word{known("--"), partly("")}},
+		"configuration behind it": {
+			words:      []kubeapiserver.Word{partly(""), known("--openshift-config=/c")},
+			want:       map[string]string{key: "unknown", https: "unknown"},
+			wantValues: values{config: "/c"},
+		},
+		"configuration before it": {
+			words: []kubeapiserver.Word{known("--openshift-config=/c"), partly("")},
+			want:  of("unknown"),
+		},
+		"may take the next one": {
+			words: []kubeapiserver.Word{known("--etcd-servers"), known("--kubelet-https=false")},
+			want:  of(takesNext),
+		},
+		"takes a word that is not a flag": {
+			words:      []kubeapiserver.Word{known("--etcd-servers"), known("http://a"), known("--kubelet-https=false")},
+			wantValues: values{https: "false"},
+		},
+		"takes what may be a flag": {
+			words:      []kubeapiserver.Word{known("--etcd-servers"), partly(""), known("--kubelet-https=false")},
+			wantValues: values{https: "false"},
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -454,7 +571,9 @@ func TestParseWords(t *testing.T) {
 // TestUnderUndecided: the values of a configuration file count whatever the command line has, except for arguments of
 // which all values count.
 func TestUnderUndecided(t *testing.T) {
-	file, err := kubeapiserver.ParseConfig([]byte(`{"apiServerArguments":{"kubelet-client-key":["/file.key"],"feature-gates":["A=true"],"kubelet-https":[]}}`))
+	file, err := kubeapiserver.ParseConfig(
+		[]byte(`{"apiServerArguments":{"kubelet-client-key":["/file.key"],"feature-gates":["A=true"],"kubelet-https":[]}}`),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,8 +583,12 @@ func TestUnderUndecided(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := kubeapiserver.ParseWords(words).Under(file)
-			if value, set := got.Value(kubeapiserver.KubeletClientKey); value != "/file.key" || !set || got.Undecided(kubeapiserver.KubeletClientKey) != "" {
-				t.Errorf("%s: got %q, %t, undecided %q", kubeapiserver.KubeletClientKey, value, set, got.Undecided(kubeapiserver.KubeletClientKey))
+			if value, set := got.Value(kubeapiserver.KubeletClientKey); value != "/file.key" || !set ||
+				got.Undecided(kubeapiserver.KubeletClientKey) != "" {
+				t.Errorf(
+					"%s: got %q, %t, undecided %q", kubeapiserver.KubeletClientKey, value, set,
+					got.Undecided(kubeapiserver.KubeletClientKey),
+				)
 			}
 			for _, argument := range []string{kubeapiserver.FeatureGates, kubeapiserver.KubeletHTTPS} {
 				if got.Undecided(argument) != "unknown" {
@@ -500,13 +623,37 @@ func TestUnder(t *testing.T) {
 		"the other way round": {base: file, over: flags, want: values{
 			kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key", kubeapiserver.KubeletClientCertificate: "/file.crt",
 		}},
-		"zero under":                 {base: kubeapiserver.Config{}, over: flags, want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
-		"zero over":                  {base: flags, over: kubeapiserver.Config{}, want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
-		"zero and zero":              {want: values{}},
-		"an empty value is set":      {base: flags, over: parse(argument(`[""]`)), want: values{kubeapiserver.KubeletHTTPS: "", kubeapiserver.KubeletClientKey: "/flag.key"}},
-		"an empty list sets nothing": {base: flags, over: parse(argument(`[]`)), want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
-		"null sets nothing":          {base: flags, over: parse(argument(`null`)), want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"}},
-		"an empty list in the base":  {base: parse(argument(`[]`)), over: file, want: values{kubeapiserver.KubeletHTTPS: "true", kubeapiserver.KubeletClientCertificate: "/file.crt"}},
+		"zero under": {
+			base: kubeapiserver.Config{},
+			over: flags,
+			want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"},
+		},
+		"zero over": {
+			base: flags,
+			over: kubeapiserver.Config{},
+			want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"},
+		},
+		"zero and zero": {want: values{}},
+		"an empty value is set": {
+			base: flags,
+			over: parse(argument(`[""]`)),
+			want: values{kubeapiserver.KubeletHTTPS: "", kubeapiserver.KubeletClientKey: "/flag.key"},
+		},
+		"an empty list sets nothing": {
+			base: flags,
+			over: parse(argument(`[]`)),
+			want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"},
+		},
+		"null sets nothing": {
+			base: flags,
+			over: parse(argument(`null`)),
+			want: values{kubeapiserver.KubeletHTTPS: "false", kubeapiserver.KubeletClientKey: "/flag.key"},
+		},
+		"an empty list in the base": {
+			base: parse(argument(`[]`)),
+			over: file,
+			want: values{kubeapiserver.KubeletHTTPS: "true", kubeapiserver.KubeletClientCertificate: "/file.crt"},
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -157,7 +157,8 @@ func accumulates(name string) bool {
 func takesValue(name string) bool {
 	switch name {
 	case KubeletClientCertificate, KubeletClientKey, KubeletCertificateAuthority, KubeletReadOnlyPort, OpenShiftConfigFlag,
-		DisableAdmissionPlugins, AdmissionControl, AdmissionControlConfigFile, RuntimeConfig, FeatureGates, "enable-admission-plugins":
+		DisableAdmissionPlugins, AdmissionControl, AdmissionControlConfigFile, RuntimeConfig, FeatureGates,
+		"enable-admission-plugins":
 		return true
 	}
 	return false
@@ -167,15 +168,19 @@ func takesValue(name string) bool {
 // kube-apiserver --help of 1.37.2, the second from earlier releases.
 func isBoolean(name string) bool {
 	return slices.Contains([]string{
-		"aggregator-reject-forwarding-redirect", "allow-privileged", "anonymous-auth", "audit-log-batch-throttle-enable", "audit-log-compress",
-		"audit-log-truncate-enabled", "audit-webhook-batch-throttle-enable", "audit-webhook-truncate-enabled", "contention-profiling",
+		"aggregator-reject-forwarding-redirect", "allow-privileged", "anonymous-auth", "audit-log-batch-throttle-enable",
+		"audit-log-compress",
+		"audit-log-truncate-enabled", "audit-webhook-batch-throttle-enable", "audit-webhook-truncate-enabled",
+		"contention-profiling",
 		"disable-http2-serving", "emulation-forward-compatible", "enable-aggregator-routing", "enable-bootstrap-token-auth",
-		"enable-garbage-collector", "enable-logs-handler", "enable-priority-and-fairness", "encryption-provider-config-automatic-reload", "help",
+		"enable-garbage-collector", "enable-logs-handler", "enable-priority-and-fairness",
+		"encryption-provider-config-automatic-reload", "help",
 		"log-json-split-stream", "log-text-split-stream", "permit-address-sharing", "permit-port-sharing", "profiling",
 		"runtime-config-emulation-forward-compatible", "service-account-extend-token-expiration", "service-account-lookup",
 		"shutdown-send-retry-after", "version", "watch-cache",
 
-		KubeletHTTPS, "add-dir-header", "alsologtostderr", "audit-dynamic-configuration", "enable-inflight-quota-handler", "enable-swagger-ui", "logtostderr",
+		KubeletHTTPS, "add-dir-header", "alsologtostderr", "audit-dynamic-configuration", "enable-inflight-quota-handler",
+		"enable-swagger-ui", "logtostderr",
 		"one-output", "repair-malformed-updates", "skip-headers", "skip-log-headers",
 	}, name)
 }

@@ -275,7 +275,8 @@ func privateKeyName(der []byte) (text string, ok bool) {
 		return keyName(algorithm, nil), true
 	case outer.PeekASN1Tag(asn1.OCTET_STRING): // RFC 5915
 		var parameters cryptobyte.String
-		if !outer.SkipASN1(asn1.OCTET_STRING) || !outer.ReadOptionalASN1(&parameters, nil, asn1.Tag(0).Constructed().ContextSpecific()) {
+		if !outer.SkipASN1(asn1.OCTET_STRING) ||
+			!outer.ReadOptionalASN1(&parameters, nil, asn1.Tag(0).Constructed().ContextSpecific()) {
 			return "", false
 		}
 		return algorithmName(oidEC) + " " + curveName(parameters), true

@@ -105,7 +105,8 @@ func TestSignatureNames(t *testing.T) {
 			if got := pki.SignatureOf(certificate); got != want {
 				t.Errorf("SignatureOf: got %q, want %q", got, want)
 			}
-			if certificate.SignatureAlgorithm != x509.UnknownSignatureAlgorithm && certificate.SignatureAlgorithm.String() != want {
+			if certificate.SignatureAlgorithm != x509.UnknownSignatureAlgorithm &&
+				certificate.SignatureAlgorithm.String() != want {
 				t.Errorf("crypto/x509 calls it %s", certificate.SignatureAlgorithm)
 			}
 		})
@@ -128,11 +129,15 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 	for kind, pair := range pairsOf(pkitest.NewCA("signer")) {
-		if got := [2]string{pki.Describe(pair.Leaf.PublicKey), pki.KeyOf(pair.Leaf)}; got != [2]string{string(kind), string(kind)} {
+		if got := [2]string{pki.Describe(pair.Leaf.PublicKey), pki.KeyOf(pair.Leaf)}; got != [2]string{
+			string(kind),
+			string(kind),
+		} {
 			t.Errorf("Describe and KeyOf: got %q, want %q", got, kind)
 		}
 	}
-	if key, signature := pki.KeyOf(&x509.Certificate{}), pki.SignatureOf(&x509.Certificate{}); key == "" || key != signature {
+	if key, signature := pki.KeyOf(&x509.Certificate{}), pki.SignatureOf(&x509.Certificate{}); key == "" ||
+		key != signature {
 		t.Errorf("of no certificate: %q and %q", key, signature)
 	}
 }
@@ -245,7 +250,8 @@ func FuzzAlgorithms(f *testing.F) {
 		parsed, err := x509.ParseCertificate(der)
 		if err == nil {
 			certificate = parsed
-			if parsed.PublicKeyAlgorithm == x509.RSA || parsed.PublicKeyAlgorithm == x509.ECDSA || parsed.PublicKeyAlgorithm == x509.Ed25519 {
+			if parsed.PublicKeyAlgorithm == x509.RSA || parsed.PublicKeyAlgorithm == x509.ECDSA ||
+				parsed.PublicKeyAlgorithm == x509.Ed25519 {
 				if got, want := pki.KeyOf(parsed), pki.Describe(parsed.PublicKey); got != want {
 					t.Errorf("KeyOf: got %q, want %q", got, want)
 				}
@@ -260,7 +266,8 @@ func FuzzAlgorithms(f *testing.F) {
 			file := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 			_, chainErr := pki.ParseChain(file)
 			_, keyErr := pki.PublicKeyOf(file)
-			if message := text(chainErr) + text(keyErr); strings.Contains(message, "<nil>") || strings.Contains(message, "of a kind") {
+			if message := text(chainErr) + text(keyErr); strings.Contains(message, "<nil>") ||
+				strings.Contains(message, "of a kind") {
 				t.Errorf("an error without a name: %s", message)
 			}
 		}

@@ -86,25 +86,42 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), chain{
 			Certificates: pki.MaxChain, Doubt: failed,
 		}},
-		"an RSA key that is too large": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), chain{
-			Err: failed,
-		}},
-		"an RSA key that is too small": {string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(1)), E: 65537})), chain{
-			Err: failed,
-		}},
+		"an RSA key that is too large": {
+			string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})),
+			chain{
+				Err: failed,
+			},
+		},
+		"an RSA key that is too small": {
+			string(
+				ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(1)), E: 65537}),
+			),
+			chain{
+				Err: failed,
+			},
+		},
 		"a curve that TLS does not use": {string(ca.IssueFor(p224)), chain{
 			Err: failed,
 		}},
 		"a curve that TLS does not use behind the leaf": {string(pair.ChainWith(ca.IssueFor(p224))), chain{Certificates: 2}},
-		"an RSA key that is too large behind the leaf": {string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))), chain{
-			Certificates: 1, Doubt: failed,
-		}},
-		"a key of a kind that TLS does not use": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x448})), chain{
-			Err: failed,
-		}},
-		"more than TLS reads": {string(pair.Certificate) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: large.Raw})), chain{
-			Certificates: 2, Rest: failed,
-		}},
+		"an RSA key that is too large behind the leaf": {
+			string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))),
+			chain{
+				Certificates: 1, Doubt: failed,
+			},
+		},
+		"a key of a kind that TLS does not use": {
+			string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x448})),
+			chain{
+				Err: failed,
+			},
+		},
+		"more than TLS reads": {
+			string(pair.Certificate) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: large.Raw})),
+			chain{
+				Certificates: 2, Rest: failed,
+			},
+		},
 		"far too many": {strings.Repeat(garbageBlock, 10_000), chain{
 			Err: failed,
 		}},

@@ -314,7 +314,10 @@ func classify(err error) failure {
 		return unavailable
 	}
 	switch code := status.Status().Code; code {
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+	case http.StatusBadRequest,
+		http.StatusUnprocessableEntity,
+		http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType:
 		return rejected
 	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return unavailable
@@ -403,7 +406,9 @@ func (n Notice) action() string {
 		return "Deny"
 	case RequestByBreakGlass:
 		return "Allow"
-	case FindingActive, FindingResolved, FindingStillActive, CertificateRotated, Compliant, NotCompliant, CouldNotVerify, NotApplicable:
+	case FindingActive,
+		FindingResolved, FindingStillActive, CertificateRotated, Compliant, NotCompliant, CouldNotVerify,
+		NotApplicable:
 		return "Check"
 	}
 	return "Check"

@@ -40,7 +40,8 @@ func node() report.Object { return report.Object{APIVersion: "v1", Kind: "Node",
 
 func keyMissing() finding.Result {
 	return finding.Result{
-		Requirement: "client-files/key", Subject: finding.File("/c/tls.key"), Outcome: finding.Fail, Reason: finding.KeyMissing,
+		Requirement: "client-files/key", Subject: finding.File("/c/tls.key"), Outcome: finding.Fail,
+		Reason:  finding.KeyMissing,
 		Message: "there is no private key, or it is empty", Remedy: "put it there",
 	}
 }
@@ -48,7 +49,8 @@ func keyMissing() finding.Result {
 // weakAddedKey is a finding of a Secret that is not part of a benchmark.
 func weakAddedKey() finding.Result {
 	return finding.Result{
-		Requirement: "protected-secret/strength", Subject: finding.Subject{Kind: "Secret", Namespace: "shop", Name: "tls", Key: "tls.key"},
+		Requirement: "protected-secret/strength", Subject: finding.Subject{Kind: "Secret", Namespace: "shop", Name: "tls",
+			Key: "tls.key"},
 		Outcome: finding.Warn, Reason: finding.WeakKey, Message: "it has 1024 bits", Remedy: "issue a new one",
 	}
 }
@@ -126,7 +128,8 @@ func nothingToRequire() control.Verdict {
 // elsewhere is the result if the control plane is not in the cluster.
 func elsewhere() finding.Result {
 	return finding.Result{
-		Requirement: "platform/control-plane", Outcome: finding.NotApplicable, Message: "the control plane is hosted outside of this cluster",
+		Requirement: "platform/control-plane", Outcome: finding.NotApplicable, Message: "the control plane is hosted " +
+			"outside of this cluster",
 	}
 }
 
@@ -141,22 +144,26 @@ func TestLog(t *testing.T) {
 		"active": {
 			report.Notice{Type: report.FindingActive, Object: node(), Finding: keyMissing()},
 			map[string]any{
-				"level": "ERROR", "msg": string(report.FindingActive), "reason": "KeyMissing", "severity": "Violation", "controls": controls, "location": "/c/tls.key",
+				"level": "ERROR", "msg": string(report.FindingActive), "reason": "KeyMissing", "severity": "Violation",
+				"controls": controls, "location": "/c/tls.key",
 				"message": "there is no private key, or it is empty", "remedy": "put it there", "node": "master-0",
 			},
 		},
 		"resolved": {
 			report.Notice{Type: report.FindingResolved, Object: node(), Finding: keyMissing()},
 			map[string]any{
-				"level": "INFO", "msg": string(report.FindingResolved), "reason": "KeyMissing", "severity": "Violation", "controls": controls, "location": "/c/tls.key",
+				"level": "INFO", "msg": string(report.FindingResolved), "reason": "KeyMissing", "severity": "Violation",
+				"controls": controls, "location": "/c/tls.key",
 				"message": "there is no private key, or it is empty", "remedy": "put it there", "node": "master-0",
 			},
 		},
 		"resolved, but not checked": {
 			report.Notice{Type: report.FindingResolved, Object: node(), Finding: keyMissing(), Unchecked: true},
 			map[string]any{
-				"level": "INFO", "msg": string(report.FindingResolved), "reason": "KeyMissing", "severity": "Violation", "controls": controls, "location": "/c/tls.key",
-				"message": "there is no private key, or it is empty", "remedy": "put it there", "unchecked": true, "node": "master-0",
+				"level": "INFO", "msg": string(report.FindingResolved), "reason": "KeyMissing", "severity": "Violation",
+				"controls": controls, "location": "/c/tls.key",
+				"message": "there is no private key, or it is empty", "remedy": "put it there", "unchecked": true,
+				"node": "master-0",
 			},
 		},
 		"rotated": {
@@ -165,54 +172,73 @@ func TestLog(t *testing.T) {
 				Certificate: leaf, CertificateAt: finding.File("/c/tls.crt"),
 			},
 			map[string]any{
-				"level": "INFO", "msg": string(report.CertificateRotated), "controls": controls, "location": "/c/tls.crt", "node": "master-0",
-				"notBefore": "2026-11-22T11:00:00Z", "notAfter": "2026-12-22T11:00:00Z", "serial": leaf.SerialNumber.Text(16), "sha256": pki.Fingerprint(leaf),
+				"level": "INFO", "msg": string(report.CertificateRotated), "controls": controls, "location": "/c/tls.crt",
+				"node":      "master-0",
+				"notBefore": "2026-11-22T11:00:00Z", "notAfter": "2026-12-22T11:00:00Z", "serial": leaf.SerialNumber.Text(16),
+				"sha256": pki.Fingerprint(leaf),
 			},
 		},
 		"a rotation of no control": {
 			report.Notice{Type: report.CertificateRotated, Certificate: leaf, CertificateAt: finding.File("/c/tls.crt")},
 			map[string]any{
 				"level": "INFO", "msg": string(report.CertificateRotated), "location": "/c/tls.crt",
-				"notBefore": "2026-11-22T11:00:00Z", "notAfter": "2026-12-22T11:00:00Z", "serial": leaf.SerialNumber.Text(16), "sha256": pki.Fingerprint(leaf),
+				"notBefore": "2026-11-22T11:00:00Z", "notAfter": "2026-12-22T11:00:00Z", "serial": leaf.SerialNumber.Text(16),
+				"sha256": pki.Fingerprint(leaf),
 			},
 		},
 		"a warning about an added Secret has no number of a benchmark": {
 			report.Notice{Type: report.FindingActive, Finding: weakAddedKey()},
 			map[string]any{
-				"level": "WARN", "msg": string(report.FindingActive), "reason": "WeakKey", "severity": "Warning", "controls": []any{"protected-secrets"},
+				"level": "WARN", "msg": string(report.FindingActive), "reason": "WeakKey", "severity": "Warning",
+				"controls": []any{"protected-secrets"},
 				"location": "Secret shop/tls tls.key", "message": "it has 1024 bits", "remedy": "issue a new one",
 			},
 		},
 		"a finding of no control": {
-			report.Notice{Type: report.FindingActive, Finding: finding.Result{Requirement: "no/such", Reason: finding.Unreadable}},
+			report.Notice{
+				Type:    report.FindingActive,
+				Finding: finding.Result{Requirement: "no/such", Reason: finding.Unreadable},
+			},
 			map[string]any{
-				"level": "WARN", "msg": string(report.FindingActive), "reason": "Unreadable", "severity": "Unverified", "location": "", "message": "", "remedy": "",
+				"level": "WARN", "msg": string(report.FindingActive), "reason": "Unreadable", "severity": "Unverified",
+				"location": "", "message": "", "remedy": "",
 			},
 		},
 		"compliant": {
 			summary(report.Compliant, verdict(control.UseHTTPS, control.Node)),
 			map[string]any{
-				"level": "INFO", "msg": string(report.Compliant), "controls": controls, "control": "use-https", "verdict": "compliant", "node": "master-0",
+				"level": "INFO", "msg": string(report.Compliant), "controls": controls, "control": "use-https",
+				"verdict": "compliant", "node": "master-0",
 			},
 		},
 		"not compliant": {
 			notCompliant(),
 			map[string]any{
-				"level": "ERROR", "msg": string(report.NotCompliant), "controls": []any{"test"}, "control": "test", "verdict": "not compliant",
+				"level": "ERROR", "msg": string(report.NotCompliant), "controls": []any{"test"}, "control": "test",
+				"verdict": "not compliant",
 				"message": whyNotCompliant(), "node": "master-0",
 			},
 		},
 		"could not verify": {
-			summary(report.CouldNotVerify, verdict(control.GuardInForce, control.Cluster, finding.Result{Requirement: "guard/installed", Reason: finding.Unreadable})),
+			summary(
+				report.CouldNotVerify,
+				verdict(
+					control.GuardInForce,
+					control.Cluster,
+					finding.Result{Requirement: "guard/installed", Reason: finding.Unreadable},
+				),
+			),
 			map[string]any{
-				"level": "ERROR", "msg": string(report.CouldNotVerify), "controls": []any{"guard-in-force"}, "control": "guard-in-force", "verdict": "could not verify",
+				"level": "ERROR", "msg": string(report.CouldNotVerify), "controls": []any{"guard-in-force"},
+				"control": "guard-in-force", "verdict": "could not verify",
 				"message": []string{"guard/installed (Unreadable)"}, "node": "master-0",
 			},
 		},
 		"not applicable": {
 			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, elsewhere())),
 			map[string]any{
-				"level": "INFO", "msg": string(report.NotApplicable), "controls": controls, "control": "use-https", "verdict": "not applicable",
+				"level": "INFO", "msg": string(report.NotApplicable), "controls": controls, "control": "use-https",
+				"verdict": "not applicable",
 				"message": []string{elsewhere().Message}, "node": "master-0",
 			},
 		},
@@ -222,8 +248,10 @@ func TestLog(t *testing.T) {
 				Request: &report.Request{User: "mallory", Operation: "UPDATE"},
 			},
 			map[string]any{
-				"level": "WARN", "msg": string(report.RequestDenied), "reason": "KeyMissing", "severity": "Violation", "controls": controls, "location": "/c/tls.key",
-				"message": "there is no private key, or it is empty", "remedy": "put it there", "user": "mallory", "operation": "UPDATE", "dryRun": false,
+				"level": "WARN", "msg": string(report.RequestDenied), "reason": "KeyMissing", "severity": "Violation",
+				"controls": controls, "location": "/c/tls.key",
+				"message": "there is no private key, or it is empty", "remedy": "put it there", "user": "mallory",
+				"operation": "UPDATE", "dryRun": false,
 			},
 		},
 	}
@@ -237,7 +265,10 @@ func TestLog(t *testing.T) {
 				t.Fatalf("the log line is not one object: %v\n%s", err, buffer.Bytes())
 			}
 			delete(got, "time")
-			page.Text(fmt.Sprintf("%s (%s)", got["msg"], got["level"]), name+": "+strings.Join(slices.Sorted(maps.Keys(got)), " "))
+			page.Text(
+				fmt.Sprintf("%s (%s)", got["msg"], got["level"]),
+				name+": "+strings.Join(slices.Sorted(maps.Keys(got)), " "),
+			)
 			// Compare only the values that explain a verdict.
 			if values, ok := c.want["message"].([]string); ok {
 				if message, _ := got["message"].(string); !mentionsInOrder(message, values) {
@@ -337,8 +368,14 @@ func TestEventsDelivery(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- events.Run(ctx) }()
-				events.Report(t.Context(), report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()})
-				events.Report(t.Context(), report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()})
+				events.Report(
+					t.Context(),
+					report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()},
+				)
+				events.Report(
+					t.Context(),
+					report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()},
+				)
 				<-time.After(2 * time.Hour)
 				cancel()
 				if err := <-ended; err != nil {
@@ -392,8 +429,14 @@ func TestEventsAtTheEnd(t *testing.T) {
 				var log bytes.Buffer
 				server := &hanging{api: api{answers: c.answers}, hung: make(chan struct{})}
 				events := report.NewEvents(server, slog.New(slog.NewTextHandler(&log, nil)), "r", "i")
-				events.Report(t.Context(), report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()})
-				events.Report(t.Context(), report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()})
+				events.Report(
+					t.Context(),
+					report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()},
+				)
+				events.Report(
+					t.Context(),
+					report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()},
+				)
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- events.Run(ctx) }()
@@ -422,7 +465,10 @@ func TestEventsLogLittle(t *testing.T) {
 		server := &api{answers: manyTimes(errors.New("connection refused"), 100)}
 		events := report.NewEvents(server, slog.New(slog.NewTextHandler(&log, nil)), "r", "i")
 		for range 50 {
-			events.Report(t.Context(), report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()})
+			events.Report(
+				t.Context(),
+				report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()},
+			)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 		defer cancel()
@@ -446,14 +492,20 @@ func TestEventsRefusedInOneNamespace(t *testing.T) {
 			return report.Object{Kind: "Secret", Namespace: namespace, Name: "s"}
 		}
 		for _, namespace := range []string{"gone", "there", "gone", "there"} {
-			events.Report(t.Context(), report.Notice{Type: report.FindingActive, At: time.Now(), Object: in(namespace), Finding: keyMissing()})
+			events.Report(
+				t.Context(),
+				report.Notice{Type: report.FindingActive, At: time.Now(), Object: in(namespace), Finding: keyMissing()},
+			)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- events.Run(ctx) }()
 		for range 10 {
 			<-time.After(time.Minute)
-			events.Report(t.Context(), report.Notice{Type: report.FindingActive, At: time.Now(), Object: in("there"), Finding: keyMissing()})
+			events.Report(
+				t.Context(),
+				report.Notice{Type: report.FindingActive, At: time.Now(), Object: in("there"), Finding: keyMissing()},
+			)
 		}
 		<-time.After(time.Second)
 		if n := server.take(""); n != 12 {
@@ -505,7 +557,13 @@ func TestEventsCount(t *testing.T) {
 	events := report.NewEvents(server, slog.New(slog.DiscardHandler), "r", "i")
 	at := pkitest.Now()
 	deny := func(user string, later time.Duration) {
-		events.Report(t.Context(), report.Notice{Type: report.RequestDenied, At: at.Add(later), Object: node(), Finding: keyMissing(), Request: &report.Request{User: user}})
+		events.Report(
+			t.Context(),
+			report.Notice{
+				Type: report.RequestDenied, At: at.Add(later), Object: node(), Finding: keyMissing(),
+				Request: &report.Request{User: user},
+			},
+		)
 	}
 	for i := range 5000 {
 		deny("mallory", time.Duration(i)*time.Second)
@@ -519,7 +577,8 @@ func TestEventsCount(t *testing.T) {
 	if err := events.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := server.reasons(), "Warning KeyMissing, Warning KeyMissing, Warning KeyMissing, Normal KeyMissing, Warning KeyMissing"; got != want {
+	if got, want := server.reasons(), "Warning KeyMissing, Warning KeyMissing, Warning KeyMissing, Normal KeyMissing, "+
+		"Warning KeyMissing"; got != want {
 		t.Fatalf("stored %q, want %q", got, want)
 	}
 	want := &eventsv1.EventSeries{Count: 5000, LastObservedTime: metav1.NewMicroTime(at.Add(4999 * time.Second))}
@@ -539,7 +598,10 @@ func TestEventBounds(t *testing.T) {
 	object := node()
 	for cut := range 4 { // cut at different characters
 		object.Name = long[cut:]
-		events.Report(t.Context(), report.Notice{Type: report.FindingStillActive, At: pkitest.Now(), Object: object, Finding: keyMissing()})
+		events.Report(
+			t.Context(),
+			report.Notice{Type: report.FindingStillActive, At: pkitest.Now(), Object: object, Finding: keyMissing()},
+		)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -555,7 +617,8 @@ func TestEventBounds(t *testing.T) {
 		if len(event.ReportingInstance) > 128 {
 			t.Errorf("reportingInstance has %d bytes", len(event.ReportingInstance))
 		}
-		if event.Type != "Warning" || event.Reason != "KeyMissing" || !strings.HasPrefix(event.Note, "Still active: /c/tls.key: ") {
+		if event.Type != "Warning" || event.Reason != "KeyMissing" ||
+			!strings.HasPrefix(event.Note, "Still active: /c/tls.key: ") {
 			t.Errorf("reminder: %s %s %q", event.Type, event.Reason, event.Note)
 		}
 	}
@@ -608,7 +671,13 @@ func TestMetrics(t *testing.T) {
 	metrics.Certificate(finding.File("/a/tls.crt"), "kubelet-client", nil)
 	metrics.Certificate(finding.File("/a/tls.crt"), "kubelet-client", leaf)
 	certificate := func(at string) string {
-		return fmt.Sprintf("certificate_not_after_seconds %s kubelet-client = %v\ncertificate_not_before_seconds %[1]s kubelet-client = %[3]v\n", at, float64(leaf.NotAfter.Unix()), float64(leaf.NotBefore.Unix()))
+		return fmt.Sprintf(
+			"certificate_not_after_seconds %s kubelet-client = %v\ncertificate_not_before_seconds %[1]s kubelet-client = "+
+				"%[3]v\n",
+			at,
+			float64(leaf.NotAfter.Unix()),
+			float64(leaf.NotBefore.Unix()),
+		)
 	}
 	expect("a certificate", certificate("/a/tls.crt")+none)
 	metrics.Certificate(finding.File("/a/tls.crt"), "kubelet-client", nil)
@@ -631,15 +700,24 @@ func TestMetrics(t *testing.T) {
 	expect("resolved", certificate("/b/tls.crt")+no+none)
 
 	for range 3 {
-		events.Report(t.Context(), report.Notice{Type: report.FindingActive, At: pkitest.Now(), Object: node(), Finding: keyMissing()})
+		events.Report(
+			t.Context(),
+			report.Notice{Type: report.FindingActive, At: pkitest.Now(), Object: node(), Finding: keyMissing()},
+		)
 	}
-	expect("Events wait", certificate("/b/tls.crt")+no+"events_delivered_total = 0\nevents_given_up_total = 0\nevents_pending = 3\n")
+	expect(
+		"Events wait",
+		certificate("/b/tls.crt")+no+"events_delivered_total = 0\nevents_given_up_total = 0\nevents_pending = 3\n",
+	)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := events.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	expect("Events delivered", certificate("/b/tls.crt")+no+"events_delivered_total = 2\nevents_given_up_total = 1\nevents_pending = 0\n")
+	expect(
+		"Events delivered",
+		certificate("/b/tls.crt")+no+"events_delivered_total = 2\nevents_given_up_total = 1\nevents_pending = 0\n",
+	)
 	send(summary(report.Compliant, verdict(control.GuardInForce, control.Cluster)))
 	metrics.Forget()
 	expect("after Forget", "events_delivered_total = 2\nevents_given_up_total = 1\nevents_pending = 0\n")
@@ -662,7 +740,11 @@ func TestEventTexts(t *testing.T) {
 	}{
 		"active": {
 			report.Notice{Type: report.FindingActive, Finding: weakAddedKey()}, "Warning", "WeakKey",
-			[]string{"Secret shop/tls tls.key: it has 1024 bits", "issue a new one", "Protected Secrets that were added are valid"},
+			[]string{
+				"Secret shop/tls tls.key: it has 1024 bits",
+				"issue a new one",
+				"Protected Secrets that were added are valid",
+			},
 		},
 		"reminder": {
 			report.Notice{Type: report.FindingStillActive, Finding: missing}, "Warning", "KeyMissing",
@@ -692,22 +774,34 @@ func TestEventTexts(t *testing.T) {
 			[]string{control.ByID(control.GuardInForce).Title},
 		},
 		"denied": {
-			report.Notice{Type: report.RequestDenied, Finding: missing, Request: &report.Request{User: "mallory", Operation: "UPDATE", Message: "the refusal"}},
+			report.Notice{
+				Type:    report.RequestDenied,
+				Finding: missing,
+				Request: &report.Request{User: "mallory", Operation: "UPDATE", Message: "the refusal"},
+			},
 			"Warning", "KeyMissing", []string{"UPDATE", "mallory", "the refusal"},
 		},
 		"break-glass": {
-			report.Notice{Type: report.RequestByBreakGlass, Finding: missing, Request: &report.Request{User: "mallory", Operation: "DELETE", Message: "why"}},
+			report.Notice{
+				Type:    report.RequestByBreakGlass,
+				Finding: missing,
+				Request: &report.Request{User: "mallory", Operation: "DELETE", Message: "why"},
+			},
 			"Warning", "KeyMissing", []string{"DELETE", "mallory", "why"},
 		},
 		"not compliant": {
-			notCompliant(), "Warning", "NotCompliant", append([]string{"A test", control.NotCompliant.String()}, whyNotCompliant()...),
+			notCompliant(), "Warning", "NotCompliant", append([]string{"A test", control.NotCompliant.String()},
+				whyNotCompliant()...),
 		},
 		"not applicable": {
 			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, elsewhere())), "Normal", "NotApplicable",
 			[]string{number, control.NotApplicable.String(), elsewhere().Message},
 		},
 		"nothing to require": {
-			summary(report.NotApplicable, nothingToRequire()), "Normal", "NotApplicable", []string{"A test", control.NotApplicable.String()},
+			summary(
+				report.NotApplicable,
+				nothingToRequire(),
+			), "Normal", "NotApplicable", []string{"A test", control.NotApplicable.String()},
 		},
 	}
 	for name, c := range cases {
@@ -841,7 +935,8 @@ func TestEventsOverflow(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, family := range families {
-				if family.GetName() == "kubelet_https_guard_events_given_up_total" && family.GetMetric()[0].GetCounter().GetValue() != c.givenUp {
+				if family.GetName() == "kubelet_https_guard_events_given_up_total" &&
+					family.GetMetric()[0].GetCounter().GetValue() != c.givenUp {
 					t.Errorf("%s: %v, want %v", family.GetName(), family.GetMetric()[0].GetCounter().GetValue(), c.givenUp)
 				}
 			}
@@ -862,7 +957,13 @@ func TestEvent(t *testing.T) {
 		Object:  report.Object{APIVersion: "v1", Kind: "Secret", Namespace: "openshift-apiserver", Name: "serving-cert", UID: "secret-uid"},
 		Request: &report.Request{User: "mallory", Operation: "UPDATE", Message: "why"},
 	})
-	events.Report(t.Context(), report.Notice{Type: report.RequestDenied, At: at, Finding: keyMissing(), Object: node(), Request: &report.Request{DryRun: true}})
+	events.Report(
+		t.Context(),
+		report.Notice{
+			Type: report.RequestDenied, At: at, Finding: keyMissing(), Object: node(),
+			Request: &report.Request{DryRun: true},
+		},
+	)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := events.Run(ctx); err != nil {
@@ -887,7 +988,8 @@ func TestEvent(t *testing.T) {
 		t.Errorf("a long note has %d bytes and ends with %q", len(note), note[len(note)-8:])
 	}
 	denied := server.stored[2]
-	if denied.Namespace != "openshift-apiserver" || denied.Regarding.UID != "secret-uid" || denied.Action != "Deny" || !mentionsInOrder(denied.Note, []string{"UPDATE", "mallory", "why"}) {
+	if denied.Namespace != "openshift-apiserver" || denied.Regarding.UID != "secret-uid" || denied.Action != "Deny" ||
+		!mentionsInOrder(denied.Note, []string{"UPDATE", "mallory", "why"}) {
 		t.Errorf("Event of a refusal: %+v", denied)
 	}
 }

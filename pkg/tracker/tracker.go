@@ -324,7 +324,12 @@ func (t *Tracker) resolve(at time.Time, results []finding.Result) (notices []rep
 			continue
 		}
 		delete(t.findings, f.ID())
-		notices = append(notices, report.Notice{Type: report.FindingResolved, At: at, Finding: f.Result, Unchecked: unchecked(f.requirements, results)})
+		notices = append(
+			notices,
+			report.Notice{
+				Type: report.FindingResolved, At: at, Finding: f.Result, Unchecked: unchecked(f.requirements, results),
+			},
+		)
 	}
 	return notices
 }
@@ -446,7 +451,11 @@ func (t *Tracker) retire(o Observation) (notices []report.Notice) {
 }
 
 // judge returns the verdict on a control. ready is false while the verdict has to wait.
-func (t *Tracker) judge(c control.Control, scope control.Scope, results []finding.Result) (v control.Verdict, ready bool) {
+func (t *Tracker) judge(
+	c control.Control,
+	scope control.Scope,
+	results []finding.Result,
+) (v control.Verdict, ready bool) {
 	var hiddenResults []finding.Result
 	for _, f := range t.in(hidden) {
 		hiddenResults = append(hiddenResults, f.Result)

@@ -43,7 +43,13 @@ const (
 
 // required are the requirements of the control in these tests, with their subjects.
 func required() map[finding.Requirement]finding.Subject {
-	certificate, key, kubelet := finding.File("tls.crt"), finding.File("tls.key"), finding.Subject{Kind: finding.KindKubelet}
+	certificate, key, kubelet := finding.File(
+		"tls.crt",
+	), finding.File(
+		"tls.key",
+	), finding.Subject{
+		Kind: finding.KindKubelet,
+	}
 	return map[finding.Requirement]finding.Subject{
 		"client-files/certificate": certificate, "client-files/validity": certificate,
 		"client-files/strength": certificate, "client-files/issuer": certificate,
@@ -55,7 +61,10 @@ func required() map[finding.Requirement]finding.Subject {
 func watched() control.Control {
 	c := control.Control{ID: "watched"}
 	for r := range required() {
-		c.Requirements = append(c.Requirements, control.Required{Requirement: r, Scopes: []control.Scope{control.Node}, Optional: r.Family() == finding.Kubelet})
+		c.Requirements = append(
+			c.Requirements,
+			control.Required{Requirement: r, Scopes: []control.Scope{control.Node}, Optional: r.Family() == finding.Kubelet},
+		)
 	}
 	return c
 }
@@ -364,7 +373,8 @@ func TestTracker(t *testing.T) {
 			{4 * settle, "3", kubeletAway, "a", "again at 5s", "ClientCAUnavailable resolving, KubeletUnreachable pending, UntrustedIssuer resolving"},
 			{
 				20 * settle, "3", kubeletAway, "a",
-				"active KubeletUnreachable, resolved UntrustedIssuer, resolved ClientCAUnavailable, Could not verify", "KubeletUnreachable active",
+				"active KubeletUnreachable, resolved UntrustedIssuer, resolved ClientCAUnavailable, Could not verify",
+				"KubeletUnreachable active",
 			},
 		},
 		"without CAs only the issuer is unknown": {
@@ -483,7 +493,11 @@ func TestTracker(t *testing.T) {
 func TestTrackerSources(t *testing.T) {
 	tracked := tracker.New(settle)
 	both := finding.Result{Requirement: "client-files/issuer", Reason: finding.Unreadable, Subject: finding.File("ca.crt")}
-	away := finding.Result{Requirement: "kubelet/tls", Reason: finding.KubeletUnreachable, Subject: finding.Subject{Kind: finding.KindKubelet}}
+	away := finding.Result{
+		Requirement: "kubelet/tls",
+		Reason:      finding.KubeletUnreachable,
+		Subject:     finding.Subject{Kind: finding.KindKubelet},
+	}
 	look := tracker.Observation{At: pkitest.Now(), Sources: []tracker.Source{
 		{Results: []finding.Result{both, away}, Patience: patience},
 		{Results: []finding.Result{both}, Patience: settle},
@@ -512,7 +526,11 @@ func TestTrackerSources(t *testing.T) {
 // TestVerdicts: each control has its own verdict, from the same results.
 func TestVerdicts(t *testing.T) {
 	guardMissing := finding.Result{Requirement: "guard/installed", Outcome: finding.Fail, Reason: finding.GuardMissing}
-	noCA := finding.Result{Requirement: "config/certificate-authority", Outcome: finding.Warn, Reason: finding.KubeletCANotConfigured}
+	noCA := finding.Result{
+		Requirement: "config/certificate-authority",
+		Outcome:     finding.Warn,
+		Reason:      finding.KubeletCANotConfigured,
+	}
 	noAdded := func() (results []finding.Result) {
 		for _, required := range control.ByID(control.ProtectedSecrets).Requirements {
 			results = append(results, finding.Result{Requirement: required.Requirement, Outcome: finding.NotApplicable})
@@ -566,7 +584,8 @@ func TestVerdicts(t *testing.T) {
 				[]finding.Result{noCA},
 				"active KubeletCANotConfigured",
 				"use-https compliant, guard-in-force compliant, protected-secrets compliant, kubelet-ca not compliant",
-				"compliant protected-secrets = 1\ncompliant use-https = 1\nfinding  KubeletCANotConfigured Warning = 1\nin_force = 1\n",
+				"compliant protected-secrets = 1\ncompliant use-https = 1\nfinding  KubeletCANotConfigured Warning = " +
+					"1\nin_force = 1\n",
 			},
 		},
 		"a control plane elsewhere": {
@@ -599,7 +618,8 @@ func TestVerdicts(t *testing.T) {
 		"another outcome of the same finding has another series": {
 			{
 				[]finding.Result{{Requirement: "protected-secret/validity", Reason: finding.SecretMissing}},
-				"active SecretMissing as Unverified, use-https Compliant, guard-in-force Compliant, protected-secrets Could not verify",
+				"active SecretMissing as Unverified, use-https Compliant, guard-in-force Compliant, protected-secrets Could not " +
+					"verify",
 				"use-https compliant, guard-in-force compliant, protected-secrets could not verify, kubelet-ca compliant",
 				"compliant protected-secrets = 0\ncompliant use-https = 1\nfinding  SecretMissing Unverified = 1\nin_force = 1\n",
 			},
@@ -658,7 +678,11 @@ func TestVerdicts(t *testing.T) {
 // TestRetire: the verdict on a control that is no longer judged is reported as not
 // applicable, once. That on a neighbour, or one that did not apply, is removed silently.
 func TestRetire(t *testing.T) {
-	all := []control.Control{control.ByID(control.GuardInForce), control.ByID(control.ProtectedSecrets), control.ByID(control.KubeletCA)}
+	all := []control.Control{
+		control.ByID(control.GuardInForce),
+		control.ByID(control.ProtectedSecrets),
+		control.ByID(control.KubeletCA),
+	}
 	results := func(outcome finding.Outcome) (results []finding.Result) {
 		for _, c := range all {
 			for _, required := range c.Requirements {
@@ -792,7 +816,10 @@ func TestTrackerCertificates(t *testing.T) {
 		}
 	}
 	judged := func(id string, r finding.Requirement) control.Control {
-		return control.Control{ID: id, Requirements: []control.Required{{Requirement: r, Scopes: []control.Scope{control.Cluster}}}}
+		return control.Control{
+			ID:           id,
+			Requirements: []control.Required{{Requirement: r, Scopes: []control.Scope{control.Cluster}}},
+		}
 	}
 	look := tracker.Observation{
 		At: pkitest.Now(), Scope: control.Cluster, Certificates: certificates("first"),
@@ -813,7 +840,8 @@ func TestTrackerCertificates(t *testing.T) {
 	}
 	want := []string{
 		"Compliant a: Secret shop/serving-cert tls.crt", "Compliant b: Secret shop/added tls.crt", "Compliant c: ",
-		"Certificate rotated use-https: Secret shop/serving-cert tls.crt", "Certificate rotated protected-secrets: Secret shop/added tls.crt",
+		"Certificate rotated use-https: Secret shop/serving-cert tls.crt", "Certificate rotated protected-secrets: Secret " +
+			"shop/added tls.crt",
 		"Certificate rotated : Secret shop/other tls.crt",
 	}
 	if d := cmp.Diff(want, texts); d != "" {
@@ -880,7 +908,8 @@ func states(tracked *tracker.Tracker) string {
 // elsewhere is the result if the control plane is not in the cluster.
 func elsewhere() finding.Result {
 	return finding.Result{
-		Requirement: "platform/control-plane", Outcome: finding.NotApplicable, Message: "the control plane is hosted outside of this cluster",
+		Requirement: "platform/control-plane", Outcome: finding.NotApplicable, Message: "the control plane is hosted " +
+			"outside of this cluster",
 	}
 }
 

@@ -59,7 +59,11 @@ func Changes(ca *pkitest.CA, request pkitest.Request, secret func(chain, key []b
 	var all []Change
 	for i := range pairs {
 		pair := issue(ca, request)
-		all = append(all, Change{Name: "a good pair", Allowed: true, To: secret(pair.ChainWith(ca.PEM()), pair.Key)}, bad[i%len(bad)])
+		all = append(
+			all,
+			Change{Name: "a good pair", Allowed: true, To: secret(pair.ChainWith(ca.PEM()), pair.Key)},
+			bad[i%len(bad)],
+		)
 	}
 	return all
 }
@@ -79,9 +83,12 @@ func Directly(client *http.Client, url string, changes []Change) ([]Question, er
 		if err != nil {
 			return nil, err
 		}
-		questions = append(questions, Question{Name: change.Name, Allowed: change.Allowed, Ask: func(ctx context.Context) (bool, error) {
-			return Post(ctx, client, url, body)
-		}})
+		questions = append(
+			questions,
+			Question{Name: change.Name, Allowed: change.Allowed, Ask: func(ctx context.Context) (bool, error) {
+				return Post(ctx, client, url, body)
+			}},
+		)
 		if change.Allowed {
 			stored = change.To
 		}
@@ -92,8 +99,10 @@ func Directly(client *http.Client, url string, changes []Change) ([]Question, er
 // Review is an AdmissionReview of a change; after is nil for a delete.
 func Review(before, after *corev1.Secret) ([]byte, error) {
 	request := &admissionv1.AdmissionRequest{
-		UID: "u", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Secret"}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: "secrets"},
-		Name: before.Name, Namespace: before.Namespace, Operation: admissionv1.Update, UserInfo: authenticationv1.UserInfo{Username: "somebody"},
+		UID: "u", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Secret"},
+		Resource: metav1.GroupVersionResource{Version: "v1", Resource: "secrets"},
+		Name:     before.Name, Namespace: before.Namespace, Operation: admissionv1.Update,
+		UserInfo: authenticationv1.UserInfo{Username: "somebody"},
 	}
 	var err error
 	if request.OldObject.Raw, err = json.Marshal(before); err != nil {
@@ -107,7 +116,12 @@ func Review(before, after *corev1.Secret) ([]byte, error) {
 	if after == nil {
 		request.Object = runtime.RawExtension{Raw: []byte("null")}
 	}
-	return json.Marshal(admissionv1.AdmissionReview{TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request})
+	return json.Marshal(
+		admissionv1.AdmissionReview{
+			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
+			Request:  request,
+		},
+	)
 }
 
 // Post sends an AdmissionReview and returns the answer.
@@ -146,21 +160,24 @@ func Through(api kubernetes.Interface, namespace, name string, changes []Change)
 	var questions []Question
 	turn := make(chan struct{}, 1)
 	for _, change := range changes {
-		questions = append(questions, Question{Name: change.Name, Allowed: change.Allowed, Ask: func(ctx context.Context) (bool, error) {
-			if change.To == nil {
-				return answerOf(api.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{}))
-			}
-			if change.Allowed {
-				select {
-				case turn <- struct{}{}:
-					defer func() { <-turn }()
-				case <-ctx.Done():
-					return false, fmt.Errorf("the change before has no answer: %w", ctx.Err())
+		questions = append(
+			questions,
+			Question{Name: change.Name, Allowed: change.Allowed, Ask: func(ctx context.Context) (bool, error) {
+				if change.To == nil {
+					return answerOf(api.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{}))
 				}
-			}
-			_, err := api.CoreV1().Secrets(namespace).Update(ctx, change.To, metav1.UpdateOptions{})
-			return answerOf(err)
-		}})
+				if change.Allowed {
+					select {
+					case turn <- struct{}{}:
+						defer func() { <-turn }()
+					case <-ctx.Done():
+						return false, fmt.Errorf("the change before has no answer: %w", ctx.Err())
+					}
+				}
+				_, err := api.CoreV1().Secrets(namespace).Update(ctx, change.To, metav1.UpdateOptions{})
+				return answerOf(err)
+			}},
+		)
 	}
 	return questions
 }

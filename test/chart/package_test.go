@@ -36,13 +36,16 @@ func TestPackage(t *testing.T) {
 	if err := os.CopyFS(source, os.DirFS(filepath.Join(repository, "charts", "kubelet-https-guard"))); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"values.yaml~", "values.yaml.orig", ".values.yaml.swp", "tests/x_test.yaml", "tests/__snapshot__/x_test.yaml.snap", "ci/values.yaml", "README.md.gotmpl", ".DS_Store", "templates/webhook/x.yaml.tmp", "templates/tests/x.yaml"} {
+	for _, name := range []string{"values.yaml~", "values.yaml.orig", ".values.yaml.swp", "tests/x_test.yaml",
+		"tests/__snapshot__/x_test.yaml.snap", "ci/values.yaml", "README.md.gotmpl", ".DS_Store",
+		"templates/webhook/x.yaml.tmp", "templates/tests/x.yaml"} {
 		at := filepath.Join(source, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if output, err := exec.CommandContext(t.Context(), helm, "package", source, "--destination", dir).CombinedOutput(); err != nil {
+	if output, err := exec.CommandContext(t.Context(), helm, "package", source, "--destination",
+		dir).CombinedOutput(); err != nil {
 		t.Fatalf("helm package: %v\n%s", err, output)
 	}
 	archives, err := filepath.Glob(filepath.Join(dir, "*.tgz"))

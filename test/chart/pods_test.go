@@ -73,7 +73,9 @@ func TestPodsAreRestrictedBites(t *testing.T) {
 		"sound": {change: func(*corev1.PodSpec) {}},
 		"agent": {agent: true, change: func(pod *corev1.PodSpec) {
 			pod.SecurityContext.RunAsNonRoot, pod.SecurityContext.RunAsUser = nil, new(int64(0))
-			pod.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}}}
+			pod.Volumes = []corev1.Volume{
+				{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}},
+			}
 		}},
 		"root": {change: func(pod *corev1.PodSpec) {
 			pod.SecurityContext.RunAsNonRoot, pod.SecurityContext.RunAsUser = nil, new(int64(0))
@@ -83,7 +85,9 @@ func TestPodsAreRestrictedBites(t *testing.T) {
 			want:   []string{"guard: user or seccomp profile of the container"},
 		},
 		"host path": {change: func(pod *corev1.PodSpec) {
-			pod.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}}}
+			pod.Volumes = []corev1.Volume{
+				{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}},
+			}
 		}, want: []string{"volume host: host path"}},
 		"host network": {
 			change: func(pod *corev1.PodSpec) { pod.HostNetwork = true },
@@ -200,7 +204,8 @@ func podFaults(pod corev1.PodSpec, agent bool) []string {
 		if !is(c.ReadOnlyRootFilesystem, true) {
 			fault("writable root file system")
 		}
-		if c.Capabilities == nil || len(c.Capabilities.Add) > 0 || !slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+		if c.Capabilities == nil || len(c.Capabilities.Add) > 0 ||
+			!slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			fault("capabilities")
 		}
 		if slices.ContainsFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {

@@ -62,7 +62,8 @@ var renderings = map[string]rendering{
 		set:  []string{"webhook.enabled=false", "policy.enabled=false", "nodeagent.enabled=false"},
 	},
 	"additional host paths": {apis: openShift, set: []string{
-		"nodeagent.hostPaths={/var/lib/microshift/certs,/etc/systemd/system}", "nodeagent.kubeletFiles={/var/lib/kubelet/config.yaml}",
+		"nodeagent.hostPaths={/var/lib/microshift/certs,/etc/systemd/system}",
+		"nodeagent.kubeletFiles={/var/lib/kubelet/config.yaml}",
 		"nodeagent.clientDirectory=/var/lib/microshift/certs/client", "nodeagent.kubeletCA=/var/lib/microshift/certs/ca.crt",
 	}},
 	"in namespace default":     {apis: openShift, in: "default"},
@@ -250,7 +251,8 @@ func TestServiceCA(t *testing.T) {
 			}
 			for _, o := range objects {
 				switch kind := o.GetKind(); {
-				case kind == "ServiceAccount" && (strings.HasSuffix(o.GetName(), "-webhook") || strings.HasSuffix(o.GetName(), "-audit")):
+				case kind == "ServiceAccount" && (strings.HasSuffix(o.GetName(), "-webhook") ||
+					strings.HasSuffix(o.GetName(), "-audit")):
 					accounts = append(accounts, o.GetName())
 				case kind == "ConfigMap" && o.GetName() == chart.Release+"-config":
 					if err := sigsyaml.Unmarshal([]byte(typed[corev1.ConfigMap](t, o).Data["config.yaml"]), &file); err != nil {
@@ -258,7 +260,8 @@ func TestServiceCA(t *testing.T) {
 					}
 				case kind == "Role" && o.GetNamespace() == r.namespace():
 					for _, rule := range typed[rbacv1.Role](t, o).Rules {
-						if slices.Equal(rule.Resources, []string{"configmaps"}) && slices.Equal(rule.ResourceNames, []string{"openshift-service-ca.crt"}) {
+						if slices.Equal(rule.Resources, []string{"configmaps"}) &&
+							slices.Equal(rule.ResourceNames, []string{"openshift-service-ca.crt"}) {
 							readers = append(readers, o.GetName())
 						}
 					}

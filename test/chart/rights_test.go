@@ -18,11 +18,13 @@ import (
 
 // unnamed lists the only permissions without resource names, with the reasons.
 var unnamed = map[string]string{
-	"Role: create events.k8s.io/events":                     "Event names are generated",
-	"Role: create coordination.k8s.io/leases":               "RBAC cannot restrict creates by name",
-	"Role: create secrets":                                  "as above; in the webhook's namespace, mode self-managed",
-	"ClusterRole: answer kubelet-https-guard.io/admissions": "no such objects exist; match conditions check the permission",
-	"ClusterRole: get nodes":                                "an Event about a Node needs its UID; the agents of all nodes share one ServiceAccount",
+	"Role: create events.k8s.io/events":       "Event names are generated",
+	"Role: create coordination.k8s.io/leases": "RBAC cannot restrict creates by name",
+	"Role: create secrets":                    "as above; in the webhook's namespace, mode self-managed",
+	"ClusterRole: answer kubelet-https-guard.io/admissions": "no such objects exist; match conditions check the " +
+		"permission",
+	"ClusterRole: get nodes": "an Event about a Node needs its UID; the agents of all " +
+		"nodes share one ServiceAccount",
 }
 
 // TestRights: no rendering grants more permissions than necessary.
@@ -68,11 +70,16 @@ func TestRightsOfEach(t *testing.T) {
 		"openshift-kube-apiserver: create events.k8s.io/events",
 		"openshift-kube-apiserver: " + look + "configmaps config",
 	})
-	policies := []string{look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " + strings.Join([]string{
-		"kubelet-https-guard.openshift-apiserver.serving-cert",
-		"kubelet-https-guard.openshift-kube-apiserver.kubelet-client",
-		"kubelet-https-guard.kubelet-https-guard.kubelet-https-guard-decoy",
-	}, ",")}
+	policies := []string{
+		look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " + strings.Join(
+			[]string{
+				"kubelet-https-guard.openshift-apiserver.serving-cert",
+				"kubelet-https-guard.openshift-kube-apiserver.kubelet-client",
+				"kubelet-https-guard.kubelet-https-guard.kubelet-https-guard-decoy",
+			},
+			",",
+		),
+	}
 	registration := []string{
 		look + "admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
 		look + "rbac.authorization.k8s.io/clusterroles,clusterrolebindings kubelet-https-guard-answers",
@@ -156,7 +163,12 @@ func rightsOf(t *testing.T, objects []*unstructured.Unstructured, account string
 		case "RoleBinding", "ClusterRoleBinding":
 			binding := typed[rbacv1.ClusterRoleBinding](t, o)
 			if binding.RoleRef.Kind != kind {
-				t.Errorf("%s %s binds a %s: this test does not know its permissions", o.GetKind(), o.GetName(), binding.RoleRef.Kind)
+				t.Errorf(
+					"%s %s binds a %s: this test does not know its permissions",
+					o.GetKind(),
+					o.GetName(),
+					binding.RoleRef.Kind,
+				)
 			}
 			if slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Name == account }) {
 				bound = append(bound, kind+" "+at+"/"+binding.RoleRef.Name)
@@ -168,7 +180,13 @@ func rightsOf(t *testing.T, objects []*unstructured.Unstructured, account string
 		_, at, _ := strings.Cut(role, " ")
 		at, _, _ = strings.Cut(at, "/")
 		for _, rule := range roles[role] {
-			right := strings.Join(rule.Verbs, ",") + " " + strings.TrimPrefix(strings.Join(rule.APIGroups, ",")+"/"+strings.Join(rule.Resources, ","), "/")
+			right := strings.Join(
+				rule.Verbs,
+				",",
+			) + " " + strings.TrimPrefix(
+				strings.Join(rule.APIGroups, ",")+"/"+strings.Join(rule.Resources, ","),
+				"/",
+			)
 			if len(rule.ResourceNames) > 0 {
 				right += " " + strings.Join(rule.ResourceNames, ",")
 			}
@@ -277,7 +295,10 @@ func rightsFaults(t *testing.T, rendered []byte, used map[string]string) []strin
 
 func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []string {
 	var faults []string
-	if slices.ContainsFunc(slices.Concat(rule.Verbs, rule.APIGroups, rule.Resources, rule.ResourceNames), func(s string) bool { return strings.Contains(s, "*") }) {
+	if slices.ContainsFunc(
+		slices.Concat(rule.Verbs, rule.APIGroups, rule.Resources, rule.ResourceNames),
+		func(s string) bool { return strings.Contains(s, "*") },
+	) {
 		faults = append(faults, `"*"`)
 	}
 	if len(rule.NonResourceURLs) > 0 {

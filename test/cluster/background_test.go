@@ -40,7 +40,8 @@ func TestUpAndDown(t *testing.T) {
 		t.Errorf("readyz: got %q", got)
 	}
 
-	for _, state := range []string{"The cluster in " + string(f) + " is down\n", "No cluster is running in " + string(f) + "\n"} {
+	for _, state := range []string{"The cluster in " + string(f) + " is down\n", "No cluster is running in " +
+		string(f) + "\n"} {
 		var said strings.Builder
 		if err := down(t.Context(), options{dir: string(f)}, &said); err != nil {
 			t.Fatal(err)
@@ -56,7 +57,10 @@ func TestUpAndDown(t *testing.T) {
 
 func TestUpTellsWhyServeEnded(t *testing.T) {
 	t.Setenv(runMainVariable, "1")
-	t.Setenv(assetsVariable, assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}))
+	t.Setenv(
+		assetsVariable,
+		assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}),
+	)
 	f := folder(filepath.Join(t.TempDir(), "cluster"))
 	err := up(t.Context(), options{dir: string(f)}, &strings.Builder{}, &strings.Builder{})
 	want := "serve ended: exit status 1; last lines of " + f.serveLog() + ":\n" +

@@ -53,11 +53,20 @@ var commands = []command{
 // nodeCommands are all commands of a node, including the control plane. runc is a
 // separate module, since it needs other versions of dependencies of the kubelet. pause
 // is part of this module.
-var nodeCommands = append(slices.Clone(commands),
+var nodeCommands = append(
+	slices.Clone(commands),
 	command{name: "pause", importPath: modulePath + "/pause"},
 	command{name: "runc", importPath: "github.com/opencontainers/runc", module: "runc", cgo: true, tags: "seccomp"},
-	command{name: "kube-controller-manager", importPath: "k8s.io/kubernetes/cmd/kube-controller-manager", versionModule: "k8s.io/kubernetes"},
-	command{name: "kube-scheduler", importPath: "k8s.io/kubernetes/cmd/kube-scheduler", versionModule: "k8s.io/kubernetes"},
+	command{
+		name:          "kube-controller-manager",
+		importPath:    "k8s.io/kubernetes/cmd/kube-controller-manager",
+		versionModule: "k8s.io/kubernetes",
+	},
+	command{
+		name:          "kube-scheduler",
+		importPath:    "k8s.io/kubernetes/cmd/kube-scheduler",
+		versionModule: "k8s.io/kubernetes",
+	},
 	command{name: "kube-proxy", importPath: "k8s.io/kubernetes/cmd/kube-proxy", versionModule: "k8s.io/kubernetes"},
 	command{name: "kubelet", importPath: "k8s.io/kubernetes/cmd/kubelet", versionModule: "k8s.io/kubernetes"},
 )
@@ -114,7 +123,12 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 	if len(missing) == 0 {
 		return nil
 	}
-	fmt.Fprintf(progress, "Building %s once: about %s on 2 cores if nothing is cached.\n", strings.Join(missing, ", "), buildEstimate(missing))
+	fmt.Fprintf(
+		progress,
+		"Building %s once: about %s on 2 cores if nothing is cached.\n",
+		strings.Join(missing, ", "),
+		buildEstimate(missing),
+	)
 	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.folder)
 	for _, c := range commands {
 		if !slices.Contains(missing, c.name) {
@@ -247,5 +261,11 @@ func runGo(ctx context.Context, cmd *exec.Cmd, d *display, stdout io.Writer, see
 		return context.Cause(ctx)
 	}
 	messages = messages[max(0, len(messages)-maxGoErrorLines):]
-	return fmt.Errorf("go %s %s: %w\n%s", cmd.Args[1], path.Base(cmd.Args[len(cmd.Args)-1]), err, strings.Join(messages, "\n"))
+	return fmt.Errorf(
+		"go %s %s: %w\n%s",
+		cmd.Args[1],
+		path.Base(cmd.Args[len(cmd.Args)-1]),
+		err,
+		strings.Join(messages, "\n"),
+	)
 }

@@ -49,7 +49,8 @@ func TestBuild(t *testing.T) {
 func TestBuildFails(t *testing.T) {
 	p, c := tinyModule(t, "package main\n\nfunc main() { nonsense() }\n")
 	err := build(t.Context(), p, c, newDisplay(&strings.Builder{}, c.name))
-	if err == nil || !strings.HasPrefix(err.Error(), "go build tiny: exit status 1\n") || !strings.Contains(err.Error(), "undefined: nonsense") {
+	if err == nil || !strings.HasPrefix(err.Error(), "go build tiny: exit status 1\n") ||
+		!strings.Contains(err.Error(), "undefined: nonsense") {
 		t.Errorf("got error %v, want the compiler's message", err)
 	}
 	if _, err := os.Stat(filepath.Join(p.folder, "tiny")); !os.IsNotExist(err) {

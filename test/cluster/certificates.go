@@ -110,7 +110,14 @@ func writeCertificates(f folder, now time.Time, leaves []leaf) error {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
-	authority, err = writeCertificate(f.certificate(authorityName), now, authority, authority, authorityKey.Public(), authorityKey)
+	authority, err = writeCertificate(
+		f.certificate(authorityName),
+		now,
+		authority,
+		authority,
+		authorityKey.Public(),
+		authorityKey,
+	)
 	if err != nil {
 		return err
 	}
@@ -144,7 +151,13 @@ func writeCertificates(f folder, now time.Time, leaves []leaf) error {
 }
 
 // writeCertificate completes the template, signs it and returns the result.
-func writeCertificate(path string, now time.Time, template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+func writeCertificate(
+	path string,
+	now time.Time,
+	template, parent *x509.Certificate,
+	public crypto.PublicKey,
+	signer crypto.Signer,
+) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, err

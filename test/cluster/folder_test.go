@@ -70,11 +70,13 @@ func TestForeignFolder(t *testing.T) {
 	if err := writeFile(f.path("thesis.txt"), "ten years of work"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.claim(t.Context()); err == nil || !strings.Contains(err.Error(), "contains files that this program did not create") {
+	if _, err := f.claim(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "contains files that this program did not create") {
 		t.Errorf("claim: got error %v", err)
 	}
 	var said strings.Builder
-	if err := down(t.Context(), options{dir: string(f)}, &said); err != nil || !strings.HasPrefix(said.String(), "No cluster is running in ") {
+	if err := down(t.Context(), options{dir: string(f)}, &said); err != nil ||
+		!strings.HasPrefix(said.String(), "No cluster is running in ") {
 		t.Errorf("down: got %v, %q", err, said.String())
 	}
 	if entries, err := os.ReadDir(string(f)); err != nil || len(entries) != 1 {

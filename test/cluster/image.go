@@ -63,7 +63,8 @@ type tarFile struct {
 func writeTar(out io.Writer, files ...tarFile) error {
 	archive := tar.NewWriter(out)
 	for _, file := range files {
-		if err := archive.WriteHeader(&tar.Header{Name: file.name, Mode: file.mode, Size: int64(len(file.data))}); err != nil {
+		if err := archive.WriteHeader(&tar.Header{Name: file.name, Mode: file.mode,
+			Size: int64(len(file.data))}); err != nil {
 			return err
 		}
 		if _, err := archive.Write(file.data); err != nil {

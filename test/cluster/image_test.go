@@ -57,7 +57,8 @@ func TestWriteImage(t *testing.T) {
 	if err := json.Unmarshal([]byte(files["manifest.json"]), &manifest); err != nil {
 		t.Fatal(err)
 	}
-	if len(manifest) != 1 || !slices.Equal(manifest[0].RepoTags, []string{"example.test/image:1"}) || len(manifest[0].Layers) != 1 {
+	if len(manifest) != 1 || !slices.Equal(manifest[0].RepoTags, []string{"example.test/image:1"}) ||
+		len(manifest[0].Layers) != 1 {
 		t.Fatalf("got manifest %+v", manifest)
 	}
 	layer := files[manifest[0].Layers[0]]

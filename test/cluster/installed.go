@@ -43,9 +43,13 @@ var nodeNeeds = []need{
 var runcBuildNeeds = []need{
 	onPath("gcc", "gcc", "libc6-dev"),
 	onPath("pkg-config", "pkg-config"),
-	{name: "libseccomp's header files", packages: []string{"libseccomp-dev", "pkg-config"}, met: func(ctx context.Context) bool {
-		return exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run() == nil
-	}},
+	{
+		name:     "libseccomp's header files",
+		packages: []string{"libseccomp-dev", "pkg-config"},
+		met: func(ctx context.Context) bool {
+			return exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run() == nil
+		},
+	},
 }
 
 func onPath(name string, packages ...string) need {
@@ -107,7 +111,12 @@ func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) erro
 	if os.Geteuid() != 0 || noDebian != nil {
 		return notInstalled(names, packages)
 	}
-	fmt.Fprintf(progress, "Missing: %s. Installing with apt-get: %s\n", strings.Join(names, ", "), strings.Join(packages, " "))
+	fmt.Fprintf(
+		progress,
+		"Missing: %s. Installing with apt-get: %s\n",
+		strings.Join(names, ", "),
+		strings.Join(packages, " "),
+	)
 	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
 	defer cancel()
 	for _, arguments := range [][]string{
@@ -128,6 +137,9 @@ func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) erro
 }
 
 func notInstalled(names, packages []string) error {
-	return fmt.Errorf("this machine does not have %s: install them (Debian packages: %s; as root on Debian, this program installs them)",
-		strings.Join(names, ", "), strings.Join(packages, ", "))
+	return fmt.Errorf(
+		"this machine does not have %s: install them (Debian packages: %s; as root on Debian, this program installs them)",
+		strings.Join(names, ", "),
+		strings.Join(packages, ", "),
+	)
 }

@@ -24,7 +24,8 @@ func TestUnmet(t *testing.T) {
 	if want := []string{"containerd", "gcc", "libc6-dev"}; !slices.Equal(packages, want) {
 		t.Errorf("got the packages %q, want %q", packages, want)
 	}
-	want := "this machine does not have ctr, compiler: install them (Debian packages: containerd, gcc; as root on Debian, this program installs them)"
+	want := "this machine does not have ctr, compiler: install them (Debian packages: containerd, gcc; as root on " +
+		"Debian, this program installs them)"
 	if got := notInstalled([]string{"ctr", "compiler"}, []string{"containerd", "gcc"}).Error(); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

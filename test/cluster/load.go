@@ -65,7 +65,11 @@ func ctr(ctx context.Context, socket string, arguments ...string) *exec.Cmd {
 }
 
 // importImage imports images and returns their names when the kubelet can use them.
-func importImage(ctx context.Context, archive string, ctr func(ctx context.Context, arguments ...string) *exec.Cmd) ([]string, error) {
+func importImage(
+	ctx context.Context,
+	archive string,
+	ctr func(ctx context.Context, arguments ...string) *exec.Cmd,
+) ([]string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, importTimeout, fmt.Errorf("not done after %s", importTimeout))
 	defer cancel()
 	out, err := output(ctr(ctx, "images", "import", "--snapshotter", snapshotter, archive))

@@ -273,7 +273,9 @@ func parse(arguments []string) (command string, o options, err error) {
 		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q contains a comma or a line break", command, o.dir)}
 	}
 	if o.node && !nodeCanBeIn(o.dir) {
-		return "", options{}, usageError{fmt.Sprintf("%s: --dir %q is in /run, which a node mounts separately", command, o.dir)}
+		return "", options{}, usageError{
+			fmt.Sprintf("%s: --dir %q is in /run, which a node mounts separately", command, o.dir),
+		}
 	}
 	return command, o, nil
 }

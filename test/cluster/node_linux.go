@@ -95,7 +95,14 @@ func startNode(f folder, binaries string, lock *os.File) (node *process, lifelin
 		defer file.Close()
 		files = append(files, file)
 	}
-	cmd := exec.Command("/proc/self/exe", "node-init", "--dir", string(f), "--binaries", binaries) //nolint:noctx // stop stops it
+	cmd := exec.Command(
+		"/proc/self/exe",
+		"node-init",
+		"--dir",
+		string(f),
+		"--binaries",
+		binaries,
+	) //nolint:noctx // stop stops it
 	cmd.Stdin = read
 	cmd.ExtraFiles = files
 	// A separate process group protects it from ^C in the terminal. The parent-death

@@ -82,7 +82,8 @@ func TestNodeFiles(t *testing.T) {
 		"Kubelet": {
 			got: kubeletConfiguration("/d"),
 			want: []string{
-				"authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: \"/d/pki/ca.crt\"\n",
+				"authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: " +
+					"\"/d/pki/ca.crt\"\n",
 				"authorization:\n  mode: Webhook\n",
 				"tlsCertFile: \"/d/pki/kubelet.crt\"\ntlsPrivateKeyFile: \"/d/pki/kubelet.key\"\nreadOnlyPort: 0\n",
 				"cgroupRoot: \"/" + folder("/d").cgroup() + "\"\n",
@@ -103,7 +104,8 @@ func TestNodeFiles(t *testing.T) {
 			got: clientKubeconfig("/d e", schedulerName),
 			want: []string{
 				"    server: https://127.0.0.1:6443\n    certificate-authority: \"/d e/pki/ca.crt\"\n",
-				"- name: scheduler\n  user:\n    client-certificate: \"/d e/pki/scheduler.crt\"\n    client-key: \"/d e/pki/scheduler.key\"\n",
+				"- name: scheduler\n  user:\n    client-certificate: \"/d e/pki/scheduler.crt\"\n    client-key: \"/d " +
+					"e/pki/scheduler.key\"\n",
 				"    user: scheduler\n",
 			},
 		},
@@ -120,7 +122,8 @@ func TestNodeFiles(t *testing.T) {
 			}
 		})
 	}
-	for name, text := range map[string]string{"Network": networkConfiguration("/d"), "KubeletAccess": kubeletAccess, "NodeRoles": nodeRoles} {
+	for name, text := range map[string]string{"Network": networkConfiguration("/d"), "KubeletAccess": kubeletAccess,
+		"NodeRoles": nodeRoles} {
 		if !json.Valid([]byte(text)) {
 			t.Errorf("%s is no JSON: %s", name, text)
 		}
@@ -137,7 +140,9 @@ func TestNodeAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := net.ParseIP(nodeAddress)
-	if !services.Contains(net.ParseIP(serviceAddress)) || services.Contains(node) || pods.Contains(node) || pods.Contains(services.IP) || services.Contains(pods.IP) {
+	if !services.Contains(net.ParseIP(serviceAddress)) || services.Contains(node) || pods.Contains(node) ||
+		pods.Contains(services.IP) ||
+		services.Contains(pods.IP) {
 		t.Errorf("%s, %s and %s overlap", services, pods, node)
 	}
 }

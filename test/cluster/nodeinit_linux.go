@@ -48,9 +48,17 @@ func nodeInit(ctx context.Context, dir, binaries string) error {
 		return err
 	}
 	defer null.Close()
-	runner, err := os.StartProcess("/proc/self/exe", []string{"cluster", "node-run", "--dir", dir, "--binaries", binaries}, &os.ProcAttr{
-		Files: []*os.File{null, os.Stdout, os.Stderr, null, os.NewFile(apiServerFile, "apiserver"), os.NewFile(etcdFile, "etcd")},
-	})
+	runner, err := os.StartProcess(
+		"/proc/self/exe",
+		[]string{"cluster", "node-run", "--dir", dir, "--binaries", binaries},
+		&os.ProcAttr{
+			Files: []*os.File{
+				null, os.Stdout, os.Stderr, null,
+				os.NewFile(apiServerFile, "apiserver"),
+				os.NewFile(etcdFile, "etcd"),
+			},
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("start the process that runs the node: %w", err)
 	}

@@ -103,7 +103,8 @@ func (r *runner) bringUp(ctx context.Context) error {
 	if err := r.start("containerd", "containerd", []string{"--config", f.containerdConfig()}); err != nil {
 		return err
 	}
-	if err := r.until(ctx, "etcd", probe{client: client, url: "http://" + address(nodeEtcdPort) + "/health"}.ready); err != nil {
+	if err := r.until(ctx, "etcd", probe{client: client, url: "http://" + address(nodeEtcdPort) +
+		"/health"}.ready); err != nil {
 		return err
 	}
 	if err := writeFile(f.etcdURL(), "http://"+etcdOutside); err != nil {
@@ -181,7 +182,11 @@ func (r *runner) writeFiles() (authority []byte, token string, err error) {
 	f := r.f
 	plugins, found := findPlugins(pluginFolders)
 	if !found {
-		return nil, "", fmt.Errorf("CNI plugins %s not found in any of %s", strings.Join(usedPlugins, ", "), strings.Join(pluginFolders, ", "))
+		return nil, "", fmt.Errorf(
+			"CNI plugins %s not found in any of %s",
+			strings.Join(usedPlugins, ", "),
+			strings.Join(pluginFolders, ", "),
+		)
 	}
 	authority, token, err = writeControlPlane(f, nodeLeaves())
 	if err != nil {
@@ -251,7 +256,10 @@ func (r *runner) until(ctx context.Context, what string, ready func(context.Cont
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("timed out waiting for %s (%w): the node is not ready after %s; see the logs in %s", what, last, nodeStartTimeout, r.f)
+			return fmt.Errorf(
+				"timed out waiting for %s (%w): the node is not ready after %s; see the logs in %s", what, last,
+				nodeStartTimeout, r.f,
+			)
 		case <-tick.C:
 		}
 	}

@@ -123,19 +123,30 @@ func TestServe(t *testing.T) {
 	if got := kubectl("get", "namespace", "default", "-o", "name"); got != "namespace/default" {
 		t.Errorf("got %q", got)
 	}
-	if got := kubectl("auth", "whoami", "--as=alice", "--as-group=auditors", "-o", "jsonpath={.status.userInfo.username} {.status.userInfo.groups}"); got != `alice ["auditors","system:authenticated"]` {
+	if got := kubectl("auth", "whoami", "--as=alice", "--as-group=auditors", "-o",
+		"jsonpath={.status.userInfo.username} {.status.userInfo.groups}"); got != `alice ["auditors","system:authenticated"]` {
 		t.Errorf("impersonation: got %q", got)
 	}
 	kubectl("create", "serviceaccount", "agent")
-	if got := kubectl("auth", "whoami", "--token="+kubectl("create", "token", "agent"), "-o", "jsonpath={.status.userInfo.username}"); got != "system:serviceaccount:default:agent" {
+	if got := kubectl("auth", "whoami", "--token="+kubectl("create", "token", "agent"), "-o",
+		"jsonpath={.status.userInfo.username}"); got != "system:serviceaccount:default:agent" {
 		t.Errorf("token of a service account: got %q", got)
 	}
-	if got := kubectl("create", "secret", "generic", "audited", "--from-literal=key=value", "-o", "name"); got != "secret/audited" {
+	if got := kubectl("create", "secret", "generic", "audited", "--from-literal=key=value", "-o",
+		"name"); got != "secret/audited" {
 		t.Errorf("got %q", got)
 	}
 	checkAudited(t, f, "audited")
 
-	joined := startProgram(t, "join", "--dir", string(f), "--until-stdin-closes", "--", "--disable-admission-plugins=ValidatingAdmissionPolicy")
+	joined := startProgram(
+		t,
+		"join",
+		"--dir",
+		string(f),
+		"--until-stdin-closes",
+		"--",
+		"--disable-admission-plugins=ValidatingAdmissionPolicy",
+	)
 	line, err = joined.stdout.ReadString('\n')
 	if err != nil {
 		t.Fatalf("no ready line: %v, %v\n%s", err, joined.cmd.Wait(), joined.stderr)
@@ -150,7 +161,13 @@ func TestServe(t *testing.T) {
 	}
 
 	// An open watch must not delay the shutdown.
-	watch := exec.CommandContext(t.Context(), b.kubectl, "--kubeconfig", f.kubeconfig(), "get", "secrets", "--watch", "--output-watch-events", "-o", "name")
+	watch := exec.CommandContext(
+		t.Context(),
+		b.kubectl,
+		"--kubeconfig",
+		f.kubeconfig(),
+		"get", "secrets", "--watch", "--output-watch-events", "-o", "name",
+	)
 	events, err := watch.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

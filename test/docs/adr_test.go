@@ -30,7 +30,8 @@ func TestADRs(t *testing.T) {
 }
 
 func TestADRsRefuses(t *testing.T) {
-	const valid = "# 0001: Title\n\n- Status: accepted\n- Date: 2026-11-22\n\n## Context\n\nC.\n\n## Decision\n\nD.\n\n## Consequences\n\nK.\n"
+	const valid = "# 0001: Title\n\n- Status: accepted\n- Date: 2026-11-22\n\n## Context\n\nC.\n\n## " +
+		"Decision\n\nD.\n\n## Consequences\n\nK.\n"
 	tests := map[string]struct {
 		file, text string
 		want       string // of the error; empty if the file is valid

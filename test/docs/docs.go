@@ -65,8 +65,9 @@ func NewMapping(reasons func(finding.Requirement) []finding.Reason) Mapping {
 	m := Mapping{APIVersion: "mapping.kubelet-https-guard.io/v1"}
 	for _, c := range control.Table() {
 		out := Control{
-			ID: c.ID, Name: c.String(), Title: c.Title, Neighbour: c.Neighbour, Automated: c.Automated, LeftToTheAuditor: c.LeftToTheAuditor,
-			References: []Reference{}, Mappings: []Framework{}, Requirements: []Requirement{},
+			ID: c.ID, Name: c.String(), Title: c.Title, Neighbour: c.Neighbour, Automated: c.Automated,
+			LeftToTheAuditor: c.LeftToTheAuditor,
+			References:       []Reference{}, Mappings: []Framework{}, Requirements: []Requirement{},
 		}
 		for _, ref := range c.Refs {
 			out.References = append(out.References, Reference{ref.Benchmark, ref.Version, ref.Number, ref.ID()})
@@ -83,7 +84,12 @@ func NewMapping(reasons func(finding.Requirement) []finding.Reason) Mapping {
 }
 
 func requirementOf(required control.Required, reasons []finding.Reason) Requirement {
-	out := Requirement{ID: required.Requirement, Optional: required.Optional, Strict: required.Strict, Reasons: append([]finding.Reason{}, reasons...)}
+	out := Requirement{
+		ID:       required.Requirement,
+		Optional: required.Optional,
+		Strict:   required.Strict,
+		Reasons:  append([]finding.Reason{}, reasons...),
+	}
 	slices.Sort(out.Reasons)
 	out.Reasons = slices.Compact(out.Reasons)
 	for _, scope := range required.Scopes {
@@ -124,7 +130,12 @@ func (m Mapping) Markdown() string {
 	}
 	for _, c := range m.Controls {
 		fmt.Fprintf(&text, "\n### %s\n\n%s.\n\n", c.ID, c.fullName())
-		fmt.Fprintf(&text, "%s\n\n%s\n\n", wrapped("**Checked.** "+c.Automated), wrapped("**Left to the auditor.** "+c.LeftToTheAuditor))
+		fmt.Fprintf(
+			&text,
+			"%s\n\n%s\n\n",
+			wrapped("**Checked.** "+c.Automated),
+			wrapped("**Left to the auditor.** "+c.LeftToTheAuditor),
+		)
 		text.WriteString("| requirement | observed in the | reasons |\n| --- | --- | --- |\n")
 		for _, r := range c.Requirements {
 			fmt.Fprintf(&text, "| `%s`%s | %s | %s |\n", r.ID, r.notes(), strings.Join(r.Scopes, ", "), r.links())

@@ -32,7 +32,10 @@ func TestRunbook(t *testing.T) {
 	for _, reason := range finding.Reasons() {
 		want = append(want, string(reason))
 	}
-	got := slices.DeleteFunc(slices.Sorted(slices.Values(sections)), func(title string) bool { return title == "First look" })
+	got := slices.DeleteFunc(
+		slices.Sorted(slices.Values(sections)),
+		func(title string) bool { return title == "First look" },
+	)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("sections (-reasons +sections):\n%s", d)
 	}
@@ -99,10 +102,12 @@ func TestMarkdown(t *testing.T) {
 	}).Markdown()
 	const links = "[KeyMissing](runbook.md#keymissing), [WeakKey](runbook.md#weakkey)"
 	for _, line := range []string{
-		"| [`use-https`](#use-https)<br>Use https for kubelet connections | `cis-ocp-1.7:1.2.4`, `cis-ocp-1.8:1.2.2`, `cis-ocp-1.9:1.2.2`, `cis-ocp-2.0:1.2.2` | yes | " +
+		"| [`use-https`](#use-https)<br>Use https for kubelet connections | `cis-ocp-1.7:1.2.4`, `cis-ocp-1.8:1.2.2`, " +
+			"`cis-ocp-1.9:1.2.2`, `cis-ocp-2.0:1.2.2` | yes | " +
 			"NIST SP 800-53 SC-8, SC-8(1), CM-6; PCI-DSS 4.0 2.2.7, 2.2.5; ",
 		"| [`guard-in-force`](#guard-in-force)<br>The guard is in force | none | yes | none |\n",
-		"| [`kubelet-ca`](#kubelet-ca)<br>Verify that the kubelet certificate authority is set | `cis-ocp-1.7:1.2.6`, `cis-ocp-1.8:1.2.4`, ",
+		"| [`kubelet-ca`](#kubelet-ca)<br>Verify that the kubelet certificate authority is set | `cis-ocp-1.7:1.2.6`, " +
+			"`cis-ocp-1.8:1.2.4`, ",
 		"\n### kubelet-ca\n\nCIS OpenShift 1.2.6 (1.2.4 from v1.8): Verify that the kubelet certificate authority is set.\n",
 		"\n### guard-in-force\n\nThe guard is in force.\n",
 		"\n**Checked.** ",
@@ -129,7 +134,8 @@ func TestLinks(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != repository, entry.IsDir() && entry.Name() == "testdata":
+		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != repository,
+			entry.IsDir() && entry.Name() == "testdata":
 			return filepath.SkipDir
 		case !strings.HasSuffix(path, ".md"):
 			return nil

@@ -55,7 +55,8 @@ func store(t *testing.T, secret *corev1.Secret) {
 // remove deletes a Secret as a user whom the guard never refuses that.
 func remove(t *testing.T, name string) {
 	t.Helper()
-	if err := as(t, collector).CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := as(t, collector).CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil &&
+		!apierrors.IsNotFound(err) {
 		t.Fatalf("remove the Secret: %v", err)
 	}
 }
@@ -84,9 +85,27 @@ func TestRenewingWriters(t *testing.T) {
 	good := issue(pkitest.ServingCert())
 	store(t, serving(good))
 	client := openshift.KubeletClient([]byte("garbage"), []byte("garbage"))
-	_, err := as(t, openshift.ServiceCA).CoreV1().Secrets(client.Namespace).Update(t.Context(), client, metav1.UpdateOptions{})
+	_, err := as(
+		t,
+		openshift.ServiceCA,
+	).CoreV1().Secrets(
+		client.Namespace,
+	).Update(
+		t.Context(),
+		client,
+		metav1.UpdateOptions{},
+	)
 	if apierrors.IsNotFound(err) {
-		_, err = as(t, openshift.ServiceCA).CoreV1().Secrets(client.Namespace).Create(t.Context(), client, metav1.CreateOptions{})
+		_, err = as(
+			t,
+			openshift.ServiceCA,
+		).CoreV1().Secrets(
+			client.Namespace,
+		).Create(
+			t.Context(),
+			client,
+			metav1.CreateOptions{},
+		)
 	}
 	mustBeRefused(t, err, "tls.crt: … (CertificateUnparsable)")
 
@@ -96,12 +115,23 @@ func TestRenewingWriters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustBeRefused(t, asMightyServiceCA.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}), "SecretMissing")
+	mustBeRefused(
+		t,
+		asMightyServiceCA.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}),
+		"SecretMissing",
+	)
 }
 
 // TestRegistration: the registration that the API server has stored is complete, defaults included.
 func TestRegistration(t *testing.T) {
-	registered, err := as(t, "").AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "kubelet-https-guard", metav1.GetOptions{})
+	registered, err := as(
+		t,
+		"",
+	).AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(
+		t.Context(),
+		"kubelet-https-guard",
+		metav1.GetOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +139,8 @@ func TestRegistration(t *testing.T) {
 		t.Errorf("%d webhooks are registered", len(registered.Webhooks))
 	}
 	for _, hook := range registered.Webhooks {
-		if *hook.FailurePolicy != "Fail" || *hook.TimeoutSeconds != 3 || *hook.MatchPolicy != "Equivalent" || *hook.SideEffects != "NoneOnDryRun" {
+		if *hook.FailurePolicy != "Fail" || *hook.TimeoutSeconds != 3 || *hook.MatchPolicy != "Equivalent" ||
+			*hook.SideEffects != "NoneOnDryRun" {
 			t.Errorf("registered: %+v", hook)
 		}
 	}
@@ -148,14 +179,16 @@ func TestOutage(t *testing.T) {
 		t.Error("the protected Secret can be deleted")
 	}
 	finalizer := []byte(`{"metadata":{"finalizers":["example.com/mine"]}}`)
-	if _, err := as(t, "").CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, finalizer, metav1.PatchOptions{}); err == nil {
+	if _, err := as(t, "").CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, finalizer,
+		metav1.PatchOptions{}); err == nil {
 		t.Error("adding a finalizer does not fail closed")
 	}
 	store(t, serving(good))
 	if err := orphan(t.Context(), as(t, collector)); err != nil {
 		t.Errorf("%s cannot remove an owner: %v", collector, err)
 	}
-	for user, do := range map[string]attempt{collector: deleteWith(metav1.DeleteOptions{}), nsController: deleteCollection(metav1.ListOptions{})} {
+	for user, do := range map[string]attempt{collector: deleteWith(metav1.DeleteOptions{}),
+		nsController: deleteCollection(metav1.ListOptions{})} {
 		store(t, serving(good))
 		if err := do(t.Context(), as(t, user)); err != nil {
 			t.Errorf("%s cannot delete: %v", user, err)

@@ -32,8 +32,12 @@ func awaitAuditEvent(t *testing.T, since time.Time, kind, objectName, eventType,
 		ns = "default"
 	}
 	return awaitEvent(t, ns, func(e eventsv1.Event) bool {
-		return e.Action == "Check" && e.ReportingController == "kubelet-https-guard.io/webhook" && e.Regarding.Kind == kind && e.Regarding.Name == objectName &&
-			e.Type == eventType && e.Reason == reason && strings.Contains(e.Note, note) && e.EventTime.After(since)
+		return e.Action == "Check" && e.ReportingController == "kubelet-https-guard.io/webhook" &&
+			e.Regarding.Kind == kind && e.Regarding.Name == objectName &&
+			e.Type == eventType &&
+			e.Reason == reason &&
+			strings.Contains(e.Note, note) &&
+			e.EventTime.After(since)
 	})
 }
 
@@ -78,8 +82,14 @@ func TestAudit(t *testing.T) {
 		awaitAuditEvent(t, start, "Secret", name, "Normal", "KeyUnparsable", "Resolved: ")
 	})
 	t.Run("service-ca writes a pair of another CA", func(t *testing.T) {
-		foreign := pkitest.NewCAAround("openshift-service-serving-signer@1", time.Now()).Issue(pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
-		if err := write(openshift.ServingCert(shared.serviceUID, foreign.Certificate, foreign.Key))(t.Context(), as(t, openshift.ServiceCA)); err != nil {
+		foreign := pkitest.NewCAAround(
+			"openshift-service-serving-signer@1",
+			time.Now(),
+		).Issue(
+			pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)),
+		)
+		if err := write(openshift.ServingCert(shared.serviceUID, foreign.Certificate, foreign.Key))(t.Context(),
+			as(t, openshift.ServiceCA)); err != nil {
 			t.Fatal(err)
 		}
 		awaitAuditEvent(t, start, "Secret", name, "Warning", "UntrustedIssuer", "")
@@ -94,11 +104,18 @@ func TestAudit(t *testing.T) {
 	})
 	t.Run("service-ca gave up", func(t *testing.T) {
 		annotate := func(value any) {
-			body, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"service.alpha.openshift.io/serving-cert-generation-error-num": value}}})
+			body, err := json.Marshal(
+				map[string]any{
+					"metadata": map[string]any{
+						"annotations": map[string]any{"service.alpha.openshift.io/serving-cert-generation-error-num": value},
+					},
+				},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := as(t, "").CoreV1().Services(namespace).Patch(t.Context(), "api", types.MergePatchType, body, metav1.PatchOptions{}); err != nil {
+			if _, err := as(t, "").CoreV1().Services(namespace).Patch(t.Context(), "api", types.MergePatchType, body,
+				metav1.PatchOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -114,14 +131,18 @@ func TestAudit(t *testing.T) {
 			t.Fatal(err)
 		}
 		write := func(text string) {
-			changed := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "config"}, Data: map[string]string{"config.yaml": text}}
+			changed := &corev1.ConfigMap{
+				ObjectMeta: metav1.ObjectMeta{Name: "config"},
+				Data:       map[string]string{"config.yaml": text},
+			}
 			if _, err := configMaps.Update(t.Context(), changed, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		write(strings.Replace(stored.Data["config.yaml"], "kubelet-client-key", "other", 1))
 		awaitEvent(t, "openshift-kube-apiserver", func(e eventsv1.Event) bool {
-			return e.Reason == "ClientKeyNotConfigured" && e.Regarding.Kind == "ConfigMap" && e.Regarding.UID == stored.UID && e.Type == "Warning"
+			return e.Reason == "ClientKeyNotConfigured" && e.Regarding.Kind == "ConfigMap" && e.Regarding.UID == stored.UID &&
+				e.Type == "Warning"
 		})
 		write(stored.Data["config.yaml"])
 		awaitEvent(t, "openshift-kube-apiserver", func(e eventsv1.Event) bool {
@@ -138,7 +159,8 @@ func TestAudit(t *testing.T) {
 			"Resolved: ")
 		body := []byte(`[{"op":"replace","path":"/spec/failurePolicy","value":"Ignore"}]`)
 		policies := as(t, "").AdmissionregistrationV1().ValidatingAdmissionPolicies()
-		if _, err := policies.Patch(t.Context(), "kubelet-https-guard.openshift-apiserver.serving-cert", types.JSONPatchType, body, metav1.PatchOptions{}); err != nil {
+		if _, err := policies.Patch(t.Context(), "kubelet-https-guard.openshift-apiserver.serving-cert",
+			types.JSONPatchType, body, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		awaitAuditEvent(t, start, "ValidatingAdmissionPolicy", "kubelet-https-guard.openshift-apiserver.serving-cert",
@@ -160,7 +182,8 @@ func TestRights(t *testing.T) {
 	if _, err := account.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 		t.Errorf("the audit cannot read the Secret: %v", err)
 	}
-	if _, err := account.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "kubernetes", metav1.GetOptions{}); err != nil {
+	if _, err := account.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "kubernetes",
+		metav1.GetOptions{}); err != nil {
 		t.Errorf("the audit cannot read the endpoints of the API servers: %v", err)
 	}
 	if _, err := account.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); err != nil {
@@ -169,19 +192,68 @@ func TestRights(t *testing.T) {
 	refused := map[string]error{}
 	decoys := account.CoreV1().Secrets(guardNamespace)
 	_, refused["the decoy"] = decoys.Get(t.Context(), decoyName, metav1.GetOptions{})
-	_, refused["a decoy of its own"] = decoys.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: decoyName}}, metav1.CreateOptions{})
+	_, refused["a decoy of its own"] = decoys.Create(
+		t.Context(),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: decoyName}},
+		metav1.CreateOptions{},
+	)
 	refused["the decoy's end"] = decoys.Delete(t.Context(), decoyName, metav1.DeleteOptions{})
-	_, refused["other Secrets beside the decoy"] = decoys.Patch(t.Context(), "other", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
-	_, refused["other EndpointSlices"] = account.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "other", metav1.GetOptions{})
-	_, refused["all EndpointSlices"] = account.DiscoveryV1().EndpointSlices("default").List(t.Context(), metav1.ListOptions{})
+	_, refused["other Secrets beside the decoy"] = decoys.Patch(
+		t.Context(),
+		"other",
+		types.MergePatchType,
+		[]byte(`{}`),
+		metav1.PatchOptions{},
+	)
+	_, refused["other EndpointSlices"] = account.DiscoveryV1().EndpointSlices(
+		"default",
+	).Get(
+		t.Context(),
+		"other",
+		metav1.GetOptions{},
+	)
+	_, refused["all EndpointSlices"] = account.DiscoveryV1().EndpointSlices(
+		"default",
+	).List(
+		t.Context(),
+		metav1.ListOptions{},
+	)
 	_, refused["other namespaces"] = account.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
 	_, refused["other Secrets"] = account.CoreV1().Secrets(namespace).Get(t.Context(), "other", metav1.GetOptions{})
 	_, refused["all Secrets"] = account.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
-	_, refused["writes"] = account.CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
-	_, refused["other ConfigMaps"] = account.CoreV1().ConfigMaps("openshift-kube-apiserver").Get(t.Context(), "other", metav1.GetOptions{})
+	_, refused["writes"] = account.CoreV1().Secrets(
+		namespace,
+	).Patch(
+		t.Context(),
+		name,
+		types.MergePatchType,
+		[]byte(`{}`),
+		metav1.PatchOptions{},
+	)
+	_, refused["other ConfigMaps"] = account.CoreV1().ConfigMaps(
+		"openshift-kube-apiserver",
+	).Get(
+		t.Context(),
+		"other",
+		metav1.GetOptions{},
+	)
 	webhook := as(t, "system:serviceaccount:kubelet-https-guard:kubelet-https-guard-webhook")
-	_, refused["the decoy, as the webhook"] = webhook.CoreV1().Secrets(guardNamespace).Patch(t.Context(), decoyName, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
-	_, refused["the Secret, as the webhook"] = webhook.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	_, refused["the decoy, as the webhook"] = webhook.CoreV1().Secrets(
+		guardNamespace,
+	).Patch(
+		t.Context(),
+		decoyName,
+		types.MergePatchType,
+		[]byte(`{}`),
+		metav1.PatchOptions{},
+	)
+	_, refused["the Secret, as the webhook"] = webhook.CoreV1().Secrets(
+		namespace,
+	).Get(
+		t.Context(),
+		name,
+		metav1.GetOptions{},
+	)
 	var allowed []string
 	for what, err := range refused {
 		if err == nil || !strings.Contains(err.Error(), "cannot ") {

@@ -124,26 +124,55 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	other := issue(pkitest.ServingCert())
 	expired := shared.ca.Issue(pkitest.ServingCert().Valid(now.AddDate(-2, 0, 0), now.Add(-time.Hour)))
 	future := shared.ca.Issue(pkitest.ServingCert().Valid(now.Add(time.Hour), now.AddDate(1, 0, 0)))
-	foreign := pkitest.NewCAAround(shared.ca.Certificate.Subject.CommonName, now).Issue(pkitest.ServingCert().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
-	foreignClient := pkitest.NewCAAround("mallory", now).Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+	foreign := pkitest.NewCAAround(
+		shared.ca.Certificate.Subject.CommonName,
+		now,
+	).Issue(
+		pkitest.ServingCert().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)),
+	)
+	foreignClient := pkitest.NewCAAround(
+		"mallory",
+		now,
+	).Issue(
+		pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)),
+	)
 	elsewhereRequest := pkitest.ServingCert()
 	elsewhereRequest.DNSNames = []string{"api.elsewhere.svc"}
 	elsewhere := issue(elsewhereRequest)
 	encrypted, _ := pkitest.EncryptedKeys()
 	apply := func(fields string) attempt {
-		return patchWith(types.ApplyYAMLPatchType, fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q},%s}`, name, fields),
-			metav1.PatchOptions{FieldManager: "mallory", Force: new(true)})
+		return patchWith(
+			types.ApplyYAMLPatchType,
+			fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q},%s}`, name, fields),
+			metav1.PatchOptions{FieldManager: "mallory", Force: new(true)},
+		)
 	}
 	uid := func(ctx context.Context, c kubernetes.Interface) error {
 		secret, err := c.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		return c.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion}})
+		return c.CoreV1().Secrets(
+			namespace,
+		).Delete(
+			ctx,
+			name,
+			metav1.DeleteOptions{
+				Preconditions: &metav1.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion},
+			},
+		)
 	}
 	onAnother := func(ctx context.Context, c kubernetes.Interface) error {
 		body := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, allowDeleteUntil, soon())
-		_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.MergePatchType, []byte(body), metav1.PatchOptions{})
+		_, err := c.CoreV1().Secrets(
+			"openshift-kube-apiserver",
+		).Patch(
+			ctx,
+			"kubelet-client",
+			types.MergePatchType,
+			[]byte(body),
+			metav1.PatchOptions{},
+		)
 		return err
 	}
 	label := patch(types.MergePatchType, `{"metadata":{"labels":{"doomed":"yes"}}}`)
@@ -201,7 +230,10 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 			func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("ConfigMap")) }),
 			"metadata.ownerReferences … (RotationDetached)", policySees},
 		"a foreign owner with a kind of two lines": {put(good, func(s *corev1.Secret) {
-			s.OwnerReferences = append(s.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "X\nall is fine", Name: "absent", UID: "x"})
+			s.OwnerReferences = append(
+				s.OwnerReferences,
+				metav1.OwnerReference{APIVersion: "v1", Kind: "X\nall is fine", Name: "absent", UID: "x"},
+			)
 		}), "metadata.ownerReferences … (RotationDetached)", policySees},
 		tooMany: {put(good, func(s *corev1.Secret) {
 			for i := range 1000 {
@@ -238,7 +270,10 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 
 		// As the garbage collector.
 		"the collector adds an owner": {by(collector, ofStored(func(s *corev1.Secret) string {
-			return fmt.Sprintf(`{"metadata":{"uid":%q,"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"absent","uid":"x"}]}}`, s.UID)
+			return fmt.Sprintf(
+				`{"metadata":{"uid":%q,"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"absent","uid":"x"}]}}`,
+				s.UID,
+			)
 		})), "metadata.ownerReferences … (RotationDetached)", policySees},
 		"the collector replaces the owner": {by(collector,
 			copiedByMerge(func(s *corev1.Secret) { s.OwnerReferences[0].UID = "absent" })),
@@ -294,8 +329,13 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 			func(s *corev1.Secret) { s.OwnerReferences[0].Name = "other" }), "metadata: … (RotationDetached)", policySees},
 		"created again with garbage": {recreate(good,
 			func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "tls.key: … (KeyUnparsable)", webhookSees},
-		"applied again as Opaque": {then(allowSoon, deleteWith(metav1.DeleteOptions{}),
-			apply(fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key)))), "type: … (WrongSecretType)", policySees},
+		"applied again as Opaque": {then(
+			allowSoon,
+			deleteWith(metav1.DeleteOptions{}),
+			apply(
+				fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key)),
+			),
+		), "type: … (WrongSecretType)", policySees},
 	}
 	// Each bad pair by each verb.
 	for what, value := range map[string]struct {

@@ -123,7 +123,8 @@ func TestElsewhere(t *testing.T) {
 		t.Cleanup(func() { topology("HighlyAvailable") })
 		topology("External")
 		code, d := runAudit(t, "--kubeconfig", shared.rig.Kubeconfig, "--installed", installedMap)
-		if code != 4 || d.Verdict != "NotApplicable" || d.verdictOf(control.UseHTTPS) != "NotApplicable" || d.verdictOf(control.GuardInForce) != "Compliant" {
+		if code != 4 || d.Verdict != "NotApplicable" || d.verdictOf(control.UseHTTPS) != "NotApplicable" ||
+			d.verdictOf(control.GuardInForce) != "Compliant" {
 			t.Errorf("exit code %d, verdict %s, %+v", code, d.Verdict, d.Controls)
 		}
 		topology("SingleReplica")
@@ -196,7 +197,12 @@ func TestForbidden(t *testing.T) {
 		policies:          {2, closed, open, "Unreadable ValidatingAdmissionPolicy " + decoyPolicy},
 		bindings:          {2, closed, open, "Unreadable ValidatingAdmissionPolicyBinding " + decoyPolicy},
 	}
-	files := []string{"--config", shared.rig.Path("webhook", "config.yaml"), "--guard", shared.rig.Path("webhook", "guard.yaml")}
+	files := []string{
+		"--config",
+		shared.rig.Path("webhook", "config.yaml"),
+		"--guard",
+		shared.rig.Path("webhook", "guard.yaml"),
+	}
 	roles := as(t, "").RbacV1()
 	for without, c := range cases {
 		t.Run("without "+without, func(t *testing.T) {
@@ -226,7 +232,8 @@ func TestForbidden(t *testing.T) {
 			if len(d.Findings) > 0 {
 				first = d.Findings[0].Reason + " " + d.Findings[0].Location
 			}
-			if diff := cmp.Diff([]any{c.code, c.https, c.guard, c.first}, []any{code, d.verdictOf(control.UseHTTPS), d.verdictOf(control.GuardInForce), first}); diff != "" {
+			if diff := cmp.Diff([]any{c.code, c.https, c.guard, c.first},
+				[]any{code, d.verdictOf(control.UseHTTPS), d.verdictOf(control.GuardInForce), first}); diff != "" {
 				t.Errorf("exit code, verdicts and first finding (-want +got):\n%s\n%v", diff, d.Findings)
 			}
 		})

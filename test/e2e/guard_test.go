@@ -45,7 +45,12 @@ const (
 // metrics are the metrics that a program serves at an address, without comments.
 func metrics(t *testing.T, address string) []string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodGet, "http://"+address+"/metrics", nil)
+	request, err := http.NewRequestWithContext(
+		context.WithoutCancel(t.Context()),
+		http.MethodGet,
+		"http://"+address+"/metrics",
+		nil,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +63,10 @@ func metrics(t *testing.T, address string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(strings.Split(string(body), "\n"), func(line string) bool { return strings.HasPrefix(line, "#") })
+	return slices.DeleteFunc(
+		strings.Split(string(body), "\n"),
+		func(line string) bool { return strings.HasPrefix(line, "#") },
+	)
 }
 
 // verdicts are the audit's metrics for the verdicts on the guard and on the control, 1 or 0; empty
@@ -178,22 +186,38 @@ func TestEffect(t *testing.T) {
 	// What these API servers allow.
 	garbage := []byte(`{"data":{"tls.key":"` + base64Of([]byte("garbage")) + `"}}`)
 	dry := metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
-	if _, err := at(t, noWebhook).CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, garbage, dry); err != nil {
+	if _, err := at(t, noWebhook).CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, garbage,
+		dry); err != nil {
 		t.Errorf("an invalid key is refused without the plugin ValidatingAdmissionWebhook: %v", err)
 	}
-	_, err := at(t, noPolicy).CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(`{"immutable":true}`), dry)
+	_, err := at(
+		t,
+		noPolicy,
+	).CoreV1().Secrets(
+		namespace,
+	).Patch(
+		t.Context(),
+		name,
+		types.MergePatchType,
+		[]byte(`{"immutable":true}`),
+		dry,
+	)
 	mustContain(t, err, `admission webhook "secrets.kubelet-https-guard.io" denied the request`)
 
 	since := time.Now()
 	announce(first, noPolicy, sound, noWebhook)
 	restartAudit(t)
 	awaitVerdict(t, "0")
-	want := []string{"GuardIneffective APIServer " + noPolicy + " ValidatingAdmissionPolicy", "GuardIneffective APIServer " + noWebhook + " ValidatingAdmissionWebhook"}
+	want := []string{
+		"GuardIneffective APIServer " + noPolicy + " ValidatingAdmissionPolicy",
+		"GuardIneffective APIServer " + noWebhook + " ValidatingAdmissionWebhook",
+	}
 	slices.Sort(want)
 	await(t, fmt.Sprintf("%q, and no other finding", want), func() bool { return cmp.Equal(want, active(t)) })
 	awaitAuditEvent(t, since, "Lease", "kubelet-https-guard-audit", "Warning", "NotCompliant", "GuardIneffective")
 	code, lines = prove(t)
-	if passes := func(line string) bool { return strings.HasSuffix(line, ": pass") }; code != 1 || len(lines) != 8 || len(slices.DeleteFunc(slices.Clone(lines), passes)) != 2 {
+	if passes := func(line string) bool { return strings.HasSuffix(line, ": pass") }; code != 1 || len(lines) != 8 ||
+		len(slices.DeleteFunc(slices.Clone(lines), passes)) != 2 {
 		t.Errorf("webhook prove: exit code %d, output:\n%s", code, strings.Join(lines, "\n"))
 	}
 
@@ -229,28 +253,67 @@ const (
 func garbagePasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
 	body := []byte(`{"data":{"tls.key":"` + base64Of([]byte("garbage")) + `"}}`)
-	_, err := as(t, "").CoreV1().Secrets(namespace).Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := as(
+		t,
+		"",
+	).CoreV1().Secrets(
+		namespace,
+	).Patch(
+		ctx, name, types.MergePatchType, body,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	return err == nil
 }
 
 // keylessPasses writes an empty key. The policy refuses it; if the policy does not, the webhook does.
 func keylessPasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	_, err := as(t, "").CoreV1().Secrets(namespace).Patch(ctx, name, types.MergePatchType, []byte(`{"data":{"tls.key":""}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := as(
+		t,
+		"",
+	).CoreV1().Secrets(
+		namespace,
+	).Patch(
+		ctx,
+		name,
+		types.MergePatchType,
+		[]byte(`{"data":{"tls.key":""}}`),
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	return err == nil || strings.Contains(err.Error(), "admission webhook ")
 }
 
 // deletePasses is the same for a delete.
 func deletePasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	err := as(t, "").CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
+	err := as(
+		t,
+		"",
+	).CoreV1().Secrets(
+		namespace,
+	).Delete(
+		ctx,
+		name,
+		metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	return err == nil || strings.Contains(err.Error(), "admission webhook ")
 }
 
 // decoyPasses changes the decoy. The policy must refuse it.
 func decoyPasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	_, err := as(t, "").CoreV1().Secrets(guardNamespace).Patch(ctx, decoyName, types.MergePatchType, []byte(`{"immutable":true}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := as(
+		t,
+		"",
+	).CoreV1().Secrets(
+		guardNamespace,
+	).Patch(
+		ctx,
+		decoyName,
+		types.MergePatchType,
+		[]byte(`{"immutable":true}`),
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	return err == nil || strings.Contains(err.Error(), "admission webhook ")
 }
 
@@ -258,7 +321,13 @@ func decoyPasses(ctx context.Context, t *testing.T) bool {
 func overridePasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
 	body := []byte(`{"spec":{"unsupportedConfigOverrides":{"apiServerArguments":{"kubelet-https":["false"]}}}}`)
-	_, err := kubeAPIServers(t, "").Patch(ctx, "cluster", types.MergePatchType, body, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := kubeAPIServers(
+		t,
+		"",
+	).Patch(
+		ctx, "cluster", types.MergePatchType, body,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	return err == nil
 }
 
@@ -490,7 +559,8 @@ func TestMutationOfTheGuard(t *testing.T) {
 			if took := time.Since(changed); took > 30*time.Second {
 				t.Errorf("the finding came after %s", took)
 			}
-			kind := map[string]string{webhooks: "ValidatingWebhookConfiguration", policies: "ValidatingAdmissionPolicy", bindings: "ValidatingAdmissionPolicyBinding"}[m.resource]
+			kind := map[string]string{webhooks: "ValidatingWebhookConfiguration", policies: "ValidatingAdmissionPolicy",
+				bindings: "ValidatingAdmissionPolicyBinding"}[m.resource]
 			reason := "GuardIneffective"
 			if m.change == nil {
 				reason = "GuardMissing"
@@ -519,7 +589,11 @@ func allowAll(t *testing.T) string {
 		}
 		if json.NewDecoder(r.Body).Decode(&review) == nil {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = fmt.Fprintf(w, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":%q,"allowed":true}}`, review.Request.UID)
+			_, _ = fmt.Fprintf(
+				w,
+				`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":%q,"allowed":true}}`,
+				review.Request.UID,
+			)
 		}
 	}))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
@@ -552,7 +626,13 @@ func TestMutationOfTheActivation(t *testing.T) {
 	t.Cleanup(func() { shared.rig.KubectlInput(context.WithoutCancel(t.Context()), installed, "delete", "-f", "-") })
 	auditOnce := func(t *testing.T) (code int, found string) {
 		t.Helper()
-		r := shared.rig.AuditOnce(t.Context(), "--kubeconfig", shared.rig.Kubeconfig, "-o", "json", "--config", shared.rig.Path("webhook", "config.yaml"), "--guard", guard)
+		r := shared.rig.AuditOnce(
+			t.Context(),
+			"--kubeconfig", shared.rig.Kubeconfig, "-o", "json", "--config",
+			shared.rig.Path("webhook", "config.yaml"),
+			"--guard",
+			guard,
+		)
 		var d auditDocument
 		if err := json.Unmarshal([]byte(r.Output), &d); err != nil {
 			t.Fatalf("%v\n%s", err, r.Output)
@@ -602,14 +682,20 @@ func TestDecoy(t *testing.T) {
 	soundCluster(t)
 	kubectl := func(input string, args ...string) {
 		t.Helper()
-		if r := shared.rig.KubectlInput(t.Context(), input, append([]string{"--namespace", guardNamespace}, args...)...); r.Code != 0 {
+		if r := shared.rig.KubectlInput(t.Context(), input, append([]string{"--namespace", guardNamespace},
+			args...)...); r.Code != 0 {
 			t.Fatalf("kubectl %s: %s", strings.Join(args, " "), r.Output)
 		}
 	}
-	decoy := shared.rig.KubectlCommand(t.Context(), "get", "secret", "--namespace", guardNamespace, decoyName, "-o", "yaml", "--show-managed-fields=false").Output
+	decoy := shared.rig.KubectlCommand(
+		t.Context(),
+		"get", "secret", "--namespace", guardNamespace, decoyName, "-o", "yaml", "--show-managed-fields=false",
+	).Output
 	var fresh []string
 	for line := range strings.Lines(decoy) {
-		if field := strings.TrimSpace(line); !strings.HasPrefix(field, "uid:") && !strings.HasPrefix(field, "resourceVersion:") && !strings.HasPrefix(field, "creationTimestamp:") {
+		if field := strings.TrimSpace(line); !strings.HasPrefix(field, "uid:") &&
+			!strings.HasPrefix(field, "resourceVersion:") &&
+			!strings.HasPrefix(field, "creationTimestamp:") {
 			fresh = append(fresh, line)
 		}
 	}
@@ -623,7 +709,10 @@ func TestDecoy(t *testing.T) {
 
 	t.Run("its refusals are not reported", func(t *testing.T) {
 		decided := func() []string {
-			return slices.DeleteFunc(metrics(t, shared.webhookMetrics), func(line string) bool { return !strings.HasPrefix(line, "kubelet_https_guard_admission_total") })
+			return slices.DeleteFunc(
+				metrics(t, shared.webhookMetrics),
+				func(line string) bool { return !strings.HasPrefix(line, "kubelet_https_guard_admission_total") },
+			)
 		}
 		before := decided()
 		mustBeProven(t)
@@ -650,7 +739,10 @@ func TestDecoy(t *testing.T) {
 		awaitVerdict(t, "1")
 	})
 	t.Run("it is labelled and annotated", func(t *testing.T) {
-		kubectl("", "label", "secret", decoyName, "--overwrite", "app.kubernetes.io/managed-by=somebody", "mine=yes", "app.kubernetes.io/component-")
+		kubectl(
+			"", "label", "secret", decoyName, "--overwrite", "app.kubernetes.io/managed-by=somebody", "mine=yes",
+			"app.kubernetes.io/component-",
+		)
 		kubectl("", "annotate", "secret", decoyName, "mine=yes")
 		mustBeProven(t)
 		restartAudit(t)
@@ -677,15 +769,24 @@ func TestDecoy(t *testing.T) {
 		awaitVerdict(t, "1")
 	})
 	t.Run("all Secrets are deleted", func(t *testing.T) {
-		if err := as(t, "").CoreV1().Secrets(guardNamespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		if err := as(t, "").CoreV1().Secrets(guardNamespace).DeleteCollection(t.Context(), metav1.DeleteOptions{},
+			metav1.ListOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := as(t, "").CoreV1().Secrets(guardNamespace).Get(t.Context(), decoyName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		if _, err := as(t, "").CoreV1().Secrets(guardNamespace).Get(t.Context(), decoyName,
+			metav1.GetOptions{}); !apierrors.IsNotFound(
+			err,
+		) {
 			t.Errorf("the decoy still exists: %v", err)
 		}
 		// With other contents, as from an unrelated backup.
-		other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: guardNamespace, Name: decoyName}, Type: corev1.SecretTypeOpaque, Immutable: new(true)}
-		if _, err := as(t, "").CoreV1().Secrets(guardNamespace).Create(t.Context(), other, metav1.CreateOptions{}); err != nil {
+		other := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: guardNamespace, Name: decoyName},
+			Type:       corev1.SecretTypeOpaque,
+			Immutable:  new(true),
+		}
+		if _, err := as(t, "").CoreV1().Secrets(guardNamespace).Create(t.Context(), other,
+			metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if code, lines := prove(t); code != 1 && code != 2 {

@@ -37,14 +37,19 @@ func TestAuditOnce(t *testing.T) {
 	bundle := func(text string) {
 		t.Helper()
 		const ns = "openshift-kube-apiserver-operator"
-		changed := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-apiserver-to-kubelet-client-ca"}, Data: map[string]string{"ca-bundle.crt": text}}
+		changed := &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: "kube-apiserver-to-kubelet-client-ca"},
+			Data:       map[string]string{"ca-bundle.crt": text},
+		}
 		if _, err := as(t, "").CoreV1().ConfigMaps(ns).Update(t.Context(), changed, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	once := func(flags ...string) (auditDocument, int, string) {
 		t.Helper()
-		r := shared.rig.AuditOnce(t.Context(), append([]string{"--kubeconfig", shared.rig.Kubeconfig, "-o", "json"}, flags...)...)
+		r := shared.rig.AuditOnce(
+			t.Context(),
+			append([]string{"--kubeconfig", shared.rig.Kubeconfig, "-o", "json"}, flags...)...)
 		var d auditDocument
 		if r.Code <= 2 {
 			if err := json.Unmarshal([]byte(r.Output), &d); err != nil {
@@ -58,7 +63,12 @@ func TestAuditOnce(t *testing.T) {
 		}
 		return d, r.Code, r.Output
 	}
-	files := []string{"--config", shared.rig.Path("webhook", "config.yaml"), "--guard", shared.rig.Path("webhook", "guard.yaml")}
+	files := []string{
+		"--config",
+		shared.rig.Path("webhook", "config.yaml"),
+		"--guard",
+		shared.rig.Path("webhook", "guard.yaml"),
+	}
 	verdict := func(wantCode int, wantVerdict, wantFindings string, flags ...string) auditDocument {
 		t.Helper()
 		d, code, output := once(flags...)
@@ -66,7 +76,8 @@ func TestAuditOnce(t *testing.T) {
 		for _, f := range d.Findings {
 			found = append(found, f.Reason+" at "+f.Location)
 		}
-		if diff := cmp.Diff([]any{wantCode, wantVerdict, wantFindings}, []any{code, d.Verdict, strings.Join(found, ", ")}); diff != "" {
+		if diff := cmp.Diff([]any{wantCode, wantVerdict, wantFindings},
+			[]any{code, d.Verdict, strings.Join(found, ", ")}); diff != "" {
 			t.Errorf("(-want +got):\n%s\n%s", diff, output)
 		}
 		return d
@@ -89,10 +100,12 @@ func TestAuditOnce(t *testing.T) {
 				t.Errorf("no %s was examined: %v", role, roles)
 			}
 		}
-		if d := cmp.Diff([]string{"openshift-apiserver/serving-cert", "openshift-kube-apiserver/kubelet-client"}, certificates); d != "" {
+		if d := cmp.Diff([]string{"openshift-apiserver/serving-cert", "openshift-kube-apiserver/kubelet-client"},
+			certificates); d != "" {
 			t.Errorf("certificates (-want +got):\n%s", d)
 		}
-		for _, reason := range []string{"KeyMismatch", "RotationStuck", "OverrideWeakensKubeletTLS", "ClientCertificateNotConfigured", "GuardMissing", "GuardIneffective", "AdmissionDisabled", "UntrustedIssuer"} {
+		for _, reason := range []string{"KeyMismatch", "RotationStuck", "OverrideWeakensKubeletTLS",
+			"ClientCertificateNotConfigured", "GuardMissing", "GuardIneffective", "AdmissionDisabled", "UntrustedIssuer"} {
 			if !slices.ContainsFunc(d.Checked, func(c struct{ Reason, Location string }) bool { return c.Reason == reason }) {
 				t.Errorf("%s was not checked", reason)
 			}
@@ -100,7 +113,11 @@ func TestAuditOnce(t *testing.T) {
 	})
 	t.Run("OpenShift's objects only, without the guard", func(t *testing.T) {
 		d := verdict(0, "Compliant", "", "--cluster-name", "production")
-		if d.Subject.Name != "production" || slices.ContainsFunc(d.Checked, func(c struct{ Reason, Location string }) bool { return c.Reason == "GuardMissing" }) {
+		if d.Subject.Name != "production" ||
+			slices.ContainsFunc(
+				d.Checked,
+				func(c struct{ Reason, Location string }) bool { return c.Reason == "GuardMissing" },
+			) {
 			t.Errorf("the subject is %v, checked %v", d.Subject, d.Checked)
 		}
 	})
@@ -115,11 +132,19 @@ func TestAuditOnce(t *testing.T) {
 			}
 		}
 		t.Cleanup(func() { shared.rig.KubectlCommand(context.WithoutCancel(t.Context()), "delete", "-f", crd) })
-		report := shared.rig.AuditOnce(t.Context(), append([]string{"--kubeconfig", shared.rig.Kubeconfig, "--cluster-name", "Production 1", "-o", "openreports"}, files...)...)
+		report := shared.rig.AuditOnce(
+			t.Context(),
+			append(
+				[]string{"--kubeconfig", shared.rig.Kubeconfig, "--cluster-name", "Production 1", "-o", "openreports"},
+				files...)...)
 		await(t, "the API to accept the report", func() bool { // the kind may be served a moment later
 			return shared.rig.KubectlInput(t.Context(), report.Output, "apply", "--validate=strict", "-f", "-").Code == 0
 		})
-		stored := shared.rig.KubectlCommand(t.Context(), "get", "clusterreports.openreports.io", "kubelet-https-guard-cluster-production-1", "-o", "jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='serving-cert/pair')].result}")
+		stored := shared.rig.KubectlCommand(
+			t.Context(),
+			"get", "clusterreports.openreports.io", "kubelet-https-guard-cluster-production-1", "-o",
+			"jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='serving-cert/pair')].result}",
+		)
 		if stored.Output != "0 Production 1 pass" {
 			t.Errorf("stored: %s", stored.Output)
 		}
@@ -133,7 +158,12 @@ func TestAuditOnce(t *testing.T) {
 	})
 	t.Run("an invalid CA bundle", func(t *testing.T) {
 		bundle("garbage")
-		verdict(2, "CouldNotVerify", "ClientCAUnavailable at ConfigMap openshift-kube-apiserver-operator/kube-apiserver-to-kubelet-client-ca ca-bundle.crt", files...)
+		verdict(
+			2,
+			"CouldNotVerify",
+			"ClientCAUnavailable at ConfigMap openshift-kube-apiserver-operator/kube-apiserver-to-kubelet-client-ca "+
+				"ca-bundle.crt",
+			files...)
 		// The running audit reports the same, and that it is resolved.
 		start := time.Now().Add(-time.Minute)
 		awaitAuditEvent(t, start, "Lease", "kubelet-https-guard-audit", "Warning", "CouldNotVerify",
@@ -156,7 +186,11 @@ func TestAuditOnce(t *testing.T) {
 	})
 	t.Run("without permissions", func(t *testing.T) {
 		d, code, output := once(append(files, "--kubeconfig", agentKubeconfig(t))...)
-		if code != 2 || d.Verdict != "CouldNotVerify" || !slices.ContainsFunc(d.Findings, func(f struct{ Reason, Location string }) bool { return f.Reason == "Unreadable" }) {
+		if code != 2 || d.Verdict != "CouldNotVerify" ||
+			!slices.ContainsFunc(
+				d.Findings,
+				func(f struct{ Reason, Location string }) bool { return f.Reason == "Unreadable" },
+			) {
 			t.Errorf("exit code %d, verdict %s\n%s", code, d.Verdict, output)
 		}
 	})

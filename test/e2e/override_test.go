@@ -28,7 +28,9 @@ func kubeAPIServers(t *testing.T, user string) dynamic.ResourceInterface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.Resource(schema.GroupVersionResource{Group: "operator.openshift.io", Version: "v1", Resource: "kubeapiservers"})
+	return client.Resource(
+		schema.GroupVersionResource{Group: "operator.openshift.io", Version: "v1", Resource: "kubeapiservers"},
+	)
 }
 
 // TestOverrides: overrides of the kube-apiserver's configuration by people.
@@ -38,11 +40,18 @@ func TestOverrides(t *testing.T) {
 		"apiVersion": "operator.openshift.io/v1", "kind": "KubeAPIServer", "metadata": map[string]any{"name": "cluster"},
 		"spec": map[string]any{"managementState": "Managed"},
 	}}
-	if _, err := objects.Create(t.Context(), object, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := objects.Create(t.Context(), object, metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	patch := func(body string, subresources ...string) error {
-		_, err := objects.Patch(t.Context(), "cluster", types.MergePatchType, []byte(body), metav1.PatchOptions{}, subresources...)
+		_, err := objects.Patch(
+			t.Context(),
+			"cluster",
+			types.MergePatchType,
+			[]byte(body),
+			metav1.PatchOptions{},
+			subresources...)
 		return err
 	}
 	overrides := func(text string) error {
@@ -52,7 +61,8 @@ func TestOverrides(t *testing.T) {
 		}
 		return patch(string(body))
 	}
-	const weakens, disables = "spec.unsupportedConfigOverrides … (OverrideWeakensKubeletTLS)", "spec.unsupportedConfigOverrides. … (AdmissionDisabled) … "
+	const weakens, disables = "spec.unsupportedConfigOverrides … (OverrideWeakensKubeletTLS)",
+		"spec.unsupportedConfigOverrides. … (AdmissionDisabled) … "
 	refused := map[string]struct{ text, reason string }{
 		"https off":                              {`{"apiServerArguments":{"kubelet-https":["false"]}}`, weakens},
 		"no kubelet CA":                          {`{"apiServerArguments":{"kubelet-certificate-authority":[]}}`, weakens},
@@ -79,8 +89,18 @@ func TestOverrides(t *testing.T) {
 	for title, c := range refused {
 		t.Run("refused: "+title, func(t *testing.T) {
 			// A merge patch cannot write null.
-			_, err := objects.Patch(t.Context(), "cluster", types.JSONPatchType, []byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":`+c.text+`}]`), metav1.PatchOptions{})
-			words := []string{`admission webhook "kubeapiservers.kubelet-https-guard.io" denied the request: … KubeAPIServer cluster`, c.reason, "CIS OpenShift 1.2.4 (1.2.2 from v1.8)"}
+			_, err := objects.Patch(
+				t.Context(),
+				"cluster",
+				types.JSONPatchType,
+				[]byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":`+c.text+`}]`),
+				metav1.PatchOptions{},
+			)
+			words := []string{
+				`admission webhook "kubeapiservers.kubelet-https-guard.io" denied the request: … KubeAPIServer cluster`,
+				c.reason,
+				"CIS OpenShift 1.2.4 (1.2.2 from v1.8)",
+			}
 			if c.reason != weakens {
 				words[2] = "guard-in-force"
 			}
@@ -88,10 +108,15 @@ func TestOverrides(t *testing.T) {
 		})
 	}
 	awaitEvent(t, "default", func(e eventsv1.Event) bool {
-		return e.Reason == "OverrideWeakensKubeletTLS" && e.Regarding.Kind == "KubeAPIServer" && e.Regarding.Name == "cluster" && e.Regarding.UID != "" && e.Type == "Warning"
+		return e.Reason == "OverrideWeakensKubeletTLS" && e.Regarding.Kind == "KubeAPIServer" &&
+			e.Regarding.Name == "cluster" &&
+			e.Regarding.UID != "" &&
+			e.Type == "Warning"
 	})
 	awaitEvent(t, "default", func(e eventsv1.Event) bool {
-		return e.Reason == "AdmissionDisabled" && e.Action == "Deny" && e.Regarding.Kind == "KubeAPIServer" && e.Regarding.Name == "cluster" && e.Type == "Warning"
+		return e.Reason == "AdmissionDisabled" && e.Action == "Deny" && e.Regarding.Kind == "KubeAPIServer" &&
+			e.Regarding.Name == "cluster" &&
+			e.Type == "Warning"
 	})
 	passing := map[string]string{
 		"other arguments":    `{"apiServerArguments":{"event-ttl":["3h"]}}`,
@@ -124,13 +149,15 @@ func TestOverrides(t *testing.T) {
 	if err := patch(`{"status":{"observedGeneration":7}}`, "status"); err != nil {
 		t.Errorf("the status cannot be written while the webhook is down: %v", err)
 	}
-	if _, err := objects.Patch(t.Context(), "cluster", types.JSONPatchType, []byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":null}]`), metav1.PatchOptions{}); err != nil {
+	if _, err := objects.Patch(t.Context(), "cluster", types.JSONPatchType,
+		[]byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":null}]`), metav1.PatchOptions{}); err != nil {
 		t.Errorf("null cannot be written for missing overrides while the webhook is down: %v", err)
 	}
 	if err := patch(`{"spec":{"observedConfig":{"a":"` + time.Now().String() + `"}}}`); err != nil {
 		t.Errorf("the observed configuration cannot be written while the webhook is down: %v", err)
 	}
-	if err := overrides(`{"apiServerArguments":{"event-ttl":["4h"]}}`); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+	if err := overrides(`{"apiServerArguments":{"event-ttl":["4h"]}}`); err == nil ||
+		!strings.Contains(err.Error(), "failed calling webhook") {
 		t.Errorf("overrides do not fail closed while the webhook is down: %v", err)
 	}
 }

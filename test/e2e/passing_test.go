@@ -126,9 +126,13 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 		"service-ca PUTs a copy": {user: openshift.ServiceCA,
 			do: copied(func(s *corev1.Secret) { s.Data = serving(other).Data })},
 		"service-ca repairs garbage": {stored: garbage, user: openshift.ServiceCA, do: write(serving(other))},
-		"service-ca adds its owner to another": {stored: bad(func(s *corev1.Secret) { s.OwnerReferences = []metav1.OwnerReference{owner("ConfigMap")} }), user: openshift.ServiceCA, do: copied(func(s *corev1.Secret) {
-			s.OwnerReferences = append(s.OwnerReferences, serving(good).OwnerReferences...)
-		})},
+		"service-ca adds its owner to another": {
+			stored: bad(func(s *corev1.Secret) { s.OwnerReferences = []metav1.OwnerReference{owner("ConfigMap")} }),
+			user:   openshift.ServiceCA,
+			do: copied(func(s *corev1.Secret) {
+				s.OwnerReferences = append(s.OwnerReferences, serving(good).OwnerReferences...)
+			}),
+		},
 		"service-ca extends the chain": {user: openshift.ServiceCA,
 			do: write(openshift.ServingCert(shared.serviceUID, reissued.ChainWith(newCA.PEM(),
 				newCA.CrossSign(shared.ca)), reissued.Key))},
@@ -139,8 +143,14 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 		"service-ca changes to beta annotations": {user: openshift.ServiceCA, do: copied(toBeta)},
 		"an administrator, to beta annotations":  {do: copied(toBeta)},
 		"an administrator rotates":               {do: write(serving(other))},
-		"an administrator patches both": {do: patch(types.MergePatchType,
-			fmt.Sprintf(`{"metadata":{"annotations":{"service.alpha.openshift.io/expiry":null,"service.beta.openshift.io/expiry":null}},"data":{"tls.crt":%q,"tls.key":%q}}`, base64Of(other.Certificate), base64Of(other.Key)))},
+		"an administrator patches both": {do: patch(
+			types.MergePatchType,
+			fmt.Sprintf(
+				`{"metadata":{"annotations":{"service.alpha.openshift.io/expiry":null,"service.beta.openshift.io/expiry":null}},"data":{"tls.crt":%q,"tls.key":%q}}`,
+				base64Of(other.Certificate),
+				base64Of(other.Key),
+			),
+		)},
 		"an administrator creates it as it was": {do: then(absent, create(serving(good)))},
 		"an administrator extends the chain": {do: write(openshift.ServingCert(shared.serviceUID,
 			good.ChainWith(shared.ca.PEM(), newCA.PEM()), good.Key))},
@@ -183,9 +193,18 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 		"the collector drops the living owner":             {stored: besideDangling, user: collector, do: orphan},
 		"the collector drops a dangling owner, by a merge": {stored: besideDangling, user: collector, do: copiedByMerge(func(s *corev1.Secret) { s.OwnerReferences = s.OwnerReferences[1:] })},
 		"the collector drops one of a hundred owners":      {stored: owners(100), user: collector, do: dropOwner("absent-uid-50")},
-		"the collector unsets blockOwnerDeletion": {stored: blocking, user: collector, do: ofStored(func(s *corev1.Secret) string {
-			return fmt.Sprintf(`{"metadata":{"uid":%q,"resourceVersion":%q,"ownerReferences":[{"apiVersion":"v1","kind":"Service","name":"api","uid":%q,"blockOwnerDeletion":false}]}}`, s.UID, s.ResourceVersion, shared.serviceUID)
-		})},
+		"the collector unsets blockOwnerDeletion": {
+			stored: blocking,
+			user:   collector,
+			do: ofStored(func(s *corev1.Secret) string {
+				return fmt.Sprintf(
+					`{"metadata":{"uid":%q,"resourceVersion":%q,"ownerReferences":[{"apiVersion":"v1","kind":"Service","name":"api","uid":%q,"blockOwnerDeletion":false}]}}`,
+					s.UID,
+					s.ResourceVersion,
+					shared.serviceUID,
+				)
+			}),
+		},
 		"the collector ends a foreground deletion": {stored: terminating, user: collector, do: finalized},
 		"the collector ends it for a Secret without its owner": {stored: detachedTerminating, user: collector,
 			do: finalized},
@@ -211,7 +230,15 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 		"both expiry annotations removed": {do: patch(types.MergePatchType, `{"metadata":{"annotations":{"service.alpha.openshift.io/expiry":null,"service.beta.openshift.io/expiry":null}}}`)},
 		"oc adm ocp-certificates regenerate-leaf": {do: func(ctx context.Context, c kubernetes.Interface) error {
 			body := `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"openshift-kube-apiserver","name":"kubelet-client","annotations":{"auth.openshift.io/certificate-not-after":"force-regeneration"}}}`
-			_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.ApplyYAMLPatchType, []byte(body), metav1.PatchOptions{FieldManager: "regenerate-leaf-certificates", Force: new(true)})
+			_, err := c.CoreV1().Secrets(
+				"openshift-kube-apiserver",
+			).Patch(
+				ctx,
+				"kubelet-client",
+				types.ApplyYAMLPatchType,
+				[]byte(body),
+				metav1.PatchOptions{FieldManager: "regenerate-leaf-certificates", Force: new(true)},
+			)
 			return err
 		}},
 
@@ -234,7 +261,15 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 			do: write(openshift.KubeletClient(client.Certificate, client.Key))},
 		"an administrator has it reissued": {do: func(ctx context.Context, c kubernetes.Interface) error {
 			// As OpenShift's documentation says: by removing not-after.
-			_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.MergePatchType, []byte(`{"metadata":{"annotations":{"auth.openshift.io/certificate-not-after":null}}}`), metav1.PatchOptions{})
+			_, err := c.CoreV1().Secrets(
+				"openshift-kube-apiserver",
+			).Patch(
+				ctx,
+				"kubelet-client",
+				types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"auth.openshift.io/certificate-not-after":null}}}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		}},
 
@@ -245,7 +280,8 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 			s.Namespace, s.OwnerReferences, s.Name = "default", nil, name+fmt.Sprint("-", now.UnixNano())
 		}))},
 		"a ConfigMap of the name": {do: func(ctx context.Context, c kubernetes.Interface) error {
-			if _, err := c.CoreV1().ConfigMaps(namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+			if _, err := c.CoreV1().ConfigMaps(namespace).Create(ctx,
+				&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
 				return err
 			}
 			return c.CoreV1().ConfigMaps(namespace).Delete(ctx, name, metav1.DeleteOptions{})
@@ -294,7 +330,11 @@ func copiedByMerge(change func(*corev1.Secret)) attempt {
 			return err
 		}
 		change(secret)
-		body, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": secret.ResourceVersion, "ownerReferences": secret.OwnerReferences}})
+		body, err := json.Marshal(
+			map[string]any{
+				"metadata": map[string]any{"resourceVersion": secret.ResourceVersion, "ownerReferences": secret.OwnerReferences},
+			},
+		)
 		if err != nil {
 			return err
 		}
@@ -308,7 +348,13 @@ func finalized(ctx context.Context, c kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
-	return patch(types.MergePatchType, fmt.Sprintf(`{"metadata":{"resourceVersion":%q,"finalizers":[]}}`, secret.ResourceVersion))(ctx, c)
+	return patch(
+		types.MergePatchType,
+		fmt.Sprintf(`{"metadata":{"resourceVersion":%q,"finalizers":[]}}`, secret.ResourceVersion),
+	)(
+		ctx,
+		c,
+	)
 }
 
 // migrated is what Kubernetes' own StorageVersionMigration sends.
@@ -317,7 +363,16 @@ func migrated(ctx context.Context, c kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
-	return patch(types.MergePatchType, fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q,"namespace":%q,"uid":%q,"resourceVersion":%q}}`, name, namespace, secret.UID, secret.ResourceVersion))(ctx, c)
+	return patch(
+		types.MergePatchType,
+		fmt.Sprintf(
+			`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q,"namespace":%q,"uid":%q,"resourceVersion":%q}}`,
+			name, namespace, secret.UID, secret.ResourceVersion,
+		),
+	)(
+		ctx,
+		c,
+	)
 }
 
 // toBeta changes the annotations to the beta names.

@@ -31,21 +31,26 @@ func TestRefusalIsRecorded(t *testing.T) {
 	secret := get(t)
 	before := time.Now().Add(-time.Second)
 	secret.Data["tls.key"] = []byte("garbage")
-	if _, err := as(t, "mallory").CoreV1().Secrets(namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err == nil || strings.Contains(err.Error(), "denied the request") {
+	if _, err := as(t, "mallory").CoreV1().Secrets(namespace).Update(t.Context(), secret,
+		metav1.UpdateOptions{}); err == nil ||
+		strings.Contains(err.Error(), "denied the request") {
 		t.Fatalf("mallory has no permissions, but the request reached the webhook: %v", err)
 	}
-	if _, err := as(t, openshift.StorageMigrator).CoreV1().Secrets(namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err == nil {
+	if _, err := as(t, openshift.StorageMigrator).CoreV1().Secrets(namespace).Update(t.Context(), secret,
+		metav1.UpdateOptions{}); err == nil {
 		t.Fatal("the request was allowed")
 	}
 
 	event := awaitEvent(t, namespace, func(e eventsv1.Event) bool {
 		return e.Reason == "KeyUnparsable" && strings.Contains(e.Note, openshift.StorageMigrator) && e.EventTime.After(before)
 	})
-	if r := event.Regarding; r.Kind != "Secret" || r.Name != name || r.UID != secret.UID || event.Type != "Warning" || event.Action != "Deny" {
+	if r := event.Regarding; r.Kind != "Secret" || r.Name != name || r.UID != secret.UID || event.Type != "Warning" ||
+		event.Action != "Deny" {
 		t.Errorf("the Event is about %+v, of type %s with action %s", r, event.Type, event.Action)
 	}
 	if _, err := shared.rig.Webhook.Await(t.Context(), "the refusal", func(line rig.Line) bool {
-		return line.Text("msg") == "Request denied" && line.Text("user") == openshift.StorageMigrator && line.Text("reason") == "KeyUnparsable"
+		return line.Text("msg") == "Request denied" && line.Text("user") == openshift.StorageMigrator &&
+			line.Text("reason") == "KeyUnparsable"
 	}); err != nil {
 		t.Error(err)
 	}
@@ -64,7 +69,8 @@ func TestRefusalIsRecorded(t *testing.T) {
 				ImpersonatedUser struct{ Username string }
 				Annotations      map[string]string
 			}
-			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.ImpersonatedUser.Username == openshift.StorageMigrator && entry.Annotations[key] == "KeyUnparsable" {
+			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.ImpersonatedUser.Username == openshift.StorageMigrator &&
+				entry.Annotations[key] == "KeyUnparsable" {
 				return true
 			}
 		}
@@ -75,7 +81,11 @@ func TestRefusalIsRecorded(t *testing.T) {
 // TestAgent: the agent reports changes of the files on the real Node, with its UID.
 func TestAgent(t *testing.T) {
 	pair := issue(pkitest.KubeletClient())
-	tree, err := openshift.Write(t.TempDir(), openshift.Current, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: shared.ca.PEM()})
+	tree, err := openshift.Write(
+		t.TempDir(),
+		openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: shared.ca.PEM()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +113,9 @@ func TestAgent(t *testing.T) {
 		event := awaitEvent(t, "default", func(e eventsv1.Event) bool {
 			return e.Reason == reason && strings.Contains(e.Note, note) && e.EventTime.After(start)
 		})
-		if r := event.Regarding; r.Kind != "Node" || r.UID != node.UID || event.Type != kind || event.ReportingController != "kubelet-https-guard.io/nodeagent" || event.ReportingInstance != rig.Node {
+		if r := event.Regarding; r.Kind != "Node" || r.UID != node.UID || event.Type != kind ||
+			event.ReportingController != "kubelet-https-guard.io/nodeagent" ||
+			event.ReportingInstance != rig.Node {
 			t.Errorf("Event %s: %+v", reason, event)
 		}
 	}

@@ -30,7 +30,11 @@ func writer() rotation.Writer {
 // startUnread starts an agent whose log the test does not read.
 func (s *scene) startUnread(l launch) *agent {
 	s.Helper()
-	host, err := rotation.NewHost(s.TempDir(), rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)), func() { <-time.After(rand.N(settleTime / 8)) })
+	host, err := rotation.NewHost(
+		s.TempDir(),
+		rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)),
+		func() { <-time.After(rand.N(settleTime / 8)) },
+	)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -75,7 +79,9 @@ func (s *scene) agentLogs(a *agent, changes ...string) {
 
 func isChange(message string) bool {
 	switch report.NoticeType(message) {
-	case report.FindingActive, report.FindingResolved, report.Compliant, report.NotCompliant, report.CouldNotVerify, report.CertificateRotated:
+	case report.FindingActive,
+		report.FindingResolved, report.Compliant, report.NotCompliant, report.CouldNotVerify,
+		report.CertificateRotated:
 		return true
 	case report.FindingStillActive, report.NotApplicable, report.RequestDenied, report.RequestByBreakGlass:
 	}
@@ -131,7 +137,8 @@ func killAgent(s *scene) {
 	s.logsNothing(a)
 	s.await("there is an Event with the last verdict", func(context.Context) bool {
 		for _, e := range s.events("default", s.name) {
-			if e.Reason == control.Compliant.Word() && strings.Contains(e.Note, fmt.Sprintf("serial %x", pair.Leaf.SerialNumber)) {
+			if e.Reason == control.Compliant.Word() &&
+				strings.Contains(e.Note, fmt.Sprintf("serial %x", pair.Leaf.SerialNumber)) {
 				return true
 			}
 		}
@@ -197,7 +204,11 @@ func withoutInotify(limit, message string) func(*scene) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		host, err := rotation.NewHost(s.TempDir(), rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)), func() { <-time.After(rand.N(settleTime / 8)) })
+		host, err := rotation.NewHost(
+			s.TempDir(),
+			rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)),
+			func() { <-time.After(rand.N(settleTime / 8)) },
+		)
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -209,8 +220,16 @@ func withoutInotify(limit, message string) func(*scene) {
 		a := &agent{Driver: &rotation.Driver{Host: host, Settle: settleTime, ReportTime: patience,
 			Tolerated: map[string]int{message: 0}}}
 		a.process.Metrics = fmt.Sprintf("127.0.0.1:%d", port)
-		a.run = exec.CommandContext(s.Context(), self, filepath.Join(shared.bin, "nodeagent"), "run", "--root", host.Tree.Root, "--node-name", s.name,
-			"--kubeconfig", s.kubeconfig, "--metrics-bind-address", a.process.Metrics, "--settle", settleTime.String(), "--resync", tick.String())
+		a.run = exec.CommandContext(
+			s.Context(),
+			self,
+			filepath.Join(shared.bin, "nodeagent"),
+			"run", "--root", host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig, "--metrics-bind-address",
+			a.process.Metrics, "--settle",
+			settleTime.String(),
+			"--resync",
+			tick.String(),
+		)
 		a.run.Env = append(os.Environ(), limitVariable+"="+limit, readyVariable+"="+pidFile)
 		a.run.SysProcAttr = &syscall.SysProcAttr{
 			Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWUSER,

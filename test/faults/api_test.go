@@ -106,7 +106,11 @@ func (s *scene) startServer(more ...string) *server {
 	if err != nil {
 		s.Fatal(err)
 	}
-	second := &server{etcd: newTCPProxy(s.T, strings.TrimPrefix(string(etcd), "http://")), url: fmt.Sprintf("https://127.0.0.1:%d", port), program: args[0]}
+	second := &server{
+		etcd:    newTCPProxy(s.T, strings.TrimPrefix(string(etcd), "http://")),
+		url:     fmt.Sprintf("https://127.0.0.1:%d", port),
+		program: args[0],
+	}
 	for _, arg := range args[1:] {
 		switch name, _, _ := strings.Cut(arg, "="); name {
 		case "--etcd-servers":
@@ -126,7 +130,13 @@ func (s *scene) startServer(more ...string) *server {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(shared.config.CAData)
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true}}
+	client := &http.Client{
+		Timeout: 5 * time.Second,
+		Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			DisableKeepAlives: true,
+		},
+	}
 	second.ready = func(ctx context.Context) bool {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, second.url+"/readyz", nil)
 		if err != nil {

@@ -44,7 +44,8 @@ var clocked = sync.OnceValues(func() (directory string, err error) {
 		return "", err
 	}
 	const (
-		now     = "\tsec, nsec, mono := runtimeNow()\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}"
+		now = "\tsec, nsec, mono := runtimeNow()\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + " +
+			"unixToInternal, Local}"
 		imports = "import (\n"
 	)
 	text := string(source)
@@ -146,7 +147,9 @@ func clockJumps(s *scene) {
 	s.awaitRest("agent", a.process.Process, agentLimit)
 
 	deletable := s.validSecret().DeepCopy()
-	deletable.Annotations = map[string]string{"kubelet-https-guard.io/allow-delete-until": time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)}
+	deletable.Annotations = map[string]string{
+		"kubelet-https-guard.io/allow-delete-until": time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339),
+	}
 	deletion, err := admission.Review(deletable, nil)
 	if err != nil {
 		s.Fatal(err)
@@ -166,7 +169,13 @@ func clockJumps(s *scene) {
 	}
 	active, resolved := string(report.FindingActive)+" ", string(report.FindingResolved)+" "
 	verified, notVerified := compliant(control.UseHTTPS), notCompliant(control.UseHTTPS)
-	expired, early, soon := string(finding.CertificateExpired), string(finding.CertificateNotYetValid), string(finding.CertificateExpiringSoon)
+	expired, early, soon := string(
+		finding.CertificateExpired,
+	), string(
+		finding.CertificateNotYetValid,
+	), string(
+		finding.CertificateExpiringSoon,
+	)
 	stream := admission.Stream{}
 	for range 2 { // the second time, all results are cached
 		for _, jump := range []struct {
@@ -205,7 +214,11 @@ func clockJumps(s *scene) {
 	// The audit uses the same clock. What it reported at a tick during which the clock jumped, it resolves
 	// at the next tick.
 	count := func() (active, resolved int) {
-		return len(s.lines(auditor.log, string(report.FindingActive))), len(s.lines(auditor.log, string(report.FindingResolved)))
+		return len(
+				s.lines(auditor.log, string(report.FindingActive)),
+			), len(
+				s.lines(auditor.log, string(report.FindingResolved)),
+			)
 	}
 	s.await("the audit resolves its findings", func(context.Context) bool {
 		active, resolved := count()

@@ -85,15 +85,18 @@ func newScene(t *testing.T, number int) *scene {
 	s.changes = admission.Changes(s.ca, pkitest.ServingCert(), s.secret)
 	for _, create := range []func() error{
 		func() error {
-			_, err := shared.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.name}}, metav1.CreateOptions{})
+			_, err := shared.api.CoreV1().Namespaces().Create(t.Context(),
+				&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.name}}, metav1.CreateOptions{})
 			return err
 		},
 		func() error {
-			_, err := shared.api.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.name}}, metav1.CreateOptions{})
+			_, err := shared.api.CoreV1().Nodes().Create(t.Context(),
+				&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.name}}, metav1.CreateOptions{})
 			return err
 		},
 		func() error {
-			bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: bundleName}, Data: map[string]string{"ca.crt": string(s.ca.PEM())}}
+			bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: bundleName},
+				Data: map[string]string{"ca.crt": string(s.ca.PEM())}}
 			_, err := shared.api.CoreV1().ConfigMaps(s.name).Create(t.Context(), bundle, metav1.CreateOptions{})
 			return err
 		},
@@ -171,7 +174,9 @@ func (l launch) command(binary string, args ...string) (shell string, arguments 
 	if l.binaries != "" {
 		path = filepath.Join(l.binaries, binary)
 	}
-	return "/bin/sh", append(append(append([]string{"-c", script, "sh", "/usr/bin/env"}, l.environment...), path), append(args, l.args...)...)
+	return "/bin/sh", append(
+		append(append([]string{"-c", script, "sh", "/usr/bin/env"}, l.environment...), path),
+		append(args, l.args...)...)
 }
 
 // webhook is a running webhook.
@@ -229,7 +234,8 @@ func (s *scene) startWebhookAt(w *webhook, address string, l launch, args ...str
 	w.log = shared.rig.Path(s.name + "-" + name + ".log")
 	l.environment = append(l.environment, "POD_NAME="+s.name+"-"+name)
 	program, arguments := l.command("webhook", append([]string{
-		"serve", "--bind-address", address, "--health-bind-address", w.Metrics, "--shutdown-delay", "0s", "--cert-dir", w.certDir, "--config", w.config,
+		"serve", "--bind-address", address, "--health-bind-address", w.Metrics, "--shutdown-delay", "0s", "--cert-dir",
+		w.certDir, "--config", w.config,
 	}, args...)...)
 	if w.run, err = shared.rig.Launch(s.name+"-"+name, program, arguments...); err != nil {
 		s.Fatal(err)
@@ -296,7 +302,11 @@ func (s *scene) startAudit(name string, l launch, config ...string) *auditor {
 	a := &auditor{log: shared.rig.Path(s.name + "-" + name + ".log")}
 	a.name, a.limit, a.Metrics = name, webhookLimit, fmt.Sprintf("127.0.0.1:%d", health)
 	l.environment = append(l.environment, "POD_NAME="+s.name+"-"+name)
-	program, arguments := l.command("webhook", "audit", "--health-bind-address", a.Metrics, "--config", config[0], "--namespace", s.name, "--kubeconfig", s.kubeconfig)
+	program, arguments := l.command(
+		"webhook", "audit", "--health-bind-address", a.Metrics, "--config",
+		config[0],
+		"--namespace", s.name, "--kubeconfig", s.kubeconfig,
+	)
 	if a.run, err = shared.rig.Launch(s.name+"-"+name, program, arguments...); err != nil {
 		s.Fatal(err)
 	}
@@ -315,7 +325,8 @@ func (s *scene) awaitCleanAudit(a *auditor) {
 	s.Helper()
 	s.await(a.name+" audits and has no findings", func(ctx context.Context) bool {
 		metrics, err := a.Read(ctx)
-		return err == nil && metrics.Sum("kubelet_https_guard_audit_leader") == 1 && metrics.Sum("kubelet_https_guard_compliant") > 0
+		return err == nil && metrics.Sum("kubelet_https_guard_audit_leader") == 1 &&
+			metrics.Sum("kubelet_https_guard_compliant") > 0
 	})
 }
 
@@ -325,7 +336,8 @@ func (s *scene) awaitAudit(a *auditor) {
 	s.Helper()
 	s.await(a.name+" audits", func(ctx context.Context) bool {
 		metrics, err := a.Read(ctx)
-		return err == nil && metrics.Sum("kubelet_https_guard_audit_leader") == 1 && metrics.Sum("kubelet_https_guard_audits_total") > 0
+		return err == nil && metrics.Sum("kubelet_https_guard_audit_leader") == 1 &&
+			metrics.Sum("kubelet_https_guard_audits_total") > 0
 	})
 }
 
@@ -365,8 +377,13 @@ func (s *scene) restart(a *agent) {
 		s.Fatal(err)
 	}
 	a.process.Metrics = fmt.Sprintf("127.0.0.1:%d", port)
-	program, arguments := a.options.command("nodeagent", "run", "--root", a.Host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig,
-		"--metrics-bind-address", a.process.Metrics, "--settle", settleTime.String(), "--resync", tick.String())
+	program, arguments := a.options.command(
+		"nodeagent", "run", "--root", a.Host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig,
+		"--metrics-bind-address", a.process.Metrics, "--settle",
+		settleTime.String(),
+		"--resync",
+		tick.String(),
+	)
 	a.run = exec.CommandContext(s.Context(), program, arguments...)
 	a.run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if a.Agent, err = rotation.Start(a.run); err != nil {
@@ -611,7 +628,8 @@ func (s *scene) lines(log, message string) (found []line) {
 func (s *scene) auditLogs(a *auditor, want ...string) {
 	s.Helper()
 	logged := func() (all []string) {
-		for _, l := range append(s.lines(a.log, string(report.FindingActive)), s.lines(a.log, string(report.FindingResolved))...) {
+		for _, l := range append(s.lines(a.log, string(report.FindingActive)),
+			s.lines(a.log, string(report.FindingResolved))...) {
 			if l.Reason == string(finding.Unreadable) && s.outage > unreportedOutage {
 				continue // on a slow machine the outage lasted long enough to be reported
 			}

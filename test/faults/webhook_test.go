@@ -117,7 +117,10 @@ func servingExpired(s *scene) {
 	})
 	// An API server checks a certificate when it connects.
 	fails, failing := s.startStream(s.questionsThrough(second.api)[:2])
-	s.await("a new API server refuses the certificate", func(context.Context) bool { return s.refused(second, expired.Certificate) })
+	s.await(
+		"a new API server refuses the certificate",
+		func(context.Context) bool { return s.refused(second, expired.Certificate) },
+	)
 	repair()
 	s.awaitReady(w)
 	s.awaitRightAnswers(stream)
@@ -135,8 +138,17 @@ func (s *scene) refused(through *server, chain []byte) bool {
 	if err != nil {
 		s.Fatal(err)
 	}
-	_, err = through.api.CoreV1().Secrets("openshift-apiserver").Patch(s.Context(), "serving-cert", types.MergePatchType, patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
-	return err != nil && strings.Contains(err.Error(), "failed calling webhook") && strings.Contains(err.Error(), "expired")
+	_, err = through.api.CoreV1().Secrets(
+		"openshift-apiserver",
+	).Patch(
+		s.Context(),
+		"serving-cert",
+		types.MergePatchType,
+		patch,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+	)
+	return err != nil && strings.Contains(err.Error(), "failed calling webhook") &&
+		strings.Contains(err.Error(), "expired")
 }
 
 func badConfiguration(s *scene) {
@@ -210,7 +222,9 @@ func webhookDescriptors(s *scene) {
 	s.awaitRightAnswers(stream)
 	undo := s.descriptorLimit(w.PID)
 	s.writeServingPair(w, time.Now().Add(-time.Hour), time.Now().AddDate(2, 0, 0)) // it cannot read them
-	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}}
+	stranger := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}},
+	}
 	waiting := make(chan error, 1)
 	body, err := admission.Review(s.validSecret(), nil)
 	if err != nil {
@@ -223,7 +237,10 @@ func webhookDescriptors(s *scene) {
 		}
 		waiting <- err
 	}()
-	s.await("the webhook cannot read its files", func(context.Context) bool { return len(s.lines(w.log, certificateKept)) > 0 })
+	s.await(
+		"the webhook cannot read its files",
+		func(context.Context) bool { return len(s.lines(w.log, certificateKept)) > 0 },
+	)
 	s.awaitRightAnswers(stream)
 	select {
 	case err := <-waiting:
@@ -236,7 +253,10 @@ func webhookDescriptors(s *scene) {
 	}
 	s.awaitReady(w)
 	s.awaitRightAnswers(stream)
-	s.await("the new certificate is served", func(context.Context) bool { return len(s.lines(w.log, "Serving certificate reloaded")) == 1 })
+	s.await(
+		"the new certificate is served",
+		func(context.Context) bool { return len(s.lines(w.log, "Serving certificate reloaded")) == 1 },
+	)
 	done()
 	stranger.CloseIdleConnections()
 	w.client.CloseIdleConnections()
@@ -289,7 +309,8 @@ func (s *scene) awaitVerdict(a *agent, compliant float64) {
 	s.Helper()
 	s.await(fmt.Sprintf("the agent's verdict is %.0f", compliant), func(ctx context.Context) bool {
 		metrics, err := a.process.Read(ctx)
-		return err == nil && metrics.Sum("kubelet_https_guard_compliant", `control="use-https"`) == compliant && metrics.Sum("kubelet_https_guard_scans_total") > 0
+		return err == nil && metrics.Sum("kubelet_https_guard_compliant", `control="use-https"`) == compliant &&
+			metrics.Sum("kubelet_https_guard_scans_total") > 0
 	})
 }
 

@@ -56,7 +56,8 @@ func layOut(t *testing.T) *host {
 	if h.ca, err = pkitest.LoadCA(ca, h.file(t, "pki/ca.key")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openshift.Write(h.root, openshift.Kubeadm, openshift.Files{Certificate: h.file(t, "pki/kubelet-client.crt"), Key: h.file(t, "pki/kubelet-client.key"), ClientCA: ca}); err != nil {
+	if _, err := openshift.Write(h.root, openshift.Kubeadm, openshift.Files{Certificate: h.file(t,
+		"pki/kubelet-client.crt"), Key: h.file(t, "pki/kubelet-client.key"), ClientCA: ca}); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -82,7 +83,12 @@ func (h *host) newPair() map[string][]byte {
 func (h *host) event(t *testing.T, reason, words string) {
 	t.Helper()
 	await(t, fmt.Sprintf("Event %s with %q on Node %s", reason, words, shared.node), func() (bool, string) {
-		list, err := shared.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.kind=Node,regarding.name=" + shared.node})
+		list, err := shared.client.EventsV1().Events(
+			metav1.NamespaceDefault,
+		).List(
+			t.Context(),
+			metav1.ListOptions{FieldSelector: "regarding.kind=Node,regarding.name=" + shared.node},
+		)
 		if err != nil {
 			return false, err.Error()
 		}
@@ -106,7 +112,9 @@ func ours(e eventsv1.Event) bool { return e.ReportingController == "kubelet-http
 func (h *host) log(t *testing.T) []map[string]any {
 	t.Helper()
 	var lines []map[string]any
-	scanner := bufio.NewScanner(strings.NewReader(must(t, shared.kubectl(t.Context(), "logs", "-n", release, "daemonset/"+release+"-nodeagent"))))
+	scanner := bufio.NewScanner(
+		strings.NewReader(must(t, shared.kubectl(t.Context(), "logs", "-n", release, "daemonset/"+release+"-nodeagent"))),
+	)
 	for scanner.Scan() {
 		var line map[string]any
 		if json.Unmarshal(scanner.Bytes(), &line) == nil {
@@ -119,13 +127,27 @@ func (h *host) log(t *testing.T) []map[string]any {
 // agent: the agent finds the files on the host, detects through its mount that they are replaced, and
 // reports it on the real Node.
 func (h *host) agent(t *testing.T) {
-	running := must(t, shared.kubectl(t.Context(), "get", "daemonset", release+"-nodeagent", "-n", release, "-o", "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}"))
+	running := must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get",
+			"daemonset",
+			release+"-nodeagent",
+			"-n", release, "-o", "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}",
+		),
+	)
 	if ready, desired, _ := strings.Cut(running, " "); ready != desired || ready == "0" {
 		t.Fatalf("%s of %s agents are ready", ready, desired)
 	}
 	if shared.rig == nil {
 		await(t, "an Event of the agent on the Node", func() (bool, string) {
-			list, err := shared.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.kind=Node"})
+			list, err := shared.client.EventsV1().Events(
+				metav1.NamespaceDefault,
+			).List(
+				t.Context(),
+				metav1.ListOptions{FieldSelector: "regarding.kind=Node"},
+			)
 			if err != nil {
 				return false, err.Error()
 			}
@@ -136,7 +158,15 @@ func (h *host) agent(t *testing.T) {
 	h.event(t, "Compliant", "")
 
 	// The node becomes an OpenShift node.
-	tree, err := openshift.Write(h.root, openshift.Current, openshift.Files{Certificate: h.file(t, "pki/kubelet-client.crt"), Key: h.file(t, "pki/kubelet-client.key"), ClientCA: h.ca.PEM()})
+	tree, err := openshift.Write(
+		h.root,
+		openshift.Current,
+		openshift.Files{
+			Certificate: h.file(t, "pki/kubelet-client.crt"),
+			Key:         h.file(t, "pki/kubelet-client.key"),
+			ClientCA:    h.ca.PEM(),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +176,8 @@ func (h *host) agent(t *testing.T) {
 	await(t, "the agent checks OpenShift's files", func() (bool, string) {
 		lines := h.log(t)
 		for _, line := range lines {
-			if line["msg"] == "Found the files of the kubelet client certificate" && line["certificate"] == tree.CertificateOnHost() {
+			if line["msg"] == "Found the files of the kubelet client certificate" &&
+				line["certificate"] == tree.CertificateOnHost() {
 				return true, ""
 			}
 		}
@@ -217,8 +248,23 @@ func (h *host) kubelet(t *testing.T) {
 		}
 	}
 	foreign := pkitest.NewCAAround("foreign", time.Now())
-	address := must(t, shared.kubectl(t.Context(), "get", "node", shared.node, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`))
-	serving := foreign.Issue(pkitest.Request{CommonName: "kubelet", IPs: []net.IP{net.ParseIP(address)}}.Valid(time.Now().Add(-time.Minute), time.Now().AddDate(0, 0, 30)))
+	address := must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get", "node", shared.node, "-o",
+			`jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`,
+		),
+	)
+	serving := foreign.Issue(
+		pkitest.Request{
+			CommonName: "kubelet",
+			IPs:        []net.IP{net.ParseIP(address)},
+		}.Valid(
+			time.Now().Add(-time.Minute),
+			time.Now().AddDate(0, 0, 30),
+		),
+	)
 	write := func(name string, data []byte) string {
 		t.Helper()
 		at := shared.rig.Path("cluster", name)
@@ -227,7 +273,16 @@ func (h *host) kubelet(t *testing.T) {
 		}
 		return at
 	}
-	certificate, key, ca := write("foreign.crt", serving.Certificate), write("foreign.key", serving.Key), write("foreign-ca.crt", foreign.PEM())
+	certificate, key, ca := write(
+		"foreign.crt",
+		serving.Certificate,
+	), write(
+		"foreign.key",
+		serving.Key,
+	), write(
+		"foreign-ca.crt",
+		foreign.PEM(),
+	)
 
 	for _, c := range []struct {
 		reason finding.Reason
@@ -236,7 +291,8 @@ func (h *host) kubelet(t *testing.T) {
 		{finding.ReadOnlyPortOpen, func(c map[string]any) { c["readOnlyPort"] = 10255 }},
 		{finding.KubeletCertificateUntrusted, func(c map[string]any) { c["tlsCertFile"], c["tlsPrivateKeyFile"] = certificate, key }},
 		{finding.ClientCertificateNotAccepted, func(c map[string]any) {
-			c["authentication"] = map[string]any{"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true}, "x509": map[string]any{"clientCAFile": ca}}
+			c["authentication"] = map[string]any{"anonymous": map[string]any{"enabled": false},
+				"webhook": map[string]any{"enabled": true}, "x509": map[string]any{"clientCAFile": ca}}
 		}},
 	} {
 		t.Run(string(c.reason), func(t *testing.T) {
@@ -248,7 +304,11 @@ func (h *host) kubelet(t *testing.T) {
 	}
 	// The old state is restored, for all tests.
 	await(t, "the node is ready", func() (bool, string) {
-		ready := shared.kubectl(t.Context(), "get", "node", shared.node, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+		ready := shared.kubectl(
+			t.Context(),
+			"get", "node", shared.node, "-o",
+			`jsonpath={.status.conditions[?(@.type=="Ready")].status}`,
+		)
 		return ready.Output == "True", ready.Output
 	})
 	await(t, "the agent reports that the node is compliant", func() (bool, string) {

@@ -67,12 +67,21 @@ func TestCollector(t *testing.T) {
 func prepare(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
-		shared.helm(context.WithoutCancel(t.Context()), "uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
+		shared.helm(
+			context.WithoutCancel(t.Context()),
+			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait",
+		)
 	})
 	for _, namespace := range []string{release, shared.secret.namespace} {
 		makeNamespace(t, namespace)
 	}
-	must(t, shared.kubectl(t.Context(), "label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged"))
+	must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged",
+		),
+	)
 	storeSecret(t)
 }
 
@@ -82,7 +91,13 @@ func refusesOthers(t *testing.T) {
 	// API servers do not enforce a new policy at once.
 	await(t, "an administrator is refused", func() (bool, string) {
 		deleted := secrets.Delete(t.Context(), shared.secret.name, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
-		_, detached := secrets.Patch(t.Context(), shared.secret.name, types.MergePatchType, []byte(`{"metadata":{"ownerReferences":null}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+		_, detached := secrets.Patch(
+			t.Context(),
+			shared.secret.name,
+			types.MergePatchType,
+			[]byte(`{"metadata":{"ownerReferences":null}}`),
+			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+		)
 		return apierrors.IsForbidden(deleted) && apierrors.IsForbidden(detached), fmt.Sprintf("%v; %v", deleted, detached)
 	})
 }
@@ -114,12 +129,22 @@ func (c cascade) run(t *testing.T) {
 	}
 	if c.blocks != nil {
 		secret.OwnerReferences[0].BlockOwnerDeletion = c.blocks
-		if _, err := as(t, openshift.ServiceCA).CoreV1().Secrets(secret.Namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+		if _, err := as(t, openshift.ServiceCA).CoreV1().Secrets(secret.Namespace).Update(t.Context(), secret,
+			metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	since := time.Now()
-	must(t, shared.kubectl(t.Context(), "delete", "service", "api", "-n", secret.Namespace, "--cascade="+c.how, "--wait", "--timeout=60s"))
+	must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"delete", "service", "api", "-n", secret.Namespace,
+			"--cascade="+c.how,
+			"--wait",
+			"--timeout=60s",
+		),
+	)
 	t.Logf("the Service was deleted after %s", time.Since(since).Round(time.Millisecond))
 	await(t, "the Secret is deleted, or remains without an owner", func() (bool, string) {
 		now, err := secrets.Get(t.Context(), secret.Name, metav1.GetOptions{})
@@ -129,7 +154,11 @@ func (c cascade) run(t *testing.T) {
 		if err != nil {
 			return false, err.Error()
 		}
-		return c.stays && now.UID == secret.UID && len(now.OwnerReferences) == 0 && len(now.Finalizers) == 0 && now.DeletionTimestamp == nil, fmt.Sprintf("%+v", now.ObjectMeta)
+		return c.stays && now.UID == secret.UID && len(now.OwnerReferences) == 0 && len(now.Finalizers) == 0 &&
+				now.DeletionTimestamp == nil, fmt.Sprintf(
+				"%+v",
+				now.ObjectMeta,
+			)
 	})
 	t.Logf("the Secret has its final state after %s", time.Since(since).Round(time.Millisecond))
 	reported(t, since, c.reported, corev1.EventTypeWarning)
@@ -149,7 +178,8 @@ func reported(t *testing.T, since time.Time, reason finding.Reason, kind string)
 		var all string
 		for _, e := range list.Items {
 			if e.ReportingController == "kubelet-https-guard.io/webhook" && e.Action == "Check" && e.EventTime.After(since) {
-				if e.Regarding.Kind == "Secret" && e.Regarding.Name == shared.secret.name && e.Reason == string(reason) && e.Type == kind {
+				if e.Regarding.Kind == "Secret" && e.Regarding.Name == shared.secret.name && e.Reason == string(reason) &&
+					e.Type == kind {
 					return true, ""
 				}
 				all += fmt.Sprintf("%s %s %s: %s\n", e.Type, e.Reason, e.Regarding.Name, e.Note)
@@ -163,7 +193,11 @@ func reported(t *testing.T, since time.Time, reason finding.Reason, kind string)
 func nothingTerminates(t *testing.T) {
 	t.Helper()
 	await(t, "nothing is Terminating", func() (bool, string) {
-		now := shared.kubectl(t.Context(), "get", "services,secrets,configmaps", "-n", shared.secret.namespace, "-o", `jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.kind}/{.metadata.name} {.metadata.finalizers}{"\n"}{end}`)
+		now := shared.kubectl(
+			t.Context(),
+			"get", "services,secrets,configmaps", "-n", shared.secret.namespace, "-o",
+			`jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.kind}/{.metadata.name} {.metadata.finalizers}{"\n"}{end}`,
+		)
 		return now.Code == 0 && now.Output == "", now.Output
 	})
 }
@@ -172,14 +206,17 @@ func nothingTerminates(t *testing.T) {
 func repair(t *testing.T) {
 	t.Helper()
 	ctx, namespace := t.Context(), shared.secret.namespace
-	if _, err := shared.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := shared.client.CoreV1().Namespaces().Create(ctx,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "api", Annotations: map[string]string{"service.alpha.openshift.io/serving-cert-secret-name": shared.secret.name}},
 		Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 443}}},
 	}
-	if _, err := shared.client.CoreV1().Services(namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := shared.client.CoreV1().Services(namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	service, err := shared.client.CoreV1().Services(namespace).Get(ctx, "api", metav1.GetOptions{})
@@ -196,10 +233,15 @@ func repair(t *testing.T) {
 			return false, err.Error()
 		case secret.DeletionTimestamp != nil:
 			return false, "it is Terminating"
-		case len(secret.OwnerReferences) == 1 && secret.OwnerReferences[0].UID == service.UID && secret.OwnerReferences[0].BlockOwnerDeletion == nil:
+		case len(secret.OwnerReferences) == 1 && secret.OwnerReferences[0].UID == service.UID &&
+			secret.OwnerReferences[0].BlockOwnerDeletion == nil:
 			return true, ""
 		}
-		_, err = secrets.Update(ctx, openshift.ServingCert(service.UID, secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]), metav1.UpdateOptions{})
+		_, err = secrets.Update(
+			ctx,
+			openshift.ServingCert(service.UID, secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]),
+			metav1.UpdateOptions{},
+		)
 		return false, fmt.Sprint(err)
 	})
 }
@@ -266,7 +308,13 @@ func circle(t *testing.T) {
 	}
 	first := dependent("e2e-first", "Secret", secret.Name, secret.UID)
 	second := dependent("e2e-second", "ConfigMap", first.Name, first.UID, "example.com/waits")
-	must(t, shared.kubectl(t.Context(), "delete", "configmap", first.Name, "-n", namespace, "--cascade=foreground", "--wait=false"))
+	must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"delete", "configmap", first.Name, "-n", namespace, "--cascade=foreground", "--wait=false",
+		),
+	)
 	await(t, "the deletion of the first dependent is pending", func() (bool, string) {
 		now, err := configMaps.Get(t.Context(), second.Name, metav1.GetOptions{})
 		if err != nil {
@@ -274,7 +322,13 @@ func circle(t *testing.T) {
 		}
 		return now.DeletionTimestamp != nil, "the dependent of the dependent is not being deleted"
 	})
-	must(t, shared.kubectl(t.Context(), "delete", "service", "api", "-n", namespace, "--cascade=foreground", "--wait", "--timeout=60s"))
+	must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"delete", "service", "api", "-n", namespace, "--cascade=foreground", "--wait", "--timeout=60s",
+		),
+	)
 	await(t, "the Secret is deleted, or its deletion is pending and it does not block", func() (bool, string) {
 		now, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), secret.Name, metav1.GetOptions{})
 		if err != nil {
@@ -282,7 +336,8 @@ func circle(t *testing.T) {
 		}
 		return now.DeletionTimestamp != nil && !*now.OwnerReferences[0].BlockOwnerDeletion, fmt.Sprintf("%+v", now.ObjectMeta)
 	})
-	if _, err := configMaps.Patch(t.Context(), second.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := configMaps.Patch(t.Context(), second.Name, types.MergePatchType,
+		[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the Secret is deleted", func() (bool, string) {
@@ -297,8 +352,18 @@ func allowedDelete(t *testing.T) {
 	namespace, name := shared.secret.namespace, shared.secret.name
 	for _, how := range []string{"orphan", "foreground"} {
 		until := time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
-		must(t, shared.kubectl(t.Context(), "annotate", "secret", name, "-n", namespace, "--overwrite", "kubelet-https-guard.io/allow-delete-until="+until))
-		must(t, shared.kubectl(t.Context(), "delete", "secret", name, "-n", namespace, "--cascade="+how, "--wait", "--timeout=60s"))
+		must(
+			t,
+			shared.kubectl(
+				t.Context(),
+				"annotate", "secret", name, "-n", namespace, "--overwrite",
+				"kubelet-https-guard.io/allow-delete-until="+until,
+			),
+		)
+		must(
+			t,
+			shared.kubectl(t.Context(), "delete", "secret", name, "-n", namespace, "--cascade="+how, "--wait", "--timeout=60s"),
+		)
 		nothingTerminates(t)
 		repair(t)
 	}

@@ -34,7 +34,10 @@ func TestDocs(t *testing.T) {
 	layOut(t)
 	simulateServiceCA(t)
 	t.Cleanup(func() {
-		shared.helm(context.WithoutCancel(t.Context()), "uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
+		shared.helm(
+			context.WithoutCancel(t.Context()),
+			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait",
+		)
 	})
 
 	root, err := filepath.Abs(repository)
@@ -108,7 +111,9 @@ func likeOpenShift(t *testing.T) {
 	now := time.Now()
 	pair := shared.rig.ServiceCA.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
 	secret := openshift.KubeletClient(pair.Certificate, pair.Key)
-	if _, err := shared.client.CoreV1().Secrets(secret.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := shared.client.CoreV1().Secrets(secret.Namespace).Create(t.Context(), secret,
+		metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	crd, err := os.ReadFile(openReports)
@@ -118,11 +123,15 @@ func likeOpenShift(t *testing.T) {
 	must(t, shared.kubectlInput(t.Context(), string(crd), "apply", "-f", "-"))
 	config := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-kube-apiserver", Name: "config"},
-		Data: map[string]string{"config.yaml": `{"apiServerArguments":{"kubelet-certificate-authority":["/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"],` +
-			`"kubelet-client-certificate":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt"],"kubelet-client-key":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.key"]},` +
-			`"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`},
+		Data: map[string]string{
+			"config.yaml": `{"apiServerArguments":{"kubelet-certificate-authority":["/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"],` +
+				`"kubelet-client-certificate":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt"],"kubelet-client-key":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.key"]},` +
+				`"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`,
+		},
 	}
-	if _, err := shared.client.CoreV1().ConfigMaps(config.Namespace).Create(t.Context(), config, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := shared.client.CoreV1().ConfigMaps(config.Namespace).Create(t.Context(), config,
+		metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }
@@ -144,7 +153,10 @@ func simulateServiceCA(t *testing.T) {
 				return
 			case <-time.After(pollInterval):
 			}
-			if _, err := shared.client.CoreV1().Secrets(shared.secret.namespace).Get(ctx, shared.secret.name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			if _, err := shared.client.CoreV1().Secrets(shared.secret.namespace).Get(ctx, shared.secret.name,
+				metav1.GetOptions{}); !apierrors.IsNotFound(
+				err,
+			) {
 				continue
 			}
 			service, err := shared.client.CoreV1().Services(shared.secret.namespace).Get(ctx, "api", metav1.GetOptions{})
@@ -153,7 +165,13 @@ func simulateServiceCA(t *testing.T) {
 			}
 			now := time.Now()
 			pair := shared.rig.ServiceCA.Issue(shared.secret.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
-			_, _ = serviceCA.CoreV1().Secrets(shared.secret.namespace).Create(ctx, openshift.ServingCert(service.UID, pair.Certificate, pair.Key), metav1.CreateOptions{})
+			_, _ = serviceCA.CoreV1().Secrets(
+				shared.secret.namespace,
+			).Create(
+				ctx,
+				openshift.ServingCert(service.UID, pair.Certificate, pair.Key),
+				metav1.CreateOptions{},
+			)
 		}
 	}()
 	t.Cleanup(func() {

@@ -62,7 +62,11 @@ func buildImage(ctx context.Context, dir string) (archive string, err error) {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
-	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(b.dir, "store"), filepath.Join(b.dir, "run"))
+	config := fmt.Sprintf(
+		"[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
+		filepath.Join(b.dir, "store"),
+		filepath.Join(b.dir, "run"),
+	)
 	if err := os.WriteFile(storage, []byte(config), 0o600); err != nil {
 		return "", err
 	}
@@ -79,7 +83,8 @@ func buildImage(ctx context.Context, dir string) (archive string, err error) {
 
 // image builds the image of a checkout and returns it as an archive.
 func (b builder) image(ctx context.Context, checkout, name, file string) (archive string, err error) {
-	if _, err := b.run(ctx, checkout, "make", "image", "IMAGE="+name, "BUILDER=buildah", "IMAGE_FLAGS="+strings.Join(b.flags, " ")); err != nil {
+	if _, err := b.run(ctx, checkout, "make", "image", "IMAGE="+name, "BUILDER=buildah",
+		"IMAGE_FLAGS="+strings.Join(b.flags, " ")); err != nil {
 		return "", err
 	}
 	archive = filepath.Join(b.dir, file)
@@ -138,7 +143,8 @@ func (b builder) standInImage(ctx context.Context, base string) (flags []string,
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(base, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(base, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"),
+		0o600); err != nil {
 		return nil, err
 	}
 	if _, err := b.run(ctx, repository, "go", "mod", "download"); err != nil {
@@ -156,14 +162,22 @@ func (b builder) standInImage(ctx context.Context, base string) (flags []string,
 		return nil, fmt.Errorf("make a stand-in for %s: Go is in %s, but only /usr is mounted", baseImage, paths[0])
 	}
 	containerfile := filepath.Join(b.dir, "base.containerfile")
-	text := fmt.Sprintf("FROM scratch\nCOPY . /\nENV PATH=%s/bin:/usr/sbin:/usr/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local GOPROXY=off\n", paths[0])
+	text := fmt.Sprintf(
+		"FROM scratch\nCOPY . /\nENV PATH=%s/bin:/usr/sbin:/usr/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local GOPROXY=off\n",
+		paths[0],
+	)
 	if err := os.WriteFile(containerfile, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	if _, err := b.run(ctx, base, "buildah", "build", "-q", "-t", baseImage, "-f", containerfile, "."); err != nil {
 		return nil, err
 	}
-	return []string{"--pull=never", "--volume=/usr:/usr:ro", "--volume=" + paths[1] + ":/go/pkg/mod:ro", "--volume=" + paths[2] + ":/root/.cache/go-build"}, nil
+	return []string{
+		"--pull=never",
+		"--volume=/usr:/usr:ro",
+		"--volume=" + paths[1] + ":/go/pkg/mod:ro",
+		"--volume=" + paths[2] + ":/root/.cache/go-build",
+	}, nil
 }
 
 // TestImage: the image is small, contains nothing but the two programs, does not run as root by
@@ -233,7 +247,8 @@ func TestImage(t *testing.T) {
 
 	// Build the programs again, in another directory.
 	dist := t.TempDir()
-	if _, err := b.run(t.Context(), repository, "env", "GOCACHE="+filepath.Join(dist, "cache"), "make", "dist", "DIST="+dist, "ARCHITECTURES="+runtime.GOARCH); err != nil {
+	if _, err := b.run(t.Context(), repository, "env", "GOCACHE="+filepath.Join(dist, "cache"), "make", "dist",
+		"DIST="+dist, "ARCHITECTURES="+runtime.GOARCH); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range files {

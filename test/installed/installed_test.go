@@ -75,13 +75,21 @@ func must(t *testing.T, r result) string {
 // install runs helm install for this cluster.
 func install(t *testing.T, args ...string) result {
 	t.Helper()
-	return shared.helm(t.Context(), append(append([]string{"install", release, chart, "--namespace", release}, shared.values()...), args...)...)
+	return shared.helm(
+		t.Context(),
+		append(append([]string{"install", release, chart, "--namespace", release}, shared.values()...), args...)...)
 }
 
 // upgrade runs helm upgrade.
 func upgrade(t *testing.T, args ...string) result {
 	t.Helper()
-	return shared.helm(t.Context(), append(append([]string{"upgrade", release, chart, "--namespace", release, "--wait", "--timeout", helmWait}, shared.values()...), args...)...)
+	return shared.helm(
+		t.Context(),
+		append(
+			append(
+				[]string{"upgrade", release, chart, "--namespace", release, "--wait", "--timeout", helmWait},
+				shared.values()...),
+			args...)...)
 }
 
 // uninstall removes the release and checks that nothing is left.
@@ -103,16 +111,40 @@ func nothingLeft(t *testing.T) {
 		}
 	}
 	await(t, "all objects of the release are deleted", func() (bool, string) {
-		labelled := shared.kubectl(t.Context(), "get", strings.Join(all, ","), "-A", "-l", "app.kubernetes.io/instance="+release, "--ignore-not-found", "-o", "name")
+		labelled := shared.kubectl(
+			t.Context(),
+			"get",
+			strings.Join(all, ","),
+			"-A",
+			"-l",
+			"app.kubernetes.io/instance="+release,
+			"--ignore-not-found",
+			"-o",
+			"name",
+		)
 		return labelled.Code == 0 && labelled.Output == "", labelled.Output
 	})
 	// Also objects without this label; some of them are garbage collected.
 	await(t, "nothing is left in the namespace", func() (bool, string) {
-		here := must(t, shared.kubectl(t.Context(), "get", "secrets,configmaps,leases,pods,services,endpointslices,serviceaccounts", "-n", release, "-o", "name"))
+		here := must(
+			t,
+			shared.kubectl(
+				t.Context(),
+				"get", "secrets,configmaps,leases,pods,services,endpointslices,serviceaccounts", "-n", release, "-o", "name",
+			),
+		)
 		left := slices.DeleteFunc(strings.Fields(here), platforms.MatchString)
 		return len(left) == 0, strings.Join(left, " ")
 	})
-	everywhere := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings,roles,rolebindings", "-A", "-o", "name"))
+	everywhere := must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get",
+			"validatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings,roles,rolebindings",
+			"-A", "-o", "name",
+		),
+	)
 	for name := range strings.FieldsSeq(everywhere) {
 		if strings.Contains(name, release) {
 			t.Errorf("%s still exists", name)
@@ -184,7 +216,11 @@ func storeSecret(t *testing.T) {
 // yet: what is in it would be uninstalled.
 func makeNamespace(t *testing.T, name string) {
 	t.Helper()
-	_, err := shared.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := shared.client.CoreV1().Namespaces().Create(
+		t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{},
+	)
 	switch {
 	case apierrors.IsAlreadyExists(err) && shared.rig != nil:
 		return
@@ -202,14 +238,22 @@ func makeNamespace(t *testing.T, name string) {
 }
 
 // platforms are objects that platforms put into each namespace.
-var platforms = regexp.MustCompile(`^(configmap/(kube-root-ca|openshift-service-ca)\.crt|serviceaccount/(default|builder|deployer)|secret/(default|builder|deployer)-(dockercfg|token)-.+)$`)
+var platforms = regexp.MustCompile(
+	`^(configmap/(kube-root-ca|openshift-service-ca)\.crt|serviceaccount/(default|builder|deployer)|secret/(default|builder|deployer)-(dockercfg|token)-.+)$`,
+)
 
 // TestInstalled is the life of an installation. Its parts depend on each other.
 func TestInstalled(t *testing.T) {
 	for _, namespace := range []string{release, shared.secret.namespace} {
 		makeNamespace(t, namespace)
 	}
-	must(t, shared.kubectl(t.Context(), "label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged"))
+	must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged",
+		),
+	)
 	storeSecret(t)
 	t.Cleanup(func() {
 		shared.helm(context.WithoutCancel(t.Context()), "uninstall", release, "--namespace", release, "--ignore-not-found")
@@ -258,7 +302,10 @@ func badValues(t *testing.T) {
 			[]string{"--set", "webhook.certificate.mode=service-ca"}, "service-ca",
 		},
 		"a namespace that does not exist": {
-			[]string{"--set", "protectedSecrets[0].namespace=nowhere,protectedSecrets[0].name=a,protectedSecrets[0].usage=serverAuth"}, "namespace nowhere does not exist",
+			[]string{
+				"--set",
+				"protectedSecrets[0].namespace=nowhere,protectedSecrets[0].name=a,protectedSecrets[0].usage=serverAuth",
+			}, "namespace nowhere does not exist",
 		},
 		"alerts without the Prometheus operator": {
 			[]string{"--set", "monitoring.prometheusRule=true"}, "monitoring.coreos.com",
@@ -281,7 +328,11 @@ func noImage(t *testing.T) {
 	s := startStream(t, shared.secret)
 	must(t, install(t, "--set", "image.tag=does-not-exist"))
 	await(t, "a Pod without its image", func() (bool, string) {
-		waiting := shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
+		waiting := shared.kubectl(
+			t.Context(),
+			"get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "-o",
+			"jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}",
+		)
 		return strings.Contains(waiting.Output, "Image"), waiting.Output
 	})
 	<-time.After(stillTime)
@@ -318,7 +369,13 @@ func installed(t *testing.T) {
 
 func helmTest(t *testing.T) {
 	t.Log(must(t, shared.helm(t.Context(), "test", release, "--namespace", release, "--timeout", helmWait, "--logs")))
-	left := must(t, shared.kubectl(t.Context(), "get", "roles,rolebindings,serviceaccounts,pods", "-A", "-l", "app.kubernetes.io/component=test", "-o", "name"))
+	left := must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get", "roles,rolebindings,serviceaccounts,pods", "-A", "-l", "app.kubernetes.io/component=test", "-o", "name",
+		),
+	)
 	if left != "" {
 		t.Errorf("the test leaves Pods: %s", left)
 	}
@@ -349,7 +406,10 @@ func spotChecks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, err := p.write(t.Context(), c.body)
-			if c.want == "" && v != allowed || c.want != "" && (v != refused || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "[kubelet-https-guard/")) {
+			if c.want == "" && v != allowed ||
+				c.want != "" &&
+					(v != refused || !strings.Contains(err.Error(), c.want) ||
+						!strings.Contains(err.Error(), "[kubelet-https-guard/")) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
@@ -374,7 +434,8 @@ func spotChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := openshift.ServingCert(service.UID, renewed.Certificate, renewed.Key)
-	if _, err := as(t, openshift.ServiceCA).CoreV1().Secrets(p.namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+	if _, err := as(t, openshift.ServiceCA).CoreV1().Secrets(p.namespace).Update(t.Context(), secret,
+		metav1.UpdateOptions{}); err != nil {
 		t.Errorf("service-ca's renewal: %v", err)
 	}
 }
@@ -382,7 +443,16 @@ func spotChecks(t *testing.T) {
 // rolledOut waits until all replicas are updated and available.
 func rolledOut(t *testing.T) {
 	t.Helper()
-	must(t, shared.kubectl(t.Context(), "rollout", "status", "deployment/"+release+"-webhook", "-n", release, "--timeout", helmWait))
+	must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"rollout",
+			"status",
+			"deployment/"+release+"-webhook",
+			"-n", release, "--timeout", helmWait,
+		),
+	)
 }
 
 // maxOutage is how long writes may fail closed after a replica was killed almost without grace period:
@@ -396,13 +466,25 @@ func restarted(t *testing.T) {
 	deployment := "deployment/" + release + "-webhook"
 	lose := func(how ...string) {
 		t.Helper()
-		pods := strings.Fields(must(t, shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "--field-selector=status.phase=Running", "-o", "name")))
+		pods := strings.Fields(
+			must(
+				t,
+				shared.kubectl(
+					t.Context(),
+					"get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook",
+					"--field-selector=status.phase=Running", "-o", "name",
+				),
+			),
+		)
 		if len(pods) < 2 {
 			t.Fatalf("only %v", pods)
 		}
 		must(t, shared.kubectl(t.Context(), append([]string{"delete", pods[0], "-n", release, "--wait=false"}, how...)...))
 		await(t, "two replicas", func() (bool, string) {
-			available := shared.kubectl(t.Context(), "get", deployment, "-n", release, "-o", "jsonpath={.status.availableReplicas}")
+			available := shared.kubectl(
+				t.Context(),
+				"get", deployment, "-n", release, "-o", "jsonpath={.status.availableReplicas}",
+			)
 			gone := shared.kubectl(t.Context(), "get", pods[0], "-n", release, "--ignore-not-found", "-o", "name")
 			return available.Output == "2" && gone.Output == "", available.Output + " " + gone.Output
 		})
@@ -439,7 +521,17 @@ func upgraded(t *testing.T) {
 // registered is the registration of the webhook, by which the API server calls it.
 func registered(t *testing.T) string {
 	t.Helper()
-	return must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration/"+release, "clusterrolebinding/"+release+"-answers", "-o", "jsonpath={range .items[*]}{.webhooks}{.subjects}{end}"))
+	return must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get",
+			"validatingwebhookconfiguration/"+release,
+			"clusterrolebinding/"+release+"-answers",
+			"-o",
+			"jsonpath={range .items[*]}{.webhooks}{.subjects}{end}",
+		),
+	)
 }
 
 // previousVersion is the last commit of the previous chart version, 0.2.0.
@@ -490,8 +582,15 @@ func fromPreviousVersion(t *testing.T) {
 func awaitAudit(t *testing.T) {
 	t.Helper()
 	await(t, "the audit has its Lease", func() (bool, string) {
-		lease := shared.kubectl(t.Context(), "get", "lease", release+"-audit", "-n", release, "-o", "jsonpath={.spec.holderIdentity} {.metadata.ownerReferences[*].name}")
-		return strings.HasPrefix(lease.Output, release+"-audit-") && strings.HasSuffix(lease.Output, " "+release+"-audit"), lease.Output
+		lease := shared.kubectl(
+			t.Context(),
+			"get",
+			"lease",
+			release+"-audit",
+			"-n", release, "-o", "jsonpath={.spec.holderIdentity} {.metadata.ownerReferences[*].name}",
+		)
+		return strings.HasPrefix(lease.Output, release+"-audit-") &&
+			strings.HasSuffix(lease.Output, " "+release+"-audit"), lease.Output
 	})
 }
 
@@ -511,7 +610,10 @@ func certificatesOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			must(t, shared.kubectlInput(t.Context(), string(apis), "apply", "-f", "-"))
-			must(t, shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"))
+			must(
+				t,
+				shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"),
+			)
 			// Helm uses the API server's list of served kinds, which is updated later.
 			await(t, "the API server serves the kinds", func() (bool, string) {
 				served := shared.kubectl(t.Context(), "api-versions")
@@ -521,7 +623,14 @@ func certificatesOfOthers(t *testing.T) {
 				must(t, shared.kubectlInput(t.Context(), string(apis), "delete", "--wait", "-f", "-"))
 			}()
 			if mode.name == "service-ca" {
-				must(t, shared.kubectl(t.Context(), "create", "configmap", "openshift-service-ca.crt", "-n", release, "--from-literal=service-ca.crt="+string(shared.rig.ServiceCA.PEM())))
+				must(
+					t,
+					shared.kubectl(
+						t.Context(),
+						"create", "configmap", "openshift-service-ca.crt", "-n", release,
+						"--from-literal=service-ca.crt="+string(shared.rig.ServiceCA.PEM()),
+					),
+				)
 				defer func() {
 					must(t, shared.kubectl(t.Context(), "delete", "configmap", "openshift-service-ca.crt", "-n", release))
 				}()
@@ -539,7 +648,8 @@ func certificatesOfOthers(t *testing.T) {
 			})
 			must(t, upgrade(t))
 			s.finish(t, false)
-			if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), release+"-webhook-"+mode.name, metav1.DeleteOptions{}); err != nil {
+			if err := shared.client.CoreV1().Secrets(release).Delete(t.Context(), release+"-webhook-"+mode.name,
+				metav1.DeleteOptions{}); err != nil {
 				t.Error(err) // service-ca deletes it with the Service, cert-manager keeps it: see the chart's README
 			}
 			uninstall(t)
@@ -554,20 +664,26 @@ func simulateIssuer(t *testing.T, mode string) {
 		"cert-manager": {"certificates.cert-manager.io", "jsonpath={.items[*].spec.secretName}"},
 		"service-ca":   {"services", `jsonpath={.items[*].metadata.annotations.service\.beta\.openshift\.io/serving-cert-secret-name}`},
 	}[mode]
-	if names := must(t, shared.kubectl(t.Context(), "get", asks[0], "-n", release, "-o", asks[1])); !strings.Contains(names, release+"-webhook-"+mode) {
+	if names := must(t, shared.kubectl(t.Context(), "get", asks[0], "-n", release, "-o", asks[1])); !strings.Contains(
+		names,
+		release+"-webhook-"+mode,
+	) {
 		t.Fatalf("the chart does not request Secret %s-webhook-%s, but %q", release, mode, names)
 	}
 	annotation := map[string]string{
 		"cert-manager": `jsonpath={.metadata.annotations.cert-manager\.io/inject-ca-from}`,
 		"service-ca":   `jsonpath={.metadata.annotations.service\.beta\.openshift\.io/inject-cabundle}`,
 	}[mode]
-	if value := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration", release, "-o", annotation)); value == "" {
+	if value := must(t, shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration", release, "-o",
+		annotation)); value == "" {
 		t.Fatal("the chart does not request the registration of the CA")
 	}
 	now := time.Now()
 	ca := pkitest.NewCAAround(mode, now)
 	name := release + "-webhook." + release + ".svc"
-	pair := ca.Issue(pkitest.Request{CommonName: name, DNSNames: []string{name}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)))
+	pair := ca.Issue(
+		pkitest.Request{CommonName: name, DNSNames: []string{name}}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)),
+	)
 	_, err := shared.client.CoreV1().Secrets(release).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: release + "-webhook-" + mode}, Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key},

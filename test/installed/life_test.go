@@ -64,7 +64,13 @@ func awaitInForce(t *testing.T) {
 // verdictOn is the last verdict on a control by the audit that has the Lease.
 func verdictOn(t *testing.T, id string) string {
 	t.Helper()
-	holder := shared.kubectl(t.Context(), "get", "lease", release+"-audit", "-n", release, "-o", "jsonpath={.spec.holderIdentity}")
+	holder := shared.kubectl(
+		t.Context(),
+		"get",
+		"lease",
+		release+"-audit",
+		"-n", release, "-o", "jsonpath={.spec.holderIdentity}",
+	)
 	pod, _, _ := strings.Cut(holder.Output, "_")
 	verdict := "no verdict in the log of " + holder.Output
 	scanner := bufio.NewScanner(strings.NewReader(shared.kubectl(t.Context(), "logs", "-n", release, pod).Output))
@@ -113,11 +119,26 @@ func exist(t *testing.T, absent bool, objects ...string) {
 // uninstall of the same release, or belonging to a release with another name.
 func policiesLeft(t *testing.T) {
 	render := func(name string) string {
-		return must(t, shared.helm(t.Context(), append([]string{"template", name, chart, "--namespace", release, "--show-only", "templates/policy.yaml"}, shared.values()...)...))
+		return must(
+			t,
+			shared.helm(
+				t.Context(),
+				append(
+					[]string{"template", name, chart, "--namespace", release, "--show-only", "templates/policy.yaml"},
+					shared.values()...)...),
+		)
 	}
 	left, other := render(release), render("other")
 	must(t, shared.kubectlInput(t.Context(), left, "apply", "--server-side", "--field-manager=helm", "-f", "-"))
-	must(t, shared.kubectlInput(t.Context(), left, "annotate", "-f", "-", "meta.helm.sh/release-name="+release, "meta.helm.sh/release-namespace="+release))
+	must(
+		t,
+		shared.kubectlInput(
+			t.Context(),
+			left, "annotate", "-f", "-",
+			"meta.helm.sh/release-name="+release,
+			"meta.helm.sh/release-namespace="+release,
+		),
+	)
 	must(t, shared.kubectlInput(t.Context(), other, "apply", "-f", "-"))
 	policyRefuses(t)
 	installAll(t)
@@ -156,7 +177,8 @@ func pruned(t *testing.T) {
 	if good, bad := s.now(); good.refused > 0 || bad.refused == 0 {
 		t.Errorf("good: %+v; bad: %+v", good, bad)
 	}
-	for _, workload := range []string{"deployment/" + release + "-webhook", "deployment/" + release + "-audit", "daemonset/" + release + "-nodeagent"} {
+	for _, workload := range []string{"deployment/" + release + "-webhook", "deployment/" + release + "-audit",
+		"daemonset/" + release + "-nodeagent"} {
 		must(t, shared.kubectl(t.Context(), "rollout", "status", workload, "-n", release, "--timeout", helmWait))
 	}
 	awaitRefusal(t)
@@ -194,7 +216,8 @@ func withoutWebhook(t *testing.T) {
 func withoutPolicy(t *testing.T) {
 	installAll(t, "--set", "policy.enabled=false")
 	awaitRefusal(t)
-	if v, err := shared.secret.write(t.Context(), patch(nil, nil)); v != refused || !strings.Contains(err.Error(), "[kubelet-https-guard/webhook]") {
+	if v, err := shared.secret.write(t.Context(), patch(nil, nil)); v != refused ||
+		!strings.Contains(err.Error(), "[kubelet-https-guard/webhook]") {
 		t.Errorf("empty values: %v", err)
 	}
 	helmTestPrints(t, "policy-refuses: not applicable", "webhook-asked: pass")
@@ -219,9 +242,23 @@ func withoutAudit(t *testing.T) {
 
 // agentAlone installs the agent as in install.md.
 func agentAlone(t *testing.T) {
-	must(t, install(t, "--set", "webhook.enabled=false,policy.enabled=false,audit.enabled=false", "--wait", "--timeout", helmWait))
+	must(
+		t,
+		install(
+			t, "--set", "webhook.enabled=false,policy.enabled=false,audit.enabled=false", "--wait", "--timeout", helmWait,
+		),
+	)
 	awaitAgentVerdict(t)
-	left := must(t, shared.kubectl(t.Context(), "get", "deployments,secrets,configmaps", "-n", release, "-l", "app.kubernetes.io/instance="+release, "-o", "name"))
+	left := must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get", "deployments,secrets,configmaps", "-n", release, "-l",
+			"app.kubernetes.io/instance="+release,
+			"-o",
+			"name",
+		),
+	)
 	if left != "" {
 		t.Errorf("unexpected objects: %s", left)
 	}
@@ -245,22 +282,42 @@ func webhookDown(t *testing.T) {
 		t.Skip("evicts Pods from the node, so it runs only on the tests' own cluster")
 	}
 	next := t.TempDir()
-	must(t, shared.helm(t.Context(), "package", chart, "--version", "0.99.0", "--app-version", "0.99.0", "--destination", next))
+	must(
+		t,
+		shared.helm(t.Context(), "package", chart, "--version", "0.99.0", "--app-version", "0.99.0", "--destination", next),
+	)
 	installAll(t)
 	awaitRefusal(t)
 	evictGuard(t)
 	defer readmitGuard(t)
 	awaitFailClosed(t)
 	// Every object has a new label now, also the decoy.
-	must(t, shared.helm(t.Context(), append([]string{"upgrade", release, filepath.Join(next, release+"-0.99.0.tgz"), "--namespace", release}, shared.values()...)...))
-	version := must(t, shared.kubectl(t.Context(), "get", "secret", decoy, "-n", release, "-o", `jsonpath={.metadata.labels.app\.kubernetes\.io/version}`))
+	must(
+		t,
+		shared.helm(
+			t.Context(),
+			append(
+				[]string{"upgrade", release, filepath.Join(next, release+"-0.99.0.tgz"), "--namespace", release},
+				shared.values()...)...),
+	)
+	version := must(
+		t,
+		shared.kubectl(
+			t.Context(),
+			"get", "secret", decoy, "-n", release, "-o",
+			`jsonpath={.metadata.labels.app\.kubernetes\.io/version}`,
+		),
+	)
 	if version != "0.99.0" {
 		t.Errorf("the decoy has version %q", version)
 	}
 	must(t, shared.helm(t.Context(), "rollback", release, "--namespace", release))
 	awaitFailClosed(t)
 	must(t, shared.kubectl(t.Context(), "delete", "secret", decoy, "-n", release))
-	must(t, shared.helm(t.Context(), append([]string{"upgrade", release, chart, "--namespace", release}, shared.values()...)...))
+	must(
+		t,
+		shared.helm(t.Context(), append([]string{"upgrade", release, chart, "--namespace", release}, shared.values()...)...),
+	)
 	exist(t, false, "secret/"+decoy)
 	awaitFailClosed(t)
 	uninstall(t)
@@ -271,7 +328,11 @@ func evictGuard(t *testing.T) {
 	t.Helper()
 	must(t, shared.kubectl(t.Context(), "taint", "node", shared.node, "--overwrite", "e2e=taken:NoExecute"))
 	await(t, "no replica is left", func() (bool, string) {
-		pods := shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component in (webhook,audit)", "-o", `jsonpath={.items[?(@.spec.nodeName)].metadata.name}`)
+		pods := shared.kubectl(
+			t.Context(),
+			"get", "pods", "-n", release, "-l", "app.kubernetes.io/component in (webhook,audit)", "-o",
+			`jsonpath={.items[?(@.spec.nodeName)].metadata.name}`,
+		)
 		return pods.Code == 0 && pods.Output == "", pods.Output
 	})
 }

@@ -77,7 +77,10 @@ func run(m *testing.M) (int, error) {
 	if os.Getenv("E2E_EXISTING") != "" {
 		shared.image, shared.secret = os.Getenv("E2E_IMAGE"), ownSecret
 		if shared.image == "" || kubeconfig == "" || !strings.Contains(shared.image, ":") {
-			return 0, fmt.Errorf("E2E_EXISTING needs KUBECONFIG and E2E_IMAGE, REPOSITORY:TAG, which the cluster can pull or has (kind: kind load docker-image)")
+			return 0, fmt.Errorf(
+				"E2E_EXISTING needs KUBECONFIG and E2E_IMAGE, REPOSITORY:TAG, which the cluster can pull or has (kind: kind " +
+					"load docker-image)",
+			)
 		}
 	} else {
 		if os.Getuid() != 0 {
@@ -89,7 +92,8 @@ func run(m *testing.M) (int, error) {
 			return 0, err
 		}
 		shared.image, shared.secret = imageName, servingCert
-		shared.rig, err = rig.Start(ctx, rig.Options{Repository: repository, Dir: filepath.Join(dir, "rig"), Progress: os.Stderr, RealNode: true})
+		shared.rig, err = rig.Start(ctx, rig.Options{Repository: repository, Dir: filepath.Join(dir, "rig"),
+			Progress: os.Stderr, RealNode: true})
 		defer shared.rig.Stop()
 		if err != nil {
 			return 0, err
@@ -107,7 +111,10 @@ func run(m *testing.M) (int, error) {
 	if shared.client, err = kubernetes.NewForConfig(shared.config); err != nil {
 		return 0, err
 	}
-	nodes, err := shared.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: "node-role.kubernetes.io/control-plane"})
+	nodes, err := shared.client.CoreV1().Nodes().List(
+		ctx,
+		metav1.ListOptions{LabelSelector: "node-role.kubernetes.io/control-plane"},
+	)
 	if err != nil {
 		return 0, err
 	}

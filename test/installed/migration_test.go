@@ -72,7 +72,10 @@ func TestMigration(t *testing.T) {
 				store(t, change)
 				// The tests that follow write to the Secret, so it must not stay immutable.
 				defer store(t, faults["sound"])
-				if status := migrate(t); !meta.IsStatusConditionTrue(status.Conditions, string(storagemigrationv1.MigrationSucceeded)) {
+				if status := migrate(t); !meta.IsStatusConditionTrue(
+					status.Conditions,
+					string(storagemigrationv1.MigrationSucceeded),
+				) {
 					t.Errorf("the migration ended with %+v", status.Conditions)
 				}
 			})
@@ -85,7 +88,16 @@ func TestMigration(t *testing.T) {
 		must(t, shared.kubectlInput(t.Context(), refusesMigrator, "apply", "-f", "-"))
 		defer func() { must(t, shared.kubectlInput(t.Context(), refusesMigrator, "delete", "-f", "-")) }()
 		await(t, "the policy is enforced", func() (bool, string) {
-			_, err := as(t, openshift.InTreeMigrator).CoreV1().Secrets(release).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "e2e"}}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			_, err := as(
+				t,
+				openshift.InTreeMigrator,
+			).CoreV1().Secrets(
+				release,
+			).Create(
+				t.Context(),
+				&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "e2e"}},
+				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
+			)
 			return err != nil && strings.Contains(err.Error(), "denied request"), fmt.Sprint(err)
 		})
 		if status := migrate(t); !meta.IsStatusConditionTrue(status.Conditions, string(storagemigrationv1.MigrationFailed)) {
@@ -118,7 +130,11 @@ func migrate(t *testing.T) storagemigrationv1.StorageVersionMigrationStatus {
 		if err != nil {
 			return false, err.Error()
 		}
-		return meta.IsStatusConditionTrue(made.Status.Conditions, succeeded) || meta.IsStatusConditionTrue(made.Status.Conditions, failed), fmt.Sprintf("%+v", made.Status)
+		return meta.IsStatusConditionTrue(made.Status.Conditions, succeeded) ||
+				meta.IsStatusConditionTrue(made.Status.Conditions, failed), fmt.Sprintf(
+				"%+v",
+				made.Status,
+			)
 	})
 	t.Logf("the migration ended after %s", time.Since(began).Round(time.Millisecond))
 	if meta.IsStatusConditionTrue(made.Status.Conditions, succeeded) {
@@ -135,7 +151,8 @@ func migrate(t *testing.T) storagemigrationv1.StorageVersionMigrationStatus {
 func versions(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for namespace, name := range map[string]string{shared.secret.namespace: shared.secret.name, "openshift-kube-apiserver": "kubelet-client"} {
+	for namespace, name := range map[string]string{shared.secret.namespace: shared.secret.name,
+		"openshift-kube-apiserver": "kubelet-client"} {
 		secret, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)

@@ -22,47 +22,77 @@ const webhookAccount, auditAccount, agentAccount = release + "-webhook", release
 var absent = map[string][]string{
 	webhookAccount: {
 		// Secrets: it reads its own, and none of those it protects.
-		"get secrets {protected}", "list secrets {protected}", "watch secrets {protected}", "get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
-		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}", "delete secrets {protected}",
-		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/other", "delete secrets " + release + "/" + release + "-webhook-self-managed",
+		"get secrets {protected}", "list secrets {protected}", "watch secrets {protected}", "get secrets {protected " +
+			"namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
+		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}",
+		"delete secrets {protected}",
+		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/other",
+		"delete secrets " + release + "/" + release + "-webhook-self-managed",
 		"get secrets " + release + "/" + decoy, "patch secrets " + release + "/" + decoy,
 		// The guard: it activates itself, and changes nothing else.
-		"create validatingwebhookconfigurations.admissionregistration.k8s.io /", "delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
-		"update validatingwebhookconfigurations.admissionregistration.k8s.io /other", "create mutatingwebhookconfigurations.admissionregistration.k8s.io /",
-		"update validatingadmissionpolicies.admissionregistration.k8s.io /{policy}", "delete validatingadmissionpolicybindings.admissionregistration.k8s.io /{policy}",
-		"update deployments.apps " + release + "/" + webhookAccount, "update configmaps " + release + "/" + release + "-config",
+		"create validatingwebhookconfigurations.admissionregistration.k8s.io /",
+		"delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
+		"update validatingwebhookconfigurations.admissionregistration.k8s.io /other",
+		"create mutatingwebhookconfigurations.admissionregistration.k8s.io /",
+		"update validatingadmissionpolicies.admissionregistration.k8s.io /{policy}",
+		"delete validatingadmissionpolicybindings.admissionregistration.k8s.io /{policy}",
+		"update deployments.apps " + release + "/" + webhookAccount, "update configmaps " + release + "/" + release +
+			"-config",
 		// Escalation.
-		"create clusterrolebindings.rbac.authorization.k8s.io /", "update clusterrolebindings.rbac.authorization.k8s.io /cluster-admin",
-		"bind clusterroles.rbac.authorization.k8s.io /cluster-admin", "escalate clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
-		"update clusterroles.rbac.authorization.k8s.io /" + release + "-answers", "create rolebindings.rbac.authorization.k8s.io " + release + "/",
-		"impersonate users /system:admin", "impersonate groups /system:masters", "create serviceaccounts/token " + release + "/" + webhookAccount,
-		"create pods " + release + "/", "create pods/exec " + release + "/", "create daemonsets.apps " + release + "/", "get pods/log " + release + "/",
-		"approve signers.certificates.k8s.io /kubernetes.io/kube-apiserver-client", "create certificatesigningrequests.certificates.k8s.io /",
-		"get nodes/proxy /", "update nodes /", "create tokenreviews.authentication.k8s.io /", "update kubeapiservers.operator.openshift.io /cluster",
+		"create clusterrolebindings.rbac.authorization.k8s.io /", "update clusterrolebindings.rbac.authorization.k8s.io " +
+			"/cluster-admin",
+		"bind clusterroles.rbac.authorization.k8s.io /cluster-admin", "escalate clusterroles.rbac.authorization.k8s.io /" +
+			release + "-answers",
+		"update clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
+		"create rolebindings.rbac.authorization.k8s.io " + release + "/",
+		"impersonate users /system:admin", "impersonate groups /system:masters", "create serviceaccounts/token " +
+			release + "/" + webhookAccount,
+		"create pods " + release + "/", "create pods/exec " + release + "/", "create daemonsets.apps " + release + "/",
+		"get pods/log " + release + "/",
+		"approve signers.certificates.k8s.io /kubernetes.io/kube-apiserver-client",
+		"create certificatesigningrequests.certificates.k8s.io /",
+		"get nodes/proxy /", "update nodes /", "create tokenreviews.authentication.k8s.io /",
+		"update kubeapiservers.operator.openshift.io /cluster",
 	},
 	auditAccount: {
 		// Secrets: it reads the protected ones.
-		"get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected namespace}/", "list secrets /",
-		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}", "delete secrets {protected}",
-		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/" + release + "-webhook-self-managed",
+		"get secrets {protected namespace}/other", "list secrets {protected namespace}/", "watch secrets {protected " +
+			"namespace}/", "list secrets /",
+		"create secrets {protected namespace}/", "update secrets {protected}", "patch secrets {protected}",
+		"delete secrets {protected}",
+		"get secrets kube-system/any", "list secrets " + release + "/", "get secrets " + release + "/" + release +
+			"-webhook-self-managed",
 		// The decoy: it can try a patch, and nothing else.
-		"get secrets " + release + "/" + decoy, "update secrets " + release + "/" + decoy, "delete secrets " + release + "/" + decoy, "create secrets " + release + "/", "patch secrets " + release + "/other",
+		"get secrets " + release + "/" + decoy, "update secrets " + release + "/" + decoy, "delete secrets " + release +
+			"/" + decoy, "create secrets " + release + "/", "patch secrets " + release + "/other",
 		// The guard: it compares it, and changes nothing of it.
-		"update validatingwebhookconfigurations.admissionregistration.k8s.io /" + release, "delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
-		"update validatingadmissionpolicies.admissionregistration.k8s.io /{policy}", "delete validatingadmissionpolicybindings.admissionregistration.k8s.io /{policy}",
-		"update clusterrolebindings.rbac.authorization.k8s.io /" + release + "-answers", "bind clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
-		"answer admissions.kubelet-https-guard.io /", "update deployments.apps " + release + "/" + auditAccount, "update configmaps " + release + "/" + release + "-config",
+		"update validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
+		"delete validatingwebhookconfigurations.admissionregistration.k8s.io /" + release,
+		"update validatingadmissionpolicies.admissionregistration.k8s.io /{policy}",
+		"delete validatingadmissionpolicybindings.admissionregistration.k8s.io /{policy}",
+		"update clusterrolebindings.rbac.authorization.k8s.io /" + release + "-answers",
+		"bind clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
+		"answer admissions.kubelet-https-guard.io /", "update deployments.apps " + release + "/" + auditAccount,
+		"update configmaps " + release + "/" + release + "-config",
 		// Escalation.
-		"create clusterrolebindings.rbac.authorization.k8s.io /", "create rolebindings.rbac.authorization.k8s.io " + release + "/",
-		"impersonate users /system:admin", "create serviceaccounts/token " + release + "/" + auditAccount, "create pods " + release + "/",
-		"create pods/exec " + release + "/", "get nodes/proxy /", "update kubeapiservers.operator.openshift.io /cluster", "delete leases.coordination.k8s.io " + release + "/" + auditAccount,
+		"create clusterrolebindings.rbac.authorization.k8s.io /", "create rolebindings.rbac.authorization.k8s.io " +
+			release + "/",
+		"impersonate users /system:admin", "create serviceaccounts/token " + release + "/" + auditAccount, "create pods " +
+			release + "/",
+		"create pods/exec " + release + "/", "get nodes/proxy /", "update kubeapiservers.operator.openshift.io /cluster",
+		"delete leases.coordination.k8s.io " + release + "/" + auditAccount,
 	},
 	agentAccount: {
-		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-self-managed", "patch secrets " + release + "/" + decoy, "get configmaps kube-system/kubeadm-config",
-		"list nodes /", "update nodes /{node}", "patch nodes/status /{node}", "get nodes/proxy /{node}", "get nodes/metrics /{node}", "delete nodes /{node}",
-		"get events.events.k8s.io default/", "update events.events.k8s.io default/any", "delete events.events.k8s.io default/any", "create events.events.k8s.io kube-system/",
-		"create pods default/", "create pods/exec " + release + "/", "create serviceaccounts/token " + release + "/" + agentAccount,
-		"impersonate users /system:admin", "create clusterrolebindings.rbac.authorization.k8s.io /", "answer admissions.kubelet-https-guard.io /",
+		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-self-managed",
+		"patch secrets " + release + "/" + decoy, "get configmaps kube-system/kubeadm-config",
+		"list nodes /", "update nodes /{node}", "patch nodes/status /{node}", "get nodes/proxy /{node}",
+		"get nodes/metrics /{node}", "delete nodes /{node}",
+		"get events.events.k8s.io default/", "update events.events.k8s.io default/any", "delete events.events.k8s.io " +
+			"default/any", "create events.events.k8s.io kube-system/",
+		"create pods default/", "create pods/exec " + release + "/", "create serviceaccounts/token " + release + "/" +
+			agentAccount,
+		"impersonate users /system:admin", "create clusterrolebindings.rbac.authorization.k8s.io /",
+		"answer admissions.kubelet-https-guard.io /",
 		"create tokenreviews.authentication.k8s.io /", "create subjectaccessreviews.authorization.k8s.io /",
 	},
 }
@@ -90,8 +120,12 @@ func permissions(t *testing.T) {
 			if len(granted) == 0 {
 				t.Error("no role is bound to the account")
 			}
-			replacer := strings.NewReplacer("{protected}", shared.secret.namespace+"/"+shared.secret.name, "{protected namespace}", shared.secret.namespace,
-				"{node}", shared.node, "{policy}", release+"."+shared.secret.namespace+"."+shared.secret.name)
+			replacer := strings.NewReplacer(
+				"{protected}",
+				shared.secret.namespace+"/"+shared.secret.name,
+				"{protected namespace}", shared.secret.namespace, "{node}", shared.node, "{policy}",
+				release+"."+shared.secret.namespace+"."+shared.secret.name,
+			)
 			for _, text := range absent[account] {
 				if permission := parsePermission(t, replacer.Replace(text)); isGranted(t, account, permission) {
 					wrong = append(wrong, "granted: "+describe(permission))
@@ -182,7 +216,11 @@ func isGranted(t *testing.T, account string, permission authorizationv1.Resource
 		Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + release, "system:authenticated"},
 		ResourceAttributes: &permission,
 	}}
-	answer, err := shared.client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
+	answer, err := shared.client.AuthorizationV1().SubjectAccessReviews().Create(
+		t.Context(),
+		review,
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,8 @@ import (
 const (
 	ServiceCA             = "system:serviceaccount:openshift-service-ca:service-ca"
 	KubeAPIServerOperator = "system:serviceaccount:openshift-kube-apiserver-operator:kube-apiserver-operator"
-	StorageMigrator       = "system:serviceaccount:openshift-kube-storage-version-migrator:kube-storage-version-migrator-sa"
+	StorageMigrator       = "system:serviceaccount:" + migrator + ":kube-storage-version-migrator-sa"
+	migrator              = "openshift-kube-storage-version-migrator"
 	// InTreeMigrator is Kubernetes' own (storagemigration.k8s.io, on by default from 1.37).
 	InTreeMigrator = "system:serviceaccount:kube-system:storage-version-migrator-controller"
 )

@@ -60,7 +60,10 @@ func Write(root string, layout Layout, files Files) (Tree, error) {
 	}
 	if layout != Kubeadm {
 		all[filepath.Join(tree.revision(), "configmaps/config/config.yaml")] = File{Data: tree.config(), Mode: 0o600}
-		all[filepath.Join(tree.revision(), "configmaps/kubelet-serving-ca/ca-bundle.crt")] = File{Data: files.ClientCA, Mode: 0o600}
+		all[filepath.Join(tree.revision(), "configmaps/kubelet-serving-ca/ca-bundle.crt")] = File{
+			Data: files.ClientCA,
+			Mode: 0o600,
+		}
 	}
 	maps.Copy(all, tree.kubelet())
 	for path, file := range all {
@@ -216,7 +219,11 @@ spec:
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{
 			"name": "kube-apiserver", "namespace": "openshift-kube-apiserver",
-			"labels": map[string]string{"apiserver": "true", "app": "openshift-kube-apiserver", "revision": fmt.Sprint(t.Revision)},
+			"labels": map[string]string{
+				"apiserver": "true",
+				"app":       "openshift-kube-apiserver",
+				"revision":  fmt.Sprint(t.Revision),
+			},
 		},
 		"spec": map[string]any{
 			"containers": []map[string]any{

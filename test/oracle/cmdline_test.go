@@ -56,8 +56,10 @@ func TestExpansion(t *testing.T) {
 		{Name: "A", Value: "$(A)$(A)"}, {Name: "odd name", Value: "odd"}, {Name: "$", Value: "dollar"}, {Name: "(", Value: "bracket"},
 	}
 	for _, text := range []string{
-		"", "$", "$$", "$$$", "$(A)", "$$(A)", "$$$(A)", "$(A", "$(", "$()", "$(A)(B)", "$((A))", "$($(A))", "$(EMPTY)x", "$(NONE)$(A)", "$(odd name)",
-		"x$", "x$x", "$A", "${A}", "$(A$(B))", "$($)", "$(()", "$)", "$\xff", "$\xff(A)", "$ä(A)", "$(\xff)", "\xff$(A)", "$$\xff", "$�", "a\x00$(A)", "$(B)$(C)", "$\n(A)",
+		"", "$", "$$", "$$$", "$(A)", "$$(A)", "$$$(A)", "$(A", "$(", "$()", "$(A)(B)", "$((A))", "$($(A))", "$(EMPTY)x",
+		"$(NONE)$(A)", "$(odd name)",
+		"x$", "x$x", "$A", "${A}", "$(A$(B))", "$($)", "$(()", "$)", "$\xff", "$\xff(A)", "$ä(A)", "$(\xff)", "\xff$(A)",
+		"$$\xff", "$�", "a\x00$(A)", "$(B)$(C)", "$\n(A)",
 	} {
 		t.Run(fmt.Sprintf("%q", text), func(t *testing.T) {
 			compare(t, []string{text}, variables)
@@ -69,7 +71,10 @@ func TestExpansion(t *testing.T) {
 func TestExpansionOfRandomTexts(t *testing.T) {
 	const texts = 200_000
 	random := rand.New(rand.NewPCG(16, 2))
-	pieces := []string{"$", "$", "(", ")", "A", "B", "CD", "$(A)", "$(B)", "$(CD)", "$$", " ", "=", "-", "\xff", "ä", "\xc3", "�", "\n", "{", "}"}
+	pieces := []string{
+		"$", "$", "(", ")", "A", "B", "CD", "$(A)", "$(B)", "$(CD)", "$$", " ", "=", "-", "\xff", "ä", "\xc3", "�",
+		"\n", "{", "}",
+	}
 	text := func() string {
 		var all strings.Builder
 		for range random.IntN(12) {

@@ -49,7 +49,8 @@ func merged(t *testing.T, root string) (settings, error) {
 		return settings{}, err
 	}
 	versioned := &kubeletv1beta1.KubeletConfiguration{}
-	if err := v1beta1.Convert_config_KubeletConfiguration_To_v1beta1_KubeletConfiguration(config, versioned, nil); err != nil {
+	if err := v1beta1.Convert_config_KubeletConfiguration_To_v1beta1_KubeletConfiguration(config, versioned,
+		nil); err != nil {
 		return settings{}, err
 	}
 	base, err := json.Marshal(versioned)
@@ -83,11 +84,17 @@ func merged(t *testing.T, root string) (settings, error) {
 	}
 	v1beta1.SetDefaults_KubeletConfiguration(versioned)
 	config = &internal.KubeletConfiguration{}
-	if err := v1beta1.Convert_v1beta1_KubeletConfiguration_To_config_KubeletConfiguration(versioned, config, nil); err != nil {
+	if err := v1beta1.Convert_v1beta1_KubeletConfiguration_To_config_KubeletConfiguration(versioned, config,
+		nil); err != nil {
 		return settings{}, err
 	}
 	onHost := func(p string) string { return strings.TrimPrefix(p, root) }
-	return settings{onHost(config.StaticPodPath), onHost(config.Authentication.X509.ClientCAFile), int(config.Port), int(config.ReadOnlyPort)}, nil
+	return settings{
+		onHost(config.StaticPodPath),
+		onHost(config.Authentication.X509.ClientCAFile),
+		int(config.Port),
+		int(config.ReadOnlyPort),
+	}, nil
 }
 
 // compareConfig checks that the agent reads the same settings as the kubelet. If the kubelet
@@ -105,7 +112,10 @@ func compareConfig(t *testing.T, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	write("/etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet --config="+file+" --config-dir="+dropIns+"\n")
+	write(
+		"/etc/systemd/system/kubelet.service",
+		"[Service]\nExecStart=/usr/bin/kubelet --config="+file+" --config-dir="+dropIns+"\n",
+	)
 	write("/usr/lib/systemd/system/x.service", "")
 	write(dropIns+"/README", "")
 	for at, data := range files {
@@ -170,7 +180,8 @@ func TestKubeletConfig(t *testing.T) {
 		"drop-in fixed by the next":        with(head+"port: x\n", head+"port: 3\n"),
 		"drop-in string instead of object": with(head + "authentication: x\n"),
 		"drop-in deep": {
-			file: own, "/var/lib/kubelet/conf.d/a/1.conf": head + "port: 8\n", "/var/lib/kubelet/conf.d/a.conf": head + "port: 9\n",
+			file: own, "/var/lib/kubelet/conf.d/a/1.conf": head + "port: 8\n", "/var/lib/kubelet/conf.d/a.conf": head +
+				"port: 9\n",
 			"/var/lib/kubelet/conf.d/.hidden.conf": head + "readOnlyPort: 10\n", "/var/lib/kubelet/conf.d/x.yaml": "rubbish",
 		},
 	} {
@@ -183,9 +194,12 @@ func TestGeneratedKubeletConfigs(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	pick := func(of ...string) string { return of[random.IntN(len(of))] }
 	field := func() string {
-		return pick("port: 1", "port: 0", "port: null", "readOnlyPort: 7", "readOnlyPort: null", "staticPodPath: /a", "staticPodPath: ''",
-			"authentication: {x509: {clientCAFile: /b}}", "authentication: {x509: {}}", "authentication: {anonymous: {enabled: true}}", "authentication: null",
-			"ReadOnlyPort: 9", "StaticPodPath: /c", "maxPods: 5", "none: {a: b}") + "\n"
+		return pick(
+			"port: 1", "port: 0", "port: null", "readOnlyPort: 7", "readOnlyPort: null", "staticPodPath: /a",
+			"staticPodPath: ''", "authentication: {x509: {clientCAFile: /b}}", "authentication: {x509: {}}",
+			"authentication: {anonymous: {enabled: true}}", "authentication: null", "ReadOnlyPort: 9", "StaticPodPath: /c",
+			"maxPods: 5", "none: {a: b}",
+		) + "\n"
 	}
 	text := func() string {
 		data := head
@@ -201,7 +215,8 @@ func TestGeneratedKubeletConfigs(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			files := map[string]string{file: text()}
 			for range random.IntN(4) {
-				files[filepath.Join(dropIns, pick("", "a", "b/c"), pick("1", "10", "2", "Z", ".h")+pick(".conf", ".conf", ".CONF"))] = text()
+				files[filepath.Join(dropIns, pick("", "a", "b/c"), pick("1", "10", "2", "Z", ".h")+pick(".conf", ".conf",
+					".CONF"))] = text()
 			}
 			compareConfig(t, files)
 		})

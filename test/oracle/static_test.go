@@ -38,7 +38,13 @@ func (noObserver) ObservedPodOnWatch(klog.Logger, *corev1.Pod, time.Time) {}
 func listed(t *testing.T, directory string) map[string]string {
 	t.Helper()
 	pods := config.NewPodConfig(record.NewFakeRecorder(100), noObserver{})
-	config.NewSourceFile(klog.Background(), directory, types.NodeName("node"), time.Hour, pods.Channel(t.Context(), kubetypes.FileSource))
+	config.NewSourceFile(
+		klog.Background(),
+		directory,
+		types.NodeName("node"),
+		time.Hour,
+		pods.Channel(t.Context(), kubetypes.FileSource),
+	)
 	select {
 	case update := <-pods.Updates():
 		got := map[string]string{}
@@ -54,8 +60,14 @@ func listed(t *testing.T, directory string) map[string]string {
 
 // manifest is a valid Pod.
 func manifest(file, namespace, name, container string) string {
-	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\n  namespace: %q\n  labels: {file: %q}\nspec:\n  containers:\n  - {name: %s, image: x}\n",
-		name, namespace, label(file), container)
+	return fmt.Sprintf(
+		"apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\n  namespace: %q\n  labels: {file: %q}\nspec:\n  containers:\n  "+
+			"- {name: %s, image: x}\n",
+		name,
+		namespace,
+		label(file),
+		container,
+	)
 }
 
 // label converts a file name to a label value.
@@ -108,7 +120,10 @@ func compareStaticPods(t *testing.T, files map[string]string) {
 		}
 	}
 	if _, runs := kubelet["default/kube-apiserver"]; runs != found {
-		t.Errorf("found: %t, used by the kubelet: %t: %v %v; files %q", found, runs, layout.ManifestReadErr, layout.ManifestParseErr, files)
+		t.Errorf(
+			"found: %t, used by the kubelet: %t: %v %v; files %q", found, runs, layout.ManifestReadErr,
+			layout.ManifestParseErr, files,
+		)
 	}
 }
 
@@ -152,8 +167,21 @@ func TestGeneratedStaticPods(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			files := map[string]string{}
 			for range 1 + random.IntN(6) {
-				file := pick("", "", ".", "0-", "Z", "~") + pick("kube-apiserver", "etcd", "a") + pick(".yaml", ".yaml.bak", ".yaml~", ".json", "", ".txt", " 2")
-				data := manifest(file, pick("", "default", "kube-system"), pick("kube-apiserver", "kube-apiserver", "etcd"), pick("etcd", "x"))
+				file := pick(
+					"", "", ".", "0-", "Z", "~",
+				) + pick(
+					"kube-apiserver",
+					"etcd",
+					"a",
+				) + pick(
+					".yaml", ".yaml.bak", ".yaml~", ".json", "", ".txt", " 2",
+				)
+				data := manifest(
+					file,
+					pick("", "default", "kube-system"),
+					pick("kube-apiserver", "kube-apiserver", "etcd"),
+					pick("etcd", "x"),
+				)
 				if strings.Contains(data, "name: kube-apiserver") {
 					data = strings.Replace(data, "{name: etcd", "{name: kube-apiserver", 1)
 				}

@@ -98,7 +98,10 @@ func TestPreflight(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			command := exec.CommandContext(t.Context(), "/bin/sh", append([]string{"test/preflight/preflight.sh"}, c.arguments...)...)
+			command := exec.CommandContext(
+				t.Context(),
+				"/bin/sh",
+				append([]string{"test/preflight/preflight.sh"}, c.arguments...)...)
 			command.Dir = filepath.Join("..", "..")
 			command.Env = []string{"PATH=" + folder}
 			var stderr bytes.Buffer

@@ -86,7 +86,9 @@ func (p *processes) launch(log, program string, args ...string) (*Process, error
 	// Stop ends the process, not the context of the caller.
 	command := exec.CommandContext(context.Background(), program, args...) //nolint:forbidigo // see above
 	command.Stdout, command.Stderr = file, file
-	process := &Process{name: filepath.Base(program), command: command, log: log, ended: make(chan error, 1), offset: before.Size()}
+	process := &Process{
+		name: filepath.Base(program), command: command, log: log, ended: make(chan error, 1), offset: before.Size(),
+	}
 	if err := p.start(command); err != nil {
 		return nil, fmt.Errorf("start %s: %w", process.name, err)
 	}

@@ -175,7 +175,10 @@ func (r *Rig) makePlatform(ctx context.Context) error {
 // controlPlaneTopology).
 func (r *Rig) SetTopology(ctx context.Context, topology string) error {
 	patch := fmt.Sprintf(`{"status":{"controlPlaneTopology":%q}}`, topology)
-	result := r.KubectlCommand(ctx, "patch", "infrastructures.config.openshift.io", "cluster", "--subresource=status", "--type=merge", "--patch", patch)
+	result := r.KubectlCommand(
+		ctx, "patch", "infrastructures.config.openshift.io", "cluster", "--subresource=status", "--type=merge",
+		"--patch", patch,
+	)
 	if result.Code != 0 {
 		return fmt.Errorf("set the topology of the control plane: %s", result.Output)
 	}
@@ -208,15 +211,23 @@ func (r *Rig) AnnounceAPIServers(ctx context.Context, addresses ...string) error
 		if err != nil {
 			return fmt.Errorf("announce the API server %s: %w", address, err)
 		}
-		slice.Endpoints = []discovery.Endpoint{{Addresses: []string{host}, Conditions: discovery.EndpointConditions{Ready: new(true)}}}
-		slice.Ports = append(slice.Ports, discovery.EndpointPort{Name: new(fmt.Sprintf("https-%d", i)), Port: new(int32(port))})
+		slice.Endpoints = []discovery.Endpoint{
+			{Addresses: []string{host}, Conditions: discovery.EndpointConditions{Ready: new(true)}},
+		}
+		slice.Ports = append(
+			slice.Ports,
+			discovery.EndpointPort{Name: new(fmt.Sprintf("https-%d", i)), Port: new(int32(port))},
+		)
 	}
 	return r.Restore(ctx, "endpointslices", slice.Namespace, slice.Name, slice)
 }
 
 // makeBundle makes a ConfigMap with the service CA.
 func (r *Rig) makeBundle(ctx context.Context, namespace, name, key string) error {
-	made := r.KubectlCommand(ctx, "create", "configmap", "--namespace", namespace, name, "--from-literal="+key+"="+string(r.ServiceCA.PEM()))
+	made := r.KubectlCommand(
+		ctx, "create", "configmap", "--namespace", namespace, name,
+		"--from-literal="+key+"="+string(r.ServiceCA.PEM()),
+	)
 	if made.Code != 0 {
 		return fmt.Errorf("make CA bundle %s/%s: %s", namespace, name, made.Output)
 	}
@@ -399,7 +410,9 @@ func (r *Rig) Restore(ctx context.Context, resource, namespace, name string, obj
 		return err
 	}
 	// etcd's JSON gateway requires key and value in base64, which is how JSON encodes []byte.
-	body, err := json.Marshal(map[string][]byte{"key": []byte("/registry/" + resource + "/" + namespace + "/" + name), "value": value})
+	body, err := json.Marshal(
+		map[string][]byte{"key": []byte("/registry/" + resource + "/" + namespace + "/" + name), "value": value},
+	)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -452,7 +465,10 @@ func (r *Rig) Helm(ctx context.Context, args ...string) Result {
 
 // Cluster runs a command of test/cluster on this rig's cluster.
 func (r *Rig) Cluster(ctx context.Context, verb string, args ...string) Result {
-	command := exec.CommandContext(ctx, r.binary("cluster"), append([]string{verb, "--dir", r.Path("cluster")}, args...)...)
+	command := exec.CommandContext(
+		ctx,
+		r.binary("cluster"),
+		append([]string{verb, "--dir", r.Path("cluster")}, args...)...)
 	command.Dir = filepath.Join(r.options.Repository, "test", "cluster")
 	return run(command)
 }
@@ -516,7 +532,9 @@ func (r *Rig) WebhookAddress() (address, certDir string) {
 // IssueServing issues a serving pair for the webhook, signed by the CA that is registered with the API
 // server.
 func (r *Rig) IssueServing(notBefore, notAfter time.Time) pkitest.Pair {
-	return r.ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notBefore, notAfter))
+	return r.ca.Issue(
+		pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notBefore, notAfter),
+	)
 }
 
 // CABundle is the CA bundle of the webhook's registration, PEM.
@@ -529,7 +547,12 @@ func (r *Rig) Launch(name, program string, args ...string) (*Process, error) {
 
 // LaunchWebhook starts another webhook, as the cluster's administrator.
 func (r *Rig) LaunchWebhook(name string, args ...string) (*Process, error) {
-	return r.processes.launch(r.Path(name+".log"), r.binary("webhook"), append([]string{"serve", "--kubeconfig", r.Kubeconfig, "--health-bind-address", "0", "--shutdown-delay", "0s"}, args...)...)
+	return r.processes.launch(
+		r.Path(name+".log"),
+		r.binary("webhook"),
+		append(
+			[]string{"serve", "--kubeconfig", r.Kubeconfig, "--health-bind-address", "0", "--shutdown-delay", "0s"},
+			args...)...)
 }
 
 // InstallGuard applies the chart's registration, RBAC, ConfigMap and decoy, and starts webhook and
@@ -544,7 +567,12 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if err := r.makeBundle(ctx, guardNamespace, "openshift-service-ca.crt", "service-ca.crt"); err != nil {
 		return err
 	}
-	rights, err := r.render(ctx, r.here(), "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml", "nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "audit/decoy.yaml", "configmap.yaml")
+	rights, err := r.render(
+		ctx,
+		r.here(),
+		"webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml",
+		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "audit/decoy.yaml", "configmap.yaml",
+	)
 	if err != nil {
 		return err
 	}
@@ -599,8 +627,10 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 		}
 	}
 	flags := append([]string{
-		"serve", "--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay", "0s",
-		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
+		"serve", "--bind-address", fmt.Sprintf("127.0.0.1:%d", r.port), "--health-bind-address", "0", "--shutdown-delay",
+		"0s",
+		"--cert-dir", r.Path("webhook", "tls"), "--config", r.Path("webhook", "config.yaml"), "--namespace",
+		guardNamespace, "--kubeconfig", kubeconfig,
 	}, r.options.WebhookFlags...)
 	r.Webhook, err = r.processes.launch(r.Path("webhook.log"), r.binary("webhook"), flags...)
 	return err
@@ -633,7 +663,8 @@ func (r *Rig) StartAudit(ctx context.Context) error {
 		return err
 	}
 	flags := append([]string{
-		"audit", "--health-bind-address", "0", "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml"),
+		"audit", "--health-bind-address", "0", "--config", r.Path("webhook", "config.yaml"), "--guard",
+		r.Path("webhook", "guard.yaml"),
 		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
 	}, r.options.AuditFlags...)
 	r.Audit, err = r.processes.launch(r.Path("webhook-audit.log"), r.binary("webhook"), flags...)
@@ -684,7 +715,12 @@ func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) 
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"run", "--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0"}, flags...)
+	args := append(
+		[]string{
+			"run", "--root", hostRoot, "--node-name", Node, "--kubeconfig", kubeconfig, "--metrics-bind-address",
+			"127.0.0.1:0",
+		},
+		flags...)
 	return r.processes.launch(r.Path("nodeagent.log"), r.binary("nodeagent"), args...)
 }
 
@@ -696,7 +732,12 @@ func (r *Rig) AgentKubeconfig(ctx context.Context) (string, error) {
 
 // AgentOnce runs nodeagent check.
 func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) Result {
-	return run(exec.CommandContext(ctx, r.binary("nodeagent"), append([]string{"check", "--root", hostRoot, "--node-name", Node}, flags...)...))
+	return run(
+		exec.CommandContext(
+			ctx,
+			r.binary("nodeagent"),
+			append([]string{"check", "--root", hostRoot, "--node-name", Node}, flags...)...),
+	)
 }
 
 // AuditOnce runs webhook audit --once.
@@ -710,7 +751,12 @@ func (r *Rig) Prove(ctx context.Context, flags ...string) Result {
 	if err != nil {
 		return Result{Code: -1, Output: err.Error()}
 	}
-	args := []string{"prove", "--kubeconfig", kubeconfig, "--config", r.Path("webhook", "config.yaml"), "--guard", r.Path("webhook", "guard.yaml")}
+	args := []string{
+		"prove", "--kubeconfig", kubeconfig, "--config",
+		r.Path("webhook", "config.yaml"),
+		"--guard",
+		r.Path("webhook", "guard.yaml"),
+	}
 	return run(exec.CommandContext(ctx, r.binary("webhook"), append(args, flags...)...))
 }
 
@@ -722,7 +768,10 @@ func (r *Rig) RenderGate(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	objects := slices.DeleteFunc(strings.Split(guard, "\n---\n"), func(object string) bool { return !strings.Contains(object, "kind: ClusterRole") })
+	objects := slices.DeleteFunc(
+		strings.Split(guard, "\n---\n"),
+		func(object string) bool { return !strings.Contains(object, "kind: ClusterRole") },
+	)
 	return strings.Join(objects, "\n---\n"), nil
 }
 
@@ -732,7 +781,10 @@ func (r *Rig) kubeconfigOf(ctx context.Context, account string) (string, error) 
 	if token.Code != 0 {
 		return "", fmt.Errorf("get a token of %s: %s", account, token.Output)
 	}
-	admin := r.KubectlCommand(ctx, "config", "view", "--raw", "--minify", "--flatten", "-o", "jsonpath={.clusters[0].cluster.server} {.clusters[0].cluster.certificate-authority-data}")
+	admin := r.KubectlCommand(
+		ctx, "config", "view", "--raw", "--minify", "--flatten", "-o",
+		"jsonpath={.clusters[0].cluster.server} {.clusters[0].cluster.certificate-authority-data}",
+	)
 	server, ca, ok := strings.Cut(admin.Output, " ")
 	if !ok {
 		return "", fmt.Errorf("read the kubeconfig: %s", admin.Output)
@@ -769,7 +821,8 @@ func (r *Rig) await(ctx context.Context, parts ...Part) error {
 	if err := r.awaitRefusal(ctx, garbageSecret, webhookRefuses, slices.Contains(parts, Registration)); err != nil {
 		return err
 	}
-	for _, secret := range [][2]string{{"openshift-apiserver", "serving-cert"}, {"openshift-kube-apiserver", "kubelet-client"}} {
+	for _, secret := range [][2]string{{"openshift-apiserver", "serving-cert"},
+		{"openshift-kube-apiserver", "kubelet-client"}} {
 		input, words := fmt.Sprintf(opaqueSecret, secret[0], secret[1]), fmt.Sprintf(policyRefuses, secret[0]+"."+secret[1])
 		if err := r.awaitRefusal(ctx, input, words, slices.Contains(parts, Policy)); err != nil {
 			return err

@@ -38,7 +38,8 @@ func Changes() []Change {
 	var before []byte
 	return []Change{
 		{
-			Name: "a backup of the manifest appears and goes", Reasons: []finding.Reason{finding.DuplicateStaticPod}, NotCompliant: all,
+			Name: "a backup of the manifest appears and goes", Reasons: []finding.Reason{finding.DuplicateStaticPod},
+			NotCompliant: all,
 			do: func(h *Host) error {
 				data, err := os.ReadFile(manifest(h))
 				if err != nil {
@@ -143,7 +144,12 @@ const quietTime = 100 * time.Millisecond
 // MountLate writes a new pair to the directory stored, which the agent does not see, and waits until
 // the agent has reported the reasons. Then it mounts the directory and waits until they are resolved.
 // The names of the pair become links to the directory named. Both are relative to the root.
-func (d *Driver) MountLate(ctx context.Context, stored, named string, reasons []finding.Reason, mount func() error) error {
+func (d *Driver) MountLate(
+	ctx context.Context,
+	stored, named string,
+	reasons []finding.Reason,
+	mount func() error,
+) error {
 	pair := d.Host.Pair()
 	d.startStep(pair)
 	if err := d.Host.elsewhere(pair, stored, named); err != nil {

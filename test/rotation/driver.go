@@ -262,7 +262,8 @@ func (d *Driver) expect(ctx context.Context, step string, wants ...want) error {
 			return errors.Join(append(faults, fmt.Errorf("%s: not logged: %v", step, wants))...)
 		case line, ok := <-d.Agent.Lines:
 			index := slices.IndexFunc(wants, func(w want) bool {
-				return string(w.msg) == line.Msg && (w.detail == "" || slices.Contains([]string{line.Reason, line.SHA256, line.Control}, w.detail))
+				return string(w.msg) == line.Msg &&
+					(w.detail == "" || slices.Contains([]string{line.Reason, line.SHA256, line.Control}, w.detail))
 			})
 			if index < 0 {
 				if err := d.checkUnexpected(line, ok); err != nil {

@@ -56,9 +56,13 @@ func Faults() []Fault {
 		return Fault{Name: name, Reasons: reasons, NotCompliant: https, pair: pair}
 	}
 	removed := func(name string, path func(h *Host) string, reasons ...finding.Reason) Fault {
-		return Fault{Name: name, Reasons: reasons, NotCompliant: https, inject: func(h *Host) error { return os.RemoveAll(path(h)) }}
+		return Fault{
+			Name: name, Reasons: reasons, NotCompliant: https,
+			inject: func(h *Host) error { return os.RemoveAll(path(h)) },
+		}
 	}
-	stored := func(name string, path func(h *Host) string, data []byte, notCompliant []string, reasons ...finding.Reason) Fault {
+	stored := func(name string, path func(h *Host) string, data []byte, notCompliant []string,
+		reasons ...finding.Reason) Fault {
 		var before []byte
 		return Fault{
 			Name: name, Reasons: reasons, NotCompliant: notCompliant,
@@ -82,9 +86,20 @@ func Faults() []Fault {
 	return []Fault{
 		removed("certificate removed", certificate, finding.CertificateMissing),
 		removed("key removed", key, finding.KeyMissing),
-		removed("directory removed", func(h *Host) string { return h.Tree.Directory() }, finding.CertificateMissing, finding.KeyMissing),
+		removed(
+			"directory removed",
+			func(h *Host) string { return h.Tree.Directory() },
+			finding.CertificateMissing,
+			finding.KeyMissing,
+		),
 		stored("manifest removed", func(h *Host) string { return h.Tree.Manifest() }, nil, all, finding.ManifestMissing),
-		stored("configuration garbage", func(h *Host) string { return h.Tree.Config() }, []byte("{"), all, finding.ConfigUnparsable),
+		stored(
+			"configuration garbage",
+			func(h *Host) string { return h.Tree.Config() },
+			[]byte("{"),
+			all,
+			finding.ConfigUnparsable,
+		),
 		stored("client CA removed", clientCA, nil, https, finding.ClientCAUnavailable),
 		bad("of a foreign CA", func(*Host) pkitest.Pair {
 			return padded(other.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30))))

@@ -65,7 +65,9 @@ func pad(text []byte) []byte {
 }
 
 func (h *Host) files() openshift.Files {
-	return openshift.Files{Certificate: h.pair.Certificate, Key: h.pair.Key, ClientCA: h.CA.PEM(), Revision: h.Tree.Revision}
+	return openshift.Files{
+		Certificate: h.pair.Certificate, Key: h.pair.Key, ClientCA: h.CA.PEM(), Revision: h.Tree.Revision,
+	}
 }
 
 // contents are the contents of the pair by file name, one map for each file, in random order.

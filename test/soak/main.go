@@ -136,8 +136,13 @@ func (s *soak) startAgent(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	program := exec.CommandContext(ctx, filepath.Join("bin", "nodeagent"), "run", "--root", host.Tree.Root, "--node-name", rig.Node,
-		"--kubeconfig", kubeconfig, "--metrics-bind-address", "127.0.0.1:0", "--settle", settle.String())
+	program := exec.CommandContext(
+		ctx,
+		filepath.Join("bin", "nodeagent"),
+		"run", "--root", host.Tree.Root, "--node-name", rig.Node, "--kubeconfig", kubeconfig, "--metrics-bind-address",
+		"127.0.0.1:0", "--settle",
+		settle.String(),
+	)
 	began := time.Now()
 	agent, err := rotation.Start(program)
 	if err != nil {
@@ -167,7 +172,11 @@ func (s *soak) load(ctx context.Context) error {
 		updates.Run(loading)
 	}()
 	go func() { driven <- s.drive(ctx, loading) }()
-	result := result{Webhook: samples{name: "webhook"}, Audit: samples{name: "webhook audit"}, Agent: samples{name: "nodeagent"}}
+	result := result{
+		Webhook: samples{name: "webhook"},
+		Audit:   samples{name: "webhook audit"},
+		Agent:   samples{name: "nodeagent"},
+	}
 	if err := s.sample(loading, began, &result); err != nil {
 		return err
 	}

@@ -109,10 +109,24 @@ type quantity struct {
 // markdown formats the result, also for the page.
 func (r result) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s of load on %s/%s, %d cores (%s), %s;\n"+
-		"an update of the protected Secret each %s; %d samples of each process.\n\n",
-		r.took.Round(time.Second), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor(), runtime.Version(), r.every, len(r.Agent.all))
-	b.WriteString("| process | what | at first | mean, 2nd third | mean, last third | most | growth per hour |\n| --- | --- | --: | --: | --: | --: | --: |\n")
+	fmt.Fprintf(
+		&b,
+		"%s of load on %s/%s, %d cores (%s), %s;\n"+
+			"an update of the protected Secret each %s; %d samples of each process.\n\n",
+		r.took.Round(
+			time.Second,
+		),
+		runtime.GOOS,
+		runtime.GOARCH,
+		runtime.NumCPU(),
+		processor(),
+		runtime.Version(),
+		r.every,
+		len(r.Agent.all),
+	)
+	b.WriteString(
+		"| process | what | at first | mean, 2nd third | mean, last third | most | growth per hour |\n| --- | --- | --: | --: | --: | --: | --: |\n",
+	)
 	for _, s := range []samples{r.Webhook, r.Audit, r.Agent} {
 		for _, q := range quantities() {
 			warm := s.warm()

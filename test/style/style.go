@@ -71,7 +71,8 @@ func exempt(file string) bool {
 	case "LICENSE", "go.sum":
 		return true
 	}
-	return file == "test/style/words.txt" || path.Ext(file) == ".xsd" || slices.Contains(strings.Split(file, "/"), "testdata")
+	return file == "test/style/words.txt" || path.Ext(file) == ".xsd" ||
+		slices.Contains(strings.Split(file, "/"), "testdata")
 }
 
 // Check reads the files and returns what to change in them, in the order of the files
@@ -165,7 +166,8 @@ func checkWidth(file, text string) []Hit {
 		indented := len(line)-len(content) >= 4 || strings.HasPrefix(line, "\t")
 		code = indented && (code || blank)
 		blank = content == ""
-		if fenced || code || strings.HasPrefix(content, "|") || strings.HasPrefix(line, "#") || strings.HasPrefix(content, "<!--") {
+		if fenced || code || strings.HasPrefix(content, "|") || strings.HasPrefix(line, "#") ||
+			strings.HasPrefix(content, "<!--") {
 			continue
 		}
 		if width := utf8.RuneCountInString(notCounted.ReplaceAllString(line, "")); width > columns {

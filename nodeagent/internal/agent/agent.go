@@ -137,7 +137,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			notice.Object = a.Object
 			a.Reporter.Report(ctx, notice)
 		}
-		if a.Kubelet != nil && (trigger == Start || trigger == Tick || snapshot.Contents != contents || changes.Pending[fromKubelet]) {
+		if a.Kubelet != nil &&
+			(trigger == Start || trigger == Tick || snapshot.Contents != contents || changes.Pending[fromKubelet]) {
 			a.Kubelet.Ask()
 		}
 		contents = snapshot.Contents

@@ -109,7 +109,13 @@ type reported struct {
 }
 
 func (r *reported) Report(_ context.Context, n report.Notice) {
-	r.lines = append(r.lines, strings.Join(strings.Fields(fmt.Sprint(time.Since(r.start), " ", n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
+	r.lines = append(
+		r.lines,
+		strings.Join(
+			strings.Fields(fmt.Sprint(time.Since(r.start), " ", n.Type, " ", n.Finding.Reason, " ", n.Control.ID)),
+			" ",
+		),
+	)
 }
 
 // pass lets time pass. In a synctest bubble it takes no real time.
@@ -214,7 +220,8 @@ func TestScansAgainForNewDirectories(t *testing.T) {
 		if err := a.Run(ctx); err != nil {
 			t.Error(err)
 		}
-		if d := cmp.Diff([]string{"0s Compliant admission-enabled", "1s Finding active KeyMissing", "1s Not compliant use-https"}, got.lines); d != "" {
+		if d := cmp.Diff([]string{"0s Compliant admission-enabled", "1s Finding active KeyMissing", "1s Not compliant " +
+			"use-https"}, got.lines); d != "" {
 			t.Errorf("reported (-want +got):\n%s", d)
 		}
 	})
@@ -282,11 +289,17 @@ func TestAsksTheKubelet(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		want := []string{"0s Compliant use-https", "0s Compliant admission-enabled", "1s Finding active KeyMissing", "1s Not compliant use-https", "1m11s Finding active KubeletNotTLS"}
+		want := []string{
+			"0s Compliant use-https", "0s Compliant admission-enabled", "1s Finding active KeyMissing",
+			"1s Not compliant use-https", "1m11s Finding active KubeletNotTLS",
+		}
 		if d := cmp.Diff(want, got.lines); d != "" {
 			t.Errorf("reported (-want +got):\n%s", d)
 		}
-		triggers := []Trigger{Start, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, Moment, Tick, KubeletAnswered, KubeletAnswered, Moment}
+		triggers := []Trigger{
+			Start, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, Moment, Tick, KubeletAnswered,
+			KubeletAnswered, Moment,
+		}
 		if d := cmp.Diff(triggers, counted.triggers); d != "" {
 			t.Errorf("triggers (-want +got):\n%s", d)
 		}

@@ -25,8 +25,16 @@ import (
 func TestManifestGone(t *testing.T) {
 	const settle = time.Second
 	ca, at := pkitest.NewCA("signer"), pkitest.Now()
-	good, expired := ca.Issue(pkitest.KubeletClient()), ca.Issue(pkitest.KubeletClient().Valid(at.AddDate(-1, 0, 0), at.AddDate(0, 0, -1)))
-	tree, err := openshift.Write(t.TempDir(), openshift.Legacy, openshift.Files{Certificate: expired.Certificate, Key: expired.Key, ClientCA: ca.PEM()})
+	good, expired := ca.Issue(
+		pkitest.KubeletClient(),
+	), ca.Issue(
+		pkitest.KubeletClient().Valid(at.AddDate(-1, 0, 0), at.AddDate(0, 0, -1)),
+	)
+	tree, err := openshift.Write(
+		t.TempDir(),
+		openshift.Legacy,
+		openshift.Files{Certificate: expired.Certificate, Key: expired.Key, ClientCA: ca.PEM()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +68,12 @@ func TestManifestGone(t *testing.T) {
 		var reported []string
 		for range 3 {
 			at = at.Add(settle)
-			for _, n := range tracked.Observe(observation(scan.Scan(host, nil, scan.Options{}, at), settle, kubeletPatience)).Notices {
-				reported = append(reported, strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
+			for _, n := range tracked.Observe(observation(scan.Scan(host, nil, scan.Options{}, at), settle,
+				kubeletPatience)).Notices {
+				reported = append(
+					reported,
+					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "),
+				)
 			}
 		}
 		if d := cmp.Diff(step.want, strings.Join(reported, ", ")); d != "" {

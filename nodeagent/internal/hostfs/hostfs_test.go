@@ -103,17 +103,42 @@ func TestReadFile(t *testing.T) {
 	const outside = "outside of the root"
 	base := t.TempDir()
 	root := base + "/a/root"
-	tree(t, base,
-		[2]string{"secret", outside}, [2]string{"a/secret", outside}, [2]string{"a/root/inside", "inside"},
-		[2]string{"a/root/etc/real/tls.crt", "real"}, [2]string{"a/root/etc/empty", ""}, [2]string{"a/root/etc/real/deep/", ""},
-		[2]string{"a/root/etc/relative", "-> real/tls.crt"}, [2]string{"a/root/etc/absolute", "-> /etc/real/tls.crt"},
-		[2]string{"a/root/etc/linked", "-> /etc/real"}, [2]string{"a/root/etc/twice", "-> linked/tls.crt"},
-		[2]string{"a/root/etc/up", "-> ../inside"}, [2]string{"a/root/etc/far-up", "-> ../../../../../../inside"},
-		[2]string{"a/root/etc/behind-link", "-> to-deep/../tls.crt"}, [2]string{"a/root/etc/to-deep", "-> /etc/real/deep"},
-		[2]string{"a/root/etc/out", "-> ../../secret"}, [2]string{"a/root/etc/out-absolute", "-> " + base + "/secret"},
-		[2]string{"a/root/etc/out-directory", "-> ../.."}, [2]string{"a/root/etc/dangling", "-> none"},
-		[2]string{"a/root/etc/loop", "-> loop"}, [2]string{"a/root/etc/ping", "-> pong"}, [2]string{"a/root/etc/pong", "-> ping"},
-		[2]string{"a/root/..data/tls.crt", "dots"}, [2]string{"a/root/ten", "0123456789"}, [2]string{"a/root/eleven", "0123456789+"},
+	tree(
+		t,
+		base,
+		[2]string{"secret", outside},
+		[2]string{"a/secret", outside},
+		[2]string{"a/root/inside", "inside"},
+		[2]string{
+			"a/root/etc/real/tls.crt",
+			"real",
+		},
+		[2]string{"a/root/etc/empty", ""},
+		[2]string{"a/root/etc/real/deep/", ""},
+		[2]string{"a/root/etc/relative", "-> real/tls.crt"},
+		[2]string{"a/root/etc/absolute", "-> /etc/real/tls.crt"},
+		[2]string{"a/root/etc/linked", "-> /etc/real"},
+		[2]string{"a/root/etc/twice", "-> linked/tls.crt"},
+		[2]string{"a/root/etc/up", "-> ../inside"},
+		[2]string{"a/root/etc/far-up", "-> ../../../../../../inside"},
+		[2]string{"a/root/etc/behind-link", "-> to-deep/../tls.crt"},
+		[2]string{"a/root/etc/to-deep", "-> /etc/real/deep"},
+		[2]string{"a/root/etc/out", "-> ../../secret"},
+		[2]string{"a/root/etc/out-absolute", "-> " + base + "/secret"},
+		[2]string{"a/root/etc/out-directory", "-> ../.."},
+		[2]string{"a/root/etc/dangling", "-> none"},
+		[2]string{
+			"a/root/etc/loop",
+			"-> loop",
+		},
+		[2]string{"a/root/etc/ping", "-> pong"},
+		[2]string{"a/root/etc/pong", "-> ping"},
+		[2]string{
+			"a/root/..data/tls.crt",
+			"dots",
+		},
+		[2]string{"a/root/ten", "0123456789"},
+		[2]string{"a/root/eleven", "0123456789+"},
 	)
 	// A link of /proc that leads out of the root.
 	tree(t, root, [2]string{"magic", "-> /proc/self/root" + base + "/secret"})
@@ -289,7 +314,13 @@ func TestNotRegular(t *testing.T) {
 // all capabilities, so that root is refused, too.
 func TestNoPermission(t *testing.T) {
 	root := t.TempDir()
-	tree(t, root, [2]string{"etc/closed/deep/tls.crt", "text"}, [2]string{"etc/tls.key", "text"}, [2]string{"link", "-> /etc/closed/deep/tls.crt"})
+	tree(
+		t,
+		root,
+		[2]string{"etc/closed/deep/tls.crt", "text"},
+		[2]string{"etc/tls.key", "text"},
+		[2]string{"link", "-> /etc/closed/deep/tls.crt"},
+	)
 	host := newFS(t, root, maxBytes)
 	closed, key := root+"/etc/closed", root+"/etc/tls.key"
 	chmod(t, closed, 0)
@@ -304,7 +335,8 @@ func TestNoPermission(t *testing.T) {
 		_, readErr := host.ReadFile(name)
 		_, statErr := host.Stat(name)
 		for of, err := range map[string]error{"Open": openErr, "ReadFile": readErr, "Stat": statErr} {
-			if want := "open /" + name + ": permission denied"; text(err) != want || !errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+			if want := "open /" + name + ": permission denied"; text(err) != want || !errors.Is(err, fs.ErrPermission) ||
+				errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s(%s): got error %v, want %s", of, name, err, want)
 			}
 		}
@@ -316,7 +348,8 @@ func TestNoPermission(t *testing.T) {
 		t.Errorf("Stat of a file of mode 0: got %v with error %v", info, err)
 	}
 	// The closed directory itself is visible.
-	if d := cmp.Diff([]string{"/", "/etc", "/etc/closed"}, paths(t, root, host.Chain("/etc/closed/deep/tls.crt"))); d != "" {
+	if d := cmp.Diff([]string{"/", "/etc", "/etc/closed"}, paths(t, root,
+		host.Chain("/etc/closed/deep/tls.crt"))); d != "" {
 		t.Errorf("chain (-want +got):\n%s", d)
 	}
 }
@@ -393,7 +426,8 @@ func paths(t *testing.T, root string, chain []hostfs.Directory) []string {
 			continue
 		}
 		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || !info.IsDir() || stat.Ino != d.Inode || uint64(stat.Dev) != d.Device { //nolint:unconvert // narrower on some architectures
+		if !ok || !info.IsDir() || stat.Ino != d.Inode ||
+			uint64(stat.Dev) != d.Device { //nolint:unconvert // narrower on some architectures
 			t.Errorf("%+v is not the directory there", d)
 		}
 		rest, below := strings.CutPrefix(d.Path, root)
@@ -409,14 +443,32 @@ func TestChain(t *testing.T) {
 	base := t.TempDir()
 	root := base + "/root"
 	tree(t, base, [2]string{"outside/deep/file", "text"})
-	tree(t, root,
-		[2]string{"etc/pki/tls.crt", "text"}, [2]string{"var/lib/real/tls.crt", "text"},
-		[2]string{"etc/linked", "-> ../var/lib/real"}, [2]string{"etc/absolute", "-> /var/lib/real"},
-		[2]string{"etc/file", "-> /var/lib/real/tls.crt"}, [2]string{"etc/twice", "-> linked"},
-		[2]string{"etc/loop", "-> loop"}, [2]string{"etc/ping", "-> /etc/pong"}, [2]string{"etc/pong", "-> ping"},
-		[2]string{"etc/dangling", "-> /var/none/deep"}, [2]string{"etc/out", "-> ../../../outside/deep"},
-		[2]string{"etc/out-absolute", "-> " + base + "/outside/deep"}, [2]string{"etc/behind-link", "-> absolute/../up"}, [2]string{"var/lib/up/", ""},
-		[2]string{"secret/..data", "-> ..2026_11_22"}, [2]string{"secret/..2026_11_22/tls.crt", "text"}, [2]string{"secret/tls.crt", "-> ..data/tls.crt"},
+	tree(
+		t,
+		root,
+		[2]string{"etc/pki/tls.crt", "text"},
+		[2]string{"var/lib/real/tls.crt", "text"},
+		[2]string{"etc/linked", "-> ../var/lib/real"},
+		[2]string{"etc/absolute", "-> /var/lib/real"},
+		[2]string{"etc/file", "-> /var/lib/real/tls.crt"},
+		[2]string{"etc/twice", "-> linked"},
+		[2]string{"etc/loop", "-> loop"},
+		[2]string{"etc/ping", "-> /etc/pong"},
+		[2]string{"etc/pong", "-> ping"},
+		[2]string{"etc/dangling", "-> /var/none/deep"},
+		[2]string{"etc/out", "-> ../../../outside/deep"},
+		[2]string{
+			"etc/out-absolute",
+			"-> " + base + "/outside/deep",
+		},
+		[2]string{"etc/behind-link", "-> absolute/../up"},
+		[2]string{"var/lib/up/", ""},
+		[2]string{
+			"secret/..data",
+			"-> ..2026_11_22",
+		},
+		[2]string{"secret/..2026_11_22/tls.crt", "text"},
+		[2]string{"secret/tls.crt", "-> ..data/tls.crt"},
 	)
 	cases := map[string]struct {
 		path string
@@ -531,7 +583,13 @@ func TestStaleMount(t *testing.T) {
 	base := t.TempDir()
 	root, leaf, staging := base+"/host", base+"/real/secrets/kubelet-client", base+"/real/staging"
 	mounted := root + "/etc/secrets/kubelet-client"
-	tree(t, base, [2]string{"real/secrets/kubelet-client/tls.crt", "old"}, [2]string{"host/etc/secrets/kubelet-client/", ""}, [2]string{"real/staging/tls.crt", "new"})
+	tree(
+		t,
+		base,
+		[2]string{"real/secrets/kubelet-client/tls.crt", "old"},
+		[2]string{"host/etc/secrets/kubelet-client/", ""},
+		[2]string{"real/staging/tls.crt", "new"},
+	)
 	if err := unix.Mount(leaf, mounted, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -608,7 +666,8 @@ func TestChainDistinguishesDirectories(t *testing.T) {
 	tree(t, root, [2]string{"etc/live/tls.crt", "old"}, [2]string{"etc/staging/tls.crt", "new"})
 	host := newFS(t, root, maxBytes)
 	before := host.Chain("/etc/live/tls.crt")
-	if err := unix.Renameat2(unix.AT_FDCWD, root+"/etc/staging", unix.AT_FDCWD, root+"/etc/live", unix.RENAME_EXCHANGE); err != nil {
+	if err := unix.Renameat2(unix.AT_FDCWD, root+"/etc/staging", unix.AT_FDCWD, root+"/etc/live",
+		unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
 	after := host.Chain("/etc/live/tls.crt")

@@ -163,5 +163,6 @@ func unescape(field string) string {
 
 // isOctal reports whether three digits are the octal form of one byte.
 func isOctal(digits string) bool {
-	return digits[0] >= '0' && digits[0] <= '3' && digits[1] >= '0' && digits[1] <= '7' && digits[2] >= '0' && digits[2] <= '7'
+	return digits[0] >= '0' && digits[0] <= '3' && digits[1] >= '0' && digits[1] <= '7' && digits[2] >= '0' &&
+		digits[2] <= '7'
 }

@@ -52,11 +52,24 @@ func TestMounts(t *testing.T) {
 	base := t.TempDir()
 	root := base + "/host"
 	tree(t, base, [2]string{"elsewhere/file", "text"})
-	tree(t, root,
-		[2]string{"etc/kubernetes/manifests/pod.yaml", "text"}, [2]string{"etc/kubernetes/out", "-> /var/lib/certs/tls.crt"},
-		[2]string{"etc/kubernetes/out-there", "-> /var/lib/kubelet/config.yaml"}, [2]string{"etc/kubernetes/in", "-> /etc/kubernetes/none"},
-		[2]string{"etc/kubernetes/relative", "-> ../../var/lib/certs/tls.crt"}, [2]string{"etc/kubernetes2/file", "text"},
-		[2]string{"var/lib/kubelet/config.yaml", "text"}, [2]string{"var/lib/kubelet/pki/key", "text"}, [2]string{"a b/c\\d/file", "text"},
+	tree(
+		t,
+		root,
+		[2]string{"etc/kubernetes/manifests/pod.yaml", "text"},
+		[2]string{"etc/kubernetes/out", "-> /var/lib/certs/tls.crt"},
+		[2]string{
+			"etc/kubernetes/out-there",
+			"-> /var/lib/kubelet/config.yaml",
+		},
+		[2]string{"etc/kubernetes/in", "-> /etc/kubernetes/none"},
+		[2]string{"etc/kubernetes/relative", "-> ../../var/lib/certs/tls.crt"},
+		[2]string{"etc/kubernetes2/file", "text"},
+		[2]string{
+			"var/lib/kubelet/config.yaml",
+			"text",
+		},
+		[2]string{"var/lib/kubelet/pki/key", "text"},
+		[2]string{"a b/c\\d/file", "text"},
 	)
 	link := base + "/link"
 	if err := os.Symlink(root, link); err != nil {
@@ -67,9 +80,13 @@ func TestMounts(t *testing.T) {
 		root, table string
 		want        map[string]string
 	}{
-		"no mounts, a copy of a host's files": {table: line("/", "/") + line("/", base+"/elsewhere") + line("/", root+"2"), want: map[string]string{
-			"etc/kubernetes/manifests/pod.yaml": "there", "etc/none": "missing", "var/lib/certs/tls.crt": "missing", ".": "there",
-		}},
+		"no mounts, a copy of a host's files": {
+			table: line("/", "/") + line("/", base+"/elsewhere") + line("/", root+"2"),
+			want: map[string]string{
+				"etc/kubernetes/manifests/pod.yaml": "there", "etc/none": "missing", "var/lib/certs/tls.crt": "missing",
+				".": "there",
+			},
+		},
 		"an empty table": {want: map[string]string{"var/lib/certs/tls.crt": "missing", ".": "there"}},
 		"the root is a mount": {table: line("/", root) + kubernetes, want: map[string]string{
 			"etc/kubernetes/out": "missing", "var/lib/none": "missing", "etc/kubernetes2/file": "there",
@@ -90,20 +107,32 @@ func TestMounts(t *testing.T) {
 			"none":                              "not mounted: /none",
 		}},
 		"the root is a symlink": {root: link, table: kubernetes, want: map[string]string{
-			"etc/kubernetes/manifests/pod.yaml": "there", "etc/kubernetes/none": "missing", "var/lib/none/x": "not mounted: /var/lib/none/x",
+			"etc/kubernetes/manifests/pod.yaml": "there", "etc/kubernetes/none": "missing", "var/lib/none/x": "not mounted: " +
+				"/var/lib/none/x",
 		}},
-		"a single file": {table: kubernetes + line("/var/lib/kubelet/config.yaml", root+"/var/lib/kubelet/config.yaml"), want: map[string]string{
-			"var/lib/kubelet/config.yaml": "there", "etc/kubernetes/out-there": "there",
-			"var/lib/kubelet/config.yaml/x": "missing",
-			"var/lib/kubelet":               "not mounted: /var/lib/kubelet", "var/lib/kubelet/pki/key": "not mounted: /var/lib/kubelet/pki/key",
-			"var/lib/kubelet/config.json": "not mounted: /var/lib/kubelet/config.json",
-		}},
-		"a single file that the host has replaced": {table: kubernetes + line("/var/lib/kubelet/config.yaml//deleted", root+"/var/lib/kubelet/config.yaml"), want: map[string]string{
-			"var/lib/kubelet/config.yaml": "stale", "etc/kubernetes/out-there": "stale", "etc/kubernetes/none": "missing",
-		}},
-		"a directory that the host has replaced": {table: line("/etc/kubernetes//deleted", root+"/etc/kubernetes"), want: map[string]string{
-			"etc/kubernetes/none": "stale", "etc/kubernetes/manifests/pod.yaml": "stale", "etc/kubernetes2/file": "not mounted: /etc/kubernetes2/file",
-		}},
+		"a single file": {
+			table: kubernetes + line("/var/lib/kubelet/config.yaml", root+"/var/lib/kubelet/config.yaml"),
+			want: map[string]string{
+				"var/lib/kubelet/config.yaml": "there", "etc/kubernetes/out-there": "there",
+				"var/lib/kubelet/config.yaml/x": "missing",
+				"var/lib/kubelet":               "not mounted: /var/lib/kubelet", "var/lib/kubelet/pki/key": "not mounted: " +
+					"/var/lib/kubelet/pki/key",
+				"var/lib/kubelet/config.json": "not mounted: /var/lib/kubelet/config.json",
+			},
+		},
+		"a single file that the host has replaced": {
+			table: kubernetes + line("/var/lib/kubelet/config.yaml//deleted", root+"/var/lib/kubelet/config.yaml"),
+			want: map[string]string{
+				"var/lib/kubelet/config.yaml": "stale", "etc/kubernetes/out-there": "stale", "etc/kubernetes/none": "missing",
+			},
+		},
+		"a directory that the host has replaced": {
+			table: line("/etc/kubernetes//deleted", root+"/etc/kubernetes"),
+			want: map[string]string{
+				"etc/kubernetes/none": "stale", "etc/kubernetes/manifests/pod.yaml": "stale",
+				"etc/kubernetes2/file": "not mounted: /etc/kubernetes2/file",
+			},
+		},
 		"a mount on a mount": {table: line("/k//deleted", root+"/etc/kubernetes") + kubernetes, want: map[string]string{"etc/kubernetes/none": "missing"}},
 		"a mount in a mount": {table: line("/etc//deleted", root+"/etc") + kubernetes, want: map[string]string{
 			"etc/kubernetes/none": "missing", "etc/none": "stale",
@@ -178,7 +207,8 @@ func TestInvalidMountInfo(t *testing.T) {
 			}
 			for _, path := range []string{"file", "none"} {
 				_, err := host.ReadFile(path)
-				if want := "open /" + path + ": read the table of mounts: " + c.want; text(err) != want || errors.Is(err, fs.ErrNotExist) {
+				if want := "open /" + path + ": read the table of mounts: " + c.want; text(err) != want ||
+					errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("got error %v, want %s", err, want)
 				}
 			}
@@ -249,7 +279,15 @@ func TestRealMounts(t *testing.T) {
 // TestReadDir: the sorted names of a directory, and paths that are not a directory.
 func TestReadDir(t *testing.T) {
 	root := t.TempDir()
-	tree(t, root, [2]string{"d/b", ""}, [2]string{"d/.hidden", ""}, [2]string{"d/a/", ""}, [2]string{"link", "-> /d"}, [2]string{"file", ""})
+	tree(
+		t,
+		root,
+		[2]string{"d/b", ""},
+		[2]string{"d/.hidden", ""},
+		[2]string{"d/a/", ""},
+		[2]string{"link", "-> /d"},
+		[2]string{"file", ""},
+	)
 	for i := range 10_001 {
 		tree(t, root, [2]string{fmt.Sprintf("many/%d", i), ""})
 	}

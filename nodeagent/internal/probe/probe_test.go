@@ -182,7 +182,12 @@ func TestProbe(t *testing.T) {
 			return newKubelet(t, pair, pool, func(c *tls.Config) { c.ClientAuth = tls.NoClientCert }).address()
 		}, want: seen{Leaf: true}},
 		"demands a certificate, TLS 1.2": {address: func(t *testing.T) string {
-			return newKubelet(t, pair, pool, func(c *tls.Config) { tls12(c); c.ClientAuth = tls.RequireAndVerifyClientCert }).address()
+			return newKubelet(
+				t,
+				pair,
+				pool,
+				func(c *tls.Config) { tls12(c); c.ClientAuth = tls.RequireAndVerifyClientCert },
+			).address()
 		}, want: seen{Leaf: true, Asks: true, CAs: 2}},
 		"demands a certificate, TLS 1.3": {address: func(t *testing.T) string {
 			return newKubelet(t, pair, pool, func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert }).address()
@@ -223,7 +228,13 @@ func TestProbe(t *testing.T) {
 			if took := time.Since(begin); took > timeout+patience {
 				t.Errorf("it took %s", took)
 			}
-			got := seen{NotTLS: answer.NotTLS, Leaf: len(answer.Certificates) == 1 && answer.Certificates[0].Equal(pair.Leaf), Asks: answer.AsksClients, CAs: len(answer.AcceptedCAs), ReadOnlyOpen: answer.ReadOnlyOpen}
+			got := seen{
+				NotTLS:       answer.NotTLS,
+				Leaf:         len(answer.Certificates) == 1 && answer.Certificates[0].Equal(pair.Leaf),
+				Asks:         answer.AsksClients,
+				CAs:          len(answer.AcceptedCAs),
+				ReadOnlyOpen: answer.ReadOnlyOpen,
+			}
 			page.Error(name, answer.Err)
 			if answer.Err != nil {
 				got.Error = answer.Err.Error()
@@ -288,7 +299,13 @@ func TestProbeSendsNothing(t *testing.T) {
 				}
 			}
 			if k.clients != 0 || k.requests != 0 || len(complaints) != 0 {
-				t.Errorf("the kubelet saw %d client certificates and %d requests, and logged %d errors: %q", k.clients, k.requests, len(complaints), drain(complaints))
+				t.Errorf(
+					"the kubelet saw %d client certificates and %d requests, and logged %d errors: %q",
+					k.clients,
+					k.requests,
+					len(complaints),
+					drain(complaints),
+				)
 			}
 		})
 	}

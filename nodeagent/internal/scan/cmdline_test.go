@@ -49,9 +49,15 @@ func TestScanCommandLine(t *testing.T) {
 		off         = "KubeletHTTPSDisabled " + kubeadm + " kubelet-https"
 		keyNotKnown = "Unreadable " + kubeadm + " kubelet-client-key"
 	)
-	secret := corev1.EnvVar{Name: "KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}}
+	secret := corev1.EnvVar{
+		Name:      "KEY",
+		ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}},
+	}
 	field := func(name, path string) corev1.EnvVar {
-		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+		return corev1.EnvVar{
+			Name:      name,
+			ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}},
+		}
 	}
 	command := func(words ...string) func(*corev1.Container) {
 		return func(c *corev1.Container) { c.Command = append([]string{"kube-apiserver"}, words...) }
@@ -91,21 +97,41 @@ func TestScanCommandLine(t *testing.T) {
 		"flags from a Secret in a script": {openshift.Kubeadm, with(bash("exec kube-apiserver "+flags+" $KEY"), secret), []string{"Unreadable " + kubeadm}},
 		"HTTPS from a Secret":             {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+key, "--kubelet-https=$(KEY)"), secret), []string{"Unreadable " + kubeadm + " kubelet-https", noKubeletCA}},
 		"admission from a Secret":         {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+key, "--disable-admission-plugins=$(KEY)"), secret), []string{"Unreadable " + kubeadm + " disable-admission-plugins", noKubeletCA}},
-		"admission off beside a Secret": {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+key, "--feature-gates=$(KEY)", "--disable-admission-plugins=ValidatingAdmissionWebhook"), secret), []string{
-			"AdmissionDisabled " + kubeadm + " disable-admission-plugins ValidatingAdmissionWebhook",
-			noKubeletCA,
-		}},
+		"admission off beside a Secret": {
+			openshift.Kubeadm,
+			with(
+				command(
+					crtFlag+crt,
+					keyFlag+key,
+					"--feature-gates=$(KEY)",
+					"--disable-admission-plugins=ValidatingAdmissionWebhook",
+				),
+				secret,
+			),
+			[]string{
+				"AdmissionDisabled " + kubeadm + " disable-admission-plugins ValidatingAdmissionWebhook",
+				noKubeletCA,
+			},
+		},
 		"a script file":                {openshift.Kubeadm, func(c *corev1.Container) { c.Command = []string{"bash", "/opt/start.sh", "--kubelet-https=false"} }, []string{"Unreadable " + kubeadm}},
 		"a script that does not parse": {openshift.Kubeadm, bash("exec kube-apiserver '" + flags), []string{"Unreadable " + kubeadm}},
 		"one of two":                   {openshift.Kubeadm, bash("if [ -e /x ]; then exec kube-apiserver " + flags + "; fi\nexec kube-apiserver --kubelet-https=false"), []string{"Unreadable " + kubeadm}},
 
 		"OpenShift, the value of a flag that its file sets": {openshift.Current, with(args(func(script string) string { return script[:len(script)-1] + ` --kubelet-client-key="$KEY"` }), secret), nil},
-		"OpenShift, the value of a flag that it does not": {openshift.Current, with(args(func(script string) string { return script[:len(script)-1] + ` --kubelet-https="$KEY"` }), secret), []string{
-			"Unreadable " + openshiftAt + " kubelet-https",
-		}},
-		"OpenShift, any flags": {openshift.Current, with(args(func(script string) string { return script[:len(script)-1] + ` $KEY` }), secret), []string{
-			"Unreadable " + openshiftAt,
-		}},
+		"OpenShift, the value of a flag that it does not": {
+			openshift.Current,
+			with(args(func(script string) string { return script[:len(script)-1] + ` --kubelet-https="$KEY"` }), secret),
+			[]string{
+				"Unreadable " + openshiftAt + " kubelet-https",
+			},
+		},
+		"OpenShift, any flags": {
+			openshift.Current,
+			with(args(func(script string) string { return script[:len(script)-1] + ` $KEY` }), secret),
+			[]string{
+				"Unreadable " + openshiftAt,
+			},
+		},
 	}
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	pair := ca.Issue(pkitest.KubeletClient())
@@ -119,7 +145,10 @@ func TestScanCommandLine(t *testing.T) {
 			if d := cmp.Diff(c.want, lines(snapshot.FileResults)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			unknown := slices.ContainsFunc(snapshot.FileResults, func(r finding.Result) bool { return r.Reason == finding.Unreadable && r.Outcome != finding.Unknown })
+			unknown := slices.ContainsFunc(
+				snapshot.FileResults,
+				func(r finding.Result) bool { return r.Reason == finding.Unreadable && r.Outcome != finding.Unknown },
+			)
 			if unknown {
 				t.Errorf("want outcome unknown: %+v", snapshot.FileResults)
 			}

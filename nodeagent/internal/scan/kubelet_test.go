@@ -92,15 +92,35 @@ func TestScanStaticPods(t *testing.T) {
 			put(t, n.Manifest()+".2", []byte(pod("etcd", "etcd")))
 		}, want: compliant},
 		"the name of the Pod, another container": {layout: openshift.Current, change: func(t *testing.T, n node) {
-			put(t, n.Manifest()+".z", []byte(strings.Replace(pod("kube-apiserver", "x"), `"name":"kube-apiserver"`, `"name":"kube-apiserver","namespace":"openshift-kube-apiserver"`, 1)))
+			put(
+				t,
+				n.Manifest()+".z",
+				[]byte(
+					strings.Replace(
+						pod("kube-apiserver", "x"),
+						`"name":"kube-apiserver"`,
+						`"name":"kube-apiserver","namespace":"openshift-kube-apiserver"`,
+						1,
+					),
+				),
+			)
 		}, want: notCompliant},
-		"a second kube-apiserver under another name": {layout: openshift.Current, change: func(t *testing.T, n node) { put(t, n.Manifest()+".2", []byte(pod("other", "kube-apiserver"))) }, want: wanted{control.NotCompliant, []string{
-			duplicate[0], "unknown Unreadable @ " + openShiftManifest + ".2", // its image decides which command runs
-		}}},
+		"a second kube-apiserver under another name": {
+			layout: openshift.Current,
+			change: func(t *testing.T, n node) { put(t, n.Manifest()+".2", []byte(pod("other", "kube-apiserver"))) },
+			want: wanted{control.NotCompliant, []string{
+				duplicate[0], "unknown Unreadable @ " + openShiftManifest + ".2", // its image decides which command runs
+			}},
+		},
 		"a backup of another revision, expired": {layout: openshift.Current, change: func(t *testing.T, n node) {
 			copied("kube-apiserver-pod.bak")(t, n)
 			at := "/kube-apiserver-certs-old/"
-			replace(t, filepath.Dir(n.Manifest())+"/kube-apiserver-pod.bak", `static-pod-resources/kube-apiserver-certs"`, `static-pod-resources`+strings.TrimSuffix(at, "/")+`"`)
+			replace(
+				t,
+				filepath.Dir(n.Manifest())+"/kube-apiserver-pod.bak",
+				`static-pod-resources/kube-apiserver-certs"`,
+				`static-pod-resources`+strings.TrimSuffix(at, "/")+`"`,
+			)
 			put(t, n.Root+resources+at+"secrets/kubelet-client/tls.crt", strange.Certificate)
 			put(t, n.Root+resources+at+"secrets/kubelet-client/tls.key", strange.Key)
 		}, want: notCompliant},
@@ -134,19 +154,33 @@ func TestScanStaticPods(t *testing.T) {
 			put(t, n.Manifest()+".x", slices.Repeat([]byte{'x'}, staticpod.MaxManifestBytes+1))
 		}, want: wanted{control.CouldNotVerify, []string{"unknown Unreadable @ " + openShiftManifest + ".x"}}},
 		"a drop-in that names another client CA": {layout: openshift.Current, change: func(t *testing.T, n node) {
-			replace(t, n.Root+"/etc/systemd/system/kubelet.service", "--config=/etc/kubernetes/kubelet.conf", "--config=/etc/kubernetes/kubelet.conf --config-dir=/etc/kubernetes/kubelet.conf.d")
-			put(t, n.Root+"/etc/kubernetes/kubelet.conf.d/10-ca.conf", []byte("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nauthentication: {x509: {clientCAFile: /etc/kubernetes/other-ca.crt}}\n"))
+			replace(
+				t,
+				n.Root+"/etc/systemd/system/kubelet.service",
+				"--config=/etc/kubernetes/kubelet.conf",
+				"--config=/etc/kubernetes/kubelet.conf --config-dir=/etc/kubernetes/kubelet.conf.d",
+			)
+			put(
+				t,
+				n.Root+"/etc/kubernetes/kubelet.conf.d/10-ca.conf",
+				[]byte(
+					"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nauthentication: {x509: {clientCAFile: "+
+						"/etc/kubernetes/other-ca.crt}}\n",
+				),
+			)
 			put(t, n.Root+"/etc/kubernetes/other-ca.crt", pkitest.NewCA("other").PEM())
 		}, want: wanted{control.NotCompliant, []string{"fail UntrustedIssuer @ " + certificate}}},
 		"no client CA": {layout: openshift.Current, change: func(t *testing.T, n node) {
 			replace(t, n.Root+n.KubeletFile(), "clientCAFile: /etc/kubernetes/kubelet-ca.crt", "")
 		}, want: wanted{control.NotCompliant, []string{
-			"fail ClientCertificateNotAccepted @ /etc/kubernetes/kubelet.conf", "unknown ClientCAUnavailable @ /etc/kubernetes/kubelet.conf",
+			"fail ClientCertificateNotAccepted @ /etc/kubernetes/kubelet.conf", "unknown ClientCAUnavailable @ " +
+				"/etc/kubernetes/kubelet.conf",
 		}}},
 		"no client CA, but by a flag": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
 			replace(t, n.Root+n.KubeletFile(), "clientCAFile: /etc/kubernetes/pki/ca.crt", "")
 			put(t, n.Root+"/etc/default/kubelet", []byte("KUBELET_EXTRA_ARGS=--client-ca-file=/etc/kubernetes/pki/ca.crt\n"))
-		}, want: wanted{control.Compliant, []string{"warn KubeletCANotConfigured @ " + kubeadmManifest + " kubelet-certificate-authority"}}},
+		}, want: wanted{control.Compliant, []string{"warn KubeletCANotConfigured @ " + kubeadmManifest +
+			" kubelet-certificate-authority"}}},
 		"a read-only port": {layout: openshift.Current, change: func(t *testing.T, n node) {
 			replace(t, n.Root+n.KubeletFile(), "maxPods: 250", "readOnlyPort: 10300")
 		}, want: wanted{control.Compliant, []string{"warn ReadOnlyPortOpen @ /etc/kubernetes/kubelet.conf"}}},
@@ -175,7 +209,8 @@ const twoServers = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"two"},"s
 	`{"name":"a","command":["kube-apiserver"]},{"name":"b","command":["/usr/local/bin/kube-apiserver"]}]}}`
 
 func pod(name, container string) string {
-	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"` + name + `"},"spec":{"containers":[{"name":"` + container + `"}]}}`
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"` + name + `"},"spec":{"containers":[{"name":"` +
+		container + `"}]}}`
 }
 
 // TestScanDefaultInstall: with the platforms' default files and only the chart's mounts,
@@ -217,7 +252,10 @@ func TestScanDefaultInstall(t *testing.T) {
 			if got := verdict(results); got != control.Compliant {
 				t.Errorf("got %s, want %s: %q", got, control.Compliant, reasons(results))
 			}
-			i := slices.IndexFunc(results, func(r finding.Result) bool { return r.Requirement == finding.Manifest.Requires(finding.Readable) })
+			i := slices.IndexFunc(
+				results,
+				func(r finding.Result) bool { return r.Requirement == finding.Manifest.Requires(finding.Readable) },
+			)
 			page.Finding(results[i])
 			assumed := results[i].Message
 			if (assumed == "") != (c.want == nil) {
@@ -238,7 +276,12 @@ func TestScanKubeletAddress(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	pair := ca.Issue(pkitest.KubeletClient())
 	issue := func(ips []net.IP, names ...string) *x509.Certificate {
-		return ca.Issue(pkitest.Request{CommonName: "system:node:master-0", IPs: ips, DNSNames: names, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}).Leaf
+		return ca.Issue(
+			pkitest.Request{
+				CommonName: "system:node:master-0", IPs: ips, DNSNames: names,
+				Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			},
+		).Leaf
 	}
 	byIP, byName := issue([]net.IP{net.IPv4(192, 0, 2, 7)}), issue(nil, "master-0")
 	const untrusted = "fail KubeletCertificateUntrusted @ Kubelet 192.0.2.7:10250"
@@ -263,11 +306,19 @@ func TestScanKubeletAddress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, openshift.Current, ca, pair)
 			if c.types != "" {
-				replace(t, n.Config(), `"kubelet-preferred-address-types":["InternalIP"]`, `"kubelet-preferred-address-types":`+c.types)
+				replace(
+					t,
+					n.Config(),
+					`"kubelet-preferred-address-types":["InternalIP"]`,
+					`"kubelet-preferred-address-types":`+c.types,
+				)
 			}
 			if c.flag != "" {
 				n.start(t, func(container *corev1.Container) {
-					container.Env = append(container.Env, corev1.EnvVar{Name: "TYPE", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}})
+					container.Env = append(
+						container.Env,
+						corev1.EnvVar{Name: "TYPE", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}},
+					)
 					container.Args[0] = strings.TrimSpace(container.Args[0]) + " --kubelet-preferred-address-types=" + c.flag
 				})
 			}
@@ -275,13 +326,22 @@ func TestScanKubeletAddress(t *testing.T) {
 			must(t, err)
 			answer := &check.KubeletAnswer{
 				At: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}, ReadOnlyAt: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10255"},
-				Host: "192.0.2.7", Certificates: []*x509.Certificate{c.serving}, AsksClients: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
+				Host: "192.0.2.7", Certificates: []*x509.Certificate{c.serving}, AsksClients: true,
+				AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 			}
-			results := scan.Scan(host, answers{answer}, scan.Options{NodeName: "master-0", ExpiringFraction: check.DefaultExpiringFraction}, pkitest.Now()).Results()
+			results := scan.Scan(
+				host,
+				answers{answer},
+				scan.Options{NodeName: "master-0", ExpiringFraction: check.DefaultExpiringFraction},
+				pkitest.Now(),
+			).Results()
 			if d := cmp.Diff(c.want, reasons(results)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			i := slices.IndexFunc(results, func(r finding.Result) bool { return r.Requirement == finding.Kubelet.Requires(finding.ServingTrusted) })
+			i := slices.IndexFunc(
+				results,
+				func(r finding.Result) bool { return r.Requirement == finding.Kubelet.Requires(finding.ServingTrusted) },
+			)
 			if known := results[i].Observed(); known == (c.unknown || strings.Contains(path.Base(c.types), "ExternalDNS")) {
 				t.Errorf("observed: %t: %+v", known, results[i])
 			}

@@ -45,7 +45,12 @@ func TestScanMounts(t *testing.T) {
 			must(t, os.Symlink(to, n.Root+at))
 		}
 	}
-	microShift := move(pairAt+"/tls.crt", "/var/lib/microshift/c/client.crt", pairAt+"/tls.key", "/var/lib/microshift/c/client.key")
+	microShift := move(
+		pairAt+"/tls.crt",
+		"/var/lib/microshift/c/client.crt",
+		pairAt+"/tls.key",
+		"/var/lib/microshift/c/client.key",
+	)
 	cases := map[string]struct {
 		mounted []string // empty: no mounts, a copy of a host's files
 		stale   string   // a mount whose source the host has replaced
@@ -64,36 +69,64 @@ func TestScanMounts(t *testing.T) {
 		"something else": {mounted: []string{"/var/log"}, want: []string{
 			"NotMounted /etc/kubernetes/manifests",
 		}},
-		"the pair's directory leads out": {mounted: []string{kubernetes}, change: link(pairAt, "/var/lib/pair"), want: []string{
-			"NotMounted " + pairAt + "/tls.crt",
-			"NotMounted " + pairAt + "/tls.key",
-		}},
-		"the key leads out": {mounted: []string{kubernetes}, change: link(pairAt+"/tls.key", "../../../../../../var/lib/pair/tls.key"), want: []string{
-			"NotMounted " + pairAt + "/tls.key",
-		}},
-		"the client CA leads out": {mounted: []string{kubernetes}, change: link(clientCA, "/var/lib/kubelet/ca.crt"), want: []string{
-			"NotMounted " + clientCA,
-		}},
-		"the pair's directory leads to another mount": {mounted: []string{kubernetes, "/var/lib/pair"}, change: func(t *testing.T, n node) {
-			t.Helper()
-			move(pairAt, "/var/lib/pair")(t, n)
-			link(pairAt, "/var/lib/pair")(t, n)
-		}},
+		"the pair's directory leads out": {
+			mounted: []string{kubernetes},
+			change:  link(pairAt, "/var/lib/pair"),
+			want: []string{
+				"NotMounted " + pairAt + "/tls.crt",
+				"NotMounted " + pairAt + "/tls.key",
+			},
+		},
+		"the key leads out": {
+			mounted: []string{kubernetes},
+			change:  link(pairAt+"/tls.key", "../../../../../../var/lib/pair/tls.key"),
+			want: []string{
+				"NotMounted " + pairAt + "/tls.key",
+			},
+		},
+		"the client CA leads out": {
+			mounted: []string{kubernetes},
+			change:  link(clientCA, "/var/lib/kubelet/ca.crt"),
+			want: []string{
+				"NotMounted " + clientCA,
+			},
+		},
+		"the pair's directory leads to another mount": {
+			mounted: []string{kubernetes, "/var/lib/pair"},
+			change: func(t *testing.T, n node) {
+				t.Helper()
+				move(pairAt, "/var/lib/pair")(t, n)
+				link(pairAt, "/var/lib/pair")(t, n)
+			},
+		},
 		"a mount of what the host has replaced": {mounted: []string{kubernetes}, stale: kubernetes, want: []string{
 			"StaleMount /etc/kubernetes/kubelet.conf",
 		}},
-		"a given directory, not mounted": {mounted: []string{kubernetes}, options: scan.Options{Directory: "/var/lib/microshift/c"}, change: microShift, want: []string{
-			"NotMounted /var/lib/microshift/c",
-		}},
+		"a given directory, not mounted": {
+			mounted: []string{kubernetes},
+			options: scan.Options{Directory: "/var/lib/microshift/c"},
+			change:  microShift,
+			want: []string{
+				"NotMounted /var/lib/microshift/c",
+			},
+		},
 		"a given directory, mounted": {mounted: []string{kubernetes, "/var/lib/microshift"}, options: scan.Options{Directory: "/var/lib/microshift/c"}, change: microShift},
-		"a given directory, without a key": {options: scan.Options{Directory: "/var/lib/microshift/c"}, change: func(t *testing.T, n node) {
-			t.Helper()
-			microShift(t, n)
-			must(t, os.Remove(n.Root+"/var/lib/microshift/c/client.key"))
-		}, want: []string{"KeyMissing /var/lib/microshift/c/client.key"}},
-		"a given directory, with other names": {options: scan.Options{Directory: "/srv/pki"}, change: move(pairAt+"/tls.crt", "/srv/pki/a.pem", pairAt+"/tls.key", "/srv/pki/b.pem"), want: []string{
-			"Unreadable /srv/pki",
-		}},
+		"a given directory, without a key": {
+			options: scan.Options{Directory: "/var/lib/microshift/c"},
+			change: func(t *testing.T, n node) {
+				t.Helper()
+				microShift(t, n)
+				must(t, os.Remove(n.Root+"/var/lib/microshift/c/client.key"))
+			},
+			want: []string{"KeyMissing /var/lib/microshift/c/client.key"},
+		},
+		"a given directory, with other names": {
+			options: scan.Options{Directory: "/srv/pki"},
+			change:  move(pairAt+"/tls.crt", "/srv/pki/a.pem", pairAt+"/tls.key", "/srv/pki/b.pem"),
+			want: []string{
+				"Unreadable /srv/pki",
+			},
+		},
 		"a given directory, empty": {options: scan.Options{Directory: "/srv/pki"}, change: func(t *testing.T, n node) {
 			t.Helper()
 			must(t, os.MkdirAll(n.Root+"/srv/pki", 0o755))
@@ -102,18 +135,35 @@ func TestScanMounts(t *testing.T) {
 			"Unreadable " + clientCA,
 		}},
 		"given files": {options: scan.Options{Certificate: "/srv/pki/a.pem", Key: "/srv/keys/b.pem"}, change: move(pairAt+"/tls.crt", "/srv/pki/a.pem", pairAt+"/tls.key", "/srv/keys/b.pem")},
-		"a given directory, CAs not mounted": {mounted: []string{"/var/lib/microshift"}, options: scan.Options{Directory: "/var/lib/microshift/c"}, change: microShift, want: []string{
-			"NotMounted " + clientCA,
-		}},
-		"given files, one not mounted": {mounted: []string{kubernetes, "/srv/pki"}, options: scan.Options{Certificate: "/srv/pki/a.pem", Key: "/srv/keys/b.pem"}, change: move(pairAt+"/tls.crt", "/srv/pki/a.pem", pairAt+"/tls.key", "/srv/keys/b.pem"), want: []string{
-			"NotMounted /srv/keys/b.pem",
-		}},
-		"given files, not there": {options: scan.Options{Certificate: "/srv/pki/a.pem", Key: "/srv/keys/b.pem"}, want: []string{
-			"CertificateMissing /srv/pki/a.pem", "KeyMissing /srv/keys/b.pem",
-		}},
-		"a given CA, not mounted": {mounted: []string{kubernetes}, options: scan.Options{ClientCA: "/srv/ca.crt"}, want: []string{
-			"NotMounted /srv/ca.crt",
-		}},
+		"a given directory, CAs not mounted": {
+			mounted: []string{"/var/lib/microshift"},
+			options: scan.Options{Directory: "/var/lib/microshift/c"},
+			change:  microShift,
+			want: []string{
+				"NotMounted " + clientCA,
+			},
+		},
+		"given files, one not mounted": {
+			mounted: []string{kubernetes, "/srv/pki"},
+			options: scan.Options{Certificate: "/srv/pki/a.pem", Key: "/srv/keys/b.pem"},
+			change:  move(pairAt+"/tls.crt", "/srv/pki/a.pem", pairAt+"/tls.key", "/srv/keys/b.pem"),
+			want: []string{
+				"NotMounted /srv/keys/b.pem",
+			},
+		},
+		"given files, not there": {
+			options: scan.Options{Certificate: "/srv/pki/a.pem", Key: "/srv/keys/b.pem"},
+			want: []string{
+				"CertificateMissing /srv/pki/a.pem", "KeyMissing /srv/keys/b.pem",
+			},
+		},
+		"a given CA, not mounted": {
+			mounted: []string{kubernetes},
+			options: scan.Options{ClientCA: "/srv/ca.crt"},
+			want: []string{
+				"NotMounted /srv/ca.crt",
+			},
+		},
 	}
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	pair := ca.Issue(pkitest.KubeletClient())

@@ -142,7 +142,9 @@ func ways() map[string]blindness {
 		kubeletNotAsked: func(_ *testing.T, v *view) { v.kubelet = nil },
 		kubeletSilent:   func(_ *testing.T, v *view) { v.kubelet = answers{} },
 		kubeletAway: func(_ *testing.T, v *view) {
-			v.kubelet = answers{&check.KubeletAnswer{At: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}, Err: errBoom}}
+			v.kubelet = answers{
+				&check.KubeletAnswer{At: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}, Err: errBoom},
+			}
 		},
 		kubeletRefuses: func(_ *testing.T, v *view) {
 			at := finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}
@@ -194,9 +196,13 @@ func whyAbsenceUnknown() map[finding.Requirement][]string {
 		files.Requires(finding.Issuer): slices.Concat(noCertificate,
 			[]string{clientCAGone, clientCAUnreadable, clientCAGarbage, clientCAGiven}),
 
-		kubelet.Requires(finding.TLS):            noHandshake,
-		kubelet.Requires(finding.ReadOnlyPort):   noAnswer,
-		kubelet.Requires(finding.ServingTrusted): slices.Concat(noHandshake, noConfig, []string{kubeletCAUnreadable, kubeletCANoMount}),
+		kubelet.Requires(finding.TLS):          noHandshake,
+		kubelet.Requires(finding.ReadOnlyPort): noAnswer,
+		kubelet.Requires(finding.ServingTrusted): slices.Concat(
+			noHandshake,
+			noConfig,
+			[]string{kubeletCAUnreadable, kubeletCANoMount},
+		),
 		kubelet.Requires(finding.ClientAccepted): slices.Concat(noHandshake, noCertificate),
 	}
 }
@@ -210,7 +216,8 @@ func TestUnobservedIsNeverCompliant(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	pair := ca.Issue(pkitest.KubeletClient())
 	serving := ca.Issue(pkitest.Request{
-		CommonName: "system:node:master-0", IPs: []net.IP{net.IPv4(192, 0, 2, 7)}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		CommonName: "system:node:master-0", IPs: []net.IP{net.IPv4(192, 0, 2, 7)},
+		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}.Valid(pkitest.Now().Add(-time.Hour), pkitest.Now().Add(time.Hour)))
 	scanned := func(t *testing.T, blind blindness) []finding.Result {
 		t.Helper()
@@ -259,7 +266,8 @@ func TestUnobservedIsNeverCompliant(t *testing.T) {
 						continue
 					}
 					taken++
-					notAsked := answer.Optional && !slices.ContainsFunc(answer.Results, func(r finding.Result) bool { return r.Reason != finding.NotChecked })
+					notAsked := answer.Optional &&
+						!slices.ContainsFunc(answer.Results, func(r finding.Result) bool { return r.Reason != finding.NotChecked })
 					switch {
 					case answer.Outcome != finding.Unknown:
 						t.Errorf("%s: %s is still observed: %+v", c.ID, answer.Requirement, answer.Results)
@@ -339,7 +347,13 @@ func TestGuessed(t *testing.T) {
 			put(t, n.Root+staticpod.CISDirectory+"/tls.key", c.pair.Key)
 			must(t, os.Chmod(n.Root+staticpod.CISDirectory+"/tls.key", c.mode))
 			// The kubelet accepts the CA of the guessed certificate, which proves nothing either.
-			kubelet := answers{&check.KubeletAnswer{Certificates: []*x509.Certificate{good.Leaf}, AsksClients: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject}}}
+			kubelet := answers{
+				&check.KubeletAnswer{
+					Certificates: []*x509.Certificate{good.Leaf},
+					AsksClients:  true,
+					AcceptedCAs:  [][]byte{ca.Certificate.RawSubject},
+				},
+			}
 			s := scan.Scan(n.host, kubelet, scan.Options{}, pkitest.Now())
 			var got []string
 			unknown := map[finding.Requirement]bool{}
@@ -350,7 +364,8 @@ func TestGuessed(t *testing.T) {
 					if r.Reason != finding.ManifestMissing {
 						t.Errorf("unknown because of %s at %s", r.Reason, r.Subject)
 					}
-				case r.Requirement.Family() == finding.Kubelet && (r.Requirement.Aspect() == finding.TLS || r.Requirement.Aspect() == finding.ReadOnlyPort):
+				case r.Requirement.Family() == finding.Kubelet && (r.Requirement.Aspect() == finding.TLS ||
+					r.Requirement.Aspect() == finding.ReadOnlyPort):
 				default:
 					got = append(got, string(r.Requirement)+" "+r.Outcome.String())
 				}

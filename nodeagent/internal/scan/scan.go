@@ -232,8 +232,12 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 	if layout.ClientCA == "" && layout.Manifest == "" {
 		unusable = &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile}, Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
-			Message: "cannot find the kubelet's client CA bundle, so the issuer of the certificate is not verified: there is no " +
-				strings.Join(staticpod.ClientCAs(), " and no "),
+			Message: "cannot find the kubelet's client CA bundle, so the issuer of the certificate is not verified: there is " +
+				"no " +
+				strings.Join(
+					staticpod.ClientCAs(),
+					" and no ",
+				),
 			Remedy: "name the file with --kubelet-ca (chart: nodeagent.kubeletCA)",
 		}
 	}

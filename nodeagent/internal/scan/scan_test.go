@@ -49,7 +49,11 @@ type node struct {
 
 func newNode(t *testing.T, layout openshift.Layout, ca *pkitest.CA, pair pkitest.Pair) node {
 	t.Helper()
-	tree, err := openshift.Write(t.TempDir(), layout, openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+	tree, err := openshift.Write(
+		t.TempDir(),
+		layout,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +122,10 @@ func (n node) configure(t *testing.T, arguments string) {
 // admissionNames is an admission configuration that names a file for one of the plugins
 // that the guard needs.
 func admissionNames(path string) string {
-	return fmt.Sprintf(`{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AdmissionConfiguration","plugins":[{"name":"ValidatingAdmissionWebhook","path":%q}]}`, path)
+	return fmt.Sprintf(
+		`{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AdmissionConfiguration","plugins":[{"name":"ValidatingAdmissionWebhook","path":%q}]}`,
+		path,
+	)
 }
 
 func argument(name, value string) string { return fmt.Sprintf("%q:[%q]", name, value) }
@@ -198,9 +205,17 @@ func TestScan(t *testing.T) {
 			must(t, os.Symlink("/elsewhere", n.Directory()))
 		}},
 		"good, an old revision has expired": {layout: openshift.Legacy, change: func(t *testing.T, n node) {
-			_, err := openshift.Write(n.Root, openshift.Legacy, openshift.Files{Certificate: expired.Certificate, Key: strange.Key, ClientCA: ca.PEM(), Revision: 6})
+			_, err := openshift.Write(
+				n.Root,
+				openshift.Legacy,
+				openshift.Files{Certificate: expired.Certificate, Key: strange.Key, ClientCA: ca.PEM(), Revision: 6},
+			)
 			must(t, err)
-			_, err = openshift.Write(n.Root, openshift.Legacy, openshift.Files{Certificate: good.Certificate, Key: good.Key, ClientCA: ca.PEM()})
+			_, err = openshift.Write(
+				n.Root,
+				openshift.Legacy,
+				openshift.Files{Certificate: good.Certificate, Key: good.Key, ClientCA: ca.PEM()},
+			)
 			must(t, err)
 		}},
 
@@ -235,10 +250,20 @@ func TestScan(t *testing.T) {
 		"link to itself":           {change: instead(certificateAt, loop), want: []string{"Unreadable " + certificate}},
 
 		"10,000 blocks before the certificate": {change: func(t *testing.T, n node) {
-			put(t, n.Certificate(), append(bytes.Repeat([]byte("-----BEGIN X-----\nAAAA\n-----END X-----\n"), 10_000), good.Certificate...))
+			put(
+				t,
+				n.Certificate(),
+				append(bytes.Repeat([]byte("-----BEGIN X-----\nAAAA\n-----END X-----\n"), 10_000), good.Certificate...),
+			)
 		}},
 		"10,000 certificates": {change: func(t *testing.T, n node) {
-			put(t, n.Certificate(), append(bytes.Clone(good.Certificate), bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 10_000)...))
+			put(
+				t,
+				n.Certificate(),
+				append(
+					bytes.Clone(good.Certificate),
+					bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 10_000)...),
+			)
 		}, want: []string{"ChainUnparsable " + certificate, "ChainDoubtful " + certificate}},
 		"a chain of 50": {change: write(certificateAt, bytes.Repeat(good.Certificate, 50)), want: []string{
 			"ChainDoubtful " + certificate,
@@ -285,7 +310,12 @@ func TestScan(t *testing.T) {
 		"several findings, the worst first": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
 			must(t, os.Chmod(n.Key(), 0o644))
 			must(t, os.Remove(n.Root+"/etc/kubernetes/pki/ca.crt"))
-			replace(t, n.Manifest(), "--kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt", "--kubelet-https=false")
+			replace(
+				t,
+				n.Manifest(),
+				"--kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt",
+				"--kubelet-https=false",
+			)
 		}, want: []string{
 			"ClientCertificateNotConfigured " + kubeadmManifest + " kubelet-client-certificate",
 			`KubeletHTTPSDisabled ` + kubeadmManifest + " kubelet-https",
@@ -334,9 +364,12 @@ func TestScan(t *testing.T) {
 		}, want: []string{
 			"ManifestUnparsable " + openShiftManifest,
 		}},
-		"manifest with nested aliases": {change: write(manifestAt, []byte("a: &a [x, x]\nb: &b [*a, *a]\nkind: Pod\n")), want: []string{
-			"Unreadable " + openShiftManifest,
-		}},
+		"manifest with nested aliases": {
+			change: write(manifestAt, []byte("a: &a [x, x]\nb: &b [*a, *a]\nkind: Pod\n")),
+			want: []string{
+				"Unreadable " + openShiftManifest,
+			},
+		},
 		"manifest a FIFO": {change: instead(manifestAt, fifo), want: []string{
 			"ManifestMissing " + staticpod.DefaultDirectory,
 		}},
@@ -349,15 +382,24 @@ func TestScan(t *testing.T) {
 		"directory from a flag, manifest gone":  {options: scan.Options{Directory: directory}, change: remove(manifestAt)},
 		"directory from a flag, kubeadm":        {layout: openshift.Kubeadm, options: scan.Options{Directory: "/etc/kubernetes/pki"}, change: remove(manifestAt)},
 		"directory from a flag, does not exist": {options: scan.Options{Directory: "/none"}, want: []string{"CertificateMissing /none", "KeyMissing /none"}},
-		"directory from a flag, no CA": {pair: &strange, options: scan.Options{Directory: directory}, change: func(t *testing.T, n node) {
-			must(t, os.Remove(n.Root+clientCA))
-			hideKubelet(t, n)
-		}, want: []string{
-			"ClientCAUnavailable File",
-		}},
-		"CA from a flag": {pair: &strange, options: scan.Options{ClientCA: "/srv/ca.crt"}, change: func(t *testing.T, n node) {
-			put(t, n.Root+"/srv/ca.crt", foreign.PEM())
-		}},
+		"directory from a flag, no CA": {
+			pair:    &strange,
+			options: scan.Options{Directory: directory},
+			change: func(t *testing.T, n node) {
+				must(t, os.Remove(n.Root+clientCA))
+				hideKubelet(t, n)
+			},
+			want: []string{
+				"ClientCAUnavailable File",
+			},
+		},
+		"CA from a flag": {
+			pair:    &strange,
+			options: scan.Options{ClientCA: "/srv/ca.crt"},
+			change: func(t *testing.T, n node) {
+				put(t, n.Root+"/srv/ca.crt", foreign.PEM())
+			},
+		},
 		"CA from a flag, does not exist": {options: scan.Options{ClientCA: "/srv/ca.crt"}, want: []string{
 			"ClientCAUnavailable /srv/ca.crt",
 		}},
@@ -482,7 +524,8 @@ func TestScanKubelet(t *testing.T) {
 			t.Errorf("%s: got %d results and the certificate %v", name, len(s.KubeletResults), s.Serving)
 		}
 	}
-	if s := scanned(answers{answer(func(*check.KubeletAnswer) {})}); s.Serving != serving.Leaf || s.ServingAt != at || !s.NextChange.Equal(serving.Leaf.NotAfter.Add(1)) {
+	if s := scanned(answers{answer(func(*check.KubeletAnswer) {})}); s.Serving != serving.Leaf || s.ServingAt != at ||
+		!s.NextChange.Equal(serving.Leaf.NotAfter.Add(1)) {
 		t.Errorf("serving certificate: %v at %q, next change %s", s.Serving, s.ServingAt, s.NextChange)
 	}
 	a, b := scanned(answers{&check.KubeletAnswer{Err: errBoom}}), scanned(answers{&check.KubeletAnswer{Err: io.EOF}})
@@ -568,7 +611,17 @@ func (notOwned) Owned(fs.FileInfo) bool { return false }
 func TestScanForeignOwner(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	n := newNode(t, openshift.Current, ca, ca.Issue(pkitest.KubeletClient()))
-	own, foreign := scanHost(t, n.host, scan.Options{}, pkitest.Now()), scanHost(t, notOwned{n.host}, scan.Options{}, pkitest.Now())
+	own, foreign := scanHost(
+		t,
+		n.host,
+		scan.Options{},
+		pkitest.Now(),
+	), scanHost(
+		t,
+		notOwned{n.host},
+		scan.Options{},
+		pkitest.Now(),
+	)
 	want := []string{"KeyFileExposed " + key}
 	if d := cmp.Diff(want, lines(foreign.FileResults)); d != "" {
 		t.Errorf("findings (-want +got):\n%s", d)
@@ -673,7 +726,14 @@ func TestContents(t *testing.T) {
 	})
 	t.Run("same content written again", func(t *testing.T) {
 		// The new directory has the same content.
-		must(t, openshift.SwapDirectory(n.Directory(), n.Staging(), map[string][]byte{"tls.crt": good.Certificate, "tls.key": good.Key}))
+		must(
+			t,
+			openshift.SwapDirectory(
+				n.Directory(),
+				n.Staging(),
+				map[string][]byte{"tls.crt": good.Certificate, "tls.key": good.Key},
+			),
+		)
 		if scanHost(t, n.host, scan.Options{}, pkitest.Now()).Contents != before.Contents {
 			t.Error("Contents differ")
 		}
@@ -749,11 +809,13 @@ func TestNextChange(t *testing.T) {
 		want []string // moments after now and the reasons from then on
 	}{
 		"certificate": {ca, []string{
-			"-24h0m0s [CertificateNotYetValid]", "0s []", "2040h0m0.000000001s [CertificateExpiringSoon]", "2400h0m0.000000001s [CertificateExpired]",
+			"-24h0m0s [CertificateNotYetValid]", "0s []", "2040h0m0.000000001s [CertificateExpiringSoon]",
+			"2400h0m0.000000001s [CertificateExpired]",
 		}},
 		"CA expires before it": {shortLived, []string{
 			"-24h0m0s [CertificateNotYetValid]", "0s []", "24h0m0.000000001s [UntrustedIssuer]",
-			"2040h0m0.000000001s [UntrustedIssuer CertificateExpiringSoon]", "2400h0m0.000000001s [CertificateExpired UntrustedIssuer]",
+			"2040h0m0.000000001s [UntrustedIssuer CertificateExpiringSoon]", "2400h0m0.000000001s [CertificateExpired " +
+				"UntrustedIssuer]",
 		}},
 	}
 	for name, c := range cases {
@@ -775,7 +837,11 @@ func TestNextChange(t *testing.T) {
 					if !next.After(at) {
 						t.Fatalf("the next change after %s is at %s", at, next)
 					}
-					if before := scanHost(t, n.host, scan.Options{}, next.Add(-time.Nanosecond)); reasons(before) != reasons(snapshot) {
+					if before := scanHost(t, n.host, scan.Options{}, next.Add(-time.Nanosecond)); reasons(
+						before,
+					) != reasons(
+						snapshot,
+					) {
 						t.Errorf("at %s: %s, but just before %s, the next change named: %s", at, reasons(snapshot), next, reasons(before))
 					}
 				}

@@ -559,7 +559,8 @@ func TestOverflow(t *testing.T) {
 	r.wait("the queue has overflowed")
 	r.settle()
 	lines := r.log.lines()
-	if len(lines) != 1 || !strings.Contains(lines[0], "level=WARN ") || !strings.HasSuffix(lines[0], ` err="fsnotify: queue or buffer overflow"`) {
+	if len(lines) != 1 || !strings.Contains(lines[0], "level=WARN ") ||
+		!strings.HasSuffix(lines[0], ` err="fsnotify: queue or buffer overflow"`) {
 		t.Errorf("logged: %q", lines)
 	}
 	put(t, root+"/etc/tls.crt", "more")
@@ -734,7 +735,8 @@ func TestRunEnds(t *testing.T) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(patience)
-	for left := stacks(); strings.Contains(left, "fsnotify") || strings.Contains(left, "watch.(*Watcher)"); left = stacks() {
+	for left := stacks(); strings.Contains(left, "fsnotify") ||
+		strings.Contains(left, "watch.(*Watcher)"); left = stacks() {
 		select {
 		case <-tick.C:
 		case <-deadline:

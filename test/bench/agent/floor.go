@@ -65,12 +65,17 @@ func measureFloor(ctx context.Context, long time.Duration) (percent float64, err
 	if err != nil {
 		return 0, fmt.Errorf("start the program that is only scraped: %w", err)
 	}
-	return scraped(ctx, string(address), func() (time.Duration, error) { return rotation.CPUOf(command.Process.Pid) }, func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(long):
-			return nil
-		}
-	})
+	return scraped(
+		ctx,
+		string(address),
+		func() (time.Duration, error) { return rotation.CPUOf(command.Process.Pid) },
+		func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(long):
+				return nil
+			}
+		},
+	)
 }

@@ -89,7 +89,13 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	b.document = results.New("agent")
-	b.document.Notes = []string{fmt.Sprintf("Medians of %d runs (lowest–highest). The agent has an API server and a kubelet to talk to, and is scraped each %s.", b.runs, scrapeEvery)}
+	b.document.Notes = []string{
+		fmt.Sprintf(
+			"Medians of %d runs (lowest–highest). The agent has an API server and a kubelet to talk to, and is scraped each %s.",
+			b.runs,
+			scrapeEvery,
+		),
+	}
 	b.add(results.Measured("program", "agent", "size", "MiB", mebibytes(info.Size())))
 	for _, part := range []struct {
 		what string
@@ -172,7 +178,12 @@ func (g *guarded) while(ctx context.Context, do func(context.Context) error) (pe
 
 // scraped does something while a program is scraped, and returns the percentage of a core that the
 // program used.
-func scraped(ctx context.Context, metrics string, cpu func() (time.Duration, error), do func(context.Context) error) (percent float64, err error) {
+func scraped(
+	ctx context.Context,
+	metrics string,
+	cpu func() (time.Duration, error),
+	do func(context.Context) error,
+) (percent float64, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	before, err := cpu()
@@ -285,7 +296,12 @@ func (b *bench) measureFiles(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	b.add(results.Measured("files beside those that matter", "no agent: a program that is only scraped", "CPU, idle", "% of a core", floor))
+	b.add(
+		results.Measured(
+			"files beside those that matter", "no agent: a program that is only scraped", "CPU, idle", "% of a core",
+			floor,
+		),
+	)
 	for place, files := range counts {
 		const what = "files beside those that matter"
 		g, contender := agents[place], fmt.Sprint(files)

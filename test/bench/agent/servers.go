@@ -30,7 +30,11 @@ func newServers(dir string, host *rotation.Host) (*servers, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/nodes/{name}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":%q,"uid":"4b8c"}}`, r.PathValue("name"))
+		fmt.Fprintf(
+			w,
+			`{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":%q,"uid":"4b8c"}}`,
+			r.PathValue("name"),
+		)
 	})
 	mux.HandleFunc("POST /apis/events.k8s.io/v1/namespaces/default/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -51,7 +55,10 @@ func newServers(dir string, host *rotation.Host) (*servers, error) {
 	clients := x509.NewCertPool()
 	clients.AddCert(host.CA.Certificate)
 	kubelet := httptest.NewUnstartedServer(http.NotFoundHandler())
-	kubelet.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12}
+	kubelet.TLS = &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, ClientCAs: clients,
+		MinVersion: tls.VersionTLS12,
+	}
 	kubelet.StartTLS()
 
 	s := &servers{

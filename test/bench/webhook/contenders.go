@@ -74,11 +74,19 @@ func (b *bench) startNoop(ctx context.Context, name, namespace string, flags ...
 		return contender{}, err
 	}
 	_, certDir := b.rig.WebhookAddress()
-	process, err := b.rig.Launch(namespace, self, append([]string{noopCommand, "--port", fmt.Sprint(port), "--cert-dir", certDir}, flags...)...)
+	process, err := b.rig.Launch(
+		namespace,
+		self,
+		append([]string{noopCommand, "--port", fmt.Sprint(port), "--cert-dir", certDir}, flags...)...)
 	if err != nil {
 		return contender{}, err
 	}
-	return contender{name: name, namespace: namespace, url: fmt.Sprintf("https://127.0.0.1:%d/validate", port), pid: process.PID()}, nil
+	return contender{
+		name:      name,
+		namespace: namespace,
+		url:       fmt.Sprintf("https://127.0.0.1:%d/validate", port),
+		pid:       process.PID(),
+	}, nil
 }
 
 // proveAnswers waits until each webhook allows a valid Secret and, if it judges, refuses one with the

@@ -38,9 +38,11 @@ func (b *bench) body(before, after *corev1.Secret) ([]byte, error) {
 	return json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
-			UID: "u", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Secret"}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: "secrets"},
-			Name: after.Name, Namespace: after.Namespace, Operation: admissionv1.Update, UserInfo: authenticationv1.UserInfo{Username: "bench"},
-			Object: runtime.RawExtension{Raw: object}, OldObject: runtime.RawExtension{Raw: oldObject},
+			UID: "u", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Secret"},
+			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "secrets"},
+			Name:     after.Name, Namespace: after.Namespace, Operation: admissionv1.Update,
+			UserInfo: authenticationv1.UserInfo{Username: "bench"},
+			Object:   runtime.RawExtension{Raw: object}, OldObject: runtime.RawExtension{Raw: oldObject},
 		},
 	})
 }
@@ -81,7 +83,8 @@ func ask(ctx context.Context, c *http.Client, url string, body []byte, allowed b
 		return 0, err
 	}
 	var review admissionv1.AdmissionReview
-	if err := json.Unmarshal(answer, &review); err != nil || response.StatusCode != http.StatusOK || review.Response == nil {
+	if err := json.Unmarshal(answer, &review); err != nil || response.StatusCode != http.StatusOK ||
+		review.Response == nil {
 		return 0, fmt.Errorf("%w: %s: %s: %.200s", errUnanswered, url, response.Status, answer)
 	}
 	if review.Response.Allowed != allowed {
@@ -120,7 +123,10 @@ func asItIs(*corev1.Secret) {}
 
 // large makes a Secret as large as allowed.
 func large(s *corev1.Secret) {
-	s.Data["more"] = bytes.Repeat([]byte("x"), corev1.MaxSecretSize-len(s.Data[corev1.TLSCertKey])-len(s.Data[corev1.TLSPrivateKeyKey]))
+	s.Data["more"] = bytes.Repeat(
+		[]byte("x"),
+		corev1.MaxSecretSize-len(s.Data[corev1.TLSCertKey])-len(s.Data[corev1.TLSPrivateKeyKey]),
+	)
 }
 
 // measureDirectly sends the same requests to each webhook over TLS, without an API server.

@@ -44,7 +44,8 @@ func (b *bench) startGatekeeper(ctx context.Context) (contender, error) {
 	directory, version, _ := strings.Cut(source, " ")
 	b.document.Notes = append(b.document.Notes, "Gatekeeper "+version+".")
 
-	if err := b.kubectl(ctx, "", "apply", "--server-side", "-f", filepath.Join(directory, "charts/gatekeeper/crds")); err != nil {
+	if err := b.kubectl(ctx, "", "apply", "--server-side", "-f",
+		filepath.Join(directory, "charts/gatekeeper/crds")); err != nil {
 		return contender{}, err
 	}
 	if err := b.kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s", "--all", "crd"); err != nil {
@@ -66,7 +67,11 @@ func (b *bench) startGatekeeper(ctx context.Context) (contender, error) {
 }
 
 // launchGatekeeper starts a process for some of Gatekeeper's operations.
-func (b *bench) launchGatekeeper(ctx context.Context, program string, operations ...string) (process *rig.Process, port int, err error) {
+func (b *bench) launchGatekeeper(
+	ctx context.Context,
+	program string,
+	operations ...string,
+) (process *rig.Process, port int, err error) {
 	var ports [3]int
 	for i := range ports {
 		if ports[i], err = rig.FreePort(ctx); err != nil {
@@ -76,7 +81,8 @@ func (b *bench) launchGatekeeper(ctx context.Context, program string, operations
 	_, certDir := b.rig.WebhookAddress()
 	flags := []string{
 		"--kubeconfig", b.rig.Kubeconfig, "--debug-use-fake-pod",
-		"--host=127.0.0.1", fmt.Sprintf("--port=%d", ports[0]), fmt.Sprintf("--health-addr=127.0.0.1:%d", ports[1]), fmt.Sprintf("--prometheus-port=%d", ports[2]),
+		"--host=127.0.0.1", fmt.Sprintf("--port=%d", ports[0]), fmt.Sprintf("--health-addr=127.0.0.1:%d", ports[1]),
+		fmt.Sprintf("--prometheus-port=%d", ports[2]),
 		"--cert-dir", certDir, "--disable-cert-rotation",
 		"--logtostderr", "--exempt-namespace=gatekeeper-system", "--disable-opa-builtin={http.send}", "--shutdown-delay=0",
 	}
@@ -92,7 +98,8 @@ func (b *bench) launchGatekeeper(ctx context.Context, program string, operations
 // ends when that is done.
 func (b *bench) constrain(ctx context.Context, program string, c contender) error {
 	constraint, err := json.Marshal(map[string]any{
-		"apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": "ServingCert", "metadata": map[string]any{"name": "serving-cert"},
+		"apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": "ServingCert",
+		"metadata": map[string]any{"name": "serving-cert"},
 		"spec": map[string]any{
 			"enforcementAction": "deny",
 			"match": map[string]any{

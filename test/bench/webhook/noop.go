@@ -43,9 +43,12 @@ func serveNoop(ctx context.Context, args []string) error {
 	}
 	crlog.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	server := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: *port, CertDir: *certDir})
-	server.Register("/validate", &admission.Webhook{Handler: admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
-		return admission.Allowed("")
-	})})
+	server.Register(
+		"/validate",
+		&admission.Webhook{Handler: admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
+			return admission.Allowed("")
+		})},
+	)
 	if err := server.Start(ctx); err != nil {
 		return fmt.Errorf("serve the no-op webhook: %w", err)
 	}
@@ -76,7 +79,11 @@ func serveBare(ctx context.Context, port int, certDir string) error {
 	if err != nil {
 		return err
 	}
-	server := http.Server{Handler: http.HandlerFunc(handler), ReadHeaderTimeout: time.Minute, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
+	server := http.Server{
+		Handler:           http.HandlerFunc(handler),
+		ReadHeaderTimeout: time.Minute,
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12},
+	}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	err = server.ServeTLS(listener, filepath.Join(certDir, "tls.crt"), filepath.Join(certDir, "tls.key"))
 	if errors.Is(err, http.ErrServerClosed) {

@@ -209,7 +209,8 @@ func (b *bench) prepareServer(ctx context.Context, s *server) error {
 	defer cancel()
 	for _, c := range b.contenders {
 		if !c.ours {
-			if _, err := s.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace}}, metav1.CreateOptions{}); err != nil {
+			if _, err := s.CoreV1().Namespaces().Create(ctx,
+				&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace}}, metav1.CreateOptions{}); err != nil {
 				return err
 			}
 		}
@@ -265,7 +266,10 @@ func (b *bench) register(ctx context.Context, s *server, c contender) error {
 	hook.NamespaceSelector = inNamespace(c.namespace)
 	for i := range hook.MatchConditions {
 		if hook.MatchConditions[i].Name == "protected" {
-			hook.MatchConditions[i].Expression = fmt.Sprintf(`request.namespace + "/" + (object == null ? oldObject : object).metadata.?name.orValue("") in [%q]`, c.namespace+"/"+secretName)
+			hook.MatchConditions[i].Expression = fmt.Sprintf(
+				`request.namespace + "/" + (object == null ? oldObject : object).metadata.?name.orValue("") in [%q]`,
+				c.namespace+"/"+secretName,
+			)
 		}
 	}
 	_, err = configurations.Create(ctx, &registrationv1.ValidatingWebhookConfiguration{
@@ -281,7 +285,8 @@ func inNamespace(name string) *metav1.LabelSelector {
 // copyPolicy copies the policy of the protected Secret to another namespace.
 func (s *server) copyPolicy(ctx context.Context) error {
 	const name = "kubelet-https-guard." + guardedNamespace + "." + secretName
-	policies, bindings := s.AdmissionregistrationV1().ValidatingAdmissionPolicies(), s.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	policies, bindings := s.AdmissionregistrationV1().ValidatingAdmissionPolicies(),
+		s.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
 	policy, err := policies.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -290,7 +295,11 @@ func (s *server) copyPolicy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	policy.ObjectMeta, binding.ObjectMeta = metav1.ObjectMeta{Name: policyNamespace}, metav1.ObjectMeta{Name: policyNamespace}
+	policy.ObjectMeta, binding.ObjectMeta = metav1.ObjectMeta{
+		Name: policyNamespace,
+	}, metav1.ObjectMeta{
+		Name: policyNamespace,
+	}
 	policy.Spec.MatchConstraints.NamespaceSelector = inNamespace(policyNamespace)
 	binding.Spec.PolicyName = policyNamespace
 	_, err = policies.Create(ctx, policy, metav1.CreateOptions{})
@@ -335,7 +344,8 @@ func (s *server) asked(ctx context.Context, c contender) (count float64, err err
 		return 0, err
 	}
 	for line := range strings.Lines(string(metrics)) {
-		if !strings.HasPrefix(line, "apiserver_admission_webhook_request_total{") || !strings.Contains(line, fmt.Sprintf("name=%q", c.hookName())) {
+		if !strings.HasPrefix(line, "apiserver_admission_webhook_request_total{") ||
+			!strings.Contains(line, fmt.Sprintf("name=%q", c.hookName())) {
 			continue
 		}
 		_, text, _ := strings.Cut(line, "} ")

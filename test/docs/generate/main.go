@@ -41,7 +41,8 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(bin) }()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./webhook", "./nodeagent").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./webhook",
+		"./nodeagent").CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	for name, arguments := range map[string][]string{
@@ -100,7 +101,8 @@ func writeDecisions() error {
 
 // writeProtectedSecrets writes the list that the program embeds as the chart's default.
 func writeProtectedSecrets() error {
-	const from, to, key = "webhook/protected-secrets.yaml", "charts/kubelet-https-guard/values.yaml", "\nprotectedSecrets:\n"
+	const from, to, key = "webhook/protected-secrets.yaml", "charts/kubelet-https-guard/values.yaml",
+		"\nprotectedSecrets:\n"
 	list, err := os.ReadFile(from)
 	if err != nil {
 		return err

@@ -235,8 +235,11 @@ func RenewInstead(managedBy, namespace, name string) string {
 // AllowDelete is the remedy that allows the delete of a protected Secret. until is the value
 // of [AllowDeleteUntil], or what a shell replaces by it.
 func AllowDelete(namespace, name, until string) string {
-	return fmt.Sprintf("to delete it anyway, run this and delete it within %.0f minutes: kubectl -n %s annotate secret %s --overwrite %s=%s",
-		SuggestedAllowance.Minutes(), namespace, name, AllowDeleteUntil, until)
+	return fmt.Sprintf(
+		"to delete it anyway, run this and delete it within %.0f minutes: kubectl -n %s annotate secret %s --overwrite %s=%s",
+		SuggestedAllowance.Minutes(),
+		namespace, name, AllowDeleteUntil, until,
+	)
 }
 
 // refuseDelete is the answer to a delete. notAllowed says why the annotation does not allow

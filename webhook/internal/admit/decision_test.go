@@ -107,7 +107,10 @@ func TestDecide(t *testing.T) {
 		"re-attach a detached one":              {old: secret(first, bare), new: secret(first), want: "allow []"},
 		"change an invalid one, no new problem": {old: secret(expired), new: secret(expired, allowUntil(inMinutes(10))), want: "allow []"},
 		"change the annotations from alpha to beta": {old: secret(first), new: secret(first, func(s *check.Secret) {
-			s.Annotations = map[string]string{"service.beta.openshift.io/originating-service-name": "api", "service.beta.openshift.io/originating-service-uid": "uid-1"}
+			s.Annotations = map[string]string{
+				"service.beta.openshift.io/originating-service-name": "api",
+				"service.beta.openshift.io/originating-service-uid":  "uid-1",
+			}
 		}), want: "allow []"},
 		"store one that expires soon": {old: secret(first), new: secret(expiring), want: "allow [CertificateExpiringSoon] with a warning"},
 		"add the key to the certificate": {
@@ -266,7 +269,12 @@ func TestDecideOwners(t *testing.T) {
 			}
 			judges := map[string]admit.Judge{"check": check.JudgeSecret, "memory": admit.NewMemory().Judge}
 			for which, judge := range judges {
-				d := admit.Decide(judge, want, admit.Change{User: administrator, Old: secret(c.old), New: secret(c.new)}, pkitest.Now())
+				d := admit.Decide(
+					judge,
+					want,
+					admit.Change{User: administrator, Old: secret(c.old), New: secret(c.new)},
+					pkitest.Now(),
+				)
 				if d.Allowed != c.allowed {
 					t.Errorf("%s: allowed: %t, want %t (%s)", which, d.Allowed, c.allowed, d.Message)
 				}
@@ -355,10 +363,12 @@ func TestMessages(t *testing.T) {
 	late.Annotations = map[string]string{admit.AllowDeleteUntil: "2026-11-22T11:30:00Z"}
 
 	const (
-		secret  = "openshift-apiserver/serving-cert"
-		number  = "CIS OpenShift 1.2.4 (1.2.2 from v1.8)"
-		allow   = "kubectl -n openshift-apiserver annotate secret serving-cert --overwrite kubelet-https-guard.io/allow-delete-until=2026-11-22T12:30:00Z"
-		reissue = "kubectl -n openshift-apiserver annotate secret serving-cert service.alpha.openshift.io/expiry- service.beta.openshift.io/expiry-"
+		secret = "openshift-apiserver/serving-cert"
+		number = "CIS OpenShift 1.2.4 (1.2.2 from v1.8)"
+		allow  = "kubectl -n openshift-apiserver annotate secret serving-cert --overwrite " +
+			"kubelet-https-guard.io/allow-delete-until=2026-11-22T12:30:00Z"
+		reissue = "kubectl -n openshift-apiserver annotate secret serving-cert service.alpha.openshift.io/expiry- " +
+			"service.beta.openshift.io/expiry-"
 	)
 	refused := []string{"DELETE of Secret " + secret, "SecretMissing", number, admit.Marker, allow}
 	cases := map[string]struct {
@@ -368,7 +378,10 @@ func TestMessages(t *testing.T) {
 	}{
 		"both values emptied": {
 			"", admit.Change{Old: &good, New: &empty},
-			[]string{"UPDATE of Secret " + secret, "tls.crt: ", "(CertificateMissing)", "tls.key: ", "(KeyMissing)", number, admit.Marker},
+			[]string{
+				"UPDATE of Secret " + secret,
+				"tls.crt: ", "(CertificateMissing)", "tls.key: ", "(KeyMissing)", number, admit.Marker,
+			},
 		},
 		"deleted, managed by cert-rotation": {
 			check.ManagedByCertRotation, admit.Change{Old: &good}, append(slices.Clone(refused),

@@ -40,14 +40,24 @@ func FuzzHandle(f *testing.F) {
 	}
 	asItIs := func(*corev1.Secret) {}
 	seeds := [][]byte{
-		secret(one.Certificate, one.Key, asItIs), secret(two.Certificate, two.Key, asItIs), secret(one.Certificate, two.Key, asItIs),
+		secret(
+			one.Certificate,
+			one.Key,
+			asItIs,
+		), secret(two.Certificate, two.Key, asItIs), secret(one.Certificate, two.Key, asItIs),
 		secret(nil, nil, asItIs), secret([]byte("MARKER-MARKER"), []byte("MARKER-MARKER"), asItIs),
-		secret(one.ChainWith(ca.PEM()), one.LegacyKey(), asItIs), secret(two.Certificate, two.Key, func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }),
+		secret(
+			one.ChainWith(ca.PEM()),
+			one.LegacyKey(),
+			asItIs,
+		), secret(two.Certificate, two.Key, func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) { s.Immutable = new(true) }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) { s.OwnerReferences, s.Annotations = nil, nil }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) { s.Name = "other" }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) {
-			s.Annotations = map[string]string{"kubelet-https-guard.io/allow-delete-until": pkitest.Now().Add(600e9).Format("2006-01-02T15:04:05Z07:00")}
+			s.Annotations = map[string]string{
+				"kubelet-https-guard.io/allow-delete-until": pkitest.Now().Add(600e9).Format("2006-01-02T15:04:05Z07:00"),
+			}
 		}),
 		[]byte(`{}`), []byte(`null`), []byte(`{"data":{"tls.key":"TUFSS0VSLU1BUktFUg=="}}`), []byte(`{"metadata":7}`), nil,
 	}
@@ -73,7 +83,13 @@ func FuzzHandle(f *testing.F) {
 			t.Fatal(err)
 		}
 		var oldSecret, newSecret corev1.Secret
-		oldErr, newErr := apijson.UnmarshalCaseSensitivePreserveInts(before, &oldSecret), apijson.UnmarshalCaseSensitivePreserveInts(after, &newSecret)
+		oldErr, newErr := apijson.UnmarshalCaseSensitivePreserveInts(
+			before,
+			&oldSecret,
+		), apijson.UnmarshalCaseSensitivePreserveInts(
+			after,
+			&newSecret,
+		)
 		const long = 13 // a shorter value may be part of any answer
 		for _, s := range []corev1.Secret{oldSecret, newSecret} {
 			for _, value := range s.Data {
@@ -114,7 +130,10 @@ func reduced(s corev1.Secret) *check.Secret {
 		Immutable: s.Immutable != nil && *s.Immutable, Annotations: s.Annotations,
 	}
 	for _, o := range s.OwnerReferences {
-		facts.Owners = append(facts.Owners, check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)})
+		facts.Owners = append(
+			facts.Owners,
+			check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)},
+		)
 	}
 	return facts
 }
@@ -146,7 +165,8 @@ func FuzzServeHTTP(f *testing.F) {
 		}
 		f.Add(data)
 	}
-	for _, seed := range []string{"", "null", "[]", "{}", `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, `{"apiVersion":"v1","kind":"Pod"}`} {
+	for _, seed := range []string{"", "null", "[]", "{}",
+		`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, `{"apiVersion":"v1","kind":"Pod"}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -127,7 +127,8 @@ func (h *Handler) decide(request admission.Request, now time.Time) (objectDecisi
 	if request.SubResource != "" {
 		return objectDecision{}, fmt.Errorf("the webhook does not decide on subresource %s", quote(request.SubResource))
 	}
-	if request.Operation == admissionv1.Update && len(request.Object.Raw) > 0 && bytes.Equal(request.Object.Raw, request.OldObject.Raw) {
+	if request.Operation == admissionv1.Update && len(request.Object.Raw) > 0 &&
+		bytes.Equal(request.Object.Raw, request.OldObject.Raw) {
 		return objectDecision{decision: Decision{Allowed: true}}, nil // nothing changes
 	}
 	switch kind := request.Kind; {

@@ -156,7 +156,8 @@ func TestAuditAnnotations(t *testing.T) {
 	response := handler(&reported).Handle(t.Context(), r)
 	want := map[string]string{
 		"decision": "deny", "reasons": "CertificateMissing,KeyUnparsable",
-		"controls": "cis-ocp-1.7:1.2.4,cis-ocp-1.8:1.2.2,cis-ocp-1.9:1.2.2,cis-ocp-2.0:1.2.2", "message": response.Result.Message,
+		"controls": "cis-ocp-1.7:1.2.4,cis-ocp-1.8:1.2.2,cis-ocp-1.9:1.2.2,cis-ocp-2.0:1.2.2",
+		"message":  response.Result.Message,
 	}
 	if d := cmp.Diff(want, response.AuditAnnotations); d != "" {
 		t.Errorf("audit annotations (-want +got):\n%s", d)
@@ -180,7 +181,14 @@ func TestServeHTTP(t *testing.T) {
 		return data
 	}
 	whole := request(admissionv1.Create)
-	whole.Object = raw(t, &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "serving-cert"}, Data: map[string][]byte{"tls.key": pair.Key}})
+	whole.Object = raw(
+		t,
+		&corev1.Secret{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+			ObjectMeta: metav1.ObjectMeta{Name: "serving-cert"},
+			Data:       map[string][]byte{"tls.key": pair.Key},
+		},
+	)
 
 	cases := map[string]struct {
 		body        io.Reader
@@ -226,7 +234,14 @@ func TestServeHTTP(t *testing.T) {
 func TestOverrides(t *testing.T) {
 	page := messages.Record(t, "refusals of overrides")
 	object := func(name, overrides string) runtime.RawExtension {
-		return runtime.RawExtension{Raw: fmt.Appendf(nil, `{"apiVersion":"operator.openshift.io/v1","kind":"KubeAPIServer","metadata":{"name":%q,"uid":"u"},"spec":{"logLevel":"Normal","unsupportedConfigOverrides":%s}}`, name, overrides)}
+		return runtime.RawExtension{
+			Raw: fmt.Appendf(
+				nil,
+				`{"apiVersion":"operator.openshift.io/v1","kind":"KubeAPIServer","metadata":{"name":%q,"uid":"u"},"spec":{"logLevel":"Normal","unsupportedConfigOverrides":%s}}`,
+				name,
+				overrides,
+			),
+		}
 	}
 	const (
 		none  = `null`
@@ -255,7 +270,11 @@ func TestOverrides(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := request(c.op)
-			r.Namespace, r.Kind = "", metav1.GroupVersionKind{Group: "operator.openshift.io", Version: "v1", Kind: "KubeAPIServer"}
+			r.Namespace, r.Kind = "", metav1.GroupVersionKind{
+				Group:   "operator.openshift.io",
+				Version: "v1",
+				Kind:    "KubeAPIServer",
+			}
 			if c.name == "" {
 				c.name = "cluster"
 			}
@@ -271,7 +290,8 @@ func TestOverrides(t *testing.T) {
 			got := "allow []"
 			if !response.Allowed {
 				got = response.AuditAnnotations["decision"] + " [" + response.AuditAnnotations["reasons"] + "]"
-				for _, mentioned := range []string{"KubeAPIServer cluster", "OverrideWeakensKubeletTLS", "spec.unsupportedConfigOverrides", admit.Marker} {
+				for _, mentioned := range []string{"KubeAPIServer cluster", "OverrideWeakensKubeletTLS",
+					"spec.unsupportedConfigOverrides", admit.Marker} {
 					if !strings.Contains(response.Result.Message, mentioned) {
 						t.Errorf("the message does not mention %s: %s", mentioned, response.Result.Message)
 					}
@@ -318,7 +338,13 @@ func TestActions(t *testing.T) {
 			if verb := strings.Fields(response.AuditAnnotations["message"])[0]; (verb == admit.Refusing) == response.Allowed {
 				t.Errorf("allowed: %t, message: %s", response.Allowed, response.AuditAnnotations["message"])
 			}
-			got := outcome{response.Allowed, len(response.Warnings), len(reported), response.AuditAnnotations["decision"], strings.Join(slices.Collect(maps.Keys(metered)), " ")}
+			got := outcome{
+				response.Allowed,
+				len(response.Warnings),
+				len(reported),
+				response.AuditAnnotations["decision"],
+				strings.Join(slices.Collect(maps.Keys(metered)), " "),
+			}
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}

@@ -57,7 +57,17 @@ func (m *Memory) Judge(want check.SecretExpectation, stored *check.Secret, now t
 func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Size]byte) {
 	d := digester{sha256.New()}
 	d.text(want.Namespace, want.Name, want.Type, want.ManagedBy, want.Service, want.ServiceUID)
-	d.text(fmt.Sprint(want.Usage, want.ExpiringFraction, want.IgnoreNotes, want.Roots == nil, len(want.Roots), len(want.DNSNames), len(want.Owners)))
+	d.text(
+		fmt.Sprint(
+			want.Usage,
+			want.ExpiringFraction,
+			want.IgnoreNotes,
+			want.Roots == nil,
+			len(want.Roots),
+			len(want.DNSNames),
+			len(want.Owners),
+		),
+	)
 	d.text(want.DNSNames...)
 	for _, o := range want.Owners {
 		d.text(o.APIVersion, o.Kind, o.Name)

@@ -29,8 +29,9 @@ func TestMemory(t *testing.T) {
 		s := &check.Secret{
 			Type: "kubernetes.io/tls", Certificate: pair.Certificate, Key: pair.Key,
 			Annotations: map[string]string{
-				"service.alpha.openshift.io/originating-service-name": "api", "service.alpha.openshift.io/originating-service-uid": "uid-1",
-				"service.alpha.openshift.io/expiry": "2099-01-01T00:00:00Z",
+				"service.alpha.openshift.io/originating-service-name": "api",
+				"service.alpha.openshift.io/originating-service-uid":  "uid-1",
+				"service.alpha.openshift.io/expiry":                   "2099-01-01T00:00:00Z",
 			},
 			Owners: []check.Owner{{APIVersion: "v1", Kind: "Service", Name: "api", UID: "uid-1"}},
 		}
@@ -79,7 +80,8 @@ func TestMemory(t *testing.T) {
 	}
 	memory := admit.NewMemory()
 	// Before the certificate's lifetime, within, soon before its end, after, and back.
-	for _, after := range []time.Duration{-time.Hour, 0, time.Hour, 86 * time.Hour, 101 * time.Hour, time.Hour, -time.Hour, 86 * time.Hour} {
+	for _, after := range []time.Duration{-time.Hour, 0, time.Hour, 86 * time.Hour, 101 * time.Hour, time.Hour,
+		-time.Hour, 86 * time.Hour} {
 		for range 2 {
 			for name, change := range changes {
 				want, s := base(change)
@@ -90,7 +92,8 @@ func TestMemory(t *testing.T) {
 			}
 		}
 	}
-	if d := cmp.Diff([]finding.Reason{finding.SecretMissing}, []finding.Reason{memory.Judge(servingCert(), nil, now).Results[0].Reason}); d != "" {
+	if d := cmp.Diff([]finding.Reason{finding.SecretMissing}, []finding.Reason{memory.Judge(servingCert(), nil,
+		now).Results[0].Reason}); d != "" {
 		t.Error(d)
 	}
 }
@@ -100,7 +103,9 @@ func TestMemory(t *testing.T) {
 func TestMemoryWhenTheClockIsSet(t *testing.T) {
 	ca := pkitest.NewCAAround("service-ca", time.Now())
 	pair := ca.Issue(pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)))
-	want := check.SecretExpectation{Namespace: "n", Name: "s", Usage: x509.ExtKeyUsageServerAuth, Roots: []*x509.Certificate{ca.Certificate}}
+	want := check.SecretExpectation{
+		Namespace: "n", Name: "s", Usage: x509.ExtKeyUsageServerAuth, Roots: []*x509.Certificate{ca.Certificate},
+	}
 	stored := &check.Secret{Type: "kubernetes.io/tls", Certificate: pair.Certificate, Key: pair.Key}
 	memory := admit.NewMemory()
 	for _, by := range []time.Duration{0, -2000 * time.Hour, 0, 2000 * time.Hour, 0, -2000 * time.Hour} {
@@ -120,7 +125,12 @@ func set(t *testing.T, by time.Duration) time.Time {
 	wall := (*uint64)(unsafe.Pointer(&now))
 	*wall += uint64(int64(by/time.Second)) << 30
 	if now.Sub(before) != 0 || now.Round(0).Sub(before.Round(0)) != by {
-		t.Fatalf("the layout of time.Time has changed: off by %s and %s, not by 0 and %s", now.Sub(before), now.Round(0).Sub(before.Round(0)), by)
+		t.Fatalf(
+			"the layout of time.Time has changed: off by %s and %s, not by 0 and %s",
+			now.Sub(before),
+			now.Round(0).Sub(before.Round(0)),
+			by,
+		)
 	}
 	return now
 }

@@ -64,9 +64,13 @@ func newServer(objects map[follow.Object]follow.State) *server {
 		if err := s.listErr[action.GetResource().Resource]; err != nil {
 			return true, nil, err
 		}
-		result := &unstructured.UnstructuredList{Object: map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": "7"}}}
+		result := &unstructured.UnstructuredList{
+			Object: map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": "7"}},
+		}
 		for o, stored := range s.objects {
-			if o.Resource == action.GetResource() && o.Namespace == action.GetNamespace() && selector == "metadata.name="+o.Name && stored.Live != nil {
+			if o.Resource == action.GetResource() && o.Namespace == action.GetNamespace() &&
+				selector == "metadata.name="+o.Name &&
+				stored.Live != nil {
 				named := stored.Live.DeepCopy()
 				named.SetName(o.Name) // the fake client selects, too
 				result.Items = append(result.Items, *named)
@@ -123,7 +127,10 @@ type recorder struct {
 func (r *recorder) Report(_ context.Context, n report.Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lines = append(r.lines, strings.TrimSpace(string(n.Type)+" "+string(n.Finding.Reason))+" on "+n.Object.Kind+" "+n.Object.Name)
+	r.lines = append(
+		r.lines,
+		strings.TrimSpace(string(n.Type)+" "+string(n.Finding.Reason))+" on "+n.Object.Kind+" "+n.Object.Name,
+	)
 }
 
 func (r *recorder) take() []string {
@@ -150,7 +157,10 @@ func startAuditor(
 ) (step func(what string, wait time.Duration, want ...string), end func()) {
 	t.Helper()
 	lines := &recorder{}
-	a := &Auditor{Client: api, Subject: subject, Reporter: lines, Meter: noMeter{}, Self: report.Object{Kind: "Lease", Name: "guard"}, Now: now(t), Log: slog.New(slog.DiscardHandler)}
+	a := &Auditor{
+		Client: api, Subject: subject, Reporter: lines, Meter: noMeter{},
+		Self: report.Object{Kind: "Lease", Name: "guard"}, Now: now(t), Log: slog.New(slog.DiscardHandler),
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -197,8 +207,10 @@ func TestRun(t *testing.T) {
 		// KeyUnparsable stays active: no key was read since.
 		step("deleted", time.Minute, "Finding active SecretMissing on Secret kubelet-client")
 		api.store(kubeletClient, good)
-		step("restored", time.Minute,
-			"Finding resolved KeyUnparsable on Secret kubelet-client", "Finding resolved SecretMissing on Secret kubelet-client", "Compliant on Lease guard")
+		step(
+			"restored", time.Minute, "Finding resolved KeyUnparsable on Secret kubelet-client",
+			"Finding resolved SecretMissing on Secret kubelet-client", "Compliant on Lease guard",
+		)
 
 		rotated := live(t, openshift.ServingCert("uid-1", renewed.Certificate, renewed.Key))
 		rotated.SetResourceVersion("9")
@@ -241,7 +253,10 @@ func TestComparedObjects(t *testing.T) {
 		return stored
 	}
 	// Keys are not generated in the bubble, as above.
-	pairs := map[*pkitest.CA]pkitest.Pair{before: before.Issue(pkitest.ServingCert()), after: after.Issue(pkitest.ServingCert())}
+	pairs := map[*pkitest.CA]pkitest.Pair{
+		before: before.Issue(pkitest.ServingCert()),
+		after:  after.Issue(pkitest.ServingCert()),
+	}
 	issued := func(ca *pkitest.CA) *unstructured.Unstructured {
 		pair := pairs[ca]
 		return next(live(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key)))
@@ -313,7 +328,8 @@ func TestNoAPI(t *testing.T) {
 func TestNotAnAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := newServer(healthy(t))
-		for _, resource := range []string{"secrets", "services", "configmaps", "kubeapiservers", "validatingadmissionpolicies"} {
+		for _, resource := range []string{"secrets", "services", "configmaps", "kubeapiservers",
+			"validatingadmissionpolicies"} {
 			api.failLists(resource, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, ""))
 		}
 		result, err := Once(t.Context(), api, subject(), now(t))
@@ -338,7 +354,8 @@ func TestLeader(t *testing.T) {
 		// Up to chart 0.2 the webhook owned the Lease, and its Pod cannot release it.
 		client := fake.NewClientset(&coordination.Lease{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: "guard", Name: "audit", OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "webhook", UID: "w"}},
+				Namespace: "guard", Name: "audit", OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1",
+					Kind: "Deployment", Name: "webhook", UID: "w"}},
 			},
 			Spec: coordination.LeaseSpec{
 				HolderIdentity: new("webhook-pod"), LeaseDurationSeconds: new(int32(leaseDuration.Seconds())),
@@ -387,7 +404,13 @@ func TestLeader(t *testing.T) {
 		if strings.Contains(log.String(), "PRIVATE KEY") || !strings.Contains(log.String(), "Panic in the audit") {
 			t.Errorf("log:\n%s", log.String())
 		}
-		lease, err := client.CoordinationV1().Leases("guard").Get(context.WithoutCancel(t.Context()), "audit", metav1.GetOptions{})
+		lease, err := client.CoordinationV1().Leases(
+			"guard",
+		).Get(
+			context.WithoutCancel(t.Context()),
+			"audit",
+			metav1.GetOptions{},
+		)
 		if err != nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != "" {
 			t.Errorf("the Lease was not released: %v, %v", lease.Spec, err)
 		}
@@ -403,7 +426,14 @@ func TestLeader(t *testing.T) {
 func TestLeaderRefused(t *testing.T) {
 	const failed, recovered = " longestInterval=", " lease=" // keys in the log lines
 	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
-	forbidden, missing := apierrors.NewForbidden(leases, "audit", errors.New("no right")), apierrors.NewNotFound(schema.GroupResource{Group: "apps", Resource: "deployments"}, "audit")
+	forbidden, missing := apierrors.NewForbidden(
+		leases,
+		"audit",
+		errors.New("no right"),
+	), apierrors.NewNotFound(
+		schema.GroupResource{Group: "apps", Resource: "deployments"},
+		"audit",
+	)
 	cases := map[string]struct {
 		owned    bool  // the Lease gets an owner
 		ownerErr error // of reading the owner

@@ -91,8 +91,9 @@ func verdictOn(id string, subject Subject, states map[follow.Object]follow.State
 // binding returns an object of the guard, with an action.
 func binding(action string) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": map[string]any{"name": "guard"},
-		"spec": map[string]any{"validationActions": []any{action}},
+		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+		"metadata": map[string]any{"name": "guard"},
+		"spec":     map[string]any{"validationActions": []any{action}},
 	}}
 }
 
@@ -124,7 +125,10 @@ func TestSecretRemovedFromConfiguration(t *testing.T) {
 // verdict.
 func TestControlNoLongerJudged(t *testing.T) {
 	w := newSimulation(t)
-	w.subject.Secrets = append(w.subject.Secrets, Secret{SecretExpectation: check.SecretExpectation{Namespace: addedSecret.Namespace, Name: addedSecret.Name}})
+	w.subject.Secrets = append(
+		w.subject.Secrets,
+		Secret{SecretExpectation: check.SecretExpectation{Namespace: addedSecret.Namespace, Name: addedSecret.Name}},
+	)
 	w.states[addedSecret] = follow.State{Known: true}
 	want := "Compliant use-https, Compliant guard-in-force, Finding active SecretMissing, Not compliant protected-secrets"
 	if d := cmp.Diff(want, w.observe(t, 100)); d != "" {
@@ -151,7 +155,8 @@ func TestUpgrade(t *testing.T) {
 	w.subject.GuardPatience = 3 * time.Minute
 	w.observe(t, 100)
 	newer := w.subject.Guard[0].DeepCopy()
-	if err := unstructured.SetNestedField(newer.Object, []any{map[string]any{"expression": "true"}}, "spec", "validations"); err != nil {
+	if err := unstructured.SetNestedField(newer.Object, []any{map[string]any{"expression": "true"}}, "spec",
+		"validations"); err != nil {
 		t.Fatal(err)
 	}
 	w.subject.Guard = []*unstructured.Unstructured{newer}

@@ -48,10 +48,20 @@ func observable(t *testing.T) (Subject, map[follow.Object]follow.State) {
 		secret := openshift.ServingCert("uid-1", pair.Certificate, pair.Key)
 		secret.Namespace, secret.Name = o.Namespace, o.Name
 		states[o] = follow.State{Known: true, Live: live(t, secret)}
-		states[follow.Named(corev1.SchemeGroupVersion, "Service", o.Namespace, "api")] = follow.State{Known: true, Live: states[service].Live.DeepCopy()}
-		set(t, states[follow.Named(corev1.SchemeGroupVersion, "Service", o.Namespace, "api")], o.Name, "metadata", "annotations", "service.beta.openshift.io/serving-cert-secret-name")
+		states[follow.Named(corev1.SchemeGroupVersion, "Service", o.Namespace, "api")] = follow.State{
+			Known: true,
+			Live:  states[service].Live.DeepCopy(),
+		}
+		set(
+			t,
+			states[follow.Named(corev1.SchemeGroupVersion, "Service", o.Namespace, "api")],
+			o.Name, "metadata", "annotations", "service.beta.openshift.io/serving-cert-secret-name",
+		)
 	}
-	states[signers] = follow.State{Known: true, Live: live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}})}
+	states[signers] = follow.State{
+		Known: true,
+		Live:  live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}}),
+	}
 	return subject, states
 }
 
@@ -87,7 +97,8 @@ func losses(t *testing.T, r finding.Requirement) map[string]loss {
 		all := ofObject(infrastructure)
 		// Without that API the namespaces decide, if they can be read.
 		delete(all, apiGone)
-		all["no such API, and the namespaces cannot be read"] = func(states map[follow.Object]follow.State, effects []check.Effect) []check.Effect {
+		all["no such API, and the namespaces cannot be read"] = func(states map[follow.Object]follow.State,
+			effects []check.Effect) []check.Effect {
 			states[infrastructure] = follow.State{Known: true, NoAPI: true}
 			states[servingSpace], states[clientSpace] = follow.State{Err: forbidden}, follow.State{Err: forbidden}
 			return effects

@@ -34,13 +34,15 @@ const goodConfig = `{"apiVersion":"kubecontrolplane.config.openshift.io/v1","kin
 // subject has the Secrets of OpenShift and one object of the guard.
 func subject() Subject {
 	installed := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": map[string]any{"name": "guard"},
-		"spec": map[string]any{"failurePolicy": "Fail"},
+		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+		"metadata": map[string]any{"name": "guard"},
+		"spec":     map[string]any{"failurePolicy": "Fail"},
 	}}
 	return Subject{
 		Secrets: []Secret{
 			{SecretExpectation: check.SecretExpectation{
-				Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth, DNSNames: []string{"api.openshift-apiserver.svc"},
+				Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth,
+				DNSNames:  []string{"api.openshift-apiserver.svc"},
 				ManagedBy: check.ManagedByServiceCA, Service: "api", ExpiringFraction: check.DefaultExpiringFraction,
 			}},
 			{SecretExpectation: check.SecretExpectation{
@@ -54,15 +56,30 @@ func subject() Subject {
 
 // The objects of the subject.
 var (
-	servingCert    = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-apiserver", "serving-cert")
-	kubeletClient  = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-kube-apiserver", "kubelet-client")
-	service        = follow.Named(corev1.SchemeGroupVersion, "Service", "openshift-apiserver", "api")
-	configMap      = follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "openshift-kube-apiserver", "config")
-	operator       = follow.Named(schema.GroupVersion{Group: "operator.openshift.io", Version: "v1"}, "KubeAPIServer", "", "cluster")
-	infrastructure = follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "Infrastructure", "", "cluster")
-	servingSpace   = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-apiserver")
-	clientSpace    = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-kube-apiserver")
-	policy         = follow.Named(schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"}, "ValidatingAdmissionPolicy", "", "guard")
+	servingCert   = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-apiserver", "serving-cert")
+	kubeletClient = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-kube-apiserver", "kubelet-client")
+	service       = follow.Named(corev1.SchemeGroupVersion, "Service", "openshift-apiserver", "api")
+	configMap     = follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "openshift-kube-apiserver", "config")
+	operator      = follow.Named(
+		schema.GroupVersion{Group: "operator.openshift.io", Version: "v1"},
+		"KubeAPIServer",
+		"",
+		"cluster",
+	)
+	infrastructure = follow.Named(
+		schema.GroupVersion{Group: "config.openshift.io", Version: "v1"},
+		"Infrastructure",
+		"",
+		"cluster",
+	)
+	servingSpace = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-apiserver")
+	clientSpace  = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-kube-apiserver")
+	policy       = follow.Named(
+		schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"},
+		"ValidatingAdmissionPolicy",
+		"",
+		"guard",
+	)
 )
 
 func live(t *testing.T, typed any) *unstructured.Unstructured {
@@ -83,9 +100,13 @@ func healthy(t *testing.T) map[follow.Object]follow.State {
 	return map[follow.Object]follow.State{
 		servingCert:   is(live(t, openshift.ServingCert("uid-1", serving.Certificate, serving.Key))),
 		kubeletClient: is(live(t, openshift.KubeletClient(client.Certificate, client.Key))),
-		service: is(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"uid": "uid-1", "annotations": map[string]any{
-			"service.beta.openshift.io/serving-cert-secret-name": "serving-cert",
-		}}}}),
+		service: is(
+			&unstructured.Unstructured{
+				Object: map[string]any{"metadata": map[string]any{"uid": "uid-1", "annotations": map[string]any{
+					"service.beta.openshift.io/serving-cert-secret-name": "serving-cert",
+				}}},
+			},
+		),
 		configMap:      is(live(t, &corev1.ConfigMap{Data: map[string]string{"config.yaml": goodConfig}})),
 		operator:       is(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"uid": "uid-2"}, "spec": map[string]any{}}}),
 		policy:         is(&unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"failurePolicy": "Fail"}}}),
@@ -106,7 +127,9 @@ func set(t *testing.T, s follow.State, value any, path ...string) {
 // effective returns the effect of an API server on which both the policy and the webhook refuse.
 func effective() []check.Effect {
 	refused := check.Attempt{Refused: true}
-	return []check.Effect{{Server: finding.Subject{Kind: finding.KindAPIServer, Name: "192.0.2.1:6443"}, Policy: refused, Webhook: refused}}
+	return []check.Effect{
+		{Server: finding.Subject{Kind: finding.KindAPIServer, Name: "192.0.2.1:6443"}, Policy: refused, Webhook: refused},
+	}
 }
 
 // found lists the findings of an observation: the source, the reason, the subject, and what more adds.
@@ -148,15 +171,20 @@ func TestObserve(t *testing.T) {
 		},
 		"no operator API on OpenShift": {change: func(_ *testing.T, states map[follow.Object]follow.State) {
 			states[operator], states[configMap] = follow.State{Known: true, NoAPI: true}, gone
-		}, want: []string{"3 Unreadable KubeAPIServer cluster of KubeAPIServer cluster"}, control: "could not verify", guard: "could not verify"},
+		}, want: []string{"3 Unreadable KubeAPIServer cluster of KubeAPIServer cluster"}, control: "could not verify",
+			guard: "could not verify"},
 		"no operator API, perhaps not OpenShift": {change: func(_ *testing.T, states map[follow.Object]follow.State) {
 			states[operator], states[infrastructure] = follow.State{Known: true, NoAPI: true}, follow.State{Err: forbidden}
-		}, want: []string{"3 Unreadable Infrastructure cluster of Infrastructure cluster"}, control: "could not verify", guard: "could not verify"},
-		"a hosted control plane without the operator's API": {change: func(t *testing.T, states map[follow.Object]follow.State) {
-			set(t, states[infrastructure], "External", "status", "controlPlaneTopology")
-			states[operator] = follow.State{Known: true, NoAPI: true}
-			states[servingCert], states[kubeletClient], states[configMap], states[service] = gone, gone, gone, gone
-		}, control: "not applicable"},
+		}, want: []string{"3 Unreadable Infrastructure cluster of Infrastructure cluster"}, control: "could not verify",
+			guard: "could not verify"},
+		"a hosted control plane without the operator's API": {
+			change: func(t *testing.T, states map[follow.Object]follow.State) {
+				set(t, states[infrastructure], "External", "status", "controlPlaneTopology")
+				states[operator] = follow.State{Known: true, NoAPI: true}
+				states[servingCert], states[kubeletClient], states[configMap], states[service] = gone, gone, gone, gone
+			},
+			control: "not applicable",
+		},
 		"a hosted control plane": {change: func(t *testing.T, states map[follow.Object]follow.State) {
 			set(t, states[infrastructure], "External", "status", "controlPlaneTopology")
 			states[servingCert], states[kubeletClient], states[configMap], states[service] = gone, gone, gone, gone
@@ -170,7 +198,8 @@ func TestObserve(t *testing.T) {
 			noAPI := follow.State{Known: true, NoAPI: true}
 			states[infrastructure], states[operator] = noAPI, noAPI
 			states[servingCert] = gone
-		}, want: []string{"0 SecretMissing Secret openshift-apiserver/serving-cert of Secret serving-cert"}, control: "not compliant"},
+		}, want: []string{"0 SecretMissing Secret openshift-apiserver/serving-cert of Secret serving-cert"},
+			control: "not compliant"},
 		"a Secret is missing, unknown platform": {change: func(_ *testing.T, states map[follow.Object]follow.State) {
 			states[infrastructure], states[servingCert] = follow.State{Err: forbidden}, gone
 		}, want: []string{"3 Unreadable Infrastructure cluster of Infrastructure cluster"}, control: "could not verify"},
@@ -198,7 +227,11 @@ func TestObserve(t *testing.T) {
 		},
 		"service-ca stopped retrying": {
 			change: func(t *testing.T, states map[follow.Object]follow.State) {
-				set(t, states[service], "10", "metadata", "annotations", "service.beta.openshift.io/serving-cert-generation-error-num")
+				set(
+					t,
+					states[service],
+					"10", "metadata", "annotations", "service.beta.openshift.io/serving-cert-generation-error-num",
+				)
 			},
 			want: []string{"0 RotationStuck Service openshift-apiserver/api of Service api"},
 		},
@@ -215,7 +248,12 @@ func TestObserve(t *testing.T) {
 		},
 		"an override of kubelet-https": {
 			change: func(t *testing.T, states map[follow.Object]follow.State) {
-				set(t, states[operator], []any{"false"}, "spec", "unsupportedConfigOverrides", "apiServerArguments", "kubelet-https")
+				set(
+					t,
+					states[operator],
+					[]any{"false"},
+					"spec", "unsupportedConfigOverrides", "apiServerArguments", "kubelet-https",
+				)
 			},
 			want:    []string{"0 OverrideWeakensKubeletTLS KubeAPIServer cluster spec.unsupportedConfigOverrides.apiServerArguments kubelet-https of KubeAPIServer cluster"},
 			control: "not compliant",
@@ -302,7 +340,10 @@ func TestObserve(t *testing.T) {
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			want := map[string]string{control.UseHTTPS: gocmp.Or(c.control, "compliant"), control.GuardInForce: gocmp.Or(c.guard, "compliant")}
+			want := map[string]string{
+				control.UseHTTPS:     gocmp.Or(c.control, "compliant"),
+				control.GuardInForce: gocmp.Or(c.guard, "compliant"),
+			}
 			verdicts := map[string]string{}
 			for _, judged := range seen.Controls {
 				if !judged.Neighbour {
@@ -321,7 +362,10 @@ func TestObserve(t *testing.T) {
 func TestBundle(t *testing.T) {
 	bundle := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "openshift-kube-apiserver-operator", "signers")
 	of := func(ca *pkitest.CA) follow.State {
-		return follow.State{Known: true, Live: live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}})}
+		return follow.State{
+			Known: true,
+			Live:  live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}}),
+		}
 	}
 	own, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
 	client := own.Issue(pkitest.KubeletClient())
@@ -351,7 +395,10 @@ func TestBundle(t *testing.T) {
 	for title, c := range cases {
 		t.Run(title, func(t *testing.T) {
 			states, subject := healthy(t), subject()
-			states[kubeletClient] = follow.State{Known: true, Live: live(t, openshift.KubeletClient(client.Certificate, client.Key))}
+			states[kubeletClient] = follow.State{
+				Known: true,
+				Live:  live(t, openshift.KubeletClient(client.Certificate, client.Key)),
+			}
 			subject.Secrets = subject.Secrets[1:]
 			subject.Secrets[0].Bundle = &Bundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "ca.crt"}
 			states[bundle] = c.state
@@ -388,8 +435,14 @@ func TestChangingObjects(t *testing.T) {
 	gone, unreadable := follow.State{Known: true}, follow.State{Err: errors.New("no")}
 	other := follow.Named(corev1.SchemeGroupVersion, "Secret", kubeletClient.Namespace, "other")
 	states, subject := healthy(t), subject()
-	states[kubeletClient] = follow.State{Known: true, Live: live(t, openshift.KubeletClient(client.Certificate, client.Key))}
-	states[servingCert] = follow.State{Known: true, Live: live(t, openshift.ServingCert("uid-1", server.Certificate, server.Key))}
+	states[kubeletClient] = follow.State{
+		Known: true,
+		Live:  live(t, openshift.KubeletClient(client.Certificate, client.Key)),
+	}
+	states[servingCert] = follow.State{
+		Known: true,
+		Live:  live(t, openshift.ServingCert("uid-1", server.Certificate, server.Key)),
+	}
 	bundles := func(ofServer, ofClient string) {
 		subject.Secrets[0].Bundle = &Bundle{Namespace: "signers", Name: ofServer, Key: "ca.crt"}
 		subject.Secrets[1].Bundle = &Bundle{Namespace: "signers", Name: ofClient, Key: "ca.crt"}
@@ -487,7 +540,8 @@ func TestNextChange(t *testing.T) {
 	if seen.NextChange.IsZero() || !seen.NextChange.After(pkitest.Now()) {
 		t.Errorf("the next check is at %s", seen.NextChange)
 	}
-	if len(seen.Certificates) != 2 || !seen.Certificates[0].Sound || seen.Certificates[0].Role != "openshift-apiserver/serving-cert" {
+	if len(seen.Certificates) != 2 || !seen.Certificates[0].Sound ||
+		seen.Certificates[0].Role != "openshift-apiserver/serving-cert" {
 		t.Errorf("certificates: %+v", seen.Certificates)
 	}
 }

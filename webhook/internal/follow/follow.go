@@ -107,7 +107,13 @@ type Follower struct {
 // has changed; it should be buffered with room for one. The state has the error of the last
 // attempt. A refusal (no permission, no such API) is logged when it begins and when it ends.
 // A panic ends only the attempt, and is logged.
-func Start(ctx context.Context, client dynamic.Interface, o Object, changed chan<- struct{}, log *slog.Logger) *Follower {
+func Start(
+	ctx context.Context,
+	client dynamic.Interface,
+	o Object,
+	changed chan<- struct{},
+	log *slog.Logger,
+) *Follower {
 	f := newFollower(client, o, changed)
 	f.log = log
 	go f.run(ctx)
@@ -214,7 +220,14 @@ func (f *Follower) logRefusal(ctx context.Context, err error) {
 	if f.State().NoAPI {
 		level = slog.LevelInfo
 	}
-	f.log.Log(ctx, level, "Object cannot be read, trying again at growing intervals", "object", f.object.Subject().String(), "err", err, "longestInterval", refusedRetry.String())
+	f.log.Log(
+		ctx, level, "Object cannot be read, trying again at growing intervals", "object",
+		f.object.Subject().String(),
+		"err",
+		err,
+		"longestInterval",
+		refusedRetry.String(),
+	)
 }
 
 // logReadable logs the end of a refusal.

@@ -42,9 +42,13 @@ func newServer(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	apiServers := schema.GroupVersionResource{Group: "config.openshift.io", Version: "v1", Resource: "apiservers"}
-	client := fake.NewSimpleDynamicClientWithCustomListKinds(scheme, map[schema.GroupVersionResource]string{apiServers: "APIServerList"}, &corev1.ConfigMap{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "ca"},
-	})
+	client := fake.NewSimpleDynamicClientWithCustomListKinds(
+		scheme,
+		map[schema.GroupVersionResource]string{apiServers: "APIServerList"},
+		&corev1.ConfigMap{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "ca"},
+		},
+	)
 	s := &server{Interface: client}
 	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		s.mu.Lock()
@@ -122,7 +126,13 @@ func TestRetries(t *testing.T) {
 				s.fail(c.list, c.watch)
 				var log strings.Builder
 				ctx, cancel := context.WithCancel(t.Context())
-				f := Start(ctx, s, Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"), make(chan struct{}, 1), slog.New(slog.NewTextHandler(&log, nil)))
+				f := Start(
+					ctx,
+					s,
+					Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"),
+					make(chan struct{}, 1),
+					slog.New(slog.NewTextHandler(&log, nil)),
+				)
 				pass(20 * time.Second)
 				if n := s.asked(); c.err != "" && n < 3 {
 					t.Errorf("asked %d times at the beginning, want 3 or more", n)
@@ -131,7 +141,8 @@ func TestRetries(t *testing.T) {
 				if n := s.asked(); n > c.most || n < 5 {
 					t.Errorf("asked %d times in an hour, want 5 to %d", n, c.most)
 				}
-				if err := f.State().Err; c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) || c.err == "" && err != nil {
+				if err := f.State().Err; c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) ||
+					c.err == "" && err != nil {
 					t.Errorf("error: %v", err)
 				}
 				if n := strings.Count(log.String(), "\n"); n != c.logs {
@@ -163,7 +174,13 @@ func TestPanicAgain(t *testing.T) {
 		s := newServer(t)
 		var log strings.Builder
 		ctx, cancel := context.WithCancel(t.Context())
-		Start(ctx, s, Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"), make(chan struct{}, 1), slog.New(slog.NewTextHandler(&log, nil)))
+		Start(
+			ctx,
+			s,
+			Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"),
+			make(chan struct{}, 1),
+			slog.New(slog.NewTextHandler(&log, nil)),
+		)
 		for range 2 {
 			s.fail(func() error { panic(errors.New("x")) }, nil)
 			pass(time.Hour)
@@ -190,7 +207,9 @@ func TestRefusalLogged(t *testing.T) {
 		return apierrors.NewForbidden(configMaps, "ca", fmt.Errorf("attempt %d", n))
 	}
 	away := always(errors.New("connection refused"))
-	missing := always(apierrors.NewNotFound(schema.GroupResource{Group: "config.openshift.io", Resource: "apiservers"}, ""))
+	missing := always(
+		apierrors.NewNotFound(schema.GroupResource{Group: "config.openshift.io", Resource: "apiservers"}, ""),
+	)
 	builtIn := Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca")
 	custom := Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "APIServer", "", "cluster")
 	cases := map[string]struct {

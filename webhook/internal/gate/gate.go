@@ -146,9 +146,15 @@ func (k *Keeper) check(ctx context.Context) error {
 // checkPermission returns an error if the binding does not grant the permission. This process
 // cannot write the ClusterRole that should.
 func (k *Keeper) checkPermission(ctx context.Context) error {
-	review, err := k.Reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "answer", Group: "kubelet-https-guard.io", Resource: "admissions"},
-	}}, metav1.CreateOptions{})
+	review, err := k.Reviews.Create(
+		ctx,
+		&authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Verb: "answer", Group: "kubelet-https-guard.io", Resource: "admissions",
+			},
+		}},
+		metav1.CreateOptions{},
+	)
 	switch {
 	case err != nil:
 		return fmt.Errorf("look up the permission to answer admissions.kubelet-https-guard.io: %w", err)
@@ -200,7 +206,9 @@ func (k *Keeper) checkTrusted(bundle []byte, name string) error {
 	if err != nil {
 		return fmt.Errorf("its CA bundle %w", err)
 	}
-	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: name, CurrentTime: k.Now()}
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: name, CurrentTime: k.Now(),
+	}
 	for _, ca := range cas {
 		options.Roots.AddCert(ca)
 	}

@@ -52,7 +52,9 @@ func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 	t.Helper()
 	cluster := fake.NewClientset()
 	cluster.PrependReactor("create", "selfsubjectaccessreviews", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, &authorizationv1.SelfSubjectAccessReview{Status: authorizationv1.SubjectAccessReviewStatus{Allowed: !w.denied}}, nil
+		return true, &authorizationv1.SelfSubjectAccessReview{
+			Status: authorizationv1.SubjectAccessReviewStatus{Allowed: !w.denied},
+		}, nil
 	})
 	var err error
 	create := func(made error) {
@@ -61,7 +63,11 @@ func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 		}
 	}
 	if !w.noBinding {
-		_, made := cluster.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "answers"}, Subjects: w.subjects}, metav1.CreateOptions{})
+		_, made := cluster.RbacV1().ClusterRoleBindings().Create(
+			t.Context(),
+			&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "answers"}, Subjects: w.subjects},
+			metav1.CreateOptions{},
+		)
 		create(made)
 	}
 	if !w.noDeployment {
@@ -71,13 +77,20 @@ func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 		create(made)
 	}
 	if !w.noConfiguration {
-		client := registrationv1.WebhookClientConfig{CABundle: w.bundle, Service: &registrationv1.ServiceReference{Namespace: "guard", Name: "webhook"}}
+		client := registrationv1.WebhookClientConfig{
+			CABundle: w.bundle,
+			Service:  &registrationv1.ServiceReference{Namespace: "guard", Name: "webhook"},
+		}
 		if w.byURL {
 			client.Service, client.URL = nil, new("https://127.0.0.1:1/")
 		}
-		_, made := cluster.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), &registrationv1.ValidatingWebhookConfiguration{
-			ObjectMeta: metav1.ObjectMeta{Name: "guard"}, Webhooks: []registrationv1.ValidatingWebhook{{Name: "a.example.com", ClientConfig: client}},
-		}, metav1.CreateOptions{})
+		_, made := cluster.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(
+			t.Context(),
+			&registrationv1.ValidatingWebhookConfiguration{
+				ObjectMeta: metav1.ObjectMeta{Name: "guard"}, Webhooks: []registrationv1.ValidatingWebhook{{Name: "a.example.com", ClientConfig: client}},
+			},
+			metav1.CreateOptions{},
+		)
 		create(made)
 	}
 	if err != nil {
@@ -222,10 +235,18 @@ type refusedUntil struct {
 }
 
 // Get implements [rbacclient.ClusterRoleBindingInterface].
-func (r *refusedUntil) Get(ctx context.Context, name string, options metav1.GetOptions) (*rbacv1.ClusterRoleBinding, error) {
+func (r *refusedUntil) Get(
+	ctx context.Context,
+	name string,
+	options metav1.GetOptions,
+) (*rbacv1.ClusterRoleBinding, error) {
 	if time.Now().Before(r.until) {
 		r.asked++
-		return nil, apierrors.NewForbidden(schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}, name, errors.New("no permission"))
+		return nil, apierrors.NewForbidden(
+			schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"},
+			name,
+			errors.New("no permission"),
+		)
 	}
 	return r.ClusterRoleBindingInterface.Get(ctx, name, options)
 }

@@ -25,7 +25,8 @@ const (
 	// renewedFor are the UIDs of the Services for which service-ca would renew the old and
 	// the new Secret. The beta annotation of the name has precedence over the alpha one.
 	// Of the UID, one of the two annotations is enough.
-	renewedFor = `variables.oldAndNew.map(o, o == null || variables.want.managedBy != "` + check.ManagedByServiceCA + `" ? [] :
+	renewedFor = `variables.oldAndNew.map(o, o == null || variables.want.managedBy != "` + check.ManagedByServiceCA +
+		`" ? [] :
   [o.metadata.?annotations.orValue({})].map(a,
     o.metadata.?ownerReferences.orValue([]).filter(r,
       r.apiVersion == "v1" && r.kind == "Service" && r.uid != ""
@@ -120,7 +121,9 @@ func constantVariables() []registrationv1.Variable {
 const (
 	// Parts of CEL's string constants: each ends the constant, adds a value, and begins
 	// another constant.
-	verbInside = `" + (variables.want.action == "` + string(admit.Deny) + `" ? "` + admit.Refusing + `" : "` + admit.WouldRefuse + `")
+	verbInside = `" + (variables.want.action == "` + string(
+		admit.Deny,
+	) + `" ? "` + admit.Refusing + `" : "` + admit.WouldRefuse + `")
 + "`
 	operationInside = `" + request.operation + "`
 	namespaceInside = `" + variables.want.namespace + "`

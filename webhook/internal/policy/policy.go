@@ -51,7 +51,11 @@ func IsOf(policy map[string]any, secret admit.Protected) bool {
 
 // New builds the policy and the binding for a protected Secret. Namespace and name of the
 // Secret must be valid, because they are in the policy's texts.
-func New(prefix string, labels map[string]string, secret admit.Protected) (*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding, error) {
+func New(
+	prefix string,
+	labels map[string]string,
+	secret admit.Protected,
+) (*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding, error) {
 	variables, err := variables(secret)
 	if err != nil {
 		return nil, nil, fmt.Errorf("write Secret %s/%s as JSON: %w", secret.Namespace, secret.Name, err)
@@ -62,23 +66,29 @@ func New(prefix string, labels map[string]string, secret admit.Protected) (*regi
 		operations = []registrationv1.OperationType{registrationv1.Update}
 	}
 	policy := &registrationv1.ValidatingAdmissionPolicy{
-		TypeMeta:   metav1.TypeMeta{APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicy"},
+		TypeMeta: metav1.TypeMeta{
+			APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicy",
+		},
 		ObjectMeta: meta(prefix, labels, secret),
 		Spec: registrationv1.ValidatingAdmissionPolicySpec{
 			FailurePolicy: new(registrationv1.Fail),
 			MatchConstraints: &registrationv1.MatchResources{
-				MatchPolicy:       new(registrationv1.Equivalent),
-				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: secret.Namespace}},
+				MatchPolicy: new(registrationv1.Equivalent),
+				NamespaceSelector: &metav1.LabelSelector{
+					MatchLabels: map[string]string{corev1.LabelMetadataName: secret.Namespace},
+				},
 				ResourceRules: []registrationv1.NamedRuleWithOperations{{RuleWithOperations: registrationv1.RuleWithOperations{
 					Operations: operations,
 					Rule: registrationv1.Rule{
-						APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}, Scope: new(registrationv1.NamespacedScope),
+						APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"},
+						Scope: new(registrationv1.NamespacedScope),
 					},
 				}}},
 			},
 			// Not request.name: it is empty in the delete of a collection.
 			MatchConditions: []registrationv1.MatchCondition{{
-				Name: "protected", Expression: fmt.Sprintf(`(object == null ? oldObject : object).metadata.?name.orValue("") == %q`, secret.Name),
+				Name:       "protected",
+				Expression: fmt.Sprintf(`(object == null ? oldObject : object).metadata.?name.orValue("") == %q`, secret.Name),
 			}},
 			Variables: variables,
 			Validations: []registrationv1.Validation{
@@ -94,9 +104,13 @@ func New(prefix string, labels map[string]string, secret admit.Protected) (*regi
 		},
 	}
 	binding := &registrationv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   metav1.TypeMeta{APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding"},
+		TypeMeta: metav1.TypeMeta{
+			APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding",
+		},
 		ObjectMeta: meta(prefix, labels, secret),
-		Spec:       registrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: Name(prefix, secret), ValidationActions: actions(secret.Action)},
+		Spec: registrationv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: Name(prefix, secret), ValidationActions: actions(secret.Action),
+		},
 	}
 	return policy, binding, nil
 }

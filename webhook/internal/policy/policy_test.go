@@ -28,7 +28,10 @@ func protected(change func(*admit.Protected)) admit.Protected {
 	return secret
 }
 
-func build(t *testing.T, secret admit.Protected) (*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding) {
+func build(
+	t *testing.T,
+	secret admit.Protected,
+) (*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding) {
 	t.Helper()
 	made, binding, err := policy.New("guard", map[string]string{"app.kubernetes.io/name": "n"}, secret)
 	if err != nil {
@@ -50,13 +53,18 @@ func TestVariables(t *testing.T) {
 	}{
 		"nothing set": {func(*admit.Protected) {}, unset, "[]", deny},
 		"managed by service-ca": {func(p *admit.Protected) { p.ManagedBy, p.Service = check.ManagedByServiceCA, "c" },
-			control + `"managedBy":"service-ca","name":"b","namespace":"a","service":"c","type":"kubernetes.io/tls"}`, "[]", deny},
+			control + `"managedBy":"service-ca","name":"b","namespace":"a","service":"c","type":"kubernetes.io/tls"}`, "[]",
+			deny},
 		"managed by cert-rotation": {func(p *admit.Protected) { p.ManagedBy = check.ManagedByCertRotation },
-			control + `"managedBy":"cert-rotation","name":"b","namespace":"a","service":"","type":"kubernetes.io/tls"}`, "[]", deny},
+			control + `"managedBy":"cert-rotation","name":"b","namespace":"a","service":"","type":"kubernetes.io/tls"}`, "[]",
+			deny},
 		"a type that would end a string": {func(p *admit.Protected) { p.Type = `"} || true` },
 			control + `"managedBy":"","name":"b","namespace":"a","service":"","type":"\"} || true"}`, "[]", deny},
 		"owners": {func(p *admit.Protected) {
-			p.Owners = []check.AllowedOwner{{APIVersion: "v1", Kind: "ConfigMap", Name: "c"}, {APIVersion: "example.com", Kind: "Thing"}}
+			p.Owners = []check.AllowedOwner{
+				{APIVersion: "v1", Kind: "ConfigMap", Name: "c"},
+				{APIVersion: "example.com", Kind: "Thing"},
+			}
 		}, unset, `[{"apiVersion":"v1","kind":"ConfigMap","name":"c"},{"apiVersion":"example.com","kind":"Thing","name":""}]`, deny},
 		"Deny":  {func(p *admit.Protected) { p.Action = admit.Deny }, unset, "[]", deny},
 		"Warn":  {func(p *admit.Protected) { p.Action = admit.Warn }, strings.Replace(unset, "Deny", "Warn", 1), "[]", []registrationv1.ValidationAction{registrationv1.Warn, registrationv1.Audit}},
@@ -67,7 +75,8 @@ func TestVariables(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			made, binding := build(t, protected(c.change))
 			got := made.Spec.Variables[:2]
-			if d := cmp.Diff([]registrationv1.Variable{{Name: "want", Expression: c.want}, {Name: "owners", Expression: c.owners}}, got); d != "" {
+			if d := cmp.Diff([]registrationv1.Variable{{Name: "want", Expression: c.want},
+				{Name: "owners", Expression: c.owners}}, got); d != "" {
 				t.Errorf("variables (-want +got):\n%s", d)
 			}
 			if !json.Valid([]byte(got[0].Expression)) || !json.Valid([]byte(got[1].Expression)) {

@@ -228,14 +228,21 @@ func attempt(ctx context.Context, server Server, guard Guard, part part) check.A
 			Remedy:  "exempt the decoy Secret from the policy or webhook that refused it",
 		}}
 	}
-	return check.Attempt{NotKnown: new(unreadable(finding.Subject{Kind: finding.KindAPIServer, Name: server.Address}, err))}
+	return check.Attempt{
+		NotKnown: new(unreadable(finding.Subject{Kind: finding.KindAPIServer, Name: server.Address}, err)),
+	}
 }
 
 // send sends a change as a dry run.
 func send(ctx context.Context, server Server, guard Guard, patch []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	_, err := server.Secrets.Secrets(guard.Namespace).Patch(ctx, guard.Name, types.MergePatchType, patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := server.Secrets.Secrets(
+		guard.Namespace,
+	).Patch(
+		ctx, guard.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	return err
 }
 
@@ -244,7 +251,10 @@ func send(ctx context.Context, server Server, guard Guard, patch []byte) error {
 // policies' marker.
 func byPolicy(err error, name string) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), policy.Marker) &&
-		strings.Contains(err.Error(), fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request", name, name))
+		strings.Contains(
+			err.Error(),
+			fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request", name, name),
+		)
 }
 
 // byWebhook reports whether the webhook refused: the refusal names the webhook and has its
@@ -255,7 +265,8 @@ func byWebhook(err error, name string) bool {
 	quoted := strconv.Quote(name)
 	switch {
 	case apierrors.IsForbidden(err):
-		return strings.Contains(err.Error(), admit.Marker) && strings.Contains(err.Error(), "admission webhook "+quoted+" denied the request")
+		return strings.Contains(err.Error(), admit.Marker) &&
+			strings.Contains(err.Error(), "admission webhook "+quoted+" denied the request")
 	case apierrors.IsInternalError(err):
 		return strings.Contains(err.Error(), "failed calling webhook "+quoted)
 	}
@@ -268,7 +279,11 @@ func refusedByAdmission(err error) bool {
 }
 
 func unknown(server finding.Subject, because finding.Result) check.Effect {
-	return check.Effect{Server: server, Policy: check.Attempt{NotKnown: &because}, Webhook: check.Attempt{NotKnown: &because}}
+	return check.Effect{
+		Server:  server,
+		Policy:  check.Attempt{NotKnown: &because},
+		Webhook: check.Attempt{NotKnown: &because},
+	}
 }
 
 // unreadable says why a dry run was not possible, in a text that is the same in each attempt.

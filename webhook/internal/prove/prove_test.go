@@ -35,14 +35,34 @@ const (
 
 // The texts of an API server (Kubernetes 1.37).
 var (
-	resource        = schema.GroupResource{Resource: "secrets"}
-	errByPolicy     = apierrors.NewForbidden(resource, decoy, errors.New("ValidatingAdmissionPolicy '"+policyName+"' with binding '"+policyName+"' denied request: RotationDetached "+policy.Marker))
-	errByOther      = apierrors.NewForbidden(resource, decoy, errors.New("ValidatingAdmissionPolicy 'other' with binding 'other' denied request: no"))
-	errByWebhook    = apierrors.NewForbidden(resource, decoy, errors.New(`admission webhook "`+webhookName+`" denied the request: CertificateUnparsable `+admit.Marker))
-	errFailClosed   = apierrors.NewInternalError(errors.New(`failed calling webhook "` + webhookName + `": connection refused`))
+	resource    = schema.GroupResource{Resource: "secrets"}
+	errByPolicy = apierrors.NewForbidden(
+		resource,
+		decoy,
+		errors.New(
+			"ValidatingAdmissionPolicy '"+policyName+"' with binding '"+policyName+"' denied request: RotationDetached "+policy.Marker,
+		),
+	)
+	errByOther = apierrors.NewForbidden(
+		resource,
+		decoy,
+		errors.New("ValidatingAdmissionPolicy 'other' with binding 'other' denied request: no"),
+	)
+	errByWebhook = apierrors.NewForbidden(
+		resource,
+		decoy,
+		errors.New(`admission webhook "`+webhookName+`" denied the request: CertificateUnparsable `+admit.Marker),
+	)
+	errFailClosed = apierrors.NewInternalError(
+		errors.New(`failed calling webhook "` + webhookName + `": connection refused`),
+	)
 	errOtherFails   = apierrors.NewInternalError(errors.New(`failed calling webhook "other": connection refused`))
-	errNoPermission = apierrors.NewForbidden(resource, decoy, errors.New(`the user "audit" cannot patch resource "secrets"`))
-	errNotFound     = apierrors.NewNotFound(resource, decoy)
+	errNoPermission = apierrors.NewForbidden(
+		resource,
+		decoy,
+		errors.New(`the user "audit" cannot patch resource "secrets"`),
+	)
+	errNotFound = apierrors.NewNotFound(resource, decoy)
 )
 
 // server answers the change for the policy and the one for the webhook.
@@ -57,7 +77,8 @@ func serverWith(t *testing.T, address string, forPolicy, forWebhook, forNothing 
 	client := fake.NewClientset()
 	client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		patch, ok := action.(clienttesting.PatchActionImpl)
-		if !ok || patch.Namespace != namespace || patch.Name != decoy || !cmp.Equal(patch.PatchOptions.DryRun, []string{metav1.DryRunAll}) {
+		if !ok || patch.Namespace != namespace || patch.Name != decoy ||
+			!cmp.Equal(patch.PatchOptions.DryRun, []string{metav1.DryRunAll}) {
 			t.Errorf("not a dry run on the decoy: %v", action)
 		}
 		switch {
@@ -94,7 +115,8 @@ func run(t *testing.T, p *prove.Prover, until time.Duration) {
 func TestStale(t *testing.T) {
 	unknown := func(t *testing.T, p *prove.Prover, what string) {
 		t.Helper()
-		if effects := p.Effects(); prove.Proven(effects) || effects[0].Policy.NotKnown == nil || effects[0].Policy.NotKnown.Reason != finding.NotObserved {
+		if effects := p.Effects(); prove.Proven(effects) || effects[0].Policy.NotKnown == nil ||
+			effects[0].Policy.NotKnown.Reason != finding.NotObserved {
 			t.Errorf("%s: %+v", what, effects)
 		}
 	}
@@ -146,7 +168,8 @@ func TestRemembered(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); p.Run(ctx) }()
-		for _, after := range []time.Duration{time.Minute, 6 * time.Minute, 150 * time.Second, 450 * time.Second, 11 * time.Minute} {
+		for _, after := range []time.Duration{time.Minute, 6 * time.Minute, 150 * time.Second, 450 * time.Second,
+			11 * time.Minute} {
 			<-time.After(after)
 			state := "proven"
 			for _, e := range p.Effects() {
@@ -239,7 +262,8 @@ func TestEachServer(t *testing.T) {
 			failed = append(failed, r.Subject.String())
 		}
 	}
-	if d := cmp.Diff([]string{"APIServer 192.0.2.2:6443 ValidatingAdmissionPolicy", "APIServer 192.0.2.2:6443 ValidatingAdmissionWebhook"}, failed); d != "" {
+	if d := cmp.Diff([]string{"APIServer 192.0.2.2:6443 ValidatingAdmissionPolicy", "APIServer 192.0.2.2:6443 " +
+		"ValidatingAdmissionWebhook"}, failed); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }

@@ -86,7 +86,15 @@ func TestLifecycle(t *testing.T) {
 	one, other := keeper(t, cluster, &now, &log), keeper(t, cluster, &now, &log)
 	issue := func([]string) (chain, key []byte, err error) {
 		ca := pkitest.NewCAAround("own", now)
-		pair := ca.Issue(pkitest.Request{DNSNames: []string{"guard.guard.svc"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(now, now.Add(lifetime)))
+		pair := ca.Issue(
+			pkitest.Request{
+				DNSNames: []string{"guard.guard.svc"},
+				IPs:      []net.IP{net.IPv4(127, 0, 0, 1)},
+			}.Valid(
+				now,
+				now.Add(lifetime),
+			),
+		)
 		return pair.ChainWith(ca.PEM()), pair.Key, nil
 	}
 	one.Issue, other.Issue = issue, issue

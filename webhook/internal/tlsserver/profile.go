@@ -21,7 +21,8 @@ type Profile struct {
 
 // versions are the names of TLS versions in Kubernetes and OpenShift.
 var versions = map[string]uint16{
-	"VersionTLS10": tls.VersionTLS10, "VersionTLS11": tls.VersionTLS11, "VersionTLS12": tls.VersionTLS12, "VersionTLS13": tls.VersionTLS13,
+	"VersionTLS10": tls.VersionTLS10, "VersionTLS11": tls.VersionTLS11, "VersionTLS12": tls.VersionTLS12,
+	"VersionTLS13": tls.VersionTLS13,
 }
 
 // ParseVersion parses the name of a TLS version that the server supports.

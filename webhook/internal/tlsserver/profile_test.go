@@ -24,7 +24,8 @@ import (
 func TestProfileOf(t *testing.T) {
 	standard := Profile{MinVersion: tls.VersionTLS12, CipherSuites: intermediate}
 	custom := func(minVersion, ciphers string) string {
-		return `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"` + minVersion + `","ciphers":` + ciphers + `}}}`
+		return `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"` + minVersion + `","ciphers":` +
+			ciphers + `}}}`
 	}
 	cases := map[string]struct {
 		spec  string // empty: the object does not exist
@@ -87,7 +88,11 @@ func TestProfile(t *testing.T) {
 		return connection.Close()
 	}
 	tls12 := &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12}
-	aes256 := &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384}}
+	aes256 := &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		MaxVersion:   tls.VersionTLS12,
+		CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384},
+	}
 	cases := map[string]struct {
 		profile       Profile
 		tls12, aes256 bool // whether the server accepts such a client
@@ -137,7 +142,15 @@ func TestClientCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	handled := 0
-	r := startWith(t, pkitest.NewCAAround("ca", now), Options{ClientCA: file, ClientNames: []string{"api-server"}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handled++; echo(w, r) })})
+	r := startWith(
+		t,
+		pkitest.NewCAAround("ca", now),
+		Options{
+			ClientCA:    file,
+			ClientNames: []string{"api-server"},
+			Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handled++; echo(w, r) }),
+		},
+	)
 	type answer struct {
 		Code     int // 0 for a TLS alert
 		Mentions string
@@ -145,10 +158,13 @@ func TestClientCA(t *testing.T) {
 	}
 	ask := func(pair *tls.Certificate) answer {
 		handled = 0
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12}}}
+		client := &http.Client{
+			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12}},
+		}
 		defer client.CloseIdleConnections()
 		if pair != nil {
-			client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
+			config := client.Transport.(*http.Transport).TLSClientConfig
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 		}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.address, strings.NewReader("x"))
 		if err != nil {
@@ -200,7 +216,8 @@ func TestClientCA(t *testing.T) {
 	if err := r.Ready(t.Context()); err != nil {
 		t.Errorf("not ready: %v", err)
 	}
-	if _, err := New(Options{Directory: r.Directory, ClientCA: file, Now: time.Now, Log: r.Log}); err == nil || !strings.Contains(err.Error(), "holds no PEM block") {
+	if _, err := New(Options{Directory: r.Directory, ClientCA: file, Now: time.Now, Log: r.Log}); err == nil ||
+		!strings.Contains(err.Error(), "holds no PEM block") {
 		t.Errorf("an invalid file at the start: %v", err)
 	}
 }

@@ -33,7 +33,15 @@ import (
 const patience = time.Minute
 
 func serving(ca *pkitest.CA, notAfter time.Time) pkitest.Pair {
-	return ca.Issue(pkitest.Request{CommonName: "webhook", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}.Valid(notAfter.AddDate(-1, 0, 0), notAfter))
+	return ca.Issue(
+		pkitest.Request{
+			CommonName: "webhook",
+			IPs:        []net.IP{net.IPv4(127, 0, 0, 1)},
+		}.Valid(
+			notAfter.AddDate(-1, 0, 0),
+			notAfter,
+		),
+	)
 }
 
 func write(t *testing.T, directory string, p pkitest.Pair) {
@@ -279,7 +287,12 @@ func TestConnectionsCloseAtShutdown(t *testing.T) {
 	client := r.client()
 	closes := func() bool {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.address, strings.NewReader("request"))
+		request, err := http.NewRequestWithContext(
+			t.Context(),
+			http.MethodPost,
+			"https://"+r.address,
+			strings.NewReader("request"),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -366,10 +379,12 @@ func TestBadClients(t *testing.T) {
 	if code, err := r.post(t.Context(), r.client(), strings.NewReader("request")); code != http.StatusOK || err != nil {
 		t.Errorf("while they are connected: %d, %v", code, err)
 	}
-	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{}, maxBody+1)); code != http.StatusRequestEntityTooLarge {
+	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{},
+		maxBody+1)); code != http.StatusRequestEntityTooLarge {
 		t.Errorf("a body that is too large: %d, %v", code, err)
 	}
-	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{}, maxBody)); code != http.StatusOK || err != nil {
+	if code, err := r.post(t.Context(), r.client(), io.LimitReader(endless{}, maxBody)); code != http.StatusOK ||
+		err != nil {
 		t.Errorf("the largest body: %d, %v", code, err)
 	}
 	if r.log.Len() > 0 {
@@ -504,7 +519,12 @@ func TestSlowClients(t *testing.T) {
 		"body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nslow",
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := startWith(t, pkitest.NewCAAround("ca", time.Now()), Options{Handler: http.HandlerFunc(echo)}, func(s *Server) { s.bodyTime = 100 * time.Millisecond })
+			r := startWith(
+				t,
+				pkitest.NewCAAround("ca", time.Now()),
+				Options{Handler: http.HandlerFunc(echo)},
+				func(s *Server) { s.bodyTime = 100 * time.Millisecond },
+			)
 			connection, err := (&tls.Dialer{Config: &tls.Config{RootCAs: r.roots}}).DialContext(t.Context(), "tcp", r.address)
 			if err != nil {
 				t.Fatal(err)
@@ -513,7 +533,7 @@ func TestSlowClients(t *testing.T) {
 			if _, err := io.WriteString(connection, request); err != nil {
 				t.Fatal(err)
 			}
-			if err := connection.SetReadDeadline(time.Now().Add(patience / 2)); err != nil { // less than a whole request may take
+			if err := connection.SetReadDeadline(time.Now().Add(patience / 2)); err != nil { // less than a request may take
 				t.Fatal(err)
 			}
 			if _, err := io.Copy(io.Discard, bufio.NewReader(connection)); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -535,7 +555,9 @@ func TestReady(t *testing.T) {
 	ca := pkitest.NewCAAround("ca", time.Now())
 	directory := t.TempDir()
 	write(t, directory, serving(ca, time.Now().Add(-time.Hour)))
-	s, err := New(Options{Directory: directory, Handler: http.NotFoundHandler(), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(
+		Options{Directory: directory, Handler: http.NotFoundHandler(), Now: time.Now, Log: slog.New(slog.DiscardHandler)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -607,14 +629,18 @@ func TestReadyByAnswer(t *testing.T) {
 // TestNew: without a matching certificate and key New fails.
 func TestNew(t *testing.T) {
 	directory := t.TempDir()
-	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.HasPrefix(err.Error(), "--cert-dir "+directory+": tls.crt: ") {
+	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now,
+		Log: slog.New(slog.DiscardHandler)}); err == nil ||
+		!strings.HasPrefix(err.Error(), "--cert-dir "+directory+": tls.crt: ") {
 		t.Errorf("without files: %v", err)
 	}
 	ca := pkitest.NewCAAround("ca", time.Now())
 	pair := serving(ca, time.Now())
 	pair.Key = serving(ca, time.Now()).Key
 	write(t, directory, pair)
-	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.HasPrefix(err.Error(), "--cert-dir "+directory+": ") {
+	if _, err := New(Options{Directory: directory, Handler: nil, Now: time.Now,
+		Log: slog.New(slog.DiscardHandler)}); err == nil ||
+		!strings.HasPrefix(err.Error(), "--cert-dir "+directory+": ") {
 		t.Errorf("with a key that does not match: %v", err)
 	}
 }
