@@ -697,8 +697,13 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	const patience = time.Minute
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
 	stderr, log := io.Pipe()
+	// If the agent neither logs nor ends in this time, reading its log ends anyway.
+	closing := time.AfterFunc(2*patience, func() { _ = stderr.Close() })
+	defer closing.Stop()
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"--root", tree.Root, "--settle", "10ms", "--metrics-bind-address", "127.0.0.1:0"},
@@ -714,7 +719,7 @@ func TestServe(t *testing.T) {
 				return line
 			}
 		}
-		t.Fatalf("the log ended without %q", message)
+		t.Fatalf("no log line %q within %s, or before the agent ended", message, patience)
 		return nil
 	}
 	address, _ := await("Serving metrics and health")["address"].(string)
@@ -770,8 +775,13 @@ func TestServe(t *testing.T) {
 	stop()
 	for lines.Scan() { // read to the end, or the agent blocks on its log
 	}
-	if code := <-ended; code != 0 {
-		t.Errorf("exit code %d", code)
+	select {
+	case code := <-ended:
+		if code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+	case <-time.After(patience):
+		t.Error("the agent does not end after its context ended")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
@@ -18,6 +19,22 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is longer than an answer takes on a busy machine.
+const patience = time.Minute
+
+// awaitEnd waits for Serve to return after its context ended.
+func awaitEnd(t *testing.T, ended <-chan error) {
+	t.Helper()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("Serve: %v after its context ended", err)
+		}
+	case <-time.After(patience):
+		t.Error("Serve does not return after its context ended")
+	}
+}
 
 // TestServe: metrics and health over HTTP, until the context ends.
 func TestServe(t *testing.T) {
@@ -28,7 +45,7 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	ended := make(chan error, 1)
 	go func() {
 		ended <- statusserver.Serve(ctx, listener, registry, func(context.Context) error { return errors.New("not yet") },
@@ -37,7 +54,7 @@ func TestServe(t *testing.T) {
 	cases := map[string]struct {
 		method, path string
 		code         int
-		holds        string
+		contains     string
 	}{
 		"metrics":        {"GET", "/metrics", 200, "example 0"},
 		"healthy":        {"GET", "/healthz", 200, "ok\n"},
@@ -47,7 +64,7 @@ func TestServe(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			request, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+listener.Addr().String()+c.path, nil)
+			request, err := http.NewRequestWithContext(ctx, c.method, "http://"+listener.Addr().String()+c.path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -57,27 +74,25 @@ func TestServe(t *testing.T) {
 			}
 			defer func() { _ = response.Body.Close() }()
 			body, err := io.ReadAll(response.Body)
-			if err != nil || response.StatusCode != c.code || !strings.Contains(string(body), c.holds) {
-				t.Errorf("got %d and %q with error %v, want %d and %q", response.StatusCode, body, err, c.code, c.holds)
+			if err != nil || response.StatusCode != c.code || !strings.Contains(string(body), c.contains) {
+				t.Errorf("got %d and %q with error %v, want %d and %q", response.StatusCode, body, err, c.code, c.contains)
 			}
 		})
 	}
 	cancel()
-	if err := <-ended; err != nil {
-		t.Errorf("Serve: %v after its context ended", err)
-	}
+	awaitEnd(t, ended)
 	if err := statusserver.Serve(t.Context(), listener, registry, nil, nil); err == nil {
 		t.Error("Serve: no error of a closed listener")
 	}
 }
 
-// TestServeFull: connections that nobody uses keep no probe from its answer.
+// TestServeFull: a probe gets an answer even if there are more idle connections than allowed.
 func TestServeFull(t *testing.T) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	ended := make(chan error, 1)
 	fine := func(context.Context) error { return nil }
 	go func() { ended <- statusserver.Serve(ctx, listener, prometheus.NewRegistry(), fine, fine) }()
@@ -87,6 +102,9 @@ func TestServeFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer connection.Close()
+		if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
 		if i%2 == 0 {
 			continue
 		}
@@ -116,7 +134,5 @@ func TestServeFull(t *testing.T) {
 		t.Errorf("status %d", response.StatusCode)
 	}
 	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	awaitEnd(t, ended)
 }

@@ -341,29 +341,37 @@ func TestRun(t *testing.T) {
 	for range 3 {
 		p.Ask()
 	}
-	await := func(what string) *check.KubeletAnswer {
-		t.Helper()
-		select {
-		case <-p.Answered():
-		case <-time.After(patience):
-			t.Fatalf("no answer: %s", what)
-		}
-		return p.Answer()
-	}
-	if answer := await("asked"); answer.Err != nil || answer.At.String() != "Kubelet "+k.address() {
+	if answer := await(t, p, "asked"); answer.Err != nil || answer.At.String() != "Kubelet "+k.address() {
 		t.Errorf("first answer: %+v", answer)
 	}
 	k.Close()
 	p.Ask()
-	answer := await("asked again")
+	answer := await(t, p, "asked again")
 	for answer.Err == nil { // wait for the one that was requested while the first one ran
 		p.Ask()
-		answer = await("asked once more")
+		answer = await(t, p, "asked once more")
 	}
 	if took := time.Since(began); took < minInterval {
 		t.Errorf("the next probe came after %s", took)
 	}
 	cancel()
+	awaitEnd(t, ended)
+}
+
+// await returns the next answer of a prober that runs.
+func await(t *testing.T, p *Prober, what string) *check.KubeletAnswer {
+	t.Helper()
+	select {
+	case <-p.Answered():
+	case <-time.After(patience):
+		t.Fatalf("no answer: %s", what)
+	}
+	return p.Answer()
+}
+
+// awaitEnd waits for Run to return after its context ended.
+func awaitEnd(t *testing.T, ended <-chan error) {
+	t.Helper()
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -421,14 +429,11 @@ func TestReadOnlyPort(t *testing.T) {
 	go func() { ended <- p.Run(ctx) }()
 	for _, what := range []string{"while it is open", "when it is closed, too"} {
 		p.Ask()
-		<-p.Answered()
-		if answer := p.Answer(); !answer.ReadOnlyOpen || answer.Err == nil {
+		if answer := await(t, p, what); !answer.ReadOnlyOpen || answer.Err == nil {
 			t.Errorf("%s: open: %t, error: %v", what, answer.ReadOnlyOpen, answer.Err)
 		}
 		_ = listener.Close() // the second time it is closed already
 	}
 	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	awaitEnd(t, ended)
 }

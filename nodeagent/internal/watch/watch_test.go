@@ -364,7 +364,11 @@ func TestSteadyStream(t *testing.T) {
 	}()
 	defer func() {
 		close(stop)
-		<-stopped
+		select {
+		case <-stopped:
+		case <-time.After(patience):
+			t.Error("the writer of the steady stream does not stop")
+		}
 	}()
 
 	r.wait("first wake-up of a steady stream")
@@ -612,7 +616,14 @@ func TestAnyName(t *testing.T) {
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { ended <- w.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Error("Run does not return after its context ended")
+		}
+	})
 	if err := os.Mkdir(root+"/d", 0o755); err != nil {
 		t.Fatal(err)
 	}
