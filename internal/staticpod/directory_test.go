@@ -19,11 +19,13 @@ import (
 // quoted matches the names in an error. Tests compare these; the sentence is in docs/messages.md.
 var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
-// TestDirectoryNames: the pair of a directory, by the names of its files.
+// TestDirectoryNames: the certificate and key in a directory, by the names of its files.
 func TestDirectoryNames(t *testing.T) {
 	page := messages.Record(t, "errors of directories")
 	type seen struct {
-		Certificate, Key, PairErr string
+		Certificate, Key string
+		// Names are the quoted file names in the error.
+		Names string
 		// Missing: both files are missing, whatever their names.
 		Missing bool
 	}
@@ -31,7 +33,6 @@ func TestDirectoryNames(t *testing.T) {
 	for i := range 15 {
 		many = append(many, fmt.Sprintf("file-%02d", i))
 	}
-	const none = "none of its files has a known name of the pair; its files: "
 	cases := map[string]struct {
 		files []string
 		want  seen
@@ -45,14 +46,14 @@ func TestDirectoryNames(t *testing.T) {
 		"kubelet-client":        {[]string{"kubelet-client.crt", "kubelet-client.key"}, seen{Certificate: "/d/kubelet-client.crt", Key: "/d/kubelet-client.key"}},
 		"MicroShift, no key":    {[]string{"client.crt"}, seen{Certificate: "/d/client.crt", Key: "/d/client.key"}},
 		"MicroShift, key alone": {[]string{"client.key", "other.crt"}, seen{Certificate: "/d/client.crt", Key: "/d/client.key"}},
-		"names of its own":      {[]string{"kubelet.pem", "kubelet-key.pem"}, seen{PairErr: none + `"kubelet-key.pem", "kubelet.pem"`}},
-		"names in another case": {[]string{"TLS.crt", "TLS.key"}, seen{PairErr: none + `"TLS.crt", "TLS.key"`}},
-		"a CA alone":            {[]string{"ca.crt"}, seen{PairErr: none + `"ca.crt"`}},
-		"many, and a long name": {many, seen{PairErr: none + `"file-00", "file-01", "file-02", "file-03", "file-04", "file-05", "file-06", "file-07", "file-08", "file-09" and 6 more`}},
-		"a name that is long":   {many[:1], seen{PairErr: none + `"` + strings.Repeat("long", 16) + `…"`}},
-		"a name of two lines":   {[]string{"a\nb"}, seen{PairErr: none + `"a\nb"`}},
-		"two pairs":             {[]string{"tls.crt", "tls.key", "client.crt", "client.key"}, seen{PairErr: `it has files of more than one pair (tls, client); its files: "client.crt", "client.key", "tls.crt", "tls.key"`}},
-		"halves of two pairs":   {[]string{"tls.crt", "client.key"}, seen{PairErr: `it has files of more than one pair (tls, client); its files: "client.key", "tls.crt"`}},
+		"names of its own":      {[]string{"kubelet.pem", "kubelet-key.pem"}, seen{Names: `"kubelet-key.pem" "kubelet.pem"`}},
+		"names in another case": {[]string{"TLS.crt", "TLS.key"}, seen{Names: `"TLS.crt" "TLS.key"`}},
+		"a CA alone":            {[]string{"ca.crt"}, seen{Names: `"ca.crt"`}},
+		"many, and a long name": {many, seen{Names: `"file-00" "file-01" "file-02" "file-03" "file-04" "file-05" "file-06" "file-07" "file-08" "file-09"`}},
+		"a name that is long":   {many[:1], seen{Names: `"` + strings.Repeat("long", 16) + `…"`}},
+		"a name of two lines":   {[]string{"a\nb"}, seen{Names: `"a\nb"`}},
+		"two pairs":             {[]string{"tls.crt", "tls.key", "client.crt", "client.key"}, seen{Names: `"client.crt" "client.key" "tls.crt" "tls.key"`}},
+		"halves of two pairs":   {[]string{"tls.crt", "client.key"}, seen{Names: `"client.key" "tls.crt"`}},
 		"hidden files alone":    {[]string{".gitkeep"}, seen{Missing: true}},
 		"no such directory":     {nil, seen{Missing: true}},
 	}
@@ -66,13 +67,12 @@ func TestDirectoryNames(t *testing.T) {
 			page.Error(name, layout.PairErr)
 			got := seen{Certificate: layout.Certificate.Host, Key: layout.Key.Host}
 			if layout.PairErr != nil {
-				got.PairErr = strings.Join(quoted.FindAllString(layout.PairErr.Error(), -1), " ")
+				got.Names = strings.Join(quoted.FindAllString(layout.PairErr.Error(), -1), " ")
 			}
 			got.Missing = errors.Is(layout.Certificate.Err, fs.ErrNotExist) && errors.Is(layout.Key.Err, fs.ErrNotExist) &&
 				layout.Certificate.Configured == "/d" && layout.Key.Configured == "/d"
-			c.want.PairErr = strings.Join(quoted.FindAllString(c.want.PairErr, -1), " ")
 			if d := cmp.Diff(c.want, got); d != "" {
-				t.Errorf("the pair (-want +got):\n%s", d)
+				t.Errorf("certificate and key (-want +got):\n%s", d)
 			}
 			if layout.PairDirectory != "/d" {
 				t.Errorf("the directory: got %q", layout.PairDirectory)
