@@ -49,24 +49,24 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		&c.directory,
 		"kubelet-client-dir",
 		"",
-		"`directory` on the host with the kubelet client certificate and key. The static pod manifest and the "+
-			"configuration are then not read, so the control cannot be verified (default: the files that the "+
-			"kube-apiserver's configuration names)",
+		"`directory` on the host with the kubelet client certificate and key. With this flag the static Pod manifest "+
+			"and the kube-apiserver's configuration are not read, so the control cannot be verified (default: the files "+
+			"that the kube-apiserver's configuration names)",
 	)
 	flags.StringVar(
 		&c.certificate,
 		"kubelet-client-certificate",
 		"",
-		"`file` on the host with the kubelet client certificate, together with --kubelet-client-key. Use it in place of "+
+		"`file` on the host with the kubelet client certificate; requires --kubelet-client-key. Use both in place of "+
 			"--kubelet-client-dir, with the same effect",
 	)
-	flags.StringVar(&c.key, "kubelet-client-key", "", "`file` on the host with the key of --kubelet-client-certificate")
+	flags.StringVar(&c.key, "kubelet-client-key", "", "`file` on the host with the private key of --kubelet-client-certificate")
 	flags.StringVar(
 		&c.clientCA,
 		"kubelet-ca",
 		"",
-		"`file` on the host with the CAs that the kubelet accepts client certificates from (default: the file that the "+
-			"kubelet's configuration names; if that is not visible, that of OpenShift or kubeadm)",
+		"`file` on the host with the CAs that the kubelet trusts for client certificates (default: the file that the "+
+			"kubelet's configuration names; if the configuration is not visible, the default file of OpenShift or kubeadm)",
 	)
 	flags.StringVar(&c.nodeName, "node-name", getenv("NODE_NAME"), "`name` of this node (default: $NODE_NAME)")
 	flags.StringVar(
@@ -93,14 +93,14 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		&c.resync,
 		"resync",
 		30*time.Second,
-		"check the node at least once in this `time`, even if no file changed: 1s to 24h",
+		"longest `time` between two checks of the node, even if no file changed: 1s to 24h",
 	)
 	flags.DurationVar(
 		&c.settle,
 		"settle",
 		time.Second,
-		"report a finding about files after it has lasted for this `time`: 0s to 1m. Writers replace certificate and key "+
-			"one after the other",
+		"report a finding about files only after it has lasted for this `time`: 0s to 1m. While certificate and key are "+
+			"replaced one after the other, they do not match for a moment",
 	)
 	flags.Float64Var(
 		&c.expiringFraction,
@@ -159,7 +159,7 @@ func (c *config) validate() error {
 	case c.certificate == "" && c.key != "":
 		return command.Usagef("--kubelet-client-key is set without --kubelet-client-certificate: set both or neither")
 	case c.certificate != "" && c.directory != "":
-		return command.Usagef("--kubelet-client-dir and --kubelet-client-certificate both name the pair: set one of them")
+		return command.Usagef("--kubelet-client-dir and --kubelet-client-certificate both name the certificate and key: set one of them")
 	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too
 		return command.Usagef("--expiring-fraction %v: must be at least 0 and below 1", c.expiringFraction)
 	}

@@ -308,7 +308,7 @@ func TestUsage(t *testing.T) {
 		"kubelet address":        {both, []string{"--kubelet-address", "192.0.2.7:https"}, `--kubelet-address "192.0.2.7:https": must be HOST or HOST:PORT, with a port from 1 to 65535`},
 		"certificate, no key":    {both, []string{"--kubelet-client-certificate", "/a.crt"}, "--kubelet-client-certificate is set without --kubelet-client-key: set both or neither"},
 		"key, no certificate":    {both, []string{"--kubelet-client-key", "/a.key"}, "--kubelet-client-key is set without --kubelet-client-certificate: set both or neither"},
-		"directory and files":    {both, []string{"--kubelet-client-dir", "/d", "--kubelet-client-certificate", "/a.crt", "--kubelet-client-key", "/a.key"}, "--kubelet-client-dir and --kubelet-client-certificate both name the pair: set one of them"},
+		"directory and files":    {both, []string{"--kubelet-client-dir", "/d", "--kubelet-client-certificate", "/a.crt", "--kubelet-client-key", "/a.key"}, "--kubelet-client-dir and --kubelet-client-certificate both name the certificate and key: set one of them"},
 		"relative certificate":   {both, []string{"--kubelet-client-certificate", "a.crt", "--kubelet-client-key", "/a.key"}, `--kubelet-client-certificate "a.crt": must be an absolute path on the host`},
 		"relative key":           {both, []string{"--kubelet-client-certificate", "/a.crt", "--kubelet-client-key", "a.key"}, `--kubelet-client-key "a.key": must be an absolute path on the host`},
 		"a format, not once":     {"run", []string{"-o", "json"}, "-o requires --once, or 'nodeagent check'"},

@@ -226,14 +226,14 @@ func (r *reader) run(words []word, variables map[string]variable, input *value) 
 		case isHarmless(name):
 			return ""
 		case !isWrapper(name):
-			return "what " + quoted(name) + " starts is not known"
+			return "it is not known what " + quoted(name) + " starts"
 		}
 		inner, why := behind(words)
 		if why != "" {
 			return why
 		}
 		if inner == 0 {
-			return "what " + quoted(name) + " starts is not known"
+			return "it is not known what " + quoted(name) + " starts"
 		}
 		if name == "env" {
 			variables = r.env(words[1:inner], variables)
@@ -243,7 +243,7 @@ func (r *reader) run(words []word, variables map[string]variable, input *value) 
 				words[1:inner],
 				func(w word) bool { return strings.HasPrefix(w.text(), "-") && strings.HasSuffix(w.text(), "c") },
 			) {
-			return "what " + quoted(name) + " starts is not known"
+			return "it is not known what " + quoted(name) + " starts"
 		}
 		words = words[inner:]
 	}
@@ -271,7 +271,7 @@ func behind(words []word) (index int, why string) {
 	for i := 1; i < len(words); i++ {
 		if words[i].several {
 			if first == 0 {
-				return 0, "the words of the command line are not known: " + words[i].why()
+				return 0, "the arguments are not known: " + words[i].why()
 			}
 			break
 		}
@@ -289,7 +289,7 @@ func behind(words []word) (index int, why string) {
 		}
 	}
 	if name, _ := words[0].name(); several {
-		return 0, "it is not known which of its words " + quoted(name) + " starts"
+		return 0, "it is not known which of its arguments " + quoted(name) + " starts"
 	}
 	return first, ""
 }

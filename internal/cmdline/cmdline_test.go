@@ -128,13 +128,13 @@ func inExec() map[string]example {
 		"nice and nohup":                {command: words("nice", "-n", "5", "nohup", "kube-apiserver", "--a"), want: words("--a")},
 		"a wrapper with a file of that": {command: words("watch-termination", "--log", "/var/log/kube-apiserver", "--", "hyperkube", "kube-apiserver", "--a"), want: words("--a")},
 		"a wrapper with a flag of that": {command: words("watch-termination", "--log=/var/log/kube-apiserver", "--", "kube-apiserver", "--a"), want: words("--a")},
-		"a wrapper with a user of that": {command: words("setpriv", "--reuid", "kube-apiserver", "kube-apiserver", "--a"), want: nothing(), why: `which of its words "setpriv" starts`, notRun: true},
-		"a wrapper with a log of that":  {command: words("go-runner", "--log-file", "/var/log/kube-apiserver", "hyperkube", "kube-apiserver", "--a"), want: nothing(), why: `which of its words "go-runner" starts`, notRun: true},
+		"a wrapper with a user of that": {command: words("setpriv", "--reuid", "kube-apiserver", "kube-apiserver", "--a"), want: nothing(), why: `which of its arguments "setpriv" starts`, notRun: true},
+		"a wrapper with a log of that":  {command: words("go-runner", "--log-file", "/var/log/kube-apiserver", "hyperkube", "kube-apiserver", "--a"), want: nothing(), why: `which of its arguments "go-runner" starts`, notRun: true},
 		"a value of that":               {command: words("nice", "-n", "5", "kube-apiserver", "--a", "/b/kube-apiserver"), want: words("--a", "/b/kube-apiserver")},
 		"a wrapper's unknown option":    {command: words("watch-termination", "--node=$(N)", "--", "kube-apiserver", "--a"), env: []corev1.EnvVar{fromSecret("N")}, want: words("--a")},
 		"another program":               {command: words("/start.sh", "kube-apiserver", "--a"), want: nothing(), why: `"start.sh"`, notRun: true},
 		"an unknown program":            {command: words("$(P)", "--a"), env: []corev1.EnvVar{fromSecret("P")}, want: nothing(), why: `"P"`, notRun: true},
-		"in an unknown folder":          {command: words("$(P)/kube-apiserver", "--a"), env: []corev1.EnvVar{fromField("P", "metadata.name")}, want: words("--a"), notRun: true},
+		"in an unknown directory":       {command: words("$(P)/kube-apiserver", "--a"), env: []corev1.EnvVar{fromField("P", "metadata.name")}, want: words("--a"), notRun: true},
 		"flags for the image's own":     {args: words("--a"), want: nothing(), why: "command", notRun: true},
 		"nothing at all":                {want: nothing(), why: "command", notRun: true},
 		"args that name it":             {args: words("kube-apiserver", "--a"), want: words("--a")},
@@ -199,7 +199,7 @@ func inScript() map[string]example {
 		"a pattern alone":  because("pattern of file names", with(`kube-apiserver *.none`, words("…*"))),
 		"braces":           because("braces", notRun(with(`kube-apiserver --a={b,c} --d={e} --f=g`, words("--a=…=", "--d={e}", "--f=g")))),
 		"a home":           because("home directory", with(`kube-apiserver ~/a --b=~/c`, words("…=", "--b=~/c"))),
-		"escapes":          because("escapes", with(`kube-apiserver $'--a b' $'--c\td'`, words("--a b", "…"))),
+		"escapes":          because("escape sequences", with(`kube-apiserver $'--a b' $'--c\td'`, words("--a b", "…"))),
 		"IFS":              because("IFS", with("A=a:b\nIFS=:\nkube-apiserver $A", words("…*"))),
 
 		"and, or":               with("true && kube-apiserver --a || exit 1", words("--a")),
@@ -227,11 +227,11 @@ func inScript() map[string]example {
 		"the same in both":      with("if [ -e / ]; then A=b; else A=b; fi\nkube-apiserver --a=$A", words("--a=b")),
 		"in a loop":             with("while true; do kube-apiserver --a; break; done", words("--a")),
 		"in a case":             with("case $HOST_IP in *:*) kube-apiserver --a;; *) kube-apiserver --a;; esac", words("--a"), ip),
-		"a variable by a test":  because("set on a condition", with("A=b\nif [ -e / ]; then A=c; fi\nkube-apiserver --a=\"$A\" --d", words("--a=…", "--d"))),
-		"a variable by and":     because("set on a condition", with("A=b\n[ -e / ] && A=c\nkube-apiserver --a=\"$A\" --d", words("--a=…", "--d"))),
-		"a variable by a case":  because("set on a condition", with("A=b\ncase x in x) A=c;; esac\nkube-apiserver --a=\"$A\"", words("--a=…"))),
-		"a variable by a loop":  because("set on a condition", with("A=\nfor i in 1 2; do A=\"$A --x=$i\"; done\nkube-apiserver \"$A\"", words("…"))),
-		"a chain in a loop":     because("set on a condition", with("A=1 B=1 C=1 D=2 n=0\nwhile [ $n != 4 ]; do n=$((n+1)); A=$B; B=$C; C=$D; done\nkube-apiserver --a=\"$A\"", words("--a=…"))),
+		"a variable by a test":  because("set conditionally", with("A=b\nif [ -e / ]; then A=c; fi\nkube-apiserver --a=\"$A\" --d", words("--a=…", "--d"))),
+		"a variable by and":     because("set conditionally", with("A=b\n[ -e / ] && A=c\nkube-apiserver --a=\"$A\" --d", words("--a=…", "--d"))),
+		"a variable by a case":  because("set conditionally", with("A=b\ncase x in x) A=c;; esac\nkube-apiserver --a=\"$A\"", words("--a=…"))),
+		"a variable by a loop":  because("set conditionally", with("A=\nfor i in 1 2; do A=\"$A --x=$i\"; done\nkube-apiserver \"$A\"", words("…"))),
+		"a chain in a loop":     because("set conditionally", with("A=1 B=1 C=1 D=2 n=0\nwhile [ $n != 4 ]; do n=$((n+1)); A=$B; B=$C; C=$D; done\nkube-apiserver --a=\"$A\"", words("--a=…"))),
 		"read":                  because("is set by read", with("A=b\nread -r A </dev/null || true\nkube-apiserver --a=\"$A\"", words("--a=…"))),
 		"computed":              because("is computed", with("A=1\n((A++))\nkube-apiserver --a=\"$A\" --b=\"${B:=c}\"", words("--a=…", "--b=…"))),
 		"another file":          because(`"/dev/null"`, with("A=b\n. /dev/null\nkube-apiserver --a=\"$A\"", words("--a=…"))),
@@ -240,9 +240,9 @@ func inScript() map[string]example {
 		"another script":        because(`what "none.sh" starts`, notRun(with("exec /none.sh --a", nothing()))),
 		"a child's script":      with("/none.sh || true\nexec kube-apiserver --a", words("--a")),
 		"none":                  because("no kube-apiserver", notRun(with("echo --a", nothing()))),
-		"does not parse":        because("does not parse as one for bash (line 2, column", notRun(with("A=secret\nif kube-apiserver --a", nothing()))),
-		"an unknown function":   because("declared on a condition", with("if [ -e / ]; then f() { kube-apiserver --a; }; fi\nf", nothing())),
-		"an unknown command":    because("is set on a condition", with("if [ -e / ]; then R=kube-apiserver; fi\n$R --a", nothing())),
+		"does not parse":        because("cannot be parsed as bash (line 2, column", notRun(with("A=secret\nif kube-apiserver --a", nothing()))),
+		"an unknown function":   because("declared conditionally", with("if [ -e / ]; then f() { kube-apiserver --a; }; fi\nf", nothing())),
+		"an unknown command":    because("is set conditionally", with("if [ -e / ]; then R=kube-apiserver; fi\n$R --a", nothing())),
 		"recursion":             because("nested deeper", notRun(with("f() { f; }\nf\nkube-apiserver --a", nothing()))),
 
 		"a comment between":      with("exec kube-apiserver --a \\\n  # --b \\\n  --c \\\n  --d\n", words("--a")),
@@ -251,13 +251,13 @@ func inScript() map[string]example {
 		"carriage returns":       because("carriage returns", notRun(with("exec kube-apiserver --a=b\r\n", nothing()))),
 		"a carriage return":      because("carriage returns", notRun(with("exec kube-apiserver --a=b\rc", nothing()))),
 
-		"quotes in a default": because("is not read", with(`A=; kube-apiserver "--a=${A:-'b c'}" "--d=${A:-e\ f}" "--g=${A:-"h i"}" "--j=${A?it is}"`, words("--a=…", "--d=…", "--g=h i", "--j="))),
+		"quotes in a default": because("is not supported", with(`A=; kube-apiserver "--a=${A:-'b c'}" "--d=${A:-e\ f}" "--g=${A:-"h i"}" "--j=${A?it is}"`, words("--a=…", "--d=…", "--g=h i", "--j="))),
 		"in a here-document":  because("the script is not known", notRun(with("A=\nbash <<EOF\nkube-apiserver ${A:-\"b\"}\nEOF\n", nothing()))),
-		"a part of a list":    because("is not read", with(`A=(--a --b); kube-apiserver --c "${A[@]:1}" --d`, words("--c", "…*", "--d"))),
-		"a part of each":      because("is not read", with(`set -- --a --b; kube-apiserver --c "${@#-}" --d`, words("--c", "…*", "--d"))),
-		"names of a list":     because("is not read", with(`A=(--a --b); kube-apiserver --c "${!A[@]}" --d`, words("--c", "…*", "--d"))),
-		"a list by default":   because("is not read", with(`unset B; A=(--a --b); kube-apiserver --c "${B:-${A[@]}}" --d`, words("--c", "…*", "--d"))),
-		"arguments, if any":   because("is not read", with(`set -- --a --b; kube-apiserver --c "${1+$@}" --d`, words("--c", "…*", "--d"))),
+		"a part of a list":    because("is not supported", with(`A=(--a --b); kube-apiserver --c "${A[@]:1}" --d`, words("--c", "…*", "--d"))),
+		"a part of each":      because("is not supported", with(`set -- --a --b; kube-apiserver --c "${@#-}" --d`, words("--c", "…*", "--d"))),
+		"names of a list":     because("is not supported", with(`A=(--a --b); kube-apiserver --c "${!A[@]}" --d`, words("--c", "…*", "--d"))),
+		"a list by default":   because("is not supported", with(`unset B; A=(--a --b); kube-apiserver --c "${B:-${A[@]}}" --d`, words("--c", "…*", "--d"))),
+		"arguments, if any":   because("is not supported", with(`set -- --a --b; kube-apiserver --c "${1+$@}" --d`, words("--c", "…*", "--d"))),
 
 		"expanded before":    because("depends on the shell", with("A=a\nexport A=b C=$A\nkube-apiserver --a=\"$A\" --c=\"$C\"", words("--a=b", "--c=…"))),
 		"declared as a list": with("declare -a A=(--a 'b c')\nA+=(--d)\nkube-apiserver \"${A[@]}\"", words("--a", "b c", "--d")),
@@ -272,9 +272,9 @@ func inScript() map[string]example {
 
 		"sh: local, export": {command: words("sh", "-c", "export A='b c'; f() { local A; A=d; }; f; exec kube-apiserver --a=\"$A\""), want: words("--a=b c")},
 		"sh: braces":        {command: words("sh", "-c", "kube-apiserver --a={b,c}"), want: words("--a=…="), why: "braces"},
-		"sh: escapes":       {command: words("sh", "-c", "kube-apiserver --a=$'b'"), want: words("--a=…"), why: "escapes"},
+		"sh: escapes":       {command: words("sh", "-c", "kube-apiserver --a=$'b'"), want: words("--a=…"), why: "escape sequences"},
 		"dash: braces":      {command: words("dash", "-c", "kube-apiserver --a={b,c} --d=$'e'"), want: words("--a={b,c}", "--d=$e")},
-		"dash: an array":    {command: words("dash", "-c", "A=(b)\nkube-apiserver"), want: nothing(), why: "does not parse as one for dash (line 1", notRun: true},
+		"dash: an array":    {command: words("dash", "-c", "A=(b)\nkube-apiserver"), want: nothing(), why: "cannot be parsed as dash (line 1", notRun: true},
 	}
 }
 
@@ -289,7 +289,7 @@ func (e example) container() *corev1.Container {
 }
 
 func TestRead(t *testing.T) {
-	page := messages.Record(t, "what is not known of command lines")
+	page := messages.Record(t, "why parts of command lines are not known")
 	if got, want := len(examples()), len(inExec())+len(inScript()); got != want {
 		t.Fatalf("two examples have one name: %d of %d are left", got, want)
 	}
@@ -425,7 +425,7 @@ func TestShells(t *testing.T) {
 	}
 }
 
-// programs is a folder with a kube-apiserver that writes down its words, and what starts
+// programs is a directory with a kube-apiserver that writes down its words, and what starts
 // it.
 func programs(t *testing.T) string {
 	t.Helper()

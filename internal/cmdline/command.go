@@ -208,7 +208,7 @@ func (s *shell) declare(c *syntax.DeclClause) {
 				text, known := w.whole()
 				switch {
 				case !known:
-					s.lose("of " + c.Variant.Value + ", " + w.why())
+					s.lose(c.Variant.Value + " has unknown arguments: " + w.why())
 				case !exports && isAttribute(text):
 					s.stop("the script declares a variable with an attribute (%s)", quoted(text))
 					return
@@ -329,7 +329,7 @@ func (s *shell) dispatch(words []word, variables map[string]variable, input *val
 			s.fill(name, rest)
 		}
 	case "let":
-		s.lose("let computes variables")
+		s.lose("let sets variables")
 	case "source", ".":
 		file := "a file"
 		if len(rest) > 0 && rest[0].text() != "" {
@@ -339,7 +339,7 @@ func (s *shell) dispatch(words []word, variables map[string]variable, input *val
 	case "shopt":
 		for _, w := range rest {
 			if option := w.text(); slices.Contains([]string{"lastpipe", "nullglob", "failglob"}, option) {
-				s.stop("what the option %s changes in the script is not known", option)
+				s.stop("the script sets option %s, which is not supported", option)
 			}
 		}
 	case "alias":
@@ -393,7 +393,7 @@ func (s *shell) exec(words []word, variables map[string]variable, input *value) 
 // function runs a function's body.
 func (s *shell) function(f *syntax.FuncDecl, words []word) (ended bool) {
 	if f == nil {
-		s.starts = append(s.starts, undecided("function "+quoted(words[0].text())+" is declared on a condition"))
+		s.starts = append(s.starts, undecided("function "+quoted(words[0].text())+" is declared conditionally"))
 		return false
 	}
 	inner := s.clone()
@@ -424,7 +424,7 @@ func (s *shell) function(f *syntax.FuncDecl, words []word) (ended bool) {
 		}
 	}
 	for _, name := range others {
-		s.forget(name, "may be a function's own")
+		s.forget(name, "may be local to a function")
 	}
 	s.succeeds, s.fails = false, false
 	return false
@@ -488,7 +488,7 @@ func (s *shell) eval(words []word) (ended bool) {
 	var script value
 	for i, w := range words {
 		if w.several {
-			s.lose("eval runs what is not known: " + w.why())
+			s.lose("eval runs a text that is not known: " + w.why())
 			return false
 		}
 		if i > 0 {
@@ -498,7 +498,7 @@ func (s *shell) eval(words []word) (ended bool) {
 	}
 	text, known := script.decided()
 	if !known {
-		s.lose("eval runs what is not known: " + script.why())
+		s.lose("eval runs a text that is not known: " + script.why())
 		return false
 	}
 	s.spend(len(text))
@@ -517,7 +517,7 @@ func (s *shell) exportWords(command string, words []word) {
 		name, _, assigns := strings.Cut(text, "=")
 		switch {
 		case w.several:
-			s.lose("what is exported is not known: " + w.why())
+			s.lose("unknown variables are exported: " + w.why())
 		case !exports && isAttribute(text):
 			s.stop("the script declares a variable with an attribute (%s)", quoted(text))
 			return
@@ -527,7 +527,7 @@ func (s *shell) exportWords(command string, words []word) {
 		case assigns && syntax.ValidName(name):
 			s.set(name, variable{value: w.after(len(name) + 1), exported: exports})
 		case !w.decided():
-			s.lose("what is exported is not known: " + w.why())
+			s.lose("unknown variables are exported: " + w.why())
 		default:
 			s.declareWord(text, exports)
 		}
@@ -541,7 +541,7 @@ func (s *shell) unset(words []word) {
 		text, known := w.whole()
 		switch {
 		case !known:
-			s.lose("what is unset is not known: " + w.why())
+			s.lose("unknown variables are unset: " + w.why())
 		case strings.HasPrefix(text, "-"):
 			functions = strings.Contains(text, "f")
 		case functions:
@@ -563,7 +563,7 @@ func (s *shell) setOptions(words []word) {
 		text, known := w.whole()
 		switch {
 		case !known && (w.several || w.text() == "" || strings.HasPrefix(w.text(), "-")):
-			s.noArguments = "they are set to what is not known: " + w.why()
+			s.noArguments = "they are set to unknown values: " + w.why()
 			return
 		case text == "--":
 			s.arguments, s.noArguments = words[i+1:], ""
@@ -591,7 +591,7 @@ func (s *shell) shift(words []word) {
 		text, known := words[0].whole()
 		number, err := strconv.Atoi(text)
 		if !known || err != nil || number < 0 {
-			s.noArguments = "they are shifted by what is not known"
+			s.noArguments = "they are shifted by an unknown number"
 			return
 		}
 		by = number
@@ -611,7 +611,7 @@ func (s *shell) fill(builtin string, words []word) {
 	for _, w := range words {
 		text, known := w.whole()
 		if !known && !strings.HasPrefix(w.text(), "-") {
-			s.lose(builtin + " sets what is not known: " + w.why())
+			s.lose(builtin + " sets unknown variables: " + w.why())
 			return
 		}
 		if name, _, _ := strings.Cut(text, "["); syntax.ValidName(name) {

@@ -120,7 +120,7 @@ func (r *reader) shell(kind string, words []word, variables map[string]variable,
 		}
 		if kind != "dash" && v.exported &&
 			(strings.HasPrefix(name, "BASH_FUNC_") || name == "BASH_ENV" || name == "SHELLOPTS" || name == "BASHOPTS") {
-			return "environment variable " + quoted(name) + " changes what " + kind + " does"
+			return "environment variable " + quoted(name) + " changes how " + kind + " works"
 		}
 	}
 	command, why := s.options(&words)
@@ -137,7 +137,7 @@ func (r *reader) shell(kind string, words []word, variables map[string]variable,
 	var script value
 	switch {
 	case command && len(words) == 0:
-		return kind + " is given no script"
+		return kind + " has no script after its options"
 	case command && words[0].several:
 		return "the script is not known: " + words[0].why()
 	case command:
@@ -185,7 +185,7 @@ func (s *shell) options(words *[]word) (command bool, why string) {
 			continue
 		}
 		if strings.HasPrefix(option, "--") {
-			return false, "what " + s.kind + " does with " + quoted(option) + " is not known"
+			return false, "option " + quoted(option) + " of " + s.kind + " is not supported"
 		}
 		for _, letter := range option[1:] {
 			switch letter {
@@ -193,13 +193,13 @@ func (s *shell) options(words *[]word) (command bool, why string) {
 				command = command || option[0] == '-'
 			case 'o', 'O':
 				if len(*words) == 0 {
-					return false, s.kind + " is given no option behind -" + string(letter)
+					return false, s.kind + " has no name of an option after -" + string(letter)
 				}
 				if named, _ := (*words)[0].whole(); option[0] == '-' && !slices.Contains([]string{
 					"errexit", "nounset", "xtrace", "verbose", "pipefail", "posix", "errtrace", "functrace", "noclobber", "monitor",
 					"notify", "inherit_errexit", "noglob", "physical", "allexport",
 				}, named) {
-					return false, "what " + s.kind + " does with the option " + quoted((*words)[0].text()) + " is not known"
+					return false, "option " + quoted((*words)[0].text()) + " of " + s.kind + " is not supported"
 				} else if named == "allexport" {
 					s.exportsAll = true
 				}
@@ -213,7 +213,7 @@ func (s *shell) options(words *[]word) (command bool, why string) {
 				s.variables = map[string]variable{}
 			case 'e', 'u', 'x', 'v', 'f', 'p', 'm', 'b', 'C', 'E', 'T', 'h', 'H', 'B', 'P':
 			default:
-				return false, "what " + s.kind + " does with -" + string(letter) + " is not known"
+				return false, "option " + quoted("-"+string(letter)) + " of " + s.kind + " is not supported"
 			}
 		}
 	}
@@ -243,7 +243,7 @@ func (s *shell) script(text string) (ended bool) {
 		return true
 	case strings.Contains(text, "\r"):
 		// A shell takes it for a character of a word. The parser drops it.
-		s.stop("the script has carriage returns, as files of Windows have")
+		s.stop("the script has carriage returns, as files from Windows have")
 		return true
 	}
 	language := syntax.LangBash
@@ -263,7 +263,7 @@ func (s *shell) script(text string) (ended bool) {
 		} else if at, ok := errors.AsType[syntax.LangError](err); ok {
 			line, column = at.Pos.Line(), at.Pos.Col()
 		}
-		s.stop("the script does not parse as one for %s (line %d, column %d)", s.kind, line, column)
+		s.stop("the script cannot be parsed as %s (line %d, column %d)", s.kind, line, column)
 		return true
 	}
 	if s.marks.prefix != "" && marksName(file, s.marks.prefix) {
@@ -374,7 +374,7 @@ func (s *shell) join(states ...*shell) {
 			a, b := all.get(name), other.get(name)
 			if !a.equal(b) {
 				all.variables[name] = variable{
-					value:    value{{why: "variable " + quoted(name) + " is set on a condition"}},
+					value:    value{{why: "variable " + quoted(name) + " is set conditionally"}},
 					exported: a.exported || b.exported,
 				}
 			}
@@ -388,7 +388,7 @@ func (s *shell) join(states ...*shell) {
 			all.lost = other.lost
 		}
 		if !slices.EqualFunc(all.arguments, other.arguments, equalWords) {
-			all.noArguments = "the arguments are set on a condition"
+			all.noArguments = "the arguments are set conditionally"
 		}
 		if all.noArguments == "" {
 			all.noArguments = other.noArguments
@@ -420,7 +420,7 @@ func (s *shell) get(name string) variable {
 	case s.lost != "":
 		why = "variable " + quoted(name) + " is not known: " + s.lost
 	case isShellsOwn(name):
-		why = "variable " + quoted(name) + " is the shell's own"
+		why = "variable " + quoted(name) + " is set by the shell itself"
 	}
 	return variable{value: value{{why: why}}}
 }
@@ -468,7 +468,7 @@ func (s *shell) list(statements []*syntax.Stmt) (ended bool) {
 // statement runs one. ended: what follows is not run.
 func (s *shell) statement(st *syntax.Stmt) (ended bool) {
 	if s.statements++; s.statements > MaxStatements {
-		s.stop("the script takes more than %d statements", MaxStatements)
+		s.stop("the script runs more than %d statements", MaxStatements)
 	}
 	if s.stopped != "" {
 		return true
@@ -681,7 +681,7 @@ func (s *shell) sideEffects(node syntax.Node) {
 			return false // shells of their own
 		case *syntax.ParamExp:
 			if n.Exp != nil && n.Param != nil && (n.Exp.Op == syntax.AssignUnset || n.Exp.Op == syntax.AssignUnsetOrNull) {
-				s.forget(n.Param.Value, "is set on a condition")
+				s.forget(n.Param.Value, "is set conditionally")
 			}
 		case *syntax.BinaryArithm:
 			if name := arithmeticName(n.X); name != "" && isAssignment(n.Op) {

@@ -63,7 +63,7 @@ func (s *shell) unquoted(f *splitter, v value) {
 			f.unknown(p.why)
 			continue
 		case !s.splits && p.text != "":
-			f.unknown("IFS is set")
+			f.unknown("the script sets IFS")
 			continue
 		}
 		rest := p.text
@@ -104,7 +104,7 @@ func (s *shell) fields(w *syntax.Word) []word {
 				f.add(s.marks.value(before))
 			}
 		}
-		f.patternHere("braces in it may make several words")
+		f.patternHere("it has braces, which may expand to several words")
 		f.end()
 		return f.words
 	}
@@ -180,7 +180,7 @@ func (s *shell) part(f *splitter, p syntax.WordPart, first bool) {
 // literal is text without quotes around it.
 func (s *shell) literal(f *splitter, text string, first bool) {
 	if first && strings.HasPrefix(text, "~") {
-		f.add(value{{why: "it is in a home directory", plain: true}})
+		f.add(value{{why: "it is a path in a home directory", plain: true}})
 		return
 	}
 	var plain strings.Builder
@@ -206,7 +206,7 @@ func (s *shell) literal(f *splitter, text string, first bool) {
 
 func (s *shell) single(p *syntax.SglQuoted) value {
 	if p.Dollar && (s.kind != "bash" || strings.Contains(p.Value, `\`)) {
-		return value{{why: "it has escapes that are not read"}}
+		return value{{why: "it has escape sequences that are not supported"}}
 	}
 	return s.marks.value(p.Value)
 }
@@ -215,7 +215,7 @@ func (s *shell) single(p *syntax.SglQuoted) value {
 func (s *shell) double(f *splitter, p *syntax.DblQuoted) {
 	f.quoted = f.quoted || len(p.Parts) != 1 || !isAll(p.Parts[0])
 	if p.Dollar {
-		f.add(value{{why: "it is translated"}})
+		f.add(value{{why: "the shell translates it"}})
 		return
 	}
 	for _, inner := range p.Parts {
@@ -285,7 +285,7 @@ func (s *shell) value(w *syntax.Word) value {
 		switch p := p.(type) {
 		case *syntax.Lit:
 			if (i == 0 && strings.HasPrefix(p.Value, "~")) || strings.Contains(p.Value, ":~") {
-				all = append(all, part{why: "it is in a home directory"})
+				all = append(all, part{why: "it is a path in a home directory"})
 				continue
 			}
 			all = append(all, s.marks.value(unescaped(p.Value, ""))...)
@@ -359,7 +359,7 @@ func (s *shell) inQuotes(p *syntax.ParamExp, notRead func(w *syntax.Word) bool) 
 	}
 	s.sideEffects(p)
 	return []word{
-		{value: value{{why: "the expansion of variable " + quoted(p.Param.Value) + " is not read"}}, several: namesList(p)},
+		{value: value{{why: "the expansion of variable " + quoted(p.Param.Value) + " is not supported"}}, several: namesList(p)},
 	}, true
 }
 
@@ -407,7 +407,7 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 	s.spend(1)
 	if p.Param == nil {
 		s.sideEffects(p)
-		return unknown("its expansion is not read")
+		return unknown("its expansion is not supported")
 	}
 	name := p.Param.Value
 	switch {
@@ -416,7 +416,7 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 	case p.Excl || p.Width || p.IsSet || p.Flags != nil || p.NestedParam != nil || p.Slice != nil || p.Repl != nil ||
 		p.Names != 0 || len(p.Modifiers) > 0:
 		s.sideEffects(p)
-		return unknown("the expansion of variable " + quoted(name) + " is not read")
+		return unknown("the expansion of variable " + quoted(name) + " is not supported")
 	case p.Index != nil && isWholeList(p.Index) == "":
 		s.sideEffects(p)
 		return unknown("the element of variable " + quoted(name) + " is not known")
@@ -428,14 +428,14 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 	if all != "" {
 		if p.Exp != nil {
 			s.sideEffects(p)
-			return unknown("the expansion of variable " + quoted(name) + " is not read")
+			return unknown("the expansion of variable " + quoted(name) + " is not supported")
 		}
 		list, why := s.elements(name)
 		switch {
 		case why != "":
 			return []word{{value: value{{why: why}}, several: true}}, true
 		case all == "*" && quotes && !s.splits:
-			return unknown("IFS is set")
+			return unknown("the script sets IFS")
 		case all == "*" && quotes:
 			return one(joined(list))
 		}
@@ -447,7 +447,7 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 		return one(v.value)
 	case quotes && !isError(p.Exp.Op) && namesList(p):
 		s.sideEffects(p)
-		return unknown("the expansion of variable " + quoted(name) + " is not read")
+		return unknown("the expansion of variable " + quoted(name) + " is not supported")
 	}
 	return one(s.operator(p, name, v, quotes))
 }
@@ -488,9 +488,9 @@ func (s *shell) scalar(name string) variable {
 	case err == nil:
 		return variable{isUnset: true}
 	case name == "#" || name == "?" || name == "$":
-		return variable{value: value{{why: "it is a number that is known at run time", plain: true}}}
+		return variable{value: value{{why: "it is a number that is known only at run time", plain: true}}}
 	case name == "!" || name == "-":
-		return variable{value: value{{why: "it is known at run time"}}}
+		return variable{value: value{{why: "it is known only at run time"}}}
 	}
 	v := s.get(name)
 	if v.isList {
@@ -515,7 +515,7 @@ func (s *shell) operator(p *syntax.ParamExp, name string, v variable, quotes boo
 	case syntax.DefaultUnset, syntax.AssignUnset, syntax.AlternateUnset, syntax.ErrorUnset:
 	default:
 		s.sideEffects(p)
-		return value{{why: "the expansion of variable " + quoted(name) + " is not read"}}
+		return value{{why: "the expansion of variable " + quoted(name) + " is not supported"}}
 	}
 	text, decided := v.value.decided()
 	there := !v.isUnset && (!null || !decided || text != "")
@@ -531,7 +531,7 @@ func (s *shell) operator(p *syntax.ParamExp, name string, v variable, quotes boo
 		w := s.value(p.Exp.Word)
 		if !quotes && p.Exp.Word != nil && hasQuotes(p.Exp.Word) {
 			// Quotes in it decide where it is split, and whether it is a word if it is empty.
-			return value{{why: "the expansion of variable " + quoted(name) + " is not read"}}
+			return value{{why: "the expansion of variable " + quoted(name) + " is not supported"}}
 		}
 		return w
 	}

@@ -80,14 +80,14 @@ Commands:
   help     show this help, or that of a command: help COMMAND
   version  print the version
 
-If there is no command, 'tool show' is run.
+The default command is 'show'.
 
 Exit codes:
   0   success; for a check: compliant
   1   not compliant: at least one requirement fails
   2   could not verify: no requirement fails, but at least one was not observed
   3   the command failed: for example, a timeout, an address in use, or output that cannot be written
-  4   not applicable: the control does not apply here, such as where the control plane is elsewhere
+  4   not applicable: the control does not apply here: for example, the control plane is hosted elsewhere
   64  usage error: the command line, or a file that it names, is not valid
 
 Run 'tool COMMAND --help' for the flags and the exit codes of a command.

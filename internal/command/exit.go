@@ -39,7 +39,7 @@ func (e Exit) Meaning() string {
 	case ExitFailed:
 		return "the command failed: for example, a timeout, an address in use, or output that cannot be written"
 	case ExitNotApplicable:
-		return "not applicable: the control does not apply here, such as where the control plane is elsewhere"
+		return "not applicable: the control does not apply here: for example, the control plane is hosted elsewhere"
 	case ExitUsage:
 		return "usage error: the command line, or a file that it names, is not valid"
 	}

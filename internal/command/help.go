@@ -43,7 +43,7 @@ func (p Program) programHelp(w io.Writer) {
 	for _, c := range listed {
 		fmt.Fprintf(&text, "  %-8s %s\n", c.Name, c.Summary)
 	}
-	fmt.Fprintf(&text, "\nIf there is no command, '%s %s' is run.\n", p.Name, p.Default)
+	fmt.Fprintf(&text, "\nThe default command is '%s'.\n", p.Default)
 	writeExits(&text, Exits())
 	fmt.Fprintf(&text, "\nRun '%s COMMAND --help' for the flags and the exit codes of a command.\n", p.Name)
 	_, _ = io.WriteString(w, text.String()) // an error cannot be reported

@@ -91,7 +91,7 @@ func podConfig() (*rest.Config, error) {
 
 var (
 	errNoFile = errors.New("no such file")
-	errEmpty  = errors.New("it has no clusters and contexts")
+	errEmpty  = errors.New("it has no clusters or contexts")
 )
 
 // loadKubeconfig reads and merges kubeconfig files as kubectl does. If there are several, it
@@ -204,7 +204,7 @@ func checkContext(c *clientcmdapi.Config) error {
 	switch {
 	case !known:
 		return fmt.Errorf(
-			"its current context %q names cluster %q, which it does not have",
+			"its current context %q refers to cluster %q, which does not exist",
 			c.CurrentContext,
 			current.Cluster,
 		)
@@ -212,7 +212,7 @@ func checkContext(c *clientcmdapi.Config) error {
 		return fmt.Errorf("its cluster %q has no server", current.Cluster)
 	}
 	if _, known := c.AuthInfos[current.AuthInfo]; current.AuthInfo != "" && !known {
-		return fmt.Errorf("its current context %q names user %q, which it does not have", c.CurrentContext, current.AuthInfo)
+		return fmt.Errorf("its current context %q refers to user %q, which does not exist", c.CurrentContext, current.AuthInfo)
 	}
 	return nil
 }

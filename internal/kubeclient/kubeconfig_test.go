@@ -40,7 +40,7 @@ func TestKubeconfig(t *testing.T) {
 		"no-current": replaced("current-context: x\n", ""), "wrong-current": replaced("current-context: x", "current-context: z"),
 		"no-cluster": replaced("cluster: c", "cluster: d"), "no-server": replaced("server: 'https://one.example.com'", "server: ''"), "no-user": replaced("user: u}", "user: v}"),
 		"no-ca": replaced("{server:", "{certificate-authority: ca.crt, server:"), "large": good + strings.Repeat("#", 1<<20),
-		"bare/.kube/config": head, "home/.kube/config": replaced("one.", "home."), "folder/file": "",
+		"bare/.kube/config": head, "home/.kube/config": replaced("one.", "home."), "directory/file": "",
 	} {
 		write(path, text)
 	}
@@ -52,7 +52,7 @@ func TestKubeconfig(t *testing.T) {
 	}
 	cases := map[string]struct {
 		flag, variable, home string
-		// want is the server, wantErr the error; ~ is the folder of the files.
+		// want is the server, wantErr the error; ~ is the directory of the files.
 		want, wantErr string
 	}{
 		"a good file":                   {flag: "~/good", variable: "~/second", home: "~/home", want: "https://one.example.com"},
@@ -61,7 +61,7 @@ func TestKubeconfig(t *testing.T) {
 		"in the home directory":         {home: "~/home", want: "https://home.example.com"},
 		"a server without a scheme":     {flag: "~/no-scheme", want: "three.example.com:6443"},
 		"no such file":                  {flag: "/does/not/exist", wantErr: "--kubeconfig /does/not/exist: "},
-		"a directory":                   {flag: "~/folder", wantErr: "--kubeconfig ~/folder: "},
+		"a directory":                   {flag: "~/directory", wantErr: "--kubeconfig ~/directory: "},
 		"below a file":                  {flag: "~/good/x", wantErr: "--kubeconfig ~/good/x: "},
 		"an empty file":                 {flag: "~/nothing", variable: "~/good", home: "~/home", wantErr: "--kubeconfig ~/nothing: "},
 		"a file with nothing":           {flag: "~/empty", wantErr: "--kubeconfig ~/empty: "},
@@ -91,7 +91,7 @@ func TestKubeconfig(t *testing.T) {
 			environment := map[string]string{"KUBECONFIG": in(c.variable), "HOME": in(c.home)}
 			config, err := kubeclient.UserConfig(in(c.flag), "test", func(key string) string { return environment[key] })
 			if err != nil && name != "an unreadable file" { // which is of users other than root
-				page.Text(name, strings.ReplaceAll(err.Error(), home, "/folder"))
+				page.Text(name, strings.ReplaceAll(err.Error(), home, "/directory"))
 			}
 			switch {
 			case err == nil && (c.wantErr != "" || config.Host != c.want || config.UserAgent != "test"):

@@ -36,8 +36,8 @@ func isKubeconfig(data []byte) bool {
 
 func (h header) check() error {
 	if (h != header{apiVersion, kind}) {
-		return fmt.Errorf("apiVersion is %.64q and kind is %.64q, want %s and %s, "+
-			"so the kubelet does not start with it", h.apiVersion, h.kind, apiVersion, kind)
+		return fmt.Errorf("apiVersion is %.64q and kind is %.64q, expected %s and %s: "+
+			"the kubelet does not start with this file", h.apiVersion, h.kind, apiVersion, kind)
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ func (r *reader) mergeBelow(directory string, merged *any, left *int) error {
 	}
 	if *left -= len(entries); *left < 0 {
 		return ProblemError{At: directory, Unread: true, Err: fmt.Errorf(
-			"this directory and others of the same drop-ins have more than %d entries, which is the limit", MaxDropIns)}
+			"this directory and the others with drop-ins have more than %d entries in total, which is the limit", MaxDropIns)}
 	}
 	for _, entry := range entries {
 		at := path.Join(directory, entry.Name())

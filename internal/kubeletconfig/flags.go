@@ -87,7 +87,7 @@ func (f flags) problem(at string) error {
 		if _, rest, unknown := strings.Cut(value, unknownMark); unknown {
 			of, _, _ := strings.Cut(rest, unknownMark)
 			return ProblemError{At: at, Err: fmt.Errorf(
-				"the value of the kubelet's flag --%s is not known, because that of %s is not", name, of)}
+				"the value of the kubelet's flag --%s is not known: it contains %s, whose value is not visible", name, of)}
 		}
 		if !isPath(value) {
 			return ProblemError{At: at, Err: fmt.Errorf("--%s: %w", name, errNoPath)}

@@ -170,7 +170,7 @@ func (r *reader) read() error {
 			return nil
 		}
 		return ProblemError{At: command.at, Err: errors.New(
-			"it sets flags of the kubelet, but the configuration file below these flags is not visible")}
+			"it sets flags of the kubelet, but the configuration file that they override is not visible")}
 	}
 	return r.apply(command, flags)
 }
@@ -182,9 +182,9 @@ func (r *reader) assume(command command, flags flags) {
 	}
 	switch {
 	case !command.found && command.at == "":
-		add("no flag of the kubelet says otherwise (no unit file %s with its command line is visible)", unitName)
+		add("no flag of the kubelet overrides this (no unit file %s with its command line is visible)", unitName)
 	case !command.found:
-		add("no flag of the kubelet says otherwise (its command line is not completely visible, only %s)", command.at)
+		add("no flag of the kubelet overrides this (only a part of its command line is visible, in %s)", command.at)
 	case flags.hidden:
 		add("the unknown part of the command line in %s sets no such flag", command.at)
 	}
@@ -193,7 +193,7 @@ func (r *reader) assume(command command, flags flags) {
 	}
 	if command.found && len(command.unseen) > 0 {
 		add(
-			"%s, which is not visible, has no drop-in of the kubelet's unit that says otherwise",
+			"%s, which is not visible, has no drop-in of the kubelet's unit that overrides this",
 			strings.Join(command.unseen, ", "),
 		)
 	}
@@ -260,7 +260,7 @@ func (r *reader) find() error {
 		}
 		if first != "" && r.merged != before {
 			return ProblemError{At: at, Err: fmt.Errorf(
-				"it disagrees with %s, and no visible command line names the one that the kubelet reads", first)}
+				"its settings differ from those of %s, and no visible command line names the file that the kubelet reads", first)}
 		}
 		first = at
 	}
@@ -285,12 +285,12 @@ func (r *reader) tryUsual() error {
 			continue
 		}
 		if problem, ok := errors.AsType[ProblemError](err); ok {
-			problem.Err = fmt.Errorf("%w (and it is not visible whether the kubelet is started with --%s=%s)",
+			problem.Err = fmt.Errorf("%w (it is not known whether the kubelet is started with --%s=%s)",
 				problem.Err, flagConfigDir, directory)
 			return problem
 		}
 		return ProblemError{At: directory, Err: fmt.Errorf(
-			"its files change settings, and it is not visible whether the kubelet is started with --%s=%s",
+			"its files change settings, but it is not known whether the kubelet is started with --%s=%s",
 			flagConfigDir, directory)}
 	}
 	return nil
@@ -307,7 +307,7 @@ func (r *reader) apply(command command, flags flags) (err error) {
 	}
 	if r.merged.StaticPodURL != "" {
 		return ProblemError{At: podURLAt, Err: errors.New(
-			"the kubelet also reads static Pods from a URL (staticPodURL), which is not visible here")}
+			"the kubelet also reads static Pods from a URL (staticPodURL), which is not checked")}
 	}
 	if value, given := flags.values[flagClientCA]; given {
 		r.merged.Authentication.X509.ClientCAFile, r.config.ClientCAAt = value, command.at

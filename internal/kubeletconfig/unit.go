@@ -240,7 +240,7 @@ func (u *unit) addNames(at, key string, to *[]string, value string) {
 	words, err := splitWords(value, true)
 	switch {
 	case err != nil:
-		u.err = ProblemError{At: at, Err: fmt.Errorf("its %s=: %w", key, err)}
+		u.err = ProblemError{At: at, Err: fmt.Errorf("%s=: %w", key, err)}
 	case len(words) == 0:
 		*to = nil
 	default:
@@ -270,7 +270,7 @@ func (u *unit) setEnvironment(at, value string) {
 	}
 	words, err := splitWords(value, true)
 	if err != nil {
-		u.err = ProblemError{At: at, Err: fmt.Errorf("its Environment=: %w", err)}
+		u.err = ProblemError{At: at, Err: fmt.Errorf("Environment=: %w", err)}
 		return
 	}
 	for _, w := range words {

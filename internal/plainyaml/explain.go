@@ -58,11 +58,11 @@ func explainType(wrong *stdjson.UnmarshalTypeError) error {
 	given, wanted := givenJSON(wrong.Value), wantedType(wrong.Type)
 	switch {
 	case wrong.Field != "":
-		return fmt.Errorf("%s is %s: want %s", wrong.Field, given, wanted)
+		return fmt.Errorf("%s is %s, expected %s", wrong.Field, given, wanted)
 	case wanted == anObject:
-		return shapeError(fmt.Sprintf("it is %s: want %s", given, wanted))
+		return shapeError(fmt.Sprintf("it is %s, expected %s", given, wanted))
 	}
-	return fmt.Errorf("a value is %s: want %s", given, wanted) // of a type with its own decoder
+	return fmt.Errorf("a value is %s, expected %s", given, wanted) // of a type with its own decoder
 }
 
 // The names of types for people.
@@ -142,7 +142,7 @@ func explainYAML(fault string) string {
 	}
 	text := found[1] + ": it is " + given
 	if wanted := wantedName(found[3]); wanted != "" {
-		text += ": want " + wanted
+		text += ", expected " + wanted
 	}
 	return text
 }

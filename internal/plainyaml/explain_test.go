@@ -35,20 +35,20 @@ func TestExplain(t *testing.T) {
 		data, want string
 		shape      bool
 	}{
-		"another file":      {data: root, want: "it is a string: want an object", shape: true},
-		"a list":            {data: "[]", want: "it is a list: want an object", shape: true},
-		"a number":          {data: "7", want: "it is a number: want an object", shape: true},
-		"a boolean":         {data: "true", want: "it is a boolean: want an object", shape: true},
-		"a name":            {data: "name: [a]", want: "name is a list: want a string"},
-		"a boolean field":   {data: "good: 7", want: "good is a number: want true or false"},
-		"a ratio":           {data: "ratio: much", want: "ratio is a string: want a number"},
-		"a field below":     {data: "inner: {port: x}", want: "inner.port is a string: want a whole number of 32 bits"},
-		"a large number":    {data: "inner: {port: 9999999999}", want: "inner.port is the number 9999999999: want a whole number of 32 bits"},
-		"a negative number": {data: "inner: {small: -1}", want: "inner.small is the number -1: want a whole number of 8 bits, not negative"},
-		"a list of names":   {data: "inner: {names: x}", want: "inner.names is a string: want a list"},
-		"bytes":             {data: "inner: {data: {}}", want: "inner.data is an object: want a string"},
-		"an object below":   {data: "inner: x", want: "inner is a string: want an object"},
-		"a map below":       {data: `{"inner":{"more":[]}}`, want: "inner.more is a list: want an object"},
+		"another file":      {data: root, want: "it is a string, expected an object", shape: true},
+		"a list":            {data: "[]", want: "it is a list, expected an object", shape: true},
+		"a number":          {data: "7", want: "it is a number, expected an object", shape: true},
+		"a boolean":         {data: "true", want: "it is a boolean, expected an object", shape: true},
+		"a name":            {data: "name: [a]", want: "name is a list, expected a string"},
+		"a boolean field":   {data: "good: 7", want: "good is a number, expected true or false"},
+		"a ratio":           {data: "ratio: much", want: "ratio is a string, expected a number"},
+		"a field below":     {data: "inner: {port: x}", want: "inner.port is a string, expected a whole number of 32 bits"},
+		"a large number":    {data: "inner: {port: 9999999999}", want: "inner.port is the number 9999999999, expected a whole number of 32 bits"},
+		"a negative number": {data: "inner: {small: -1}", want: "inner.small is the number -1, expected a whole number of 8 bits, not negative"},
+		"a list of names":   {data: "inner: {names: x}", want: "inner.names is a string, expected a list"},
+		"bytes":             {data: "inner: {data: {}}", want: "inner.data is an object, expected a string"},
+		"an object below":   {data: "inner: x", want: "inner is a string, expected an object"},
+		"a map below":       {data: `{"inner":{"more":[]}}`, want: "inner.more is a list, expected an object"},
 		"infinite":          {data: "any: .inf", want: "it has the value +Inf, which JSON does not have"},
 		"a list as a key":   {data: "any: {? [a] : b}", want: "the key of a field is neither a string, a number nor a boolean"},
 	} {
@@ -84,15 +84,15 @@ func TestExplainYAML(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ data, want string }{
 		"another file":  {"root:x:0:0\ndaemon:x:1\n", "line 1: it is a string"},
-		"a string":      {"\nname: []", "line 2: it is a list: want a string"},
-		"a number":      {"count: x", "line 1: it is a string: want a whole number"},
-		"a boolean":     {"on: x", "line 1: it is a string: want true or false"},
-		"a ratio":       {"ratio: {}", "line 1: it is an object: want a number"},
-		"a list":        {"names: 7", "line 1: it is a number: want a list"},
-		"a map":         {"more: true", "line 1: it is a boolean: want an object"},
+		"a string":      {"\nname: []", "line 2: it is a list, expected a string"},
+		"a number":      {"count: x", "line 1: it is a string, expected a whole number"},
+		"a boolean":     {"on: x", "line 1: it is a string, expected true or false"},
+		"a ratio":       {"ratio: {}", "line 1: it is an object, expected a number"},
+		"a list":        {"names: 7", "line 1: it is a number, expected a list"},
+		"a map":         {"more: true", "line 1: it is a boolean, expected an object"},
 		"a named type":  {"named: [a]", "line 1: it is a list"},
 		"unknown field": {"nam: a", "line 1: unknown field nam"},
-		"two":           {"name: {}\ncount: 2026-11-22", "line 1: it is an object: want a string; line 2: it is a date: want a whole number"},
+		"two":           {"name: {}\ncount: 2026-11-22", "line 1: it is an object, expected a string; line 2: it is a date, expected a whole number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			decoder := yamlv3.NewDecoder(strings.NewReader(c.data))

@@ -32,7 +32,7 @@ func TestUnmarshal(t *testing.T) {
 		"an asterisk in a text":  {data: "name: '*a'", want: object{Name: "*a"}},
 		"an alias":               {data: "value: &a b\nname: *a", wantErr: "it uses YAML aliases, which are not supported"},
 		"a merge":                {data: "value: &a {name: b}\n<<: *a", wantErr: "it uses YAML aliases, which are not supported"},
-		"a list":                 {data: "- a", wantErr: "it is a list: want an object"},
+		"a list":                 {data: "- a", wantErr: "it is a list, expected an object"},
 		"cut off":                {data: "{name: ", wantErr: "yaml: line 1: did not find expected node content"},
 	}
 	for name, c := range cases {
@@ -71,7 +71,7 @@ func TestUnmarshalStrict(t *testing.T) {
 		"twice in a map":         {data: `{"inner":{"b":"c","b":"c"}}`, wantErr: `duplicate field "inner.b"`},
 		"of several faults one":  {data: "name: a\nname: a\nmore: []\n", wantErr: twice},
 		"an alias":               {data: "inner: {a: &a b}\nname: *a", wantErr: "it uses YAML aliases, which are not supported"},
-		"another type":           {data: "name: [a]\n", wantErr: "name is a list: want a string"},
+		"another type":           {data: "name: [a]\n", wantErr: "name is a list, expected a string"},
 		"cut off":                {data: "{name: ", wantErr: "yaml: line 1: did not find expected node content"},
 		"two documents of which": {data: "name: a\n---\nmore: []\n", want: object{Name: "a"}},
 	}

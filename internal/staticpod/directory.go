@@ -36,7 +36,7 @@ func pairNames() []string {
 // Given returns the layout of a pair with the given paths on the host. It needs no manifest.
 func Given(host fs.FS, certificate, key string) Layout {
 	layout := Layout{Certificate: File{Host: path.Clean("/" + certificate)}, Key: File{Host: path.Clean("/" + key)}}
-	layout.How = "files " + layout.Certificate.Host + " and " + layout.Key.Host + ", as named by flags"
+	layout.How = "files " + layout.Certificate.Host + " and " + layout.Key.Host + " (from --kubelet-client-certificate and --kubelet-client-key)"
 	layout.addClientCA(host)
 	layout.Kubelet = kubeletconfig.Read(host)
 	layout.takeClientCA(layout.ClientCA)
@@ -87,13 +87,13 @@ func inDirectory(host fs.FS, directory string) Layout {
 	found := slices.DeleteFunc(pairNames(), func(base string) bool { return !has(base+".crt") && !has(base+".key") })
 	switch len(found) {
 	case 0:
-		layout.PairErr = errors.New("none of its files has a known name of the pair; its files: " + names(entries))
+		layout.PairErr = errors.New("none of its files has a known name, such as tls.crt or tls.key: " + names(entries))
 	case 1:
 		layout.Certificate = File{Host: path.Join(directory, found[0]+".crt")}
 		layout.Key = File{Host: path.Join(directory, found[0]+".key")}
 	default:
-		layout.PairErr = errors.New("it has files of more than one pair (" + strings.Join(found, ", ") + "); " +
-			"its files: " + names(entries))
+		layout.PairErr = fmt.Errorf("its files match more than one known name (%s): %s",
+			strings.Join(found, ", "), names(entries))
 	}
 	return layout
 }

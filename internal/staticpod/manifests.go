@@ -164,9 +164,9 @@ func parsePod(data []byte) (*corev1.Pod, error) {
 	}
 	switch {
 	case kind != "Pod":
-		return nil, fmt.Errorf("kind is %s, want Pod", shown(kind))
+		return nil, fmt.Errorf("kind is %s, expected Pod", shown(kind))
 	case apiVersion != "v1":
-		return nil, fmt.Errorf("apiVersion is %s, want v1", shown(apiVersion))
+		return nil, fmt.Errorf("apiVersion is %s, expected v1", shown(apiVersion))
 	case pod.Name == "":
 		return nil, errors.New("the Pod has no name")
 	}

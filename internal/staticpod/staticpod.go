@@ -155,7 +155,7 @@ func Discover(host fs.FS, directory string) Layout {
 	kubelet := kubeletconfig.Read(host)
 	if directory != "" {
 		layout := inDirectory(host, path.Clean("/"+directory))
-		layout.How = "directory " + path.Clean("/"+directory) + ", as named by --kubelet-client-dir"
+		layout.How = "directory " + path.Clean("/"+directory) + " (from --kubelet-client-dir)"
 		layout.Kubelet = kubelet
 		layout.takeClientCA(layout.ClientCA)
 		return layout
@@ -170,11 +170,11 @@ func Discover(host fs.FS, directory string) Layout {
 		layout.Certificate, layout.Key = found.Certificate, found.Key
 		layout.PairErr, layout.PairDirectory = found.PairErr, found.PairDirectory
 		layout.takeClientCA(found.ClientCA)
-		layout.How = "directory of the CIS text, because there is no usable manifest"
+		layout.How = "the directory in the CIS text, because there is no usable manifest"
 		return layout
 	}
 	layout.sought = append(layout.sought, CISDirectory)
-	layout.How = "nothing: there is no usable manifest, and no directory " + CISDirectory
+	layout.How = "nothing found: there is no usable manifest, and no directory " + CISDirectory
 	return layout
 }
 

@@ -121,7 +121,7 @@ func parseMounts(table io.Reader, root string) (mounts, error) {
 		// point, …
 		fields := strings.Split(lines.Text(), " ")
 		if len(fields) < 5 {
-			return mounts{}, fmt.Errorf("a line has %d fields, want at least 5", len(fields))
+			return mounts{}, fmt.Errorf("a line has %d fields, expected at least 5", len(fields))
 		}
 		source, at := unescape(fields[3]), unescape(fields[4])
 		switch {

@@ -190,7 +190,7 @@ func TestInvalidMountInfo(t *testing.T) {
 	root := t.TempDir()
 	tree(t, root, [2]string{"file", "text"})
 	cases := map[string]struct{ table, want string }{
-		"not a table": {"rubbish\n", "a line has 1 fields, want at least 5"},
+		"not a table": {"rubbish\n", "a line has 1 fields, expected at least 5"},
 		"a long line": {strings.Repeat("x", 300<<10), "a line is longer than 262144 bytes"},
 		"too large":   {strings.Repeat(line("/", "/x"), 9<<20/len(line("/", "/x"))), "the table is larger than 8388608 bytes"},
 		"too many":    {strings.Repeat(line("/", root+"/x"), 10_001), "more than 10000 mounts below " + root},

@@ -153,7 +153,7 @@ func whyPairUnknown(layout staticpod.Layout) *finding.Result {
 	}
 	return &finding.Result{
 		Subject: finding.File(layout.PairDirectory), Outcome: finding.Unknown, Reason: finding.Unreadable,
-		Message: "cannot find the pair in the directory: " + layout.PairErr.Error(),
+		Message: "cannot find the certificate and key in the directory: " + layout.PairErr.Error(),
 		Remedy: "name both files with --kubelet-client-certificate and --kubelet-client-key " +
 			"(chart: nodeagent.clientCertificate, nodeagent.clientKey) instead of the directory",
 	}
@@ -184,7 +184,7 @@ func manifest(layout staticpod.Layout) check.Manifest {
 	facts.Assumptions = slices.Clone(layout.Kubelet.Assumptions)
 	if !layout.Kubelet.Seen {
 		facts.Assumptions = append([]string{
-			"the kubelet's configuration is not visible and has the platform's defaults: static pods in " + layout.Directory,
+			"the kubelet's configuration, which is not visible, has the platform's defaults: static Pods in " + layout.Directory,
 		}, facts.Assumptions...)
 	}
 	return facts
@@ -231,13 +231,10 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 	}
 	if layout.ClientCA == "" && layout.Manifest == "" {
 		unusable = &finding.Result{
-			Subject: finding.Subject{Kind: finding.KindFile}, Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
-			Message: "cannot find the kubelet's client CA bundle, so the issuer of the certificate is not verified: there is " +
-				"no " +
-				strings.Join(
-					staticpod.ClientCAs(),
-					" and no ",
-				),
+			Subject: finding.Subject{Kind: finding.KindFile, Name: "kubelet client CA bundle"},
+			Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
+			Message: "cannot find the kubelet's client CA bundle, so the issuer of the certificate is not verified: " +
+				"found none of " + strings.Join(staticpod.ClientCAs(), ", "),
 			Remedy: "name the file with --kubelet-ca (chart: nodeagent.kubeletCA)",
 		}
 	}
@@ -250,9 +247,10 @@ func configuration(host Host, layout staticpod.Layout, unusable *finding.Result)
 	switch {
 	case layout.Manifest == "":
 		return check.Configuration{NotKnown: &finding.Result{
-			Subject: finding.Subject{Kind: finding.KindFile}, Outcome: finding.Unknown, Reason: finding.NotChecked,
-			Message: "the configuration was not read, because flags name the files of the pair",
-			Remedy:  "remove --kubelet-client-dir, --kubelet-client-certificate and --kubelet-client-key",
+			Subject: finding.Subject{Kind: finding.KindFile, Name: "kube-apiserver configuration"},
+			Outcome: finding.Unknown, Reason: finding.NotChecked,
+			Message: "the kube-apiserver's configuration was not read, because flags name the certificate and key files",
+			Remedy:  "remove the flags --kubelet-client-dir, --kubelet-client-certificate and --kubelet-client-key",
 		}}
 	case unusable != nil:
 		return check.Configuration{NotKnown: unusable}

@@ -390,7 +390,7 @@ func TestScan(t *testing.T) {
 				hideKubelet(t, n)
 			},
 			want: []string{
-				"ClientCAUnavailable File",
+				"ClientCAUnavailable File kubelet client CA bundle",
 			},
 		},
 		"CA from a flag": {

@@ -201,7 +201,7 @@ func (w *Watcher) Watch(directories []hostfs.Directory) (changed bool) {
 	}
 	if all && w.limited {
 		w.limited = false
-		w.log.Info("Watching files works again, no longer polling only")
+		w.log.Info("Watching files again; polling continues as a fallback")
 	}
 	return changed
 }
