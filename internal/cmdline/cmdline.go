@@ -428,7 +428,7 @@ func (w word) after(bytes int) value {
 	return rest.merged()
 }
 
-// name is the base name of the program that the word names. The folder it is in need not
+// name is the base name of the program that the word names. The directory it is in need not
 // be known.
 func (w word) name() (name string, known bool) {
 	if w.several {

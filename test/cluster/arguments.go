@@ -32,7 +32,7 @@ func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(p
 
 // etcdArguments: plain HTTP, on loopback only. Every user of this machine can read and
 // change the data of a test cluster.
-func etcdArguments(f folder, port int) []string {
+func etcdArguments(f clusterDirectory, port int) []string {
 	client := "http://" + address(port)
 	// A single member has no peers, but etcd requires a peer listener; port 0 cannot
 	// collide.
@@ -56,7 +56,7 @@ func etcdArguments(f folder, port int) []string {
 
 // apiServerArguments are the arguments for a control plane without a node. It serves
 // this machine only.
-func apiServerArguments(f folder, port, etcdPort int) []string {
+func apiServerArguments(f clusterDirectory, port, etcdPort int) []string {
 	return append(commonAPIServerArguments(f, port, etcdPort),
 		"--bind-address="+loopback,
 		// By default, kube-apiserver publishes a non-loopback address of the machine as
@@ -67,7 +67,7 @@ func apiServerArguments(f folder, port, etcdPort int) []string {
 	)
 }
 
-func commonAPIServerArguments(f folder, port, etcdPort int) []string {
+func commonAPIServerArguments(f clusterDirectory, port, etcdPort int) []string {
 	return []string{
 		fmt.Sprintf("--etcd-servers=http://%s:%d", loopback, etcdPort),
 

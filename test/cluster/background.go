@@ -25,13 +25,13 @@ const (
 	// downTimeout is longer than a graceful shutdown of serve.
 	downTimeout = apiServerStopGrace + etcdStopGrace + 2*killTimeout + 10*time.Second
 
-	// statusInterval is the interval for polling the folder.
+	// statusInterval is the interval for polling the directory.
 	statusInterval = 50 * time.Millisecond
 )
 
 // up starts serve in the background and waits until it is ready.
 func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
-	f := folder(o.dir)
+	f := clusterDirectory(o.dir)
 	before, err := f.status()
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
 }
 
 // printUse writes to stdout what a shell can eval.
-func printUse(f folder, s status, state string, stdout, stderr io.Writer) error {
+func printUse(f clusterDirectory, s status, state string, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stderr, "The cluster %s: process %d, files and logs in %s\n", state, s.pid, f)
 	fmt.Fprintf(stderr, "To stop it, run the command down. To use it:\n")
 	_, err := fmt.Fprintf(
@@ -87,7 +87,7 @@ func shellQuote(word string) string {
 }
 
 // serveDetached starts serve in a process that is detached from this terminal.
-func serveDetached(f folder, node bool) (*process, error) {
+func serveDetached(f clusterDirectory, node bool) (*process, error) {
 	if err := f.prepare(); err != nil {
 		return nil, err
 	}
@@ -102,8 +102,8 @@ func serveDetached(f folder, node bool) (*process, error) {
 	return start("serve", self, arguments, f.serveLog(), &syscall.SysProcAttr{Setsid: true})
 }
 
-// awaitReady waits for the given serve, or for another one in the folder if it is nil.
-func awaitReady(ctx context.Context, f folder, serve *process) (status, error) {
+// awaitReady waits for the given serve, or for another one in the directory if it is nil.
+func awaitReady(ctx context.Context, f clusterDirectory, serve *process) (status, error) {
 	ctx, cancel := context.WithTimeoutCause(
 		ctx,
 		upTimeout,
@@ -136,7 +136,7 @@ func awaitReady(ctx context.Context, f folder, serve *process) (status, error) {
 
 // down stops the cluster in dir and removes dir.
 func down(ctx context.Context, o options, stderr io.Writer) error {
-	f := folder(o.dir)
+	f := clusterDirectory(o.dir)
 	marked, err := f.marked()
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func down(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Release the lock after the removal, so that no other serve starts in the folder
+	// Release the lock after the removal, so that no other serve starts in the directory
 	// before it is removed.
 	defer lock.Close()
 	// Normally the node does this itself, unless all its processes were killed.
@@ -170,10 +170,10 @@ func down(ctx context.Context, o options, stderr io.Writer) error {
 	return nil
 }
 
-// stopServe ends the process that holds the lock of the folder and returns the lock.
-// It signals the PID in the folder only while the lock is held, since the PID of an
+// stopServe ends the process that holds the lock of the directory and returns the lock.
+// It signals the PID in the directory only while the lock is held, since the PID of an
 // old serve may belong to another process.
-func stopServe(ctx context.Context, f folder) (*os.File, error) {
+func stopServe(ctx context.Context, f clusterDirectory) (*os.File, error) {
 	s, err := f.status()
 	if err != nil {
 		return nil, err

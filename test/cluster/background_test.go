@@ -15,7 +15,7 @@ import (
 func TestUpAndDown(t *testing.T) {
 	b := realBinaries(t)
 	t.Setenv(runMainVariable, "1") // up starts the test binary as the program
-	f := folder(filepath.Join(t.TempDir(), "a cluster"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "a cluster"))
 	t.Cleanup(func() {
 		// Stop the cluster after a failed test, too. The context of the test has ended.
 		if err := down(context.WithoutCancel(t.Context()), options{dir: string(f)}, &strings.Builder{}); err != nil {
@@ -51,7 +51,7 @@ func TestUpAndDown(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(string(f)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder is still there: %v", err)
+		t.Errorf("the directory is still there: %v", err)
 	}
 }
 
@@ -61,7 +61,7 @@ func TestUpTellsWhyServeEnded(t *testing.T) {
 		assetsVariable,
 		assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}),
 	)
-	f := folder(filepath.Join(t.TempDir(), "cluster"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "cluster"))
 	err := up(t.Context(), options{dir: string(f)}, &strings.Builder{}, &strings.Builder{})
 	want := "serve ended: exit status 1; last lines of " + f.serveLog() + ":\n" +
 		"cluster: etcd ended: exit status 2; last lines of " + f.etcdLog() + ":\nbad flag"

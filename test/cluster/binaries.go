@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// assetsVariable names a folder with existing binaries, as for envtest of
+// assetsVariable names a directory with existing binaries, as for envtest of
 // controller-runtime.
 const assetsVariable = "KUBEBUILDER_ASSETS"
 
@@ -34,31 +34,31 @@ type nodeBinaries struct {
 	controllerManager, scheduler, kubelet, proxy, runc, pause string
 }
 
-func nodeBinariesIn(folder string) nodeBinaries {
+func nodeBinariesIn(directory string) nodeBinaries {
 	return nodeBinaries{
-		binaries:          binariesIn(folder),
-		controllerManager: filepath.Join(folder, "kube-controller-manager"),
-		scheduler:         filepath.Join(folder, "kube-scheduler"),
-		kubelet:           filepath.Join(folder, "kubelet"),
-		proxy:             filepath.Join(folder, "kube-proxy"),
-		runc:              filepath.Join(folder, "runc"),
-		pause:             filepath.Join(folder, "pause"),
+		binaries:          binariesIn(directory),
+		controllerManager: filepath.Join(directory, "kube-controller-manager"),
+		scheduler:         filepath.Join(directory, "kube-scheduler"),
+		kubelet:           filepath.Join(directory, "kubelet"),
+		proxy:             filepath.Join(directory, "kube-proxy"),
+		runc:              filepath.Join(directory, "runc"),
+		pause:             filepath.Join(directory, "pause"),
 	}
 }
 
-func binariesIn(folder string) binaries {
+func binariesIn(directory string) binaries {
 	return binaries{
-		etcd:      filepath.Join(folder, "etcd"),
-		apiServer: filepath.Join(folder, "kube-apiserver"),
-		kubectl:   filepath.Join(folder, "kubectl"),
+		etcd:      filepath.Join(directory, "etcd"),
+		apiServer: filepath.Join(directory, "kube-apiserver"),
+		kubectl:   filepath.Join(directory, "kubectl"),
 	}
 }
 
-// missingIn returns the names of commands without a binary in the folder.
-func missingIn(folder string, commands []command) []string {
+// missingIn returns the names of commands without a binary in the directory.
+func missingIn(directory string, commands []command) []string {
 	var names []string
 	for _, c := range commands {
-		info, err := os.Stat(filepath.Join(folder, c.name))
+		info, err := os.Stat(filepath.Join(directory, c.name))
 		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			names = append(names, c.name)
 		}
@@ -73,33 +73,33 @@ func ensureBinaries(ctx context.Context, progress io.Writer) (binaries, error) {
 	if err != nil {
 		return binaries{}, err
 	}
-	missing := missingIn(place.folder, commands)
+	missing := missingIn(place.directory, commands)
 	if len(missing) > 0 && place.given {
 		return binaries{}, place.lacks(missing)
 	}
 	if len(missing) > 0 {
 		err = buildMissing(ctx, place, commands, progress)
 	}
-	return binariesIn(place.folder), err
+	return binariesIn(place.directory), err
 }
 
 // ensureNodeBinaries is ensureBinaries for a node. All programs have the versions in
-// go.mod; assetsVariable is ignored. It returns the folder.
+// go.mod; assetsVariable is ignored. It returns the directory.
 func ensureNodeBinaries(ctx context.Context, progress io.Writer) (string, error) {
 	place, err := findCache(ctx)
 	if err != nil {
 		return "", err
 	}
-	missing := missingIn(place.folder, nodeCommands)
+	missing := missingIn(place.directory, nodeCommands)
 	if len(missing) == 0 {
-		return place.folder, nil
+		return place.directory, nil
 	}
 	if slices.Contains(missing, "runc") {
 		if err := ensureInstalled(ctx, runcBuildNeeds, progress); err != nil {
 			return "", err
 		}
 	}
-	return place.folder, buildMissing(ctx, place, nodeCommands, progress)
+	return place.directory, buildMissing(ctx, place, nodeCommands, progress)
 }
 
 func printPaths(ctx context.Context, out io.Writer) error {
@@ -107,65 +107,65 @@ func printPaths(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if missing := missingIn(place.folder, commands); len(missing) > 0 {
+	if missing := missingIn(place.directory, commands); len(missing) > 0 {
 		return place.lacks(missing)
 	}
-	found := binariesIn(place.folder)
+	found := binariesIn(place.directory)
 	_, err = fmt.Fprintf(out, "ETCD=%s\nKUBE_APISERVER=%s\nKUBECTL=%s\n", found.etcd, found.apiServer, found.kubectl)
 	return err
 }
 
-// place is the folder for the binaries.
+// place is the directory for the binaries.
 type place struct {
-	folder string
-	given  bool   // by assetsVariable; nothing is built
-	module string // folder of this module, empty if given
+	directory string
+	given     bool   // by assetsVariable; nothing is built
+	module    string // directory of this module, empty if given
 }
 
 func (p place) lacks(names []string) error {
 	if p.given {
-		return fmt.Errorf("%s=%s does not contain %s", assetsVariable, p.folder, strings.Join(names, ", "))
+		return fmt.Errorf("%s=%s does not contain %s", assetsVariable, p.directory, strings.Join(names, ", "))
 	}
-	return fmt.Errorf("%s does not contain %s: run the command build", p.folder, strings.Join(names, ", "))
+	return fmt.Errorf("%s does not contain %s: run the command build", p.directory, strings.Join(names, ", "))
 }
 
 func findPlace(ctx context.Context) (place, error) {
 	if assets := os.Getenv(assetsVariable); assets != "" {
-		folder, err := filepath.Abs(assets)
-		return place{folder: folder, given: true}, err
+		directory, err := filepath.Abs(assets)
+		return place{directory: directory, given: true}, err
 	}
 	return findCache(ctx)
 }
 
-// findCache returns the cache folder of this program.
+// findCache returns the cache directory of this program.
 func findCache(ctx context.Context) (place, error) {
-	module, err := moduleFolder()
+	module, err := moduleDirectory()
 	if err != nil {
 		return place{}, err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return place{}, fmt.Errorf("find the cache folder for binaries: %w", err)
+		return place{}, fmt.Errorf("find the cache directory for binaries: %w", err)
 	}
 	key, err := moduleKey(ctx, module)
 	if err != nil {
 		return place{}, err
 	}
 	return place{
-		folder: filepath.Join(cache, "kubelet-https-guard", "cluster", key),
-		module: module,
+		directory: filepath.Join(cache, "kubelet-https-guard", "cluster", key),
+		module:    module,
 	}, nil
 }
 
-// moduleFolder finds this module from the working folder, which can be in the module
+// moduleDirectory finds this module from the working directory, which can be in the module
 // (`go run -C test/cluster .`) or in the root of the repository.
-func moduleFolder() (string, error) {
+func moduleDirectory() (string, error) {
 	working, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
-	for folder := working; ; folder = filepath.Dir(folder) {
-		for _, candidate := range []string{folder, filepath.Join(folder, "test", "cluster")} {
+	for directory := working; ; directory = filepath.Dir(directory) {
+		for _, candidate := range []string{directory, filepath.Join(directory, "test", "cluster")} {
 			data, err := os.ReadFile(filepath.Join(candidate, "go.mod"))
 			if errors.Is(err, os.ErrNotExist) {
 				continue
@@ -177,8 +177,8 @@ func moduleFolder() (string, error) {
 				return candidate, nil
 			}
 		}
-		if folder == filepath.Dir(folder) {
-			return "", fmt.Errorf("module %s not found in %s or its parent folders", modulePath, working)
+		if directory == filepath.Dir(directory) {
+			return "", fmt.Errorf("module %s not found in %s or its parent directories", modulePath, working)
 		}
 	}
 }
@@ -225,7 +225,7 @@ func goCommand(ctx context.Context, module string, arguments ...string) *exec.Cm
 	cmd := exec.CommandContext(ctx, "go", arguments...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	// Interrupted, the go command removes its temporary folder before it ends.
+	// Interrupted, the go command removes its temporary directory before it ends.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = goStopTimeout
 	return cmd

@@ -33,7 +33,7 @@ func TestCacheKey(t *testing.T) {
 
 // The cache is per user, not per clone: another clone of the module has the same key.
 func TestModuleKey(t *testing.T) {
-	here, err := moduleFolder()
+	here, err := moduleDirectory()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +50,8 @@ func TestModuleKey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	key := func(folder string) string {
-		key, err := moduleKey(t.Context(), folder)
+	key := func(directory string) string {
+		key, err := moduleKey(t.Context(), directory)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,57 +68,57 @@ func TestModuleKey(t *testing.T) {
 	}
 }
 
-func TestModuleFolder(t *testing.T) {
+func TestModuleDirectory(t *testing.T) {
 	want, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Chdir("../..")
-	got, err := moduleFolder()
+	got, err := moduleDirectory()
 	if err != nil || got != want {
 		t.Errorf("from the root of the repository: got %q, %v, want %q", got, err, want)
 	}
 	t.Chdir(t.TempDir())
-	if got, err := moduleFolder(); err == nil {
+	if got, err := moduleDirectory(); err == nil {
 		t.Errorf("outside of the repository: got %q, want an error", got)
 	}
 }
 
-// assets creates a folder of binaries, which are shell scripts.
+// assets creates a directory of binaries, which are shell scripts.
 func assets(t *testing.T, scripts map[string]string) string {
 	t.Helper()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	for name, script := range scripts {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return folder
+	return directory
 }
 
 func TestGivenBinaries(t *testing.T) {
-	folder := assets(t, map[string]string{"etcd": "", "kube-apiserver": "", "kubectl": ""})
-	t.Setenv(assetsVariable, folder)
+	directory := assets(t, map[string]string{"etcd": "", "kube-apiserver": "", "kubectl": ""})
+	t.Setenv(assetsVariable, directory)
 	var progress strings.Builder
 	got, err := ensureBinaries(t.Context(), &progress)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got != binariesIn(folder) {
-		t.Errorf("got %+v, want those in %s", got, folder)
+	if got != binariesIn(directory) {
+		t.Errorf("got %+v, want those in %s", got, directory)
 	}
 	if progress.Len() > 0 {
 		t.Errorf("nothing to build, but it printed %q", progress.String())
 	}
 
-	if err := os.Remove(filepath.Join(folder, "kubectl")); err != nil {
+	if err := os.Remove(filepath.Join(directory, "kubectl")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(folder, "etcd"), 0o600); err != nil {
+	if err := os.Chmod(filepath.Join(directory, "etcd"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err = ensureBinaries(t.Context(), &progress)
-	if want := "KUBEBUILDER_ASSETS=" + folder + " does not contain etcd, kubectl"; err == nil || err.Error() != want {
+	if want := "KUBEBUILDER_ASSETS=" + directory + " does not contain etcd, kubectl"; err == nil || err.Error() != want {
 		t.Errorf("got error %v, want %q", err, want)
 	}
 }

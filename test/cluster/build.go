@@ -37,7 +37,7 @@ type command struct {
 	importPath    string
 	versionModule string // sets the version of the binary, if not empty
 
-	module string // subfolder with its module, if separate
+	module string // subdirectory with its module, if separate
 	cgo    bool
 	tags   string // for the go command, comma-separated
 }
@@ -108,18 +108,18 @@ func versionFlags(version string) string {
 // buildMissing builds the missing commands. A concurrent run waits and then finds
 // nothing to build.
 func buildMissing(ctx context.Context, p place, commands []command, progress io.Writer) error {
-	if err := os.MkdirAll(p.folder, 0o755); err != nil {
+	if err := os.MkdirAll(p.directory, 0o755); err != nil {
 		return err
 	}
-	lock, err := waitForLock(ctx, filepath.Join(p.folder, "lock"), buildLockTimeout, func() {
-		fmt.Fprintf(progress, "Waiting for another build in %s\n", p.folder)
+	lock, err := waitForLock(ctx, filepath.Join(p.directory, "lock"), buildLockTimeout, func() {
+		fmt.Fprintf(progress, "Waiting for another build in %s\n", p.directory)
 	})
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 
-	missing := missingIn(p.folder, commands)
+	missing := missingIn(p.directory, commands)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -129,7 +129,7 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 		strings.Join(missing, ", "),
 		buildEstimate(missing),
 	)
-	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.folder)
+	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.directory)
 	for _, c := range commands {
 		if !slices.Contains(missing, c.name) {
 			continue
@@ -172,7 +172,7 @@ func build(ctx context.Context, p place, c command, d *display) error {
 		return err
 	}
 
-	final := filepath.Join(p.folder, c.name)
+	final := filepath.Join(p.directory, c.name)
 	partial := final + ".partial"
 	d.state = state{total: len(packages)}
 	err = runGo(ctx, c.goCommand(ctx, p.module, buildArguments(c, version, partial)...), d, nil, func(line string) bool {

@@ -22,7 +22,7 @@ func tinyModule(t *testing.T, source string) (place, command) {
 			t.Fatal(err)
 		}
 	}
-	return place{folder: t.TempDir(), module: module}, command{name: "tiny", importPath: "example.test/tiny"}
+	return place{directory: t.TempDir(), module: module}, command{name: "tiny", importPath: "example.test/tiny"}
 }
 
 func TestBuild(t *testing.T) {
@@ -32,10 +32,10 @@ func TestBuild(t *testing.T) {
 	if err := build(t.Context(), p, c, d); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(filepath.Join(p.folder, "tiny")); err != nil || info.Mode()&0o100 == 0 {
+	if info, err := os.Stat(filepath.Join(p.directory, "tiny")); err != nil || info.Mode()&0o100 == 0 {
 		t.Errorf("no executable: %v, %v", info, err)
 	}
-	if _, err := os.Stat(filepath.Join(p.folder, "tiny.partial")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(p.directory, "tiny.partial")); !os.IsNotExist(err) {
 		t.Errorf("the partial file is still there: %v", err)
 	}
 	if d.state.compiled < 1 || d.state.total < d.state.compiled || !d.state.linking {
@@ -53,7 +53,7 @@ func TestBuildFails(t *testing.T) {
 		!strings.Contains(err.Error(), "undefined: nonsense") {
 		t.Errorf("got error %v, want the compiler's message", err)
 	}
-	if _, err := os.Stat(filepath.Join(p.folder, "tiny")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(p.directory, "tiny")); !os.IsNotExist(err) {
 		t.Errorf("a failed build left a binary: %v", err)
 	}
 }

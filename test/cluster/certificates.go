@@ -95,7 +95,7 @@ func nodeLeaves() []leaf {
 }
 
 // writeCertificates writes the files in pki.
-func writeCertificates(f folder, now time.Time, leaves []leaf) error {
+func writeCertificates(f clusterDirectory, now time.Time, leaves []leaf) error {
 	if err := os.MkdirAll(f.pki(), 0o700); err != nil {
 		return err
 	}

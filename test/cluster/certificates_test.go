@@ -13,7 +13,7 @@ import (
 )
 
 func TestCertificates(t *testing.T) {
-	f := folder(t.TempDir())
+	f := clusterDirectory(t.TempDir())
 	now := time.Date(2030, time.January, 2, 3, 4, 5, 0, time.UTC)
 	if err := writeCertificates(f, now, nodeLeaves()); err != nil {
 		t.Fatal(err)

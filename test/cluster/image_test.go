@@ -37,8 +37,8 @@ func readTar(t *testing.T, archive []byte) map[string]string {
 }
 
 func TestWriteImage(t *testing.T) {
-	folder := t.TempDir()
-	binary, archive := filepath.Join(folder, "binary"), filepath.Join(folder, "image.tar")
+	directory := t.TempDir()
+	binary, archive := filepath.Join(directory, "binary"), filepath.Join(directory, "image.tar")
 	if err := os.WriteFile(binary, []byte("machine code"), 0o600); err != nil {
 		t.Fatal(err)
 	}

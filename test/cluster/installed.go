@@ -34,7 +34,7 @@ var nodeNeeds = []need{
 	onPath("nft", "nftables"),      // kube-proxy's
 	onPath("iptables", "iptables"), // the CNI plugin portmap's
 	{name: "CNI plugins", packages: []string{"containernetworking-plugins"}, met: func(context.Context) bool {
-		_, found := findPlugins(pluginFolders)
+		_, found := findPlugins(pluginDirectories)
 		return found
 	}},
 }
@@ -59,27 +59,27 @@ func onPath(name string, packages ...string) need {
 	}}
 }
 
-// pluginFolders are the folders with CNI plugins, on Debian and elsewhere.
-var pluginFolders = []string{"/usr/lib/cni", "/opt/cni/bin"}
+// pluginDirectories are the directories with CNI plugins, on Debian and elsewhere.
+var pluginDirectories = []string{"/usr/lib/cni", "/opt/cni/bin"}
 
 // usedPlugins are the CNI plugins of the node's network.
 var usedPlugins = []string{"ptp", "portmap", "host-local", "loopback"}
 
-// findPlugins returns the first folder with all used plugins.
-func findPlugins(folders []string) (string, bool) {
-	for _, folder := range folders {
+// findPlugins returns the first directory with all used plugins.
+func findPlugins(directories []string) (string, bool) {
+	for _, directory := range directories {
 		has := func(name string) bool {
-			_, err := os.Stat(filepath.Join(folder, name))
+			_, err := os.Stat(filepath.Join(directory, name))
 			return err == nil
 		}
 		if !slices.ContainsFunc(usedPlugins, func(name string) bool { return !has(name) }) {
-			return folder, true
+			return directory, true
 		}
 	}
 	return "", false
 }
 
-// addAdministratorsPath adds the sbin folders to PATH. They are missing if a user became
+// addAdministratorsPath adds the sbin directories to PATH. They are missing if a user became
 // root without a login.
 func addAdministratorsPath() error {
 	return os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")

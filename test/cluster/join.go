@@ -20,7 +20,7 @@ func join(ctx context.Context, dir string, more []string, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	f := folder(dir)
+	f := clusterDirectory(dir)
 	etcdPort, err := f.etcdPort()
 	if err != nil {
 		return err
@@ -60,12 +60,12 @@ func join(ctx context.Context, dir string, more []string, stdout, stderr io.Writ
 }
 
 // joiningArguments: if an argument is set twice, the last value applies.
-func joiningArguments(f folder, port, etcdPort int, auditLog string, more []string) []string {
+func joiningArguments(f clusterDirectory, port, etcdPort int, auditLog string, more []string) []string {
 	return append(append(apiServerArguments(f, port, etcdPort), "--audit-log-path="+auditLog), more...)
 }
 
-// etcdPort returns the port of the etcd that runs in the folder.
-func (f folder) etcdPort() (int, error) {
+// etcdPort returns the port of the etcd that runs in the directory.
+func (f clusterDirectory) etcdPort() (int, error) {
 	text, err := os.ReadFile(f.etcdURL())
 	if err != nil {
 		return 0, fmt.Errorf("find the control plane to join: %w", err)

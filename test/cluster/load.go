@@ -28,7 +28,7 @@ const (
 
 // load imports an image into the node that runs in dir.
 func load(ctx context.Context, dir, archive string, out io.Writer) error {
-	f := folder(dir)
+	f := clusterDirectory(dir)
 	s, err := f.status()
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@
 //
 // # About go.mod
 //
-// This folder is a separate module, so that the product does not depend on the
+// This directory is a separate module, so that the product does not depend on the
 // dependencies of Kubernetes. The program itself imports only the standard library;
 // the commands that it builds are `tool` lines. k8s.io/kubernetes refers to its
 // staging modules (k8s.io/api, k8s.io/apiserver, ...) by `replace` lines with
@@ -97,7 +97,7 @@ const usage = `Usage: go run -C test/cluster . COMMAND
   paths                  print where the built binaries are
 
 The default DIR of up and down is .cluster in the root of the repository. If
-KUBEBUILDER_ASSETS is set to a folder with etcd, kube-apiserver and kubectl, these
+KUBEBUILDER_ASSETS is set to a directory with etcd, kube-apiserver and kubectl, these
 are used and nothing is built.
 
 With --node, build, serve, up and down do the same for a whole cluster with one
@@ -190,11 +190,11 @@ type options struct {
 	untilStdinCloses bool
 	archive          string   // of images, absolute
 	arguments        []string // of a kube-apiserver
-	binaries         string   // folder, internal
+	binaries         string   // directory, internal
 }
 
-// parse parses the command line. The returned folder is absolute, or empty for
-// commands without a folder.
+// parse parses the command line. The returned directory is absolute, or empty for
+// commands without a directory.
 func parse(arguments []string) (command string, o options, err error) {
 	if len(arguments) == 0 {
 		return "", options{}, usageError{"missing command"}
@@ -255,7 +255,7 @@ func parse(arguments []string) (command string, o options, err error) {
 		return "", options{}, usageError{command + ": missing --dir"}
 	}
 	if o.dir == "" {
-		module, err := moduleFolder()
+		module, err := moduleDirectory()
 		if err != nil {
 			return "", options{}, err
 		}

@@ -23,7 +23,7 @@ const nodeStopGrace = cgroupRemoveTimeout + 5*time.Second
 // machine, below a cgroup of the node.
 const nodeNamespaces = syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS
 
-// ensureNode provides everything that a node needs, and returns the folder of its
+// ensureNode provides everything that a node needs, and returns the directory of its
 // binaries.
 func ensureNode(ctx context.Context, progress io.Writer) (string, error) {
 	if os.Geteuid() != 0 {
@@ -38,7 +38,7 @@ func ensureNode(ctx context.Context, progress io.Writer) (string, error) {
 // serveNode runs a cluster with a node in dir until ctx ends. It is an error if the node
 // ends by itself.
 func serveNode(ctx context.Context, dir string, stdout, stderr io.Writer) error {
-	f := folder(dir)
+	f := clusterDirectory(dir)
 	binaries, err := ensureNode(ctx, stderr)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func serveNode(ctx context.Context, dir string, stdout, stderr io.Writer) error 
 
 // startNode starts process 1 of the node. It ends when lifeline is closed. The kernel
 // closes it if this process is killed.
-func startNode(f folder, binaries string, lock *os.File) (node *process, lifeline *os.File, err error) {
+func startNode(f clusterDirectory, binaries string, lock *os.File) (node *process, lifeline *os.File, err error) {
 	read, lifeline, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
@@ -133,7 +133,7 @@ func listenerFile() (*os.File, error) {
 
 // awaitNode returns the line that the node writes when it is ready. The node has its own
 // timeout.
-func awaitNode(ctx context.Context, f folder, node *process) (string, error) {
+func awaitNode(ctx context.Context, f clusterDirectory, node *process) (string, error) {
 	tick := time.NewTicker(statusInterval)
 	defer tick.Stop()
 	for {

@@ -35,7 +35,7 @@ func nodeWanted(t *testing.T) {
 type machine struct {
 	mounts, devices, cgroups string
 	settings                 map[string]string
-	folders                  map[string]bool
+	directories              map[string]bool
 }
 
 func lookAtMachine(t *testing.T) machine {
@@ -47,7 +47,7 @@ func lookAtMachine(t *testing.T) machine {
 		}
 		return string(data)
 	}
-	m := machine{settings: map[string]string{}, folders: map[string]bool{}}
+	m := machine{settings: map[string]string{}, directories: map[string]bool{}}
 	for line := range strings.Lines(read("/proc/self/mountinfo")) {
 		// Without the options: the peer groups of shared mounts vary.
 		m.mounts += strings.Fields(line)[4] + "\n"
@@ -61,7 +61,7 @@ func lookAtMachine(t *testing.T) machine {
 		"/var/log/pods",
 	} {
 		_, err := os.Stat(path)
-		m.folders[path] = err == nil
+		m.directories[path] = err == nil
 	}
 	devices, err := os.ReadDir("/sys/class/net")
 	if err != nil {
@@ -96,8 +96,8 @@ func (m machine) check(t *testing.T, now machine) {
 	if !maps.Equal(now.settings, m.settings) {
 		t.Errorf("settings of the kernel: got %v, want %v", now.settings, m.settings)
 	}
-	if !maps.Equal(now.folders, m.folders) {
-		t.Errorf("folders that exist: got %v, want %v", now.folders, m.folders)
+	if !maps.Equal(now.directories, m.directories) {
+		t.Errorf("directories that exist: got %v, want %v", now.directories, m.directories)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := folder(filepath.Join(t.TempDir(), "a node"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "a node"))
 	before := lookAtMachine(t)
 
 	begin := time.Now()
@@ -248,14 +248,14 @@ func TestNode(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(string(f)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder is still there: %v", err)
+		t.Errorf("the directory is still there: %v", err)
 	}
 }
 
 // runningNode is a node that is ready.
 type runningNode struct {
 	t       *testing.T
-	f       folder
+	f       clusterDirectory
 	kubectl string
 }
 
@@ -427,7 +427,7 @@ func TestNodeUpAndDown(t *testing.T) {
 	t.Setenv(runMainVariable, "1")
 	before := lookAtMachine(t)
 	o := options{dir: filepath.Join(t.TempDir(), "node"), node: true}
-	f := folder(o.dir)
+	f := clusterDirectory(o.dir)
 	for name, end := range map[string]func(n *runningNode){
 		"Down":         func(*runningNode) {},
 		"Process1Dies": func(n *runningNode) { _ = syscall.Kill(n.init(), syscall.SIGKILL) },
@@ -450,7 +450,7 @@ func TestNodeUpAndDown(t *testing.T) {
 				t.Errorf("of the processes %v one is left", pids)
 			}
 			if _, err := os.Stat(o.dir); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("the folder is still there: %v", err)
+				t.Errorf("the directory is still there: %v", err)
 			}
 			if got := lookAtMachine(t).cgroups; got != before.cgroups {
 				t.Errorf("control groups are left: %s", got)
@@ -463,7 +463,7 @@ func TestNodeUpAndDown(t *testing.T) {
 // If a process ends, the node ends and serve names the process.
 func TestNodeTellsWhatEnded(t *testing.T) {
 	nodeWanted(t)
-	f := folder(filepath.Join(t.TempDir(), "node"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "node"))
 	s := startServe(t, string(f), "--node")
 	if _, err := s.stdout.ReadString('\n'); err != nil {
 		t.Fatalf("no ready line: %v, %v\n%s", err, s.cmd.Wait(), s.stderr)

@@ -23,8 +23,8 @@ const (
 	// pauseImage is the usual name of the sandbox image.
 	pauseImage = "registry.k8s.io/pause:3.6"
 
-	// insideContainerd is the folder with containerd's state and socket, inside the node.
-	// Outside it is folder.containerdRun.
+	// insideContainerd is the directory with containerd's state and socket, inside the node.
+	// Outside it is clusterDirectory.containerdRun.
 	insideContainerd = "/run/containerd"
 	insideSocket     = insideContainerd + "/containerd.sock"
 )
@@ -32,40 +32,42 @@ const (
 // The files of a node, in addition to those of a control plane.
 
 // nodeLog is the log of the processes that run the node.
-func (f folder) nodeLog() string { return f.path("node.log") }
+func (f clusterDirectory) nodeLog() string { return f.path("node.log") }
 
 // nodePID contains the PID of process 1 of the node, for entering its namespaces.
-func (f folder) nodePID() string { return f.path("node-pid") }
+func (f clusterDirectory) nodePID() string { return f.path("node-pid") }
 
 // kubeletConfig is polled: the kubelet restarts if the content changes.
-func (f folder) kubeletConfig() string { return f.path("kubelet.yaml") }
+func (f clusterDirectory) kubeletConfig() string { return f.path("kubelet.yaml") }
 
-// etcKubernetes is /etc/kubernetes of the node. It is a normal folder: changes from
+// etcKubernetes is /etc/kubernetes of the node. It is a normal directory: changes from
 // outside are visible inside.
-func (f folder) etcKubernetes() string { return f.path("host/etc/kubernetes") }
+func (f clusterDirectory) etcKubernetes() string { return f.path("host/etc/kubernetes") }
 
-func (f folder) kubeletRoot() string             { return f.path("kubelet") }
-func (f folder) kubeletVolumes() string          { return f.path("volume-plugins") }
-func (f folder) resolvConf() string              { return f.path("resolv.conf") }
-func (f folder) podLogs() string                 { return f.path("log/pods") }
-func (f folder) containerLogs() string           { return f.path("log/containers") }
-func (f folder) containerdConfig() string        { return f.path("containerd.toml") }
-func (f folder) containerdData() string          { return f.path("containerd") }
-func (f folder) containerdExtras() string        { return f.path("containerd-extras") }
-func (f folder) containerdRun() string           { return f.path("run") }
-func (f folder) containerdSocket() string        { return f.path("run/containerd.sock") }
-func (f folder) networkConfig() string           { return f.path("cni/net.d") }
-func (f folder) networkAddresses() string        { return f.path("cni/addresses") }
-func (f folder) networkState() string            { return f.path("cni/state") }
-func (f folder) pauseArchive() string            { return f.path("pause.tar") }
-func (f folder) logOf(name string) string        { return f.path(name + ".log") }
-func (f folder) kubeconfigOf(name string) string { return f.path(name + ".kubeconfig") }
+func (f clusterDirectory) kubeletRoot() string             { return f.path("kubelet") }
+func (f clusterDirectory) kubeletVolumes() string          { return f.path("volume-plugins") }
+func (f clusterDirectory) resolvConf() string              { return f.path("resolv.conf") }
+func (f clusterDirectory) podLogs() string                 { return f.path("log/pods") }
+func (f clusterDirectory) containerLogs() string           { return f.path("log/containers") }
+func (f clusterDirectory) containerdConfig() string        { return f.path("containerd.toml") }
+func (f clusterDirectory) containerdData() string          { return f.path("containerd") }
+func (f clusterDirectory) containerdExtras() string        { return f.path("containerd-extras") }
+func (f clusterDirectory) containerdRun() string           { return f.path("run") }
+func (f clusterDirectory) containerdSocket() string        { return f.path("run/containerd.sock") }
+func (f clusterDirectory) networkConfig() string           { return f.path("cni/net.d") }
+func (f clusterDirectory) networkAddresses() string        { return f.path("cni/addresses") }
+func (f clusterDirectory) networkState() string            { return f.path("cni/state") }
+func (f clusterDirectory) pauseArchive() string            { return f.path("pause.tar") }
+func (f clusterDirectory) logOf(name string) string        { return f.path(name + ".log") }
+func (f clusterDirectory) kubeconfigOf(name string) string { return f.path(name + ".kubeconfig") }
 
-// cgroup is the name of the node's cgroup. It depends on the folder, since a machine can
+// cgroup is the name of the node's cgroup. It depends on the directory, since a machine can
 // run several nodes.
-func (f folder) cgroup() string { return "kubelet-https-guard-node-" + cacheKey(string(f))[:8] }
+func (f clusterDirectory) cgroup() string {
+	return "kubelet-https-guard-node-" + cacheKey(string(f))[:8]
+}
 
-func nodeAPIServerArguments(f folder) []string {
+func nodeAPIServerArguments(f clusterDirectory) []string {
 	return append(commonAPIServerArguments(f, nodeServerPort, nodeEtcdPort),
 		// All addresses in the network namespace of the node.
 		"--bind-address=0.0.0.0",
@@ -75,7 +77,7 @@ func nodeAPIServerArguments(f folder) []string {
 	)
 }
 
-func controllerManagerArguments(f folder) []string {
+func controllerManagerArguments(f clusterDirectory) []string {
 	return []string{
 		"--kubeconfig=" + f.kubeconfigOf(controllerManagerName),
 		"--bind-address=" + loopback,
@@ -88,7 +90,7 @@ func controllerManagerArguments(f folder) []string {
 	}
 }
 
-func schedulerArguments(f folder) []string {
+func schedulerArguments(f clusterDirectory) []string {
 	return []string{
 		"--kubeconfig=" + f.kubeconfigOf(schedulerName),
 		"--bind-address=" + loopback,
@@ -96,7 +98,7 @@ func schedulerArguments(f folder) []string {
 	}
 }
 
-func proxyArguments(f folder) []string {
+func proxyArguments(f clusterDirectory) []string {
 	return []string{
 		"--kubeconfig=" + f.kubeconfigOf(proxyName),
 		"--hostname-override=" + nodeName,
@@ -113,7 +115,7 @@ func proxyArguments(f folder) []string {
 	}
 }
 
-func kubeletArguments(f folder) []string {
+func kubeletArguments(f clusterDirectory) []string {
 	return []string{
 		"--config=" + f.kubeletConfig(),
 		"--kubeconfig=" + f.kubeconfigOf(nodeClientName),
@@ -125,7 +127,7 @@ func kubeletArguments(f folder) []string {
 }
 
 // kubeletConfiguration complies with the control that this project guards.
-func kubeletConfiguration(f folder) string {
+func kubeletConfiguration(f clusterDirectory) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication:
@@ -178,7 +180,7 @@ imageGCHighThresholdPercent: 100
 
 // containerdConfiguration disables AppArmor, since its profiles would be loaded into the
 // kernel of the machine.
-func containerdConfiguration(f folder, runc, plugins string) string {
+func containerdConfiguration(f clusterDirectory, runc, plugins string) string {
 	return fmt.Sprintf(`version = 2
 root = %[1]q
 state = %[2]q
@@ -221,7 +223,7 @@ state = %[2]q
 // networkConfiguration gives each pod a separate link to the node. With a bridge,
 // responses to requests through a Service would go directly from pod to pod and bypass
 // the address translation of the node.
-func networkConfiguration(f folder) string {
+func networkConfiguration(f clusterDirectory) string {
 	return fmt.Sprintf(`{
   "cniVersion": "0.4.0",
   "name": "node",
@@ -258,7 +260,7 @@ const nodeRoles = `{"metadata": {"labels": {
 }}}`
 
 // clientKubeconfig is for a component of the cluster with a client certificate.
-func clientKubeconfig(f folder, name string) string {
+func clientKubeconfig(f clusterDirectory, name string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:
@@ -280,7 +282,7 @@ current-context: kubelet-https-guard
 `, serverURL(nodeServerPort), f.certificate(authorityName), name, f.certificate(name), f.privateKey(name))
 }
 
-// nodeCanBeIn reports whether the folder would be visible inside the node.
+// nodeCanBeIn reports whether the directory would be visible inside the node.
 func nodeCanBeIn(dir string) bool {
 	return !strings.HasPrefix(dir+"/", "/run/") && !strings.HasPrefix(dir+"/", "/var/run/")
 }

@@ -86,7 +86,7 @@ func TestNodeFiles(t *testing.T) {
 					"\"/d/pki/ca.crt\"\n",
 				"authorization:\n  mode: Webhook\n",
 				"tlsCertFile: \"/d/pki/kubelet.crt\"\ntlsPrivateKeyFile: \"/d/pki/kubelet.key\"\nreadOnlyPort: 0\n",
-				"cgroupRoot: \"/" + folder("/d").cgroup() + "\"\n",
+				"cgroupRoot: \"/" + clusterDirectory("/d").cgroup() + "\"\n",
 				"  nodefs.available: 0%\n",
 			},
 		},
@@ -148,7 +148,7 @@ func TestNodeAddresses(t *testing.T) {
 }
 
 func TestCgroupNames(t *testing.T) {
-	a, b := folder("/a").cgroup(), folder("/b").cgroup()
+	a, b := clusterDirectory("/a").cgroup(), clusterDirectory("/b").cgroup()
 	if a == b {
 		t.Errorf("two nodes have the group %s", a)
 	}

@@ -13,7 +13,7 @@ import (
 
 // Files that a process of the node inherits.
 const (
-	// For process 1: the lock of the folder, which is held until the last process of the
+	// For process 1: the lock of the directory, which is held until the last process of the
 	// node has ended, even if serve was killed.
 	lockFile = 3
 
@@ -27,7 +27,7 @@ const (
 // the node, starts the process that runs the node, and reaps orphans. It ends with ctx or
 // when that process ends.
 func nodeInit(ctx context.Context, dir, binaries string) error {
-	f := folder(dir)
+	f := clusterDirectory(dir)
 	for _, fd := range []int{lockFile, apiServerFile, etcdFile} {
 		syscall.CloseOnExec(fd)
 	}

@@ -11,21 +11,21 @@ import (
 	"syscall"
 )
 
-// nodeMount is a folder of the node whose path the programs cannot configure, or that
+// nodeMount is a directory of the node whose path the programs cannot configure, or that
 // pods refer to by its path. The path on the machine is not changed and does not need to
 // exist.
 type nodeMount struct {
 	path   string
-	source func(folder) string
+	source func(clusterDirectory) string
 }
 
 var nodeMounts = []nodeMount{
-	{path: "/etc/kubernetes", source: folder.etcKubernetes},
-	{path: "/run/containerd", source: folder.containerdRun},
-	{path: "/var/lib/cni", source: folder.networkState},
-	{path: "/var/lib/kubelet", source: folder.kubeletRoot},
-	{path: "/var/log/containers", source: folder.containerLogs},
-	{path: "/var/log/pods", source: folder.podLogs},
+	{path: "/etc/kubernetes", source: clusterDirectory.etcKubernetes},
+	{path: "/run/containerd", source: clusterDirectory.containerdRun},
+	{path: "/var/lib/cni", source: clusterDirectory.networkState},
+	{path: "/var/lib/kubelet", source: clusterDirectory.kubeletRoot},
+	{path: "/var/log/containers", source: clusterDirectory.containerLogs},
+	{path: "/var/log/pods", source: clusterDirectory.podLogs},
 }
 
 // settings are kernel settings that the kubelet changes if necessary. They apply to the
@@ -41,7 +41,7 @@ var settings = map[string]string{
 
 // mountNode sets up the file system of the node in the mount namespace of this process,
 // based on that of the machine.
-func mountNode(f folder) error {
+func mountNode(f clusterDirectory) error {
 	// First of all: no mount must propagate to the machine.
 	if err := mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
 		return err
@@ -50,13 +50,13 @@ func mountNode(f folder) error {
 	if err := mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
 		return err
 	}
-	// A later mount may hide the folder; this path keeps it accessible.
+	// A later mount may hide the directory; this path keeps it accessible.
 	dir, err := os.Open(string(f))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	held := folder(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	held := clusterDirectory(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 
 	if err := mount("tmpfs", "/run", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755"); err != nil {
 		return err
@@ -83,7 +83,7 @@ func mountNode(f folder) error {
 	return mount("", "/", "", syscall.MS_SHARED|syscall.MS_REC, "")
 }
 
-// makeMountPoint creates the folder, for the node only.
+// makeMountPoint creates the directory, for the node only.
 func makeMountPoint(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -92,8 +92,8 @@ func makeMountPoint(path string) error {
 	if parent == "/run" {
 		return os.Mkdir(path, 0o755)
 	}
-	// An overlay on the parent keeps the folder off the machine. It already exists if the
-	// node has created another folder there.
+	// An overlay on the parent keeps the directory off the machine. It already exists if the
+	// node has created another directory there.
 	layer := filepath.Join("/run/layers", strings.ReplaceAll(parent, "/", "-"))
 	if _, err := os.Stat(layer); errors.Is(err, os.ErrNotExist) {
 		upper, work := filepath.Join(layer, "upper"), filepath.Join(layer, "work")

@@ -41,7 +41,7 @@ const (
 
 // runner runs the processes of a node.
 type runner struct {
-	f        folder
+	f        clusterDirectory
 	binaries nodeBinaries
 
 	processes []*process // the node ends when one of them ends
@@ -55,7 +55,7 @@ type runner struct {
 // nodeRun runs the node until one of its processes ends. Otherwise process 1 kills it
 // and everything that it has started.
 func nodeRun(ctx context.Context, dir, binaries string) error {
-	r := &runner{f: folder(dir), binaries: nodeBinariesIn(binaries), forwards: make(chan error, 2)}
+	r := &runner{f: clusterDirectory(dir), binaries: nodeBinariesIn(binaries), forwards: make(chan error, 2)}
 	starting, cancel := context.WithTimeout(ctx, nodeStartTimeout)
 	defer cancel()
 	if err := r.bringUp(starting); err != nil {
@@ -180,12 +180,12 @@ func (r *runner) awaitPods(ctx context.Context, api api) error {
 // the CA and the token of the administrator.
 func (r *runner) writeFiles() (authority []byte, token string, err error) {
 	f := r.f
-	plugins, found := findPlugins(pluginFolders)
+	plugins, found := findPlugins(pluginDirectories)
 	if !found {
 		return nil, "", fmt.Errorf(
 			"CNI plugins %s not found in any of %s",
 			strings.Join(usedPlugins, ", "),
-			strings.Join(pluginFolders, ", "),
+			strings.Join(pluginDirectories, ", "),
 		)
 	}
 	authority, token, err = writeControlPlane(f, nodeLeaves())
@@ -193,8 +193,8 @@ func (r *runner) writeFiles() (authority []byte, token string, err error) {
 		return nil, "", err
 	}
 	network := filepath.Join(f.networkConfig(), "node.conflist")
-	for _, folder := range []string{f.networkConfig(), f.networkAddresses(), f.kubeletVolumes()} {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
+	for _, directory := range []string{f.networkConfig(), f.networkAddresses(), f.kubeletVolumes()} {
+		if err := os.MkdirAll(directory, 0o755); err != nil {
 			return nil, "", err
 		}
 	}

@@ -33,7 +33,7 @@ func serve(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	f := folder(dir)
+	f := clusterDirectory(dir)
 	lock, err := f.claim(ctx)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func serve(ctx context.Context, dir string, stdout, stderr io.Writer) error {
 	return errors.Join(err, apiServer.stop(apiServerStopGrace), etcd.stop(etcdStopGrace))
 }
 
-func announce(f folder, kubectl string, stdout io.Writer) error {
+func announce(f clusterDirectory, kubectl string, stdout io.Writer) error {
 	line := readyLine(f.kubeconfig(), kubectl) + "\n"
 	if err := writeFile(f.ready(), line); err != nil {
 		return err
@@ -73,7 +73,7 @@ func announce(f folder, kubectl string, stdout io.Writer) error {
 
 // startControlPlane returns when both processes are ready and the kubeconfig is written.
 // After an error, no process is left running.
-func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServer *process, err error) {
+func startControlPlane(ctx context.Context, f clusterDirectory, b binaries) (etcd, apiServer *process, err error) {
 	authority, token, err := writeControlPlane(f, leaves)
 	if err != nil {
 		return nil, nil, err
@@ -117,7 +117,7 @@ func startControlPlane(ctx context.Context, f folder, b binaries) (etcd, apiServ
 
 // writeControlPlane writes the files that kube-apiserver reads. It returns the certificate
 // of the CA and the token of the administrator.
-func writeControlPlane(f folder, leaves []leaf) (authority []byte, token string, err error) {
+func writeControlPlane(f clusterDirectory, leaves []leaf) (authority []byte, token string, err error) {
 	if err := writeCertificates(f, time.Now(), leaves); err != nil {
 		return nil, "", err
 	}

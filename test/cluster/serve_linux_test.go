@@ -97,7 +97,7 @@ func noneRuns(pids []int) func() bool {
 // TestServe serves a real control plane.
 func TestServe(t *testing.T) {
 	b := realBinaries(t)
-	f := folder(filepath.Join(t.TempDir(), "cluster"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "cluster"))
 	begin := time.Now()
 	s := startServe(t, string(f))
 	line, err := s.stdout.ReadString('\n')
@@ -200,7 +200,7 @@ func TestServe(t *testing.T) {
 
 // checkAudited finds the creation of a secret in the audit log, as the tests of the
 // webhook do for its annotations.
-func checkAudited(t *testing.T, f folder, secret string) {
+func checkAudited(t *testing.T, f clusterDirectory, secret string) {
 	t.Helper()
 	file, err := os.Open(f.auditLog())
 	if err != nil {
@@ -285,7 +285,7 @@ func TestServeTellsWhyAChildDied(t *testing.T) {
 	t.Setenv(assetsVariable, assets(t, map[string]string{
 		"etcd": "echo first; echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1",
 	}))
-	f := folder(filepath.Join(t.TempDir(), "cluster"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "cluster"))
 	s := startServe(t, string(f))
 	err := s.cmd.Wait()
 	want := "cluster: etcd ended: exit status 2; last lines of " + f.etcdLog() + ":\nfirst\nbad flag\n"

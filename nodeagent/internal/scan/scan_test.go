@@ -167,7 +167,7 @@ func TestScan(t *testing.T) {
 			must(t, what(path(n)))
 		}
 	}
-	folder := func(at string) error { return os.Mkdir(at, 0o755) }
+	asDirectory := func(at string) error { return os.Mkdir(at, 0o755) }
 	fifo := func(at string) error { return unix.Mkfifo(at, 0o600) }
 	socket := func(at string) error { return unix.Mknod(at, unix.S_IFSOCK|0o600, 0) }
 	loop := func(at string) error { return os.Symlink(filepath.Base(at), at) }
@@ -239,8 +239,8 @@ func TestScan(t *testing.T) {
 		"expired":                  {pair: &expired, want: []string{"CertificateExpired " + certificate}},
 		"issued by a foreign CA":   {pair: &strange, want: []string{"UntrustedIssuer " + certificate}},
 		"key readable by all":      {change: func(t *testing.T, n node) { must(t, os.Chmod(n.Key(), 0o644)) }, want: []string{"KeyFileExposed " + key}},
-		"directory as certificate": {change: instead(certificateAt, folder), want: []string{"NotRegularFile " + certificate}},
-		"directory as key":         {change: instead(keyAt, folder), want: []string{"NotRegularFile " + key}},
+		"directory as certificate": {change: instead(certificateAt, asDirectory), want: []string{"NotRegularFile " + certificate}},
+		"directory as key":         {change: instead(keyAt, asDirectory), want: []string{"NotRegularFile " + key}},
 		"FIFO as certificate":      {change: instead(certificateAt, fifo), want: []string{"NotRegularFile " + certificate}},
 		"FIFO as key":              {change: instead(keyAt, fifo), want: []string{"NotRegularFile " + key}},
 		"socket as key":            {change: instead(keyAt, socket), want: []string{"NotRegularFile " + key}},

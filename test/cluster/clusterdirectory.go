@@ -14,46 +14,48 @@ import (
 	"time"
 )
 
-// folder is the directory of one control plane, an absolute path.
-type folder string
+// clusterDirectory is the directory of one control plane, an absolute path.
+type clusterDirectory string
 
-func (f folder) path(name string) string { return filepath.Join(string(f), name) }
+func (f clusterDirectory) path(name string) string { return filepath.Join(string(f), name) }
 
-// lock is held by the serve that runs in the folder. The file also marks the folder as
+// lock is held by the serve that runs in the directory. The file also marks the directory as
 // created by this program, which may empty and remove it.
-func (f folder) lock() string { return f.path("kubelet-https-guard-cluster.lock") }
+func (f clusterDirectory) lock() string { return f.path("kubelet-https-guard-cluster.lock") }
 
 // pid and ready are written by serve. They are valid only while it holds the lock.
-func (f folder) pid() string        { return f.path("pid") }
-func (f folder) ready() string      { return f.path("ready") }
-func (f folder) kubeconfig() string { return f.path("kubeconfig") }
+func (f clusterDirectory) pid() string        { return f.path("pid") }
+func (f clusterDirectory) ready() string      { return f.path("ready") }
+func (f clusterDirectory) kubeconfig() string { return f.path("kubeconfig") }
 
-func (f folder) etcdData() string { return f.path("etcd") }
-func (f folder) etcdLog() string  { return f.path("etcd.log") }
+func (f clusterDirectory) etcdData() string { return f.path("etcd") }
+func (f clusterDirectory) etcdLog() string  { return f.path("etcd.log") }
 
 // etcdURL is a file with the URL of etcd, for tests that bypass the API server.
-func (f folder) etcdURL() string { return f.path("etcd-url") }
+func (f clusterDirectory) etcdURL() string { return f.path("etcd-url") }
 
-func (f folder) apiServerLog() string { return f.path("kube-apiserver.log") }
-func (f folder) auditLog() string     { return f.path("audit.log") }
-func (f folder) auditPolicy() string  { return f.path("audit-policy.yaml") }
-func (f folder) tokens() string       { return f.path("tokens.csv") }
+func (f clusterDirectory) apiServerLog() string { return f.path("kube-apiserver.log") }
+func (f clusterDirectory) auditLog() string     { return f.path("audit.log") }
+func (f clusterDirectory) auditPolicy() string  { return f.path("audit-policy.yaml") }
+func (f clusterDirectory) tokens() string       { return f.path("tokens.csv") }
 
 // serveLog is the log of a serve in the background.
-func (f folder) serveLog() string { return f.path("serve.log") }
+func (f clusterDirectory) serveLog() string { return f.path("serve.log") }
 
 // pki has NAME.crt and NAME.key for each name in certificates.go.
-func (f folder) pki() string                    { return f.path("pki") }
-func (f folder) certificate(name string) string { return filepath.Join(f.pki(), name+".crt") }
-func (f folder) privateKey(name string) string  { return filepath.Join(f.pki(), name+".key") }
-func (f folder) serviceAccountPublicKey() string {
+func (f clusterDirectory) pki() string                    { return f.path("pki") }
+func (f clusterDirectory) certificate(name string) string { return filepath.Join(f.pki(), name+".crt") }
+func (f clusterDirectory) privateKey(name string) string  { return filepath.Join(f.pki(), name+".key") }
+func (f clusterDirectory) serviceAccountPublicKey() string {
 	return filepath.Join(f.pki(), "service-account.pub")
 }
-func (f folder) serviceAccountKey() string { return filepath.Join(f.pki(), "service-account.key") }
+func (f clusterDirectory) serviceAccountKey() string {
+	return filepath.Join(f.pki(), "service-account.key")
+}
 
-// prepare creates the folder and marks it. It refuses a folder with files but without
-// the mark, since serve empties the folder and down removes it.
-func (f folder) prepare() error {
+// prepare creates the directory and marks it. It refuses a directory with files but without
+// the mark, since serve empties the directory and down removes it.
+func (f clusterDirectory) prepare() error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func (f folder) prepare() error {
 	if marked, err := f.marked(); err != nil {
 		return err
 	} else if len(entries) > 0 && !marked {
-		return fmt.Errorf("%s contains files that this program did not create: use an empty or new folder", f)
+		return fmt.Errorf("%s contains files that this program did not create: use an empty or new directory", f)
 	}
 	mark, err := os.OpenFile(f.lock(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -73,7 +75,7 @@ func (f folder) prepare() error {
 	return mark.Close()
 }
 
-func (f folder) marked() (bool, error) {
+func (f clusterDirectory) marked() (bool, error) {
 	_, err := os.Stat(f.lock())
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -85,9 +87,9 @@ func (f folder) marked() (bool, error) {
 // a moment.
 const claimTimeout = time.Second
 
-// claim locks the folder until the returned lock is closed, and removes the files of an
+// claim locks the directory until the returned lock is closed, and removes the files of an
 // earlier control plane: each one starts empty.
-func (f folder) claim(ctx context.Context) (*os.File, error) {
+func (f clusterDirectory) claim(ctx context.Context) (*os.File, error) {
 	if err := f.prepare(); err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ func (f folder) claim(ctx context.Context) (*os.File, error) {
 }
 
 // takeOver first handles the files that other processes read, then the rest.
-func (f folder) takeOver() error {
+func (f clusterDirectory) takeOver() error {
 	if err := os.RemoveAll(f.ready()); err != nil {
 		return err
 	}
@@ -133,14 +135,14 @@ func (f folder) takeOver() error {
 	return nil
 }
 
-// status is the state of a folder, as other processes see it.
+// status is the state of a directory, as other processes see it.
 type status struct {
 	running bool
 	pid     int    // 0 until serve has written it
 	kubectl string // empty until the cluster is ready
 }
 
-func (f folder) status() (status, error) {
+func (f clusterDirectory) status() (status, error) {
 	if marked, err := f.marked(); err != nil || !marked {
 		return status{}, err
 	}
@@ -174,7 +176,7 @@ func (f folder) status() (status, error) {
 	return s, nil
 }
 
-// readyLine is what serve prints and writes to the folder when the cluster is ready.
+// readyLine is what serve prints and writes to the directory when the cluster is ready.
 func readyLine(kubeconfig, kubectl string) string {
 	return fmt.Sprintf("ready KUBECONFIG=%s KUBECTL=%s", kubeconfig, kubectl)
 }

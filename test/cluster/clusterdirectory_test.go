@@ -14,9 +14,9 @@ import (
 )
 
 func TestClaim(t *testing.T) {
-	f := folder(filepath.Join(t.TempDir(), "new"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "new"))
 	if s, err := f.status(); err != nil || s != (status{}) {
-		t.Errorf("of a folder that is not there: got %+v, %v", s, err)
+		t.Errorf("of a directory that is not there: got %+v, %v", s, err)
 	}
 
 	lock, err := f.claim(t.Context())
@@ -24,7 +24,7 @@ func TestClaim(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(string(f)); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("the folder is open to others: %v, %v", info, err)
+		t.Errorf("the directory is open to others: %v, %v", info, err)
 	}
 	if s, err := f.status(); err != nil || s != (status{running: true, pid: os.Getpid()}) {
 		t.Errorf("before it is ready: got %+v, %v", s, err)
@@ -64,9 +64,9 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// Neither serve nor down may empty a folder that was given by mistake.
-func TestForeignFolder(t *testing.T) {
-	f := folder(t.TempDir())
+// Neither serve nor down may empty a directory that was given by mistake.
+func TestForeignDirectory(t *testing.T) {
+	f := clusterDirectory(t.TempDir())
 	if err := writeFile(f.path("thesis.txt"), "ten years of work"); err != nil {
 		t.Fatal(err)
 	}
@@ -80,13 +80,13 @@ func TestForeignFolder(t *testing.T) {
 		t.Errorf("down: got %v, %q", err, said.String())
 	}
 	if entries, err := os.ReadDir(string(f)); err != nil || len(entries) != 1 {
-		t.Errorf("the folder has changed: %v, %v", entries, err)
+		t.Errorf("the directory has changed: %v, %v", entries, err)
 	}
 }
 
-// The folder of a killed serve contains the PID of a process that has ended.
+// The directory of a killed serve contains the PID of a process that has ended.
 func TestDownWithDeadProcess(t *testing.T) {
-	f := folder(filepath.Join(t.TempDir(), "left"))
+	f := clusterDirectory(filepath.Join(t.TempDir(), "left"))
 	if err := f.prepare(); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestDownWithDeadProcess(t *testing.T) {
 		t.Errorf("got %q", said.String())
 	}
 	if _, err := os.Stat(string(f)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder is still there: %v", err)
+		t.Errorf("the directory is still there: %v", err)
 	}
 }
 
