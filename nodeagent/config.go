@@ -60,7 +60,12 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		"`file` on the host with the kubelet client certificate; requires --kubelet-client-key. Use both in place of "+
 			"--kubelet-client-dir, with the same effect",
 	)
-	flags.StringVar(&c.key, "kubelet-client-key", "", "`file` on the host with the private key of --kubelet-client-certificate")
+	flags.StringVar(
+		&c.key,
+		"kubelet-client-key",
+		"",
+		"`file` on the host with the private key of --kubelet-client-certificate",
+	)
 	flags.StringVar(
 		&c.clientCA,
 		"kubelet-ca",
@@ -159,7 +164,8 @@ func (c *config) validate() error {
 	case c.certificate == "" && c.key != "":
 		return command.Usagef("--kubelet-client-key is set without --kubelet-client-certificate: set both or neither")
 	case c.certificate != "" && c.directory != "":
-		return command.Usagef("--kubelet-client-dir and --kubelet-client-certificate both name the certificate and key: set one of them")
+		return command.Usagef("--kubelet-client-dir and --kubelet-client-certificate both name the certificate and key: " +
+			"set one of them")
 	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too
 		return command.Usagef("--expiring-fraction %v: must be at least 0 and below 1", c.expiringFraction)
 	}

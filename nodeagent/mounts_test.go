@@ -435,7 +435,7 @@ func touched(t *testing.T, root string, config config) []string {
 	guard := &agent.Agent{
 		Scan: func(now time.Time) scan.Snapshot {
 			snapshot := scan.Scan(recorder{host, asked}, nil, options, now)
-			kubelet = slices.Concat(snapshot.Layout.Kubelet.Sought, snapshot.Layout.Kubelet.Listed)
+			kubelet = slices.Concat(snapshot.Layout.Kubelet.Tried, snapshot.Layout.Kubelet.Listed)
 			return snapshot
 		},
 		Chain:   host.Chain,

@@ -53,9 +53,9 @@ type Word struct {
 	// Several is true if the undecided part may become several words or none. Then this
 	// word may not exist at all.
 	Several bool
-	// Plain: the undecided part is an address, a name or a number: it has no spaces
-	// and does not begin with a dash. Of a pattern, which may become several words,
-	// Text is the beginning of each.
+	// Plain is true if the undecided part is an address, a name or a number: it has no spaces and
+	// does not begin with a dash. A pattern may expand to several words, and Text is the beginning
+	// of each.
 	Plain bool
 }
 
@@ -76,7 +76,7 @@ func Read(container *corev1.Container) []Word {
 	if len(container.Command) == 0 {
 		// The image's entry point comes first. Only a shell or a kube-apiserver that is
 		// named behind it says more.
-		if len(words) == 0 || !words[0].names(isProgram) {
+		if len(words) == 0 || !words[0].namesProgram(isKnownProgram) {
 			return undecided("the manifest gives no command, so the image decides what is started")
 		}
 	}
@@ -90,18 +90,18 @@ func Read(container *corev1.Container) []Word {
 	return r.result(other)
 }
 
-// undecided is a command line about which nothing is known.
+// undecided returns a command line about which nothing is known.
 func undecided(why string) []Word { return []Word{{Undecided: why, Several: true}} }
 
-// result is the one command line that was found. other is what was started instead,
-// where nothing was.
+// result returns the command line that was found. other is why none was found, if a program that
+// is not known was started.
 func (r *reader) result(other string) []Word {
 	if r.stopped != "" {
 		return undecided(r.stopped)
 	}
 	var found [][]Word
 	for _, started := range r.starts {
-		if !onlyAsks(started) &&
+		if !printsHelpOrVersion(started) &&
 			!slices.ContainsFunc(found, func(known []Word) bool { return slices.Equal(known, started) }) {
 			found = append(found, started)
 		}
@@ -119,8 +119,8 @@ func (r *reader) result(other string) []Word {
 	return undecided("no kube-apiserver is started in the command line")
 }
 
-// onlyAsks reports whether the kube-apiserver only prints its version or help.
-func onlyAsks(words []Word) bool {
+// printsHelpOrVersion reports whether the kube-apiserver only prints its version or help.
+func printsHelpOrVersion(words []Word) bool {
 	return len(words) == 1 && words[0].Undecided == "" &&
 		slices.Contains([]string{"--version", "--version=raw", "--help", "-h"}, words[0].Text)
 }
@@ -130,13 +130,13 @@ type reader struct {
 	statements, expanded, nesting int
 	// starts are the command lines by which a kube-apiserver is started.
 	starts [][]Word
-	// other is the first program that is started and that may start one in its turn.
+	// other is about the first program that was started and may start a kube-apiserver itself.
 	other string
 	// stopped is why the reader gave up.
 	stopped string
 }
 
-// stop gives up: nothing is known from here on.
+// stop gives up: the whole command line is undecided.
 func (r *reader) stop(format string, values ...any) {
 	if r.stopped == "" {
 		r.stopped = fmt.Sprintf(format, values...)
@@ -174,12 +174,13 @@ func isShell(name string) bool {
 	return slices.Contains([]string{"sh", "bash", "dash", "ash"}, name)
 }
 
-func isProgram(name string) bool {
+func isKnownProgram(name string) bool {
 	return isKubeAPIServer(name) || name == hyperkube || isShell(name) || isWrapper(name)
 }
 
-// startsOne: what is behind a wrapper's options. (What env sets counts, too.)
-func startsOne(name string) bool {
+// isServerOrShell reports whether a wrapper's own arguments end before a program of this name.
+// env is one of them, because it sets variables.
+func isServerOrShell(name string) bool {
 	return isKubeAPIServer(name) || name == hyperkube || isShell(name) || name == "env"
 }
 
@@ -205,9 +206,9 @@ func isHarmless(name string) bool {
 	}, name)
 }
 
-// run finds out what a command starts. variables are what it has in its environment,
-// input is what it reads from a here-document; nil if that is not known. It returns what
-// it is if it is a program that may start a kube-apiserver in a way that is not known.
+// run records the kube-apiserver that a command starts. variables are its environment. input is
+// the here-document that it reads, or nil. If it is not known what the command starts, run
+// returns why.
 func (r *reader) run(words []word, variables map[string]variable, input *value) (other string) {
 	for len(words) > 0 && r.stopped == "" {
 		name, known := words[0].name()
@@ -228,7 +229,7 @@ func (r *reader) run(words []word, variables map[string]variable, input *value) 
 		case !isWrapper(name):
 			return "it is not known what " + quoted(name) + " starts"
 		}
-		inner, why := behind(words)
+		inner, why := commandIndex(words)
 		if why != "" {
 			return why
 		}
@@ -264,9 +265,9 @@ func (r *reader) hyperkube(words []word) (other string) {
 	return ""
 }
 
-// behind returns the index of the command after a wrapper and its options: what follows "--", or
+// commandIndex returns the index of the command after a wrapper and its options: what follows "--", or
 // else the first word that names a relevant program. It returns 0 if it finds no command.
-func behind(words []word) (index int, why string) {
+func commandIndex(words []word) (index int, why string) {
 	first, several := 0, false
 	for i := 1; i < len(words); i++ {
 		if words[i].several {
@@ -275,16 +276,17 @@ func behind(words []word) (index int, why string) {
 			}
 			break
 		}
-		if text, known := words[i].whole(); known && text == "--" && i+1 < len(words) && words[i+1].names(isProgram) {
+		if text, known := words[i].whole(); known && text == "--" && i+1 < len(words) &&
+			words[i+1].namesProgram(isKnownProgram) {
 			return i + 1, ""
 		}
-		if first > 1 && isOption(words[first-1]) && words[i].names(startsOne) {
+		if first > 1 && isOption(words[first-1]) && words[i].namesProgram(isServerOrShell) {
 			// The first may be the option's value. What follows "--" would decide.
 			several = true
 		}
-		if first == 0 && words[i].names(startsOne) {
-			if first = i; !words[i].names(isKubeAPIServer) {
-				break // what follows is its own
+		if first == 0 && words[i].namesProgram(isServerOrShell) {
+			if first = i; !words[i].namesProgram(isKubeAPIServer) {
+				break // the rest are its own arguments
 			}
 		}
 	}
@@ -299,7 +301,7 @@ func isOption(w word) bool {
 	return strings.HasPrefix(w.text(), "-") && !strings.Contains(w.text(), "=")
 }
 
-// env is the environment behind env's own words.
+// env returns the environment that the arguments of env set.
 func (r *reader) env(words []word, variables map[string]variable) map[string]variable {
 	changed := map[string]variable{}
 	maps.Copy(changed, variables)
@@ -319,7 +321,7 @@ func (r *reader) env(words []word, variables map[string]variable) map[string]var
 	return changed
 }
 
-// part of a value: a text, or why it is not known.
+// part of a value is a text, or why the text is not known.
 type part struct {
 	text, why string
 	// plain as in [Word].
@@ -335,7 +337,7 @@ func literal(text string) value {
 	return value{{text: text}}
 }
 
-// decided returns the text, if all of it is known.
+// decided returns the text if all of it is known.
 func (v value) decided() (text string, known bool) {
 	if len(v) == 1 && v[0].why == "" {
 		return v[0].text, true
@@ -350,7 +352,7 @@ func (v value) decided() (text string, known bool) {
 	return all.String(), true
 }
 
-// why is the first reason why a part is not known.
+// why returns the reason of the first part that is not known.
 func (v value) why() string {
 	for _, p := range v {
 		if p.why != "" {
@@ -360,8 +362,7 @@ func (v value) why() string {
 	return ""
 }
 
-// plain: no part of it that is not known can be anything but an address, a name or a
-// number.
+// plain reports whether each unknown part is an address, a name or a number.
 func (v value) plain() bool {
 	return !slices.ContainsFunc(v, func(p part) bool { return p.why != "" && !p.plain })
 }
@@ -399,7 +400,7 @@ type word struct {
 
 func (w word) decided() bool { _, known := w.whole(); return known }
 
-// whole is the text of the word, if all of it is known.
+// whole returns the text of the word if all of it is known.
 func (w word) whole() (string, bool) {
 	if w.several {
 		return "", false
@@ -407,7 +408,7 @@ func (w word) whole() (string, bool) {
 	return w.value.decided()
 }
 
-// text is the word up to its first part that is not known.
+// text returns the word up to its first unknown part.
 func (w word) text() string {
 	var all strings.Builder
 	for _, p := range w.value {
@@ -419,7 +420,7 @@ func (w word) text() string {
 	return all.String()
 }
 
-// after is the value behind the first bytes of text.
+// after returns the value without its first bytes, which are text.
 func (w word) after(bytes int) value {
 	rest := slices.Clone(w.value.merged())
 	if len(rest) > 0 && rest[0].why == "" {
@@ -428,8 +429,8 @@ func (w word) after(bytes int) value {
 	return rest.merged()
 }
 
-// name is the base name of the program that the word names. The directory it is in need not
-// be known.
+// name returns the base name of the program that the word names. The directory of the program
+// need not be known.
 func (w word) name() (name string, known bool) {
 	if w.several {
 		return "", false
@@ -445,8 +446,9 @@ func (w word) name() (name string, known bool) {
 	return path.Base(last.text), true
 }
 
-// names: the word is no option and no assignment, and names such a program.
-func (w word) names(such func(name string) bool) bool {
+// namesProgram reports whether the word names such a program, and is neither an option nor an
+// assignment.
+func (w word) namesProgram(such func(name string) bool) bool {
 	name, known := w.name()
 	return known && such(name) && !strings.HasPrefix(w.text(), "-") && !strings.Contains(w.text(), "=")
 }
@@ -460,7 +462,7 @@ func (w word) exported() Word {
 	return out
 }
 
-// quoted is a name in a text for people, bounded.
+// quoted quotes a name for a message. It cuts a long name.
 func quoted(name string) string {
 	if len(name) > maxQuoted {
 		name = name[:maxQuoted]

@@ -22,8 +22,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
-// seen are words as people could read them: a word that is not known whole ends in "…",
-// in "…*" if it may be several, in "…=" if the rest is plain.
+// seen formats words: a word that is partly unknown ends in "…", in "…*" if it may be several
+// words, and in "…=" if the unknown part is plain.
 func seen(words []cmdline.Word) []string {
 	var all []string
 	for _, w := range words {
@@ -41,7 +41,7 @@ func seen(words []cmdline.Word) []string {
 	return all
 }
 
-// nothing is what is seen of a command line of which nothing is known.
+// nothing is the result for a command line about which nothing is known.
 func nothing() []string { return []string{"…*"} }
 
 func env(name, value string) corev1.EnvVar { return corev1.EnvVar{Name: name, Value: value} }
@@ -66,14 +66,14 @@ func fromConfigMap(name string) corev1.EnvVar {
 
 func words(all ...string) []string { return all }
 
-// example is a command line, and what is seen of it.
+// example is a command line, and its expected words.
 type example struct {
 	command, args []string
 	env           []corev1.EnvVar
 	want          []string
-	// why is in the reason of the first word that is not known.
+	// why is a part of the reason of the first word that is not known.
 	why string
-	// notRun: the shells of a test machine do not run it in the way that is meant.
+	// notRun is true if the shells of a test machine cannot run it, or run it differently.
 	notRun bool
 }
 
@@ -149,7 +149,7 @@ func inExec() map[string]example {
 	}
 }
 
-// inScript are scripts for bash, or for sh where the name says so.
+// inScript are scripts for bash, or for the shell in the name.
 func inScript() map[string]example {
 	// with is a script with variables in the container's environment.
 	with := func(script string, want []string, more ...corev1.EnvVar) example {
@@ -316,8 +316,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestEnvFrom: a variable that the manifest does not give may come from envFrom. Those
-// that it gives count more.
+// TestEnvFrom: a variable that the manifest does not set may come from envFrom. Those that it
+// sets take precedence.
 func TestEnvFrom(t *testing.T) {
 	container := &corev1.Container{
 		Command: []string{"kube-apiserver", "--a=$(A)", "--b=$(B)", "--c=$(P_C)", "--d=$(not a key)"},
@@ -334,7 +334,7 @@ func TestEnvFrom(t *testing.T) {
 	}
 }
 
-// TestBounds: what is beyond a bound is not known, and says which.
+// TestBounds: if a bound is exceeded, nothing is known, and the reason names the bound.
 func TestBounds(t *testing.T) {
 	doubling := []corev1.EnvVar{env("V0", "xxxxxxxx")}
 	for i := range 40 {
@@ -403,13 +403,13 @@ func functionsThatDouble() string {
 	return all.String()
 }
 
-// kubeletKnows are values for what only the kubelet knows.
+// kubeletKnows are values that only the kubelet knows.
 var kubeletKnows = map[string]string{
 	"HOST_IP": "192.0.2.7", "IP": "192.0.2.7", "S": "--x y --kubelet-https=false", "N": "n", "M": "m",
 }
 
-// TestShells runs the examples with the machine's bash and sh, and compares what a
-// kube-apiserver is given with what is known of it.
+// TestShells runs the examples with the machine's bash and sh, and compares the arguments of the
+// kube-apiserver with what is known of them.
 func TestShells(t *testing.T) {
 	bin := programs(t)
 	for name, e := range examples() {
@@ -425,8 +425,8 @@ func TestShells(t *testing.T) {
 	}
 }
 
-// programs is a directory with a kube-apiserver that writes down its words, and what starts
-// it.
+// programs returns a directory with a kube-apiserver that records its arguments, and with
+// programs that start it.
 func programs(t *testing.T) string {
 	t.Helper()
 	for _, shell := range []string{"bash", "sh", "dash"} {
@@ -448,18 +448,18 @@ func programs(t *testing.T) string {
 	return bin
 }
 
-// compareWithShell compares what is known of each word with what the shell makes of it.
-// It reports whether all was known.
+// compareWithShell compares what is known of each word with what the shell expands it to. It
+// reports whether everything was known.
 func compareWithShell(t *testing.T, bin string, e example) (whole bool) {
 	t.Helper()
 	started := run(t, bin, e)
 	if started == nil {
-		return false // no shell reaches it, or not with these values
+		return false // the shell does not start it with these values
 	}
 	known := cmdline.Read(e.container())
 	whole = !slices.ContainsFunc(known, func(w cmdline.Word) bool { return w.Undecided != "" })
 	if slices.ContainsFunc(known, func(w cmdline.Word) bool { return w.Several }) {
-		// Words may be missing, or more. Those in front of them are still there.
+		// Words may be missing or added from here on. Compare those before.
 		known = known[:slices.IndexFunc(known, func(w cmdline.Word) bool { return w.Several })]
 		started = started[:min(len(known), len(started))]
 	}
@@ -478,7 +478,7 @@ func compareWithShell(t *testing.T, bin string, e example) (whole bool) {
 	return whole
 }
 
-// run returns the words that the first kube-apiserver is given; nil if none is started.
+// run returns the arguments of the first kube-apiserver that is started, or nil.
 func run(t *testing.T, bin string, e example) []string {
 	t.Helper()
 	directory := t.TempDir()
@@ -494,7 +494,7 @@ func run(t *testing.T, bin string, e example) []string {
 		}
 		c.Env = append(c.Env, variable)
 	}
-	// What the kubelet makes of it is what Read makes of words behind a kube-apiserver.
+	// Read expands the arguments of a kube-apiserver as the kubelet expands these.
 	var expanded []string
 	c.Args = slices.Concat(e.command, c.Args)
 	c.Command = []string{"kube-apiserver"}
@@ -513,7 +513,7 @@ func run(t *testing.T, bin string, e example) []string {
 	defer cancel()
 	command := exec.CommandContext(ctx, path, expanded[1:]...)
 	command.Env, command.Dir = environment, directory
-	// It may fail behind the kube-apiserver, and what it prints is nobody's business.
+	// It may fail after the kube-apiserver, and its output does not matter.
 	_ = command.Run()
 	data, err := os.ReadFile(out)
 	if err != nil {
@@ -535,8 +535,8 @@ func lookIn(bin, name string) (string, error) {
 	return exec.LookPath(name)
 }
 
-// FuzzRead: whatever is in a manifest, reading it ends soon, and what is known is what
-// the kubelet's rules give.
+// FuzzRead: for any manifest, Read ends soon, stays within its bounds, and returns the same each
+// time.
 func FuzzRead(f *testing.F) {
 	for _, e := range examples() {
 		if len(e.command) == 0 {

@@ -67,8 +67,8 @@ func isDeclaration(name string) bool {
 	return slices.Contains([]string{"export", "readonly", "local", "declare", "typeset"}, name)
 }
 
-// declared forgets the variables that export and its like set to what some shells split at
-// blanks, and others do not.
+// declared forgets the variables that export and similar commands set to values that only some
+// shells split at blanks.
 func (s *shell) declared(args []*syntax.Word) {
 	for _, w := range args {
 		lit, ok := w.Parts[0].(*syntax.Lit)
@@ -82,7 +82,7 @@ func (s *shell) declared(args []*syntax.Word) {
 	}
 }
 
-// isSimple: whether it is split or not, the word is the same.
+// isSimple reports whether splitting does not change the word.
 func isSimple(w *syntax.Word) bool {
 	simple := true
 	for _, p := range w.Parts {
@@ -105,7 +105,8 @@ func isSimple(w *syntax.Word) bool {
 	return simple
 }
 
-// isSpecial: a special builtin of POSIX that does not start a program.
+// isSpecial reports whether the command is a special builtin of POSIX that does not start a
+// program.
 func isSpecial(name string) bool {
 	return slices.Contains(
 		[]string{
@@ -118,7 +119,7 @@ func isSpecial(name string) bool {
 
 func hasKey[V any](m map[string]V, key string) bool { _, has := m[key]; return has }
 
-// input is what the here-document among the redirections has, or nil without a here-document.
+// input returns the text of the here-document in the redirections, or nil if there is none.
 func (s *shell) input(redirects []*syntax.Redirect) *value {
 	var found *value
 	for _, r := range redirects {
@@ -197,10 +198,10 @@ func (s *shell) spendValue(v value) {
 	}
 }
 
-// declare runs declare, local, export, readonly and their like.
+// declare runs declare, local, export, readonly and similar commands.
 func (s *shell) declare(c *syntax.DeclClause) {
 	exports := c.Variant.Value == "export"
-	strange := c.Variant.Value == "nameref" || (s.kind != "bash" && isBashs(c.Variant.Value))
+	strange := c.Variant.Value == "nameref" || (s.kind != "bash" && isBashOnly(c.Variant.Value))
 	assigned := map[string]bool{}
 	for _, a := range c.Args {
 		if a.Naked && a.Name == nil {
@@ -208,7 +209,7 @@ func (s *shell) declare(c *syntax.DeclClause) {
 				text, known := w.whole()
 				switch {
 				case !known:
-					s.lose(c.Variant.Value + " has unknown arguments: " + w.why())
+					s.forgetAll(c.Variant.Value + " has unknown arguments: " + w.why())
 				case !exports && isAttribute(text):
 					s.stop("the script declares a variable with an attribute (%s)", quoted(text))
 					return
@@ -244,8 +245,8 @@ func (s *shell) declare(c *syntax.DeclClause) {
 	s.succeeds = !hasSubstitution(c)
 }
 
-// isBashs reports whether only bash has the command.
-func isBashs(name string) bool { return name == "declare" || name == "typeset" }
+// isBashOnly reports whether only bash has the command.
+func isBashOnly(name string) bool { return name == "declare" || name == "typeset" }
 
 // isAttribute reports whether an option of declare and similar commands makes a variable a
 // reference, or changes the values that it is set to later.
@@ -253,7 +254,7 @@ func isAttribute(option string) bool {
 	return strings.HasPrefix(option, "-") && strings.ContainsAny(option, "nilucA")
 }
 
-// refersTo: a variable of these names is in an assignment.
+// refersTo reports whether an assignment refers to one of these variables.
 func refersTo(a *syntax.Assign, names map[string]bool) (found bool) {
 	if len(names) == 0 {
 		return false
@@ -267,7 +268,7 @@ func refersTo(a *syntax.Assign, names map[string]bool) (found bool) {
 	return found
 }
 
-// declareWord is "export NAME".
+// declareWord runs "export NAME".
 func (s *shell) declareWord(name string, exports bool) {
 	if exports && syntax.ValidName(name) {
 		v := s.get(name)
@@ -300,12 +301,12 @@ func (s *shell) dispatch(words []word, variables map[string]variable, input *val
 	case "exit", "logout":
 		return true
 	case "return":
-		s.leave(s.calls)
+		s.saveState(s.calls)
 		return true
 	case "break", "continue":
 		for i := range s.loops {
-			// By a number it leaves more than the innermost.
-			s.leave(s.loops[:i+1])
+			// With a number, it leaves several loops.
+			s.saveState(s.loops[:i+1])
 		}
 		return true
 	case "eval":
@@ -329,13 +330,13 @@ func (s *shell) dispatch(words []word, variables map[string]variable, input *val
 			s.fill(name, rest)
 		}
 	case "let":
-		s.lose("let sets variables")
+		s.forgetAll("let sets variables")
 	case "source", ".":
 		file := "a file"
 		if len(rest) > 0 && rest[0].text() != "" {
 			file = quoted(rest[0].text())
 		}
-		s.lose("the script reads " + file + ", which is not in the manifest")
+		s.forgetAll("the script reads " + file + ", which is not in the manifest")
 	case "shopt":
 		for _, w := range rest {
 			if option := w.text(); slices.Contains([]string{"lastpipe", "nullglob", "failglob"}, option) {
@@ -351,14 +352,14 @@ func (s *shell) dispatch(words []word, variables map[string]variable, input *val
 	return false
 }
 
-// start runs a program. replaces: it takes the shell's place.
+// start runs a program. replaces is true if the program replaces the shell.
 func (s *shell) start(words []word, variables map[string]variable, input *value, replaces bool) {
 	other := ""
 	s.nested(func() { other = s.run(words, variables, input) })
 	if other == "" {
 		return
 	}
-	named := slices.ContainsFunc(words[1:], func(w word) bool { return w.names(isKubeAPIServer) })
+	named := slices.ContainsFunc(words[1:], func(w word) bool { return w.namesProgram(isKubeAPIServer) })
 	if replaces || named {
 		s.starts = append(s.starts, undecided(other))
 	} else if s.other == "" {
@@ -384,7 +385,7 @@ func (s *shell) exec(words []word, variables map[string]variable, input *value) 
 		}
 	}
 	if len(words) == 0 {
-		return false // its redirections are the shell's from here on
+		return false // its redirections apply to the shell from here on
 	}
 	s.start(words, variables, input, true)
 	return true
@@ -397,10 +398,10 @@ func (s *shell) function(f *syntax.FuncDecl, words []word) (ended bool) {
 		return false
 	}
 	inner := s.clone()
-	inner.arguments, inner.noArguments = words[1:], ""
+	inner.arguments, inner.argumentsUnknown = words[1:], ""
 	for _, w := range words[1:] {
 		if w.several {
-			inner.noArguments = w.why()
+			inner.argumentsUnknown = w.why()
 		}
 	}
 	inner.calls = append(slices.Clone(s.calls), nil)
@@ -412,9 +413,9 @@ func (s *shell) function(f *syntax.FuncDecl, words []word) (ended bool) {
 	if len(after) == 0 {
 		return true
 	}
-	arguments, noArguments, locals := s.arguments, s.noArguments, s.clone().variables
+	arguments, argumentsUnknown, locals := s.arguments, s.argumentsUnknown, s.clone().variables
 	s.join(after...)
-	s.arguments, s.noArguments = arguments, noArguments
+	s.arguments, s.argumentsUnknown = arguments, argumentsUnknown
 	first, others := localNames(f)
 	for _, name := range first {
 		if before, known := locals[name]; known {
@@ -430,8 +431,9 @@ func (s *shell) function(f *syntax.FuncDecl, words []word) (ended bool) {
 	return false
 }
 
-// localNames are the variables that a function declares as its own: those at its
-// beginning, and others, which may have been somebody else's before, or always are.
+// localNames returns the variables that a function declares as local: first are those declared at
+// its beginning. The others may refer to variables of the caller before their declaration, or
+// always.
 func localNames(f *syntax.FuncDecl) (first, others []string) {
 	beginning := map[syntax.Node]bool{}
 	if block, ok := f.Body.Cmd.(*syntax.Block); ok {
@@ -457,7 +459,7 @@ func localNames(f *syntax.FuncDecl) (first, others []string) {
 	return first, others
 }
 
-// namesOf are the variables that a command declares as a function's own.
+// namesOf returns the variables that a command declares as local to a function.
 func namesOf(n syntax.Node) (names []string) {
 	switch n := n.(type) {
 	case *syntax.DeclClause:
@@ -483,12 +485,12 @@ func namesOf(n syntax.Node) (names []string) {
 	return names
 }
 
-// eval runs its words as a script.
+// eval runs its arguments as a script.
 func (s *shell) eval(words []word) (ended bool) {
 	var script value
 	for i, w := range words {
 		if w.several {
-			s.lose("eval runs a text that is not known: " + w.why())
+			s.forgetAll("eval runs a text that is not known: " + w.why())
 			return false
 		}
 		if i > 0 {
@@ -498,18 +500,18 @@ func (s *shell) eval(words []word) (ended bool) {
 	}
 	text, known := script.decided()
 	if !known {
-		s.lose("eval runs a text that is not known: " + script.why())
+		s.forgetAll("eval runs a text that is not known: " + script.why())
 		return false
 	}
 	s.spend(len(text))
-	before := s.marks
-	s.marks = &marks{}
+	before := s.placeholders
+	s.placeholders = &placeholders{}
 	s.nested(func() { ended = s.script(text) })
-	s.marks = before
+	s.placeholders = before
 	return ended
 }
 
-// exportWords is export and its like where the grammar takes them for a command.
+// exportWords runs export and similar commands if the parser reads them as simple commands.
 func (s *shell) exportWords(command string, words []word) {
 	exports := command == "export"
 	for _, w := range words {
@@ -517,17 +519,17 @@ func (s *shell) exportWords(command string, words []word) {
 		name, _, assigns := strings.Cut(text, "=")
 		switch {
 		case w.several:
-			s.lose("unknown variables are exported: " + w.why())
+			s.forgetAll("unknown variables are exported: " + w.why())
 		case !exports && isAttribute(text):
 			s.stop("the script declares a variable with an attribute (%s)", quoted(text))
 			return
 		case strings.HasPrefix(text, "-"):
-		case assigns && syntax.ValidName(name) && (s.get(name).isList || (s.kind != "bash" && isBashs(command))):
+		case assigns && syntax.ValidName(name) && (s.get(name).isList || (s.kind != "bash" && isBashOnly(command))):
 			s.forget(name, "is set in a way that depends on the shell")
 		case assigns && syntax.ValidName(name):
 			s.set(name, variable{value: w.after(len(name) + 1), exported: exports})
 		case !w.decided():
-			s.lose("unknown variables are exported: " + w.why())
+			s.forgetAll("unknown variables are exported: " + w.why())
 		default:
 			s.declareWord(text, exports)
 		}
@@ -541,7 +543,7 @@ func (s *shell) unset(words []word) {
 		text, known := w.whole()
 		switch {
 		case !known:
-			s.lose("unknown variables are unset: " + w.why())
+			s.forgetAll("unknown variables are unset: " + w.why())
 		case strings.HasPrefix(text, "-"):
 			functions = strings.Contains(text, "f")
 		case functions:
@@ -550,23 +552,23 @@ func (s *shell) unset(words []word) {
 			name, _, _ := strings.Cut(text, "[")
 			s.forget(name, "is set element by element")
 		case text == "IFS":
-			s.splits = true
-		case !isShellsOwn(text):
+			s.defaultIFS = true
+		case !isSetByShell(text):
 			s.variables[text] = variable{isUnset: true}
 		}
 	}
 }
 
-// setOptions is the command set: options, and new arguments.
+// setOptions runs the command set, which changes options and arguments.
 func (s *shell) setOptions(words []word) {
 	for i, w := range words {
 		text, known := w.whole()
 		switch {
 		case !known && (w.several || w.text() == "" || strings.HasPrefix(w.text(), "-")):
-			s.noArguments = "they are set to unknown values: " + w.why()
+			s.argumentsUnknown = "they are set to unknown values: " + w.why()
 			return
 		case text == "--":
-			s.arguments, s.noArguments = words[i+1:], ""
+			s.arguments, s.argumentsUnknown = words[i+1:], ""
 			return
 		case known && strings.HasPrefix(text, "-") && text != "-":
 			s.exportsAll = s.exportsAll || strings.Contains(text, "a")
@@ -575,10 +577,10 @@ func (s *shell) setOptions(words []word) {
 				s.exportsAll = false
 			}
 		case i > 0 && (strings.HasSuffix(words[i-1].text(), "o") && len(words[i-1].text()) > 1):
-			// the name behind -o
+			// the name after -o
 			s.exportsAll = s.exportsAll || text == "allexport"
 		default:
-			s.arguments, s.noArguments = words[i:], ""
+			s.arguments, s.argumentsUnknown = words[i:], ""
 			return
 		}
 	}
@@ -591,14 +593,14 @@ func (s *shell) shift(words []word) {
 		text, known := words[0].whole()
 		number, err := strconv.Atoi(text)
 		if !known || err != nil || number < 0 {
-			s.noArguments = "they are shifted by an unknown number"
+			s.argumentsUnknown = "they are shifted by an unknown number"
 			return
 		}
 		by = number
 	}
 	for _, w := range s.arguments {
 		if w.several {
-			s.noArguments = w.why()
+			s.argumentsUnknown = w.why()
 		}
 	}
 	if by <= len(s.arguments) {
@@ -606,12 +608,12 @@ func (s *shell) shift(words []word) {
 	}
 }
 
-// fill forgets the variables that a builtin fills.
+// fill forgets the variables that a builtin sets.
 func (s *shell) fill(builtin string, words []word) {
 	for _, w := range words {
 		text, known := w.whole()
 		if !known && !strings.HasPrefix(w.text(), "-") {
-			s.lose(builtin + " sets unknown variables: " + w.why())
+			s.forgetAll(builtin + " sets unknown variables: " + w.why())
 			return
 		}
 		if name, _, _ := strings.Cut(text, "["); syntax.ValidName(name) {

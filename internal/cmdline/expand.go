@@ -62,20 +62,20 @@ func reference(input string, closed bool) (read string, isVariable bool, advance
 		}
 		return "$(", false, 1
 	}
-	// A byte that is no UTF-8 becomes U+FFFD here, as it does there.
+	// A byte that is not UTF-8 becomes U+FFFD, as in the kubelet.
 	return "$" + string(r), false, size
 }
 
-// environment is what a container is started with.
+// environment has the environment variables of a container.
 type environment struct {
 	variables map[string]variable
 	// prefixes of variables that come from a ConfigMap or Secret as a whole.
 	prefixes []string
 }
 
-// environment finds out the container's environment (k8s.io/kubernetes
-// pkg/kubelet/kubelet_pods.go, makeEnvironmentVariables): a variable may refer to those
-// before it, of several of one name the last counts, and env counts before envFrom.
+// environment determines the container's environment (k8s.io/kubernetes
+// pkg/kubelet/kubelet_pods.go, makeEnvironmentVariables): a variable may refer to those before
+// it, the last one of several with the same name counts, and env takes precedence over envFrom.
 func (r *reader) environment(container *corev1.Container) environment {
 	e := environment{variables: map[string]variable{}}
 	for _, from := range container.EnvFrom {
@@ -97,8 +97,9 @@ func (r *reader) environment(container *corev1.Container) environment {
 	return e
 }
 
-// valueFrom is what only the kubelet knows. An optional one that is not there is not set,
-// or has the value that the same name had before.
+// valueFrom returns a part that is not known, because only the kubelet knows the value. If an
+// optional source does not exist, the variable is not set, or has the value of an earlier entry
+// with its name.
 func valueFrom(name string, from *corev1.EnvVarSource) part {
 	p := part{why: "environment variable " + quoted(name) + " comes from "}
 	switch {
@@ -118,7 +119,7 @@ func valueFrom(name string, from *corev1.EnvVarSource) part {
 	return p
 }
 
-// isPlainField: the field's value is an address or a name and never empty.
+// isPlainField reports whether the field's value is an address or a name, and never empty.
 func isPlainField(fieldPath string) bool {
 	switch fieldPath {
 	case "metadata.name",
@@ -129,8 +130,8 @@ func isPlainField(fieldPath string) bool {
 	return false
 }
 
-// lookup finds a variable. One that is in none of its places is not known to the kubelet,
-// and a reference to it stays as it is.
+// lookup returns a variable. If it returns false, the kubelet does not know the variable either,
+// and a reference to it is not expanded.
 func (e environment) lookup(name string) (value, bool) {
 	if v, set := e.variables[name]; set {
 		return v.value, true
@@ -146,13 +147,13 @@ func (e environment) lookup(name string) (value, bool) {
 	return nil, false
 }
 
-// isKey: it can be a key of a ConfigMap or Secret (k8s.io/apimachinery
+// isKey reports whether the name can be a key of a ConfigMap or Secret (k8s.io/apimachinery
 // pkg/util/validation, IsConfigMapKey).
 func isKey(name string) bool {
 	return name != "" && strings.Trim(name, "-._abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
 }
 
-// isServiceVariable: it can be one that the kubelet makes for a Service: an address, a
+// isServiceVariable reports whether the kubelet may set the variable for a Service: an address, a
 // port or a URL (k8s.io/kubernetes pkg/kubelet/envvars/envvars.go).
 func isServiceVariable(name string) bool {
 	if strings.Trim(name, "_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {

@@ -15,11 +15,11 @@ import (
 // variable of a shell.
 type variable struct {
 	value value
-	// list are the elements of an array, which value is not used for.
+	// list has the elements of an array. Then value is not used.
 	list    []word
 	isList  bool
 	isUnset bool
-	// exported: programs that the shell starts see it.
+	// exported is true if programs that the shell starts see the variable.
 	exported bool
 }
 
@@ -31,49 +31,52 @@ func (v variable) equal(other variable) bool {
 
 func equalWords(a, b word) bool { return a.several == b.several && a.value.equal(b.value) }
 
-// shell is the state of a shell at one place of its script.
+// shell is the state of a shell at one point of its script.
 type shell struct {
 	*reader
 	kind      string
 	variables map[string]variable
-	// lost is why every variable that is not in variables is unknown; empty if those are
-	// merely not in the manifest.
+	// lost is why a variable that is not in variables is unknown. If it is empty, the variable is
+	// only not set in the manifest.
 	lost string
-	// functions by name; nil for one that is known to be there, but not which.
+	// functions by name. The value is nil if the function is declared conditionally.
 	functions map[string]*syntax.FuncDecl
-	// name is $0, arguments are $1 and so on; none are known if noArguments says why.
-	name        word
-	arguments   []word
-	noArguments string
-	// splits: IFS is what it is by default.
-	splits bool
-	// exportsAll: set -a. readsInput: its script is its input, although it has arguments.
+	// name is $0, arguments are $1 and so on. argumentsUnknown is why the arguments are not known;
+	// empty if they are known.
+	name             word
+	arguments        []word
+	argumentsUnknown string
+	// defaultIFS is true if IFS has its default value.
+	defaultIFS bool
+	// exportsAll is true after set -a. readsInput is true after -s: the shell reads its script from
+	// its input, even if it has arguments.
 	exportsAll, readsInput bool
-	// succeeds and fails say how the last command ended, where that is known.
+	// succeeds and fails say how the last command ended, if that is known.
 	succeeds, fails bool
 	// loops and calls are the states in which loops and functions are left, innermost last.
 	loops, calls [][]*shell
-	// marks are what stands in the script for parts that are not known.
-	marks *marks
+	// placeholders replace the unknown parts of the script.
+	placeholders *placeholders
 }
 
-// marks stand in a script for parts of its text that are not known, but plain.
-type marks struct {
+// placeholders replace the parts of a script that are unknown, but plain.
+type placeholders struct {
 	prefix string
 	parts  []part
 }
 
-const endOfMark = "Z"
+const endOfPlaceholder = "Z"
 
-// text of a script, with marks in it. why is why the text is not known.
-func (r *reader) scriptText(script value) (text string, m *marks, why string) {
+// scriptText returns the text of a script, with placeholders for unknown parts, or why it is not
+// known.
+func (r *reader) scriptText(script value) (text string, m *placeholders, why string) {
 	if known, decided := script.decided(); decided {
-		return known, &marks{}, ""
+		return known, &placeholders{}, ""
 	}
 	if !script.plain() {
 		return "", nil, "the script is not known: " + script.why()
 	}
-	m = &marks{prefix: "UNDECIDED"}
+	m = &placeholders{prefix: "UNDECIDED"}
 	for slices.ContainsFunc(script.merged(), func(p part) bool { return strings.Contains(p.text, m.prefix) }) {
 		m.prefix += "X"
 	}
@@ -83,21 +86,21 @@ func (r *reader) scriptText(script value) (text string, m *marks, why string) {
 			all.WriteString(p.text)
 			continue
 		}
-		fmt.Fprintf(&all, "%s%d%s", m.prefix, len(m.parts), endOfMark)
+		fmt.Fprintf(&all, "%s%d%s", m.prefix, len(m.parts), endOfPlaceholder)
 		m.parts = append(m.parts, p)
 	}
 	return all.String(), m, ""
 }
 
-// value of a text in which marks may be.
-func (m *marks) value(text string) value {
+// value converts a text that may contain placeholders.
+func (m *placeholders) value(text string) value {
 	if m.prefix == "" {
 		return literal(text)
 	}
 	var all value
 	for {
 		before, rest, found := strings.Cut(text, m.prefix)
-		number, after, closed := strings.Cut(rest, endOfMark)
+		number, after, closed := strings.Cut(rest, endOfPlaceholder)
 		index := 0
 		if _, err := fmt.Sscanf(number, "%d", &index); !found || !closed || err != nil || index >= len(m.parts) {
 			return append(all, literal(text)...)
@@ -107,15 +110,15 @@ func (m *marks) value(text string) value {
 	}
 }
 
-// shell finds out what a shell starts that is given the words, which begin with its
-// options. It returns what it is if its script is not known.
+// shell records what a shell starts. words are its arguments, which begin with its options. If
+// its script is not known, shell returns why.
 func (r *reader) shell(kind string, words []word, variables map[string]variable, input *value) (other string) {
 	s := &shell{
-		reader: r, kind: kind, variables: map[string]variable{}, functions: map[string]*syntax.FuncDecl{}, splits: true,
+		reader: r, kind: kind, variables: map[string]variable{}, functions: map[string]*syntax.FuncDecl{}, defaultIFS: true,
 		name: word{value: value{{why: "it is the name by which the shell was started", plain: true}}},
 	}
 	for name, v := range variables {
-		if v.exported && syntax.ValidName(name) && !isShellsOwn(name) {
+		if v.exported && syntax.ValidName(name) && !isSetByShell(name) {
 			s.variables[name] = v
 		}
 		if kind != "dash" && v.exported &&
@@ -157,12 +160,13 @@ func (r *reader) shell(kind string, words []word, variables map[string]variable,
 	if why != "" {
 		return why
 	}
-	s.marks = m
+	s.placeholders = m
 	s.nested(func() { s.script(text) })
 	return ""
 }
 
-// options takes the shell's options off the words. command: the next word is a script.
+// options removes the shell's options from the words. command is true if the next word is a
+// script.
 func (s *shell) options(words *[]word) (command bool, why string) {
 	for len(*words) > 0 {
 		first := (*words)[0]
@@ -220,7 +224,7 @@ func (s *shell) options(words *[]word) (command bool, why string) {
 	return command, ""
 }
 
-// nested runs something one level deeper. It returns false where that is too deep.
+// nested calls a function one level deeper. It returns false if that is too deep.
 func (s *shell) nested(run func()) bool {
 	if s.nesting++; s.nesting > MaxNesting {
 		s.stop("the script is nested deeper than %d", MaxNesting)
@@ -232,7 +236,7 @@ func (s *shell) nested(run func()) bool {
 	return s.stopped == ""
 }
 
-// script runs a script in this shell. ended: the shell ends with it.
+// script runs a script in this shell. ended is true if the shell ends with it.
 func (s *shell) script(text string) (ended bool) {
 	switch {
 	case len(text) > MaxScriptBytes:
@@ -242,7 +246,7 @@ func (s *shell) script(text string) (ended bool) {
 		s.stop("the script may be nested deeper than %d", MaxNesting)
 		return true
 	case strings.Contains(text, "\r"):
-		// A shell takes it for a character of a word. The parser drops it.
+		// For a shell it is a character of a word, but the parser drops it.
 		s.stop("the script has carriage returns, as files from Windows have")
 		return true
 	}
@@ -256,7 +260,7 @@ func (s *shell) script(text string) (ended bool) {
 		return true
 	}
 	if err != nil {
-		// The error's text may quote the script, which may hold anything.
+		// The error's text may quote the script, which may contain anything.
 		line, column := uint(0), uint(0)
 		if at, ok := errors.AsType[syntax.ParseError](err); ok {
 			line, column = at.Pos.Line(), at.Pos.Col()
@@ -266,8 +270,9 @@ func (s *shell) script(text string) (ended bool) {
 		s.stop("the script cannot be parsed as %s (line %d, column %d)", s.kind, line, column)
 		return true
 	}
-	if s.marks.prefix != "" && marksName(file, s.marks.prefix) {
-		s.stop("the script is not known: a name in it depends on %s", strings.TrimPrefix(s.marks.parts[0].why, "the "))
+	if s.placeholders.prefix != "" && placeholderInName(file, s.placeholders.prefix) {
+		s.stop("the script is not known: a name in it depends on %s",
+			strings.TrimPrefix(s.placeholders.parts[0].why, "the "))
 		return true
 	}
 	return s.list(file.Stmts)
@@ -279,9 +284,9 @@ const maxComments = 100
 
 var errManyComments = fmt.Errorf("the script has more than %d comments that end in a backslash", maxComments)
 
-// parse parses a script. A backslash at the end of a comment is a part of the comment. The
-// parser goes on with the command on the next line, so these backslashes are removed first,
-// one after the other: whatever follows one may be read wrongly.
+// parse parses a script. For a shell, a backslash at the end of a comment is a part of the
+// comment. This parser continues the command on the next line. So these backslashes are removed
+// first, one after the other, because the parser may misread what follows one.
 func parse(text string, language syntax.LangVariant) (*syntax.File, error) {
 	for range maxComments {
 		file, err := syntax.NewParser(syntax.Variant(language), syntax.KeepComments(true)).Parse(strings.NewReader(text), "")
@@ -303,8 +308,9 @@ func parse(text string, language syntax.LangVariant) (*syntax.File, error) {
 	return nil, errManyComments
 }
 
-// deeplyNested: more may be opened in it than the parser should follow, which needs memory
-// for each level. Most of what is counted is closed again, so it counts too much.
+// deeplyNested reports whether a script may be nested deeper than the parser should follow: the
+// parser needs memory for each level. It counts words that may be closed again, so it may count
+// too much.
 func deeplyNested(text string) bool {
 	depth := 0
 	for i := range len(text) {
@@ -331,8 +337,8 @@ func deeplyNested(text string) bool {
 	return false
 }
 
-// marksName: a mark is in the name of a variable or function.
-func marksName(file *syntax.File, prefix string) (found bool) {
+// placeholderInName reports whether the name of a variable or function contains a placeholder.
+func placeholderInName(file *syntax.File, prefix string) (found bool) {
 	in := func(name *syntax.Lit) bool { return name != nil && strings.Contains(name.Value, prefix) }
 	syntax.Walk(file, func(node syntax.Node) bool {
 		switch n := node.(type) {
@@ -348,7 +354,7 @@ func marksName(file *syntax.File, prefix string) (found bool) {
 	return found
 }
 
-// clone is the same state, which changes by itself.
+// clone returns a copy of the state.
 func (s *shell) clone() *shell {
 	c := *s
 	c.variables, c.functions = maps.Clone(s.variables), maps.Clone(s.functions)
@@ -356,14 +362,14 @@ func (s *shell) clone() *shell {
 	return &c
 }
 
-// become takes over another state of the same shell.
-func (s *shell) become(other *shell) {
+// replaceWith sets the state to another one of the same shell, but keeps loops and calls.
+func (s *shell) replaceWith(other *shell) {
 	loops, calls := s.loops, s.calls
 	*s = *other
 	s.loops, s.calls = loops, calls
 }
 
-// join is the state after one of several, it is not known which.
+// join sets the state to what is known if the shell is in one of several states.
 func (s *shell) join(states ...*shell) {
 	if len(states) == 0 {
 		return
@@ -388,16 +394,16 @@ func (s *shell) join(states ...*shell) {
 			all.lost = other.lost
 		}
 		if !slices.EqualFunc(all.arguments, other.arguments, equalWords) {
-			all.noArguments = "the arguments are set conditionally"
+			all.argumentsUnknown = "the arguments are set conditionally"
 		}
-		if all.noArguments == "" {
-			all.noArguments = other.noArguments
+		if all.argumentsUnknown == "" {
+			all.argumentsUnknown = other.argumentsUnknown
 		}
-		all.splits = all.splits && other.splits
+		all.defaultIFS = all.defaultIFS && other.defaultIFS
 		all.exportsAll = all.exportsAll || other.exportsAll
 		all.succeeds, all.fails = all.succeeds && other.succeeds, all.fails && other.fails
 	}
-	s.become(all)
+	s.replaceWith(all)
 }
 
 func unionOfKeys[V any](a, b map[string]V) []string {
@@ -410,7 +416,7 @@ func unionOfKeys[V any](a, b map[string]V) []string {
 	return names
 }
 
-// get finds a variable.
+// get returns a variable.
 func (s *shell) get(name string) variable {
 	if v, known := s.variables[name]; known {
 		return v
@@ -419,7 +425,7 @@ func (s *shell) get(name string) variable {
 	switch {
 	case s.lost != "":
 		why = "variable " + quoted(name) + " is not known: " + s.lost
-	case isShellsOwn(name):
+	case isSetByShell(name):
 		why = "variable " + quoted(name) + " is set by the shell itself"
 	}
 	return variable{value: value{{why: why}}}
@@ -429,8 +435,8 @@ func (s *shell) get(name string) variable {
 func (s *shell) set(name string, v variable) {
 	switch {
 	case name == "IFS":
-		s.splits = false
-	case isShellsOwn(name):
+		s.defaultIFS = false
+	case isSetByShell(name):
 		return
 	}
 	v.exported = v.exported || s.exportsAll || s.variables[name].exported
@@ -442,13 +448,13 @@ func (s *shell) forget(name, why string) {
 	s.set(name, variable{value: value{{why: "variable " + quoted(name) + " " + why}}})
 }
 
-// lose makes all variables unknown, the arguments too.
-func (s *shell) lose(why string) {
-	s.variables, s.lost, s.noArguments, s.splits = map[string]variable{}, why, why, false
+// forgetAll makes all variables and the arguments unknown.
+func (s *shell) forgetAll(why string) {
+	s.variables, s.lost, s.argumentsUnknown, s.defaultIFS = map[string]variable{}, why, why, false
 }
 
-// isShellsOwn: the shell gives the variable its value.
-func isShellsOwn(name string) bool {
+// isSetByShell reports whether the shell itself sets the variable.
+func isSetByShell(name string) bool {
 	switch name {
 	case "_",
 		"RANDOM", "SRANDOM", "SECONDS", "LINENO", "UID", "EUID", "PPID", "PWD", "OLDPWD", "SHLVL", "OPTIND", "OPTARG",
@@ -465,7 +471,7 @@ func (s *shell) list(statements []*syntax.Stmt) (ended bool) {
 	return slices.ContainsFunc(statements, s.statement)
 }
 
-// statement runs one. ended: what follows is not run.
+// statement runs one statement. ended is true if the next ones do not run.
 func (s *shell) statement(st *syntax.Stmt) (ended bool) {
 	if s.statements++; s.statements > MaxStatements {
 		s.stop("the script runs more than %d statements", MaxStatements)
@@ -504,7 +510,7 @@ func (s *shell) statementInside(st *syntax.Stmt) (ended bool) {
 	return ended
 }
 
-// subshell runs statements in a shell of their own: what they set is gone afterwards.
+// subshell runs statements in a subshell: what they set has no effect afterwards.
 func (s *shell) subshell(statements []*syntax.Stmt) {
 	inner := s.clone()
 	inner.loops, inner.calls = nil, nil
@@ -632,7 +638,7 @@ func (s *shell) caseClause(c *syntax.CaseClause) (ended bool) {
 	return false
 }
 
-// loop runs statements until nothing new follows from running them once more.
+// loop runs statements until another run changes nothing.
 func (s *shell) loop(name string, body []*syntax.Stmt) (ended bool) {
 	for s.stopped == "" {
 		known := len(s.starts)
@@ -651,23 +657,23 @@ func (s *shell) loop(name string, body []*syntax.Stmt) (ended bool) {
 		if s.same(before) {
 			break
 		}
-		// What was started in it was not with what is now known.
+		// The recorded starts used values that are no longer known. The next run records them again.
 		s.starts = s.starts[:known]
 	}
 	s.succeeds, s.fails = false, false
 	return false
 }
 
-// same: the other state has the same variables.
+// same reports whether another state has the same variables, functions and arguments.
 func (s *shell) same(other *shell) bool {
 	return maps.EqualFunc(s.variables, other.variables, variable.equal) && maps.Equal(s.functions, other.functions) &&
 		s.lost == other.lost &&
-		s.noArguments == other.noArguments && s.splits == other.splits &&
+		s.argumentsUnknown == other.argumentsUnknown && s.defaultIFS == other.defaultIFS &&
 		s.exportsAll == other.exportsAll
 }
 
-// leave remembers the state in which a loop or function is left.
-func (s *shell) leave(states [][]*shell) {
+// saveState saves the state in which a loop or function is left.
+func (s *shell) saveState(states [][]*shell) {
 	if last := len(states) - 1; last >= 0 {
 		states[last] = append(states[last], s.clone())
 	}
@@ -678,7 +684,7 @@ func (s *shell) sideEffects(node syntax.Node) {
 	syntax.Walk(node, func(n syntax.Node) bool {
 		switch n := n.(type) {
 		case *syntax.CmdSubst, *syntax.ProcSubst, *syntax.Subshell:
-			return false // shells of their own
+			return false // subshells
 		case *syntax.ParamExp:
 			if n.Exp != nil && n.Param != nil && (n.Exp.Op == syntax.AssignUnset || n.Exp.Op == syntax.AssignUnsetOrNull) {
 				s.forget(n.Param.Value, "is set conditionally")
@@ -709,7 +715,7 @@ func isAssignment(op syntax.BinAritOperator) bool {
 	}
 }
 
-// arithmeticName is the variable that an arithmetic expression assigns to.
+// arithmeticName returns the variable that an arithmetic expression assigns to.
 func arithmeticName(x syntax.ArithmExpr) string {
 	w, ok := x.(*syntax.Word)
 	if !ok || len(w.Parts) == 0 {

@@ -10,14 +10,14 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
-// splitter collects the words that one word of a script becomes.
+// splitter collects the words that one word of a script expands to.
 type splitter struct {
 	words []word
-	// current is the word that is being collected; there is one, even if it is empty, if
-	// quoted.
+	// current is the word that is being collected. If quoted is true, it counts even if it is
+	// empty.
 	current word
 	quoted  bool
-	// pattern: the word is a pattern of file names, or has alternatives, from here on.
+	// pattern is true if the rest of the word is a pattern of file names, or has alternatives.
 	pattern bool
 }
 
@@ -25,8 +25,8 @@ func (f *splitter) add(v value) {
 	f.current.value = append(f.current.value, v...)
 }
 
-// patternHere notes that what follows in the word depends on which files there are.
-// What is in front of it is the beginning of every word that becomes of it.
+// patternHere notes that the rest of the word depends on which files exist. Each word that it
+// expands to begins with the text before it.
 func (f *splitter) patternHere(why string) {
 	f.current.several = f.current.several || len(f.current.value.merged()) == 0
 	f.add(value{{why: why, plain: !f.current.several}})
@@ -56,13 +56,13 @@ const (
 func (s *shell) unquoted(f *splitter, v value) {
 	for _, p := range v {
 		switch {
-		case p.why != "" && p.plain && s.splits:
+		case p.why != "" && p.plain && s.defaultIFS:
 			f.add(value{p})
 			continue
 		case p.why != "":
 			f.unknown(p.why)
 			continue
-		case !s.splits && p.text != "":
+		case !s.defaultIFS && p.text != "":
 			f.unknown("the script sets IFS")
 			continue
 		}
@@ -89,19 +89,19 @@ func (s *shell) unquoted(f *splitter, v value) {
 	}
 }
 
-// fields are the words that a word of a script becomes.
+// fields returns the words that a word of a script expands to.
 func (s *shell) fields(w *syntax.Word) []word {
 	if w == nil {
 		return nil
 	}
 	f := &splitter{}
 	if s.kind != "dash" && hasBraces(w) {
-		// {a,b}: only bash makes several words of it. What is in front is in each.
+		// {a,b}: only bash expands it to several words. Each begins with the text before it.
 		s.sideEffects(w)
 		if lit, ok := w.Parts[0].(*syntax.Lit); ok {
 			before, _, _ := strings.Cut(lit.Value, "{")
 			if !strings.ContainsAny(before, `\~`+patternChars) {
-				f.add(s.marks.value(before))
+				f.add(s.placeholders.value(before))
 			}
 		}
 		f.patternHere("it has braces, which may expand to several words")
@@ -119,8 +119,8 @@ func (s *shell) fields(w *syntax.Word) []word {
 	return f.words
 }
 
-// hasBraces: a brace expansion is in the word. It is looked for in a copy, since looking
-// for it changes the word.
+// hasBraces reports whether the word has a brace expansion. It searches a copy, because the
+// search changes the word.
 func hasBraces(w *syntax.Word) bool {
 	maybe := slices.ContainsFunc(w.Parts, func(p syntax.WordPart) bool {
 		lit, ok := p.(*syntax.Lit)
@@ -177,7 +177,7 @@ func (s *shell) part(f *splitter, p syntax.WordPart, first bool) {
 	}
 }
 
-// literal is text without quotes around it.
+// literal adds text that is not quoted.
 func (s *shell) literal(f *splitter, text string, first bool) {
 	if first && strings.HasPrefix(text, "~") {
 		f.add(value{{why: "it is a path in a home directory", plain: true}})
@@ -185,7 +185,7 @@ func (s *shell) literal(f *splitter, text string, first bool) {
 	}
 	var plain strings.Builder
 	flush := func() {
-		f.add(s.marks.value(plain.String()))
+		f.add(s.placeholders.value(plain.String()))
 		plain.Reset()
 	}
 	for i := 0; i < len(text); i++ {
@@ -208,10 +208,10 @@ func (s *shell) single(p *syntax.SglQuoted) value {
 	if p.Dollar && (s.kind != "bash" || strings.Contains(p.Value, `\`)) {
 		return value{{why: "it has escape sequences that are not supported"}}
 	}
-	return s.marks.value(p.Value)
+	return s.placeholders.value(p.Value)
 }
 
-// double is text in double quotes. "$@" in it becomes several words.
+// double adds text in double quotes. "$@" in it expands to several words.
 func (s *shell) double(f *splitter, p *syntax.DblQuoted) {
 	f.quoted = f.quoted || len(p.Parts) != 1 || !isAll(p.Parts[0])
 	if p.Dollar {
@@ -221,9 +221,9 @@ func (s *shell) double(f *splitter, p *syntax.DblQuoted) {
 	for _, inner := range p.Parts {
 		switch inner := inner.(type) {
 		case *syntax.Lit:
-			f.add(s.marks.value(unescaped(inner.Value, "$`\"\\")))
+			f.add(s.placeholders.value(unescaped(inner.Value, "$`\"\\")))
 		case *syntax.ParamExp:
-			list, isList := s.inQuotes(inner, isQuotedOtherwise)
+			list, isList := s.quotedParameter(inner, isQuotedOtherwise)
 			for i, element := range list {
 				if i > 0 {
 					f.end()
@@ -243,13 +243,14 @@ func (s *shell) double(f *splitter, p *syntax.DblQuoted) {
 	}
 }
 
-// isAll reports whether a part is "$@" or similar, which becomes no word without arguments.
+// isAll reports whether a part is "$@" or similar, which expands to nothing if there are no
+// arguments.
 func isAll(p syntax.WordPart) bool {
 	parameter, ok := p.(*syntax.ParamExp)
 	return ok && parameter.Param != nil && (parameter.Param.Value == "@" || isWholeList(parameter.Index) == "@")
 }
 
-// isWholeList returns "@" or "*" for these indices.
+// isWholeList returns the index if it is "@" or "*", and otherwise nothing.
 func isWholeList(index syntax.ArithmExpr) string {
 	if w, ok := index.(*syntax.Word); ok {
 		if lit := w.Lit(); lit == "@" || lit == "*" {
@@ -259,8 +260,8 @@ func isWholeList(index syntax.ArithmExpr) string {
 	return ""
 }
 
-// unescaped removes the backslashes in front of such characters; of all, where none are
-// named, as outside of quotes.
+// unescaped removes the backslashes before the given characters. If none are given, it removes
+// all, as outside of quotes.
 func unescaped(text, characters string) string {
 	if !strings.Contains(text, `\`) {
 		return text
@@ -275,7 +276,7 @@ func unescaped(text, characters string) string {
 	return all.String()
 }
 
-// value is what a word becomes where it is not split: behind "=" in an assignment.
+// value returns what a word expands to if it is not split: after "=" in an assignment.
 func (s *shell) value(w *syntax.Word) value {
 	if w == nil {
 		return nil
@@ -288,7 +289,7 @@ func (s *shell) value(w *syntax.Word) value {
 				all = append(all, part{why: "it is a path in a home directory"})
 				continue
 			}
-			all = append(all, s.marks.value(unescaped(p.Value, ""))...)
+			all = append(all, s.placeholders.value(unescaped(p.Value, ""))...)
 		case *syntax.SglQuoted:
 			all = append(all, s.single(p)...)
 		case *syntax.DblQuoted:
@@ -314,7 +315,7 @@ func (s *shell) value(w *syntax.Word) value {
 	return all.merged()
 }
 
-// joined are words with a space between each two.
+// joined joins words with spaces.
 func joined(words []word) value {
 	var all value
 	for i, w := range words {
@@ -326,8 +327,8 @@ func joined(words []word) value {
 	return all
 }
 
-// hereDocument is the text of one: without quotes around its delimiter it is expanded
-// like text in double quotes, but double quotes are nothing special in it.
+// hereDocument returns the text of a here-document. If its delimiter is not quoted, the text is
+// expanded as in double quotes, but double quotes in it have no special meaning.
 func (s *shell) hereDocument(r *syntax.Redirect) value {
 	quoted := r.Word.Lit() == "" || strings.Contains(r.Word.Lit(), `\`)
 	var all value
@@ -338,9 +339,9 @@ func (s *shell) hereDocument(r *syntax.Redirect) value {
 			if !quoted {
 				text = unescaped(text, "$`\\")
 			}
-			all = append(all, s.marks.value(text)...)
+			all = append(all, s.placeholders.value(text)...)
 		case *syntax.ParamExp:
-			list, _ := s.inQuotes(p, hasQuotes)
+			list, _ := s.quotedParameter(p, hasQuotes)
 			all = append(all, joined(list)...)
 		default:
 			s.sideEffects(p)
@@ -351,25 +352,25 @@ func (s *shell) hereDocument(r *syntax.Redirect) value {
 	return all.merged()
 }
 
-// inQuotes expands a parameter in double quotes or a here-document. Quotes in the word
-// behind its operator mean something else there: notRead reports those that are not read.
-func (s *shell) inQuotes(p *syntax.ParamExp, notRead func(w *syntax.Word) bool) (words []word, isList bool) {
+// quotedParameter expands a parameter in double quotes or a here-document. Quotes in the word
+// after its operator have another meaning there. notRead reports whether the word has quotes that
+// are not supported.
+func (s *shell) quotedParameter(p *syntax.ParamExp, notRead func(w *syntax.Word) bool) (words []word, isList bool) {
 	if p.Param == nil || p.Exp == nil || p.Exp.Word == nil || isError(p.Exp.Op) || !notRead(p.Exp.Word) {
 		return s.parameter(p, true)
 	}
 	s.sideEffects(p)
-	return []word{
-		{value: value{{why: "the expansion of variable " + quoted(p.Param.Value) + " is not supported"}}, several: namesList(p)},
-	}, true
+	why := "the expansion of variable " + quoted(p.Param.Value) + " is not supported"
+	return []word{{value: value{{why: why}}, several: namesList(p)}}, true
 }
 
-// isError: what is behind the operator is a message.
+// isError reports whether the operator is followed by an error message.
 func isError(op syntax.ParExpOperator) bool {
 	return op == syntax.ErrorUnset || op == syntax.ErrorUnsetOrNull
 }
 
-// isQuotedOtherwise: single quotes or backslashes, which in double quotes are text, or
-// escape less.
+// isQuotedOtherwise reports whether the word has single quotes or backslashes. In double quotes
+// they are text, or escape fewer characters.
 func isQuotedOtherwise(w *syntax.Word) (found bool) {
 	syntax.Walk(w, func(n syntax.Node) bool {
 		switch n := n.(type) {
@@ -383,8 +384,8 @@ func isQuotedOtherwise(w *syntax.Word) (found bool) {
 	return found
 }
 
-// namesList: the expansion names a list somewhere, so that it may become several words
-// although it is in quotes.
+// namesList reports whether the expansion refers to a list. Then it may expand to several words
+// although it is quoted.
 func namesList(p *syntax.ParamExp) (found bool) {
 	syntax.Walk(p, func(n syntax.Node) bool {
 		if inner, ok := n.(*syntax.ParamExp); ok {
@@ -434,7 +435,7 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 		switch {
 		case why != "":
 			return []word{{value: value{{why: why}}, several: true}}, true
-		case all == "*" && quotes && !s.splits:
+		case all == "*" && quotes && !s.defaultIFS:
 			return unknown("the script sets IFS")
 		case all == "*" && quotes:
 			return one(joined(list))
@@ -452,11 +453,11 @@ func (s *shell) parameter(p *syntax.ParamExp, quotes bool) (words []word, isList
 	return one(s.operator(p, name, v, quotes))
 }
 
-// elements are the elements of an array, or the arguments.
+// elements returns the elements of an array, or the arguments.
 func (s *shell) elements(name string) (list []word, why string) {
 	if name == "@" || name == "*" {
-		if s.noArguments != "" {
-			return nil, "the arguments are not known: " + s.noArguments
+		if s.argumentsUnknown != "" {
+			return nil, "the arguments are not known: " + s.argumentsUnknown
 		}
 		return s.arguments, ""
 	}
@@ -472,14 +473,14 @@ func (s *shell) elements(name string) (list []word, why string) {
 	return []word{{value: v.value}}, ""
 }
 
-// scalar is a variable, an argument or one of the shell's own parameters.
+// scalar returns a variable, an argument or one of the shell's own parameters.
 func (s *shell) scalar(name string) variable {
 	number, err := strconv.Atoi(name)
 	switch {
 	case name == "0":
 		return variable{value: s.name.value}
-	case err == nil && s.noArguments != "":
-		return variable{value: value{{why: "the arguments are not known: " + s.noArguments}}}
+	case err == nil && s.argumentsUnknown != "":
+		return variable{value: value{{why: "the arguments are not known: " + s.argumentsUnknown}}}
 	case err == nil && slices.ContainsFunc(s.arguments[:min(number, len(s.arguments))],
 		func(w word) bool { return w.several }):
 		return variable{value: value{{why: "the arguments are not known"}}}
@@ -506,9 +507,9 @@ func (s *shell) scalar(name string) variable {
 	return v
 }
 
-// operator expands ${NAME:-word} and its like.
+// operator expands ${NAME:-word} and similar expansions.
 func (s *shell) operator(p *syntax.ParamExp, name string, v variable, quotes bool) value {
-	null := false // an empty value counts like none
+	null := false // an empty value counts as unset
 	switch p.Exp.Op {
 	case syntax.DefaultUnsetOrNull, syntax.AssignUnsetOrNull, syntax.AlternateUnsetOrNull, syntax.ErrorUnsetOrNull:
 		null = true
@@ -519,8 +520,8 @@ func (s *shell) operator(p *syntax.ParamExp, name string, v variable, quotes boo
 	}
 	text, decided := v.value.decided()
 	there := !v.isUnset && (!null || !decided || text != "")
-	if !decided && !v.isUnset && !solid(v.value) {
-		// It may be there or not. Where it must be, the shell ends otherwise.
+	if !decided && !v.isUnset && !isNeverEmpty(v.value) {
+		// It may be set or not. If it must be set, the shell ends otherwise.
 		s.sideEffects(p)
 		if p.Exp.Op == syntax.ErrorUnset || p.Exp.Op == syntax.ErrorUnsetOrNull {
 			return v.value
@@ -530,7 +531,7 @@ func (s *shell) operator(p *syntax.ParamExp, name string, v variable, quotes boo
 	word := func() value {
 		w := s.value(p.Exp.Word)
 		if !quotes && p.Exp.Word != nil && hasQuotes(p.Exp.Word) {
-			// Quotes in it decide where it is split, and whether it is a word if it is empty.
+			// Quotes in it determine where it is split, and whether it counts if it is empty.
 			return value{{why: "the expansion of variable " + quoted(name) + " is not supported"}}
 		}
 		return w
@@ -558,7 +559,7 @@ func (s *shell) operator(p *syntax.ParamExp, name string, v variable, quotes boo
 	}
 }
 
-// hasQuotes: something in the word is quoted, however deep.
+// hasQuotes reports whether anything in the word is quoted, at any depth.
 func hasQuotes(w *syntax.Word) (found bool) {
 	syntax.Walk(w, func(n syntax.Node) bool {
 		switch n := n.(type) {
@@ -572,7 +573,7 @@ func hasQuotes(w *syntax.Word) (found bool) {
 	return found
 }
 
-// solid: the value is not empty, whatever the parts of it are that are not known.
-func solid(v value) bool {
+// isNeverEmpty reports whether the value is not empty, whatever its unknown parts are.
+func isNeverEmpty(v value) bool {
 	return slices.ContainsFunc(v, func(p part) bool { return p.text != "" || p.plain })
 }

@@ -212,7 +212,11 @@ func checkContext(c *clientcmdapi.Config) error {
 		return fmt.Errorf("its cluster %q has no server", current.Cluster)
 	}
 	if _, known := c.AuthInfos[current.AuthInfo]; current.AuthInfo != "" && !known {
-		return fmt.Errorf("its current context %q refers to user %q, which does not exist", c.CurrentContext, current.AuthInfo)
+		return fmt.Errorf(
+			"its current context %q refers to user %q, which does not exist",
+			c.CurrentContext,
+			current.AuthInfo,
+		)
 	}
 	return nil
 }

@@ -42,11 +42,11 @@ func (h header) check() error {
 	return nil
 }
 
-// take parses the configuration file of --config. Like the kubelet, which only warns, it
+// parseFile parses the configuration file of --config. Like the kubelet, which only warns, it
 // accepts unknown and duplicate fields (Kubernetes pkg/kubelet/kubeletconfig/util/codec,
 // DecodeKubeletConfiguration). A relative path is relative to the file's directory
 // (configfiles.go, resolveRelativePaths).
-func (r *reader) take(at string, data []byte) error {
+func (r *reader) parseFile(at string, data []byte) error {
 	var file settings
 	if err := plainyaml.Unmarshal(data, &file); err != nil {
 		return ProblemError{At: at, Err: parseError(err)}

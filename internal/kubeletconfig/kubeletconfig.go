@@ -97,9 +97,9 @@ type Config struct {
 	ReadOnlyPort   int
 	ReadOnlyPortAt string
 
-	// Read are the files that were read. Sought are those that would be read, and Listed the
-	// directories that would be listed, whether they exist or not.
-	Read, Sought, Listed []string
+	// Read are the files that were read. Tried are all files that it tried to read, and Listed all
+	// directories that it tried to list, whether they exist or not.
+	Read, Tried, Listed []string
 }
 
 // ProblemError is what could not be read or parsed. The zero value means no problem.
@@ -136,7 +136,7 @@ func Read(host fs.FS) Config {
 	if problem, ok := errors.AsType[ProblemError](r.read()); ok {
 		r.config.Problem = problem
 	}
-	r.config.Sought = slices.Concat(Files(), r.config.Sought)
+	r.config.Tried = slices.Concat(Files(), r.config.Tried)
 	r.config.Listed = slices.Concat(Directories(), r.config.Listed)
 	return r.config
 }
@@ -161,7 +161,7 @@ func (r *reader) read() error {
 		return ProblemError{At: command.at, Err: err}
 	}
 	r.config.FlagsSeen = command.found && !flags.hidden && len(command.unseen) == 0
-	r.assume(command, flags)
+	r.addAssumptions(command, flags)
 	if err := r.readFiles(command, flags); err != nil {
 		return err
 	}
@@ -175,8 +175,8 @@ func (r *reader) read() error {
 	return r.apply(command, flags)
 }
 
-// assume adds the assumptions about the command line.
-func (r *reader) assume(command command, flags flags) {
+// addAssumptions adds the assumptions about the command line.
+func (r *reader) addAssumptions(command command, flags flags) {
 	add := func(format string, values ...any) {
 		r.config.Assumptions = append(r.config.Assumptions, fmt.Sprintf(format, values...))
 	}
@@ -214,7 +214,7 @@ func (r *reader) readFiles(command command, flags flags) error {
 		if err != nil {
 			return ProblemError{At: file, Unread: true, Err: fmt.Errorf("named by --%s in %s: %w", flagConfig, command.at, err)}
 		}
-		if err := r.take(file, data); err != nil {
+		if err := r.parseFile(file, data); err != nil {
 			return err
 		}
 	case given, r.config.FlagsSeen:
@@ -222,14 +222,14 @@ func (r *reader) readFiles(command command, flags flags) error {
 		r.merged.ReadOnlyPort = legacyReadOnlyPort
 		r.at, r.config.Seen = command.at, true
 	default:
-		if err := r.find(); err != nil {
+		if err := r.readUsualFiles(); err != nil {
 			return err
 		}
 	}
 	r.config.StaticPodPathAt, r.config.ClientCAAt, r.config.ReadOnlyPortAt = r.at, r.at, r.at
 	directory := flags.values[flagConfigDir]
 	if directory == "" {
-		return r.tryUsual()
+		return r.checkUsualDropIns()
 	}
 	if !path.IsAbs(directory) {
 		return ProblemError{At: command.at, Err: fmt.Errorf("--%s: %w", flagConfigDir, errRelative)}
@@ -241,8 +241,8 @@ func (r *reader) readFiles(command command, flags flags) error {
 	return r.mergeDirectory(directory)
 }
 
-// find reads the configuration from the usual files, if no flag names one.
-func (r *reader) find() error {
+// readUsualFiles reads the configuration from the usual files, if no flag names one.
+func (r *reader) readUsualFiles() error {
 	var first string
 	for _, at := range []string{OpenShiftFile, KubeadmFile} {
 		data, err := r.file(at)
@@ -255,7 +255,7 @@ func (r *reader) find() error {
 			continue
 		}
 		before := r.merged
-		if err := r.take(at, data); err != nil {
+		if err := r.parseFile(at, data); err != nil {
 			return err
 		}
 		if first != "" && r.merged != before {
@@ -267,9 +267,9 @@ func (r *reader) find() error {
 	return nil
 }
 
-// tryUsual checks whether the usual drop-ins would change the settings, if the command line
+// checkUsualDropIns checks whether the usual drop-ins would change the settings, if the command line
 // does not name a directory of drop-ins.
-func (r *reader) tryUsual() error {
+func (r *reader) checkUsualDropIns() error {
 	if r.config.FlagsSeen || !r.config.Seen {
 		return nil
 	}
@@ -348,7 +348,7 @@ func absoluteOrEmpty(p string) (string, error) {
 
 // file reads a file, bounded.
 func (r *reader) file(at string) ([]byte, error) {
-	r.config.Sought = append(r.config.Sought, at)
+	r.config.Tried = append(r.config.Tried, at)
 	data, err := fs.ReadFile(r.host, name(at))
 	if err != nil {
 		return nil, err

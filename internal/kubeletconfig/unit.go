@@ -270,7 +270,7 @@ func (u *unit) setEnvironment(at, value string) {
 	}
 	words, err := splitWords(value, true)
 	if err != nil {
-		u.err = ProblemError{At: at, Err: fmt.Errorf("Environment=: %w", err)}
+		u.err = ProblemError{At: at, Err: fmt.Errorf("%s=: %w", "Environment", err)}
 		return
 	}
 	for _, w := range words {

@@ -76,8 +76,8 @@ func Algorithms() map[string]Algorithm {
 	}
 }
 
-// Certificate (PEM) of a key of the algorithm, with the object identifier of a signature
-// algorithm. Its signature is not valid.
+// Certificate returns a certificate (PEM) of a key of the algorithm, with the object identifier
+// of a signature algorithm. Its signature is not valid.
 func (a Algorithm) Certificate(signature string) []byte {
 	subject := func(b *cryptobyte.Builder) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -137,7 +137,7 @@ func (p Pair) SignedWith(signature string) []byte {
 	}))
 }
 
-// PrivateKey (PEM, PKCS #8) of the algorithm, which holds the given bytes.
+// PrivateKey returns a private key (PEM, PKCS #8) of the algorithm that contains the given bytes.
 func (a Algorithm) PrivateKey(key []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: sequence(func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(0)
@@ -146,7 +146,8 @@ func (a Algorithm) PrivateKey(key []byte) []byte {
 	})})
 }
 
-// SEC1PrivateKey (PEM) of the algorithm, which is one of curves and holds the given bytes.
+// SEC1PrivateKey returns a private key (PEM, SEC 1) of the algorithm, which must be one of
+// curves, that contains the given bytes.
 func (a Algorithm) SEC1PrivateKey(key []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sequence(func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(1)

@@ -33,20 +33,22 @@ func pairNames() []string {
 	}
 }
 
-// Given returns the layout of a pair with the given paths on the host. It needs no manifest.
-func Given(host fs.FS, certificate, key string) Layout {
+// FromFiles returns the layout with the given certificate and key, paths on the host. It needs no
+// manifest.
+func FromFiles(host fs.FS, certificate, key string) Layout {
 	layout := Layout{Certificate: File{Host: path.Clean("/" + certificate)}, Key: File{Host: path.Clean("/" + key)}}
-	layout.How = "files " + layout.Certificate.Host + " and " + layout.Key.Host + " (from --kubelet-client-certificate and --kubelet-client-key)"
-	layout.addClientCA(host)
+	layout.How = "files " + layout.Certificate.Host + " and " + layout.Key.Host +
+		" (from --kubelet-client-certificate and --kubelet-client-key)"
+	layout.setDefaultClientCA(host)
 	layout.Kubelet = kubeletconfig.Read(host)
-	layout.takeClientCA(layout.ClientCA)
+	layout.setClientCA(layout.ClientCA)
 	return layout
 }
 
-// addClientCA sets the first client CA bundle of [ClientCAs] that exists, or else the first
+// setDefaultClientCA sets the first client CA bundle of [ClientCAs] that exists, or else the first
 // one that cannot be read. If none exists, it is not known where this host has its bundle.
-func (l *Layout) addClientCA(host fs.FS) {
-	l.sought = append(l.sought, ClientCAs()...)
+func (l *Layout) setDefaultClientCA(host fs.FS) {
+	l.tried = append(l.tried, ClientCAs()...)
 	for _, ca := range ClientCAs() {
 		switch _, err := fs.Stat(host, name(ca)); {
 		case err == nil:
@@ -61,16 +63,16 @@ func (l *Layout) addClientCA(host fs.FS) {
 // ClientCAs returns the client CA bundles of all known layouts.
 func ClientCAs() []string { return []string{OpenShiftClientCA, KubeadmClientCA} }
 
-// inDirectory returns the layout of a directory with a pair. If one file of a known pair
-// exists, the path of the other one is known, too. In an empty or missing directory both
-// files are missing. If there is no known name, or if there are names of several pairs, it
-// is not known which files are used.
-func inDirectory(host fs.FS, directory string) Layout {
+// fromDirectory returns the layout with the certificate and key in a directory. If one of two
+// files with a known name exists, the path of the other one is known, too. In an empty or missing
+// directory both files are missing. If there is no known name, or more than one, it is not known
+// which files are used.
+func fromDirectory(host fs.FS, directory string) Layout {
 	layout := Layout{PairDirectory: directory}
 	for _, base := range pairNames() {
-		layout.sought = append(layout.sought, path.Join(directory, base+".crt"), path.Join(directory, base+".key"))
+		layout.tried = append(layout.tried, path.Join(directory, base+".crt"), path.Join(directory, base+".key"))
 	}
-	layout.addClientCA(host)
+	layout.setDefaultClientCA(host)
 	entries, err := fs.ReadDir(host, name(directory))
 	// Skip the names with which the kubelet and others swap the files of a directory.
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })

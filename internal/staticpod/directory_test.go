@@ -81,9 +81,9 @@ func TestDirectoryNames(t *testing.T) {
 	}
 }
 
-// TestGiven: files that are named one by one are used, whether they exist or not.
-func TestGiven(t *testing.T) {
-	layout := staticpod.Given(host(map[string]string{staticpod.KubeadmClientCA: ""}), "/a/./one.pem", "/b/two.pem")
+// TestFromFiles: files that are named one by one are used, whether they exist or not.
+func TestFromFiles(t *testing.T) {
+	layout := staticpod.FromFiles(host(map[string]string{staticpod.KubeadmClientCA: ""}), "/a/./one.pem", "/b/two.pem")
 	want := []string{"/a/one.pem", "/b/two.pem", staticpod.KubeadmClientCA, staticpod.OpenShiftClientCA}
 	if d := cmp.Diff(sorted(want...), pathsOf(layout)); d != "" {
 		t.Errorf("paths (-want +got):\n%s", d)

@@ -27,8 +27,8 @@ const (
 	// MaxManifests bounds the files of the directory with static Pods. A control-plane
 	// node has about ten.
 	MaxManifests = 100
-	// maxHeld bounds the names in [Layout.Held].
-	maxHeld = 10
+	// maxFirstNames bounds the names in [Layout.FirstNames].
+	maxFirstNames = 10
 
 	// kubeletMaxBytes is the size from which on the kubelet ignores a file (Kubernetes
 	// pkg/kubelet/config/common.go, maxConfigLength).
@@ -66,8 +66,8 @@ type fileError struct {
 	err error
 }
 
-// errNeither is the kubelet's error for anything else.
-var errNeither = errors.New("not a directory and not a file")
+// errNotFileOrDirectory is the kubelet's error for anything else.
+var errNotFileOrDirectory = errors.New("not a directory and not a file")
 
 // listManifests reads static Pods as the kubelet does (Kubernetes pkg/kubelet/config/file.go,
 // listConfig and extractFromDir): from a file, or from all regular files of a directory and
@@ -82,10 +82,10 @@ func (l *Layout) listManifests(host fs.FS, at string) (found manifests, err erro
 	case info.Mode().IsRegular():
 		found.add(host, at, info)
 		l.read = append(l.read, at)
-		l.Held = []string{path.Base(at)}
+		l.FirstNames = []string{path.Base(at)}
 		return found, nil
 	case !info.IsDir():
-		return found, errNeither
+		return found, errNotFileOrDirectory
 	}
 	l.listed = append(l.listed, at)
 	if strings.ContainsAny(at, `*?[\`) {
@@ -100,8 +100,8 @@ func (l *Layout) listManifests(host fs.FS, at string) (found manifests, err erro
 		return found, fmt.Errorf("it has %d files, more than the limit of %d", len(entries), MaxManifests)
 	}
 	for _, entry := range entries {
-		if len(l.Held) < maxHeld {
-			l.Held = append(l.Held, entry.Name())
+		if len(l.FirstNames) < maxFirstNames {
+			l.FirstNames = append(l.FirstNames, entry.Name())
 		}
 		file := path.Join(at, entry.Name())
 		l.read = append(l.read, file)
@@ -164,25 +164,25 @@ func parsePod(data []byte) (*corev1.Pod, error) {
 	}
 	switch {
 	case kind != "Pod":
-		return nil, fmt.Errorf("kind is %s, expected Pod", shown(kind))
+		return nil, fmt.Errorf("kind is %s, expected Pod", quoteShort(kind))
 	case apiVersion != "v1":
-		return nil, fmt.Errorf("apiVersion is %s, expected v1", shown(apiVersion))
+		return nil, fmt.Errorf("apiVersion is %s, expected v1", quoteShort(apiVersion))
 	case pod.Name == "":
 		return nil, errors.New("the Pod has no name")
 	}
 	return &pod, nil
 }
 
-// maxShown bounds a value of a manifest in an error, in bytes.
-const maxShown = 64
+// maxQuoted bounds a value of a manifest in an error, in bytes.
+const maxQuoted = 64
 
-// shown quotes a value of a manifest in an error. A long value may be anything, so it is not
+// quoteShort quotes a value of a manifest in an error. A long value may be anything, so it is not
 // shown.
-func shown(value string) string {
+func quoteShort(value string) string {
 	switch {
 	case value == "":
 		return "empty"
-	case len(value) > maxShown:
+	case len(value) > maxQuoted:
 		return fmt.Sprintf("a text of %d bytes", len(value))
 	}
 	return strconv.Quote(value)

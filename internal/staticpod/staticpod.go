@@ -61,9 +61,9 @@ type Layout struct {
 	// Kubelet is the configuration of this host's kubelet.
 	Kubelet kubeletconfig.Config
 	// Directory is the directory or file with the kubelet's static Pods; empty if it was not
-	// needed, is not known, or does not exist. Held are the first names in it.
-	Directory string
-	Held      []string
+	// needed, is not known, or does not exist. FirstNames are the first file names in it.
+	Directory  string
+	FirstNames []string
 	// Manifest is the path of the manifest that was read. Without a manifest, it is the file
 	// or directory that shows why; empty if no manifest was needed. ManifestReadErr wraps
 	// [fs.ErrNotExist] if there is no manifest.
@@ -96,7 +96,7 @@ type Layout struct {
 	// Certificate and Key are the kubelet client pair. KubeletCA is the bundle with which
 	// the kube-apiserver verifies kubelets.
 	Certificate, Key, KubeletCA File
-	// PairErr is why it is not known which files of PairDirectory are the pair. Then
+	// PairErr is why it is not known which files of PairDirectory are the certificate and key. Then
 	// Certificate and Key are empty.
 	PairErr       error
 	PairDirectory string
@@ -107,10 +107,10 @@ type Layout struct {
 	// or the kubelet has none.
 	ClientCA string
 
-	// read are the host paths whose contents determined the layout, sought those that do
-	// not exist, listed the directories.
-	read, sought, listed []string
-	mounts               mounts
+	// read are the host paths whose contents determined the layout, tried those that may not exist,
+	// and listed the directories.
+	read, tried, listed []string
+	mounts              mounts
 }
 
 // Paths returns all host paths that the layout depends on, whether they exist or not. After a
@@ -118,7 +118,7 @@ type Layout struct {
 func (l Layout) Paths() []string {
 	var paths []string
 	files := []string{l.Certificate.Host, l.Key.Host, l.KubeletCA.Host, l.ClientCA, l.Admission.Host}
-	for _, p := range slices.Concat(l.read, files, l.sought, l.Kubelet.Read, l.Kubelet.Sought, l.Listed()) {
+	for _, p := range slices.Concat(l.read, files, l.tried, l.Kubelet.Read, l.Kubelet.Tried, l.Listed()) {
 		if p != "" && !slices.Contains(paths, p) {
 			paths = append(paths, p)
 		}
@@ -149,15 +149,15 @@ func (l Layout) AdmissionPath(inContainer string) File {
 }
 
 // Discover reads the host's files. If a directory (a path on the host) is given, it uses the
-// pair in it and needs no manifest; see also [Given]. Without a usable manifest it uses the
-// pair in [CISDirectory], if it exists.
+// certificate and key in it and needs no manifest; see also [FromFiles]. Without a usable
+// manifest it uses those in [CISDirectory], if it exists.
 func Discover(host fs.FS, directory string) Layout {
 	kubelet := kubeletconfig.Read(host)
 	if directory != "" {
-		layout := inDirectory(host, path.Clean("/"+directory))
+		layout := fromDirectory(host, path.Clean("/"+directory))
 		layout.How = "directory " + path.Clean("/"+directory) + " (from --kubelet-client-dir)"
 		layout.Kubelet = kubelet
-		layout.takeClientCA(layout.ClientCA)
+		layout.setClientCA(layout.ClientCA)
 		return layout
 	}
 	layout := Layout{Kubelet: kubelet}
@@ -165,15 +165,15 @@ func Discover(host fs.FS, directory string) Layout {
 		return layout
 	}
 	if _, err := fs.Stat(host, name(CISDirectory)); err == nil {
-		found := inDirectory(host, CISDirectory)
-		layout.sought = append(layout.sought, found.sought...)
+		found := fromDirectory(host, CISDirectory)
+		layout.tried = append(layout.tried, found.tried...)
 		layout.Certificate, layout.Key = found.Certificate, found.Key
 		layout.PairErr, layout.PairDirectory = found.PairErr, found.PairDirectory
-		layout.takeClientCA(found.ClientCA)
+		layout.setClientCA(found.ClientCA)
 		layout.How = "the directory in the CIS text, because there is no usable manifest"
 		return layout
 	}
-	layout.sought = append(layout.sought, CISDirectory)
+	layout.tried = append(layout.tried, CISDirectory)
 	layout.How = "nothing found: there is no usable manifest, and no directory " + CISDirectory
 	return layout
 }
@@ -192,11 +192,11 @@ func (l *Layout) fromStaticPods(host fs.FS) bool {
 	case l.Kubelet.Seen:
 		at = l.Kubelet.StaticPodPath
 	}
-	l.sought = append(l.sought, at)
+	l.tried = append(l.tried, at)
 	found, err := l.listManifests(host, at)
 	if err != nil {
 		l.Manifest, l.ManifestReadErr = at, err
-		if errors.Is(err, errNeither) {
+		if errors.Is(err, errNotFileOrDirectory) {
 			l.ManifestReadErr, l.ManifestParseErr = nil, err
 		}
 		return false
@@ -217,9 +217,9 @@ func (l *Layout) fromStaticPods(host fs.FS) bool {
 	return true
 }
 
-// takeClientCA sets the kubelet's client CA from its configuration. If that is not visible, it
-// is the platform's default.
-func (l *Layout) takeClientCA(byDefault string) {
+// setClientCA sets the kubelet's client CA as its configuration names it. If that is not visible,
+// it is the platform's default.
+func (l *Layout) setClientCA(byDefault string) {
 	switch {
 	case l.Kubelet.Problem.Err != nil:
 		l.ClientCA = ""
@@ -248,7 +248,7 @@ func (l *Layout) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Con
 		clientCA = OpenShiftClientCA
 		l.ConfigErr = l.addConfig(host, l.mounts.translate(file))
 	}
-	l.takeClientCA(clientCA)
+	l.setClientCA(clientCA)
 	if l.ConfigErr == nil {
 		l.addFiles()
 	}

@@ -103,7 +103,7 @@ func host(files map[string]string) fstest.MapFS {
 // pathsOf returns the layout's paths, sorted, without those of the kubelet's configuration.
 func pathsOf(l staticpod.Layout) []string {
 	paths := slices.DeleteFunc(l.Paths(), func(p string) bool {
-		return slices.Contains(slices.Concat(l.Kubelet.Read, l.Kubelet.Sought, l.Kubelet.Listed), p)
+		return slices.Contains(slices.Concat(l.Kubelet.Read, l.Kubelet.Tried, l.Kubelet.Listed), p)
 	})
 	slices.Sort(paths)
 	return paths

@@ -35,9 +35,9 @@ type Host interface {
 
 // Options of a scan.
 type Options struct {
-	// Directory with the pair, or its files Certificate and Key; host paths. If one is
-	// set, the scan does not look for the pair in the manifest and the configuration.
-	// Set Directory, or both files, or nothing.
+	// Directory has the kubelet client certificate and key, or Certificate and Key are the files.
+	// All are host paths. If they are set, the scan does not read the manifest and the
+	// configuration. Set Directory, or both files, or nothing.
 	Directory, Certificate, Key string
 	// ClientCA is the host path of the kubelet's client CA bundle. If empty, it is that
 	// of the layout.
@@ -61,8 +61,8 @@ type Snapshot struct {
 	ServingAt finding.Subject
 	// Leaf is the kubelet client certificate; nil if it could not be read.
 	Leaf *x509.Certificate
-	// Sound is true if the kube-apiserver is known to use the pair, the pair exists, and
-	// none of its requirements fails.
+	// Sound is true if the kube-apiserver is known to use the certificate and key, both exist, and
+	// none of their requirements fails.
 	Sound bool
 	// Contents is the same in two snapshots if and only if all files and the kubelet's
 	// answer were the same. Then only time can make their results differ.
@@ -88,21 +88,21 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 		layout.ClientCA = options.ClientCA
 	}
 	snapshot := Snapshot{At: now, Layout: layout}
-	keepNext := func(results []finding.Result, next time.Time) []finding.Result {
+	keepNextChange := func(results []finding.Result, next time.Time) []finding.Result {
 		snapshot.NextChange = earliest(snapshot.NextChange, next)
 		return results
 	}
-	manifestResults := keepNext(manifest(layout).Check(now))
-	unusable := notPassed(manifestResults, finding.Manifest, finding.Readable)
+	manifestResults := keepNextChange(manifest(layout).Check(now))
+	unusable := firstNotPassed(manifestResults, finding.Manifest, finding.Readable)
 	config := configuration(host, layout, unusable)
-	configResults := keepNext(config.Check(now))
+	configResults := keepNextChange(config.Check(now))
 
 	facts := readFiles(host, layout, unusable, configResults)
 	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, options.ExpiringFraction)
-	fileResults, pair := keepNext(files.Check(now)), files.Pair()
+	fileResults, pair := keepNextChange(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
 	snapshot.Sound = pair.Loads() && len(finding.WithOutcome(fileResults, finding.Fail)) == 0
-	if notPassed(manifestResults, finding.Manifest, finding.Single) != nil && !options.namesPair() {
+	if firstNotPassed(manifestResults, finding.Manifest, finding.Single) != nil && !options.namesPair() {
 		snapshot.Sound = false // another manifest may be the one that runs
 	}
 	if guessed := unusable != nil && !options.namesPair(); guessed {
@@ -120,7 +120,7 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 		answer = kubelet.Answer()
 	}
 	asked := check.NewKubelet(answer, kubelet != nil, pair, facts.kubeletCA, settings(layout, options))
-	snapshot.KubeletResults = keepNext(asked.Check(now))
+	snapshot.KubeletResults = keepNextChange(asked.Check(now))
 	if answer != nil {
 		snapshot.ServingAt = answer.At
 		if len(answer.Certificates) > 0 {
@@ -135,18 +135,18 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	return snapshot
 }
 
-// namesPair reports whether flags name the files of the pair.
+// namesPair reports whether flags name the certificate and key files.
 func (o Options) namesPair() bool { return o.Directory != "" || o.Certificate != "" }
 
 func discover(host Host, options Options) staticpod.Layout {
 	if options.Certificate != "" {
-		return staticpod.Given(host, options.Certificate, options.Key)
+		return staticpod.FromFiles(host, options.Certificate, options.Key)
 	}
 	return staticpod.Discover(host, options.Directory)
 }
 
-// whyPairUnknown returns why it is not known which files of a directory are the pair; nil
-// if it is known.
+// whyPairUnknown returns why it is not known which files of a directory are the certificate and
+// key; nil if it is known.
 func whyPairUnknown(layout staticpod.Layout) *finding.Result {
 	if layout.PairErr == nil {
 		return nil
@@ -159,8 +159,8 @@ func whyPairUnknown(layout staticpod.Layout) *finding.Result {
 	}
 }
 
-// notPassed returns the first result of an aspect that fails or is unknown, or nil.
-func notPassed(results []finding.Result, family finding.Family, aspect finding.Aspect) *finding.Result {
+// firstNotPassed returns the first result of an aspect that fails or is unknown, or nil.
+func firstNotPassed(results []finding.Result, family finding.Family, aspect finding.Aspect) *finding.Result {
 	for _, r := range results {
 		if r.Requirement == family.Requires(aspect) && (r.Outcome == finding.Fail || r.Outcome == finding.Unknown) {
 			return &r
@@ -172,7 +172,8 @@ func notPassed(results []finding.Result, family finding.Family, aspect finding.A
 func manifest(layout staticpod.Layout) check.Manifest {
 	facts := check.Manifest{
 		Path: layout.Manifest, ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr,
-		Containers: layout.ManifestContainers, Directory: layout.Directory, Held: layout.Held, Duplicates: layout.Duplicates,
+		Containers: layout.ManifestContainers, Directory: layout.Directory, Held: layout.FirstNames,
+		Duplicates: layout.Duplicates,
 	}
 	if layout.Manifest == "" {
 		return facts
@@ -238,7 +239,7 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 			Remedy: "name the file with --kubelet-ca (chart: nodeagent.kubeletCA)",
 		}
 	}
-	return configured(host, staticpod.File{Host: layout.ClientCA}, unusable)
+	return readConfigured(host, staticpod.File{Host: layout.ClientCA}, unusable)
 }
 
 // configuration reads the configuration. unusable is why the manifest does not name it; nil
@@ -257,13 +258,13 @@ func configuration(host Host, layout staticpod.Layout, unusable *finding.Result)
 	}
 	c := check.Configuration{
 		At: finding.File(layout.ConfigAt), Config: layout.Config, CommandLineAt: finding.File(layout.Manifest),
-		AdmissionFile: configured(host, layout.Admission, nil),
+		AdmissionFile: readConfigured(host, layout.Admission, nil),
 	}
 	for plugin, path := range c.PluginPaths() {
 		if c.PluginFiles == nil {
 			c.PluginFiles = map[string]check.File{}
 		}
-		c.PluginFiles[plugin] = configured(host, layout.AdmissionPath(path), nil)
+		c.PluginFiles[plugin] = readConfigured(host, layout.AdmissionPath(path), nil)
 	}
 	switch {
 	case errors.Is(layout.ConfigErr, fs.ErrNotExist):
@@ -294,7 +295,7 @@ type facts struct{ certificate, key, clientCA, kubeletCA check.File }
 // known.
 func readFiles(host Host, layout staticpod.Layout, unusable *finding.Result, config []finding.Result) facts {
 	argument := func(file staticpod.File, aspect finding.Aspect) check.File {
-		return configured(host, file, notPassed(config, finding.Config, aspect))
+		return readConfigured(host, file, firstNotPassed(config, finding.Config, aspect))
 	}
 	pair := func(file staticpod.File, aspect finding.Aspect) check.File {
 		if unknown := whyPairUnknown(layout); unknown != nil {
@@ -310,8 +311,8 @@ func readFiles(host Host, layout staticpod.Layout, unusable *finding.Result, con
 	}
 }
 
-// configured reads a file that a configuration names. notKnown is why it names no file.
-func configured(host Host, file staticpod.File, notKnown *finding.Result) check.File {
+// readConfigured reads a file that a configuration names. notKnown is why it names no file.
+func readConfigured(host Host, file staticpod.File, notKnown *finding.Result) check.File {
 	switch {
 	case file.Err != nil:
 		return check.File{Path: file.Configured, Err: file.Err}

@@ -604,8 +604,8 @@ func TestNotWatchable(t *testing.T) {
 	r.wait("in one of the other directories")
 }
 
-// TestAnyName: in a directory that the agent lists, each name causes a wake-up, even a new
-// one. To list a directory from now on is something new.
+// TestAnyName: in a directory that the agent lists, each name causes a wake-up, even a new one. A
+// directory that is listed from now on counts as new.
 func TestAnyName(t *testing.T) {
 	root := t.TempDir()
 	host, err := hostfs.New(root, 1, hostfs.MountInfo)
