@@ -37,9 +37,9 @@ const auditTime, minAuditTime, maxAuditTime = time.Minute, 5 * time.Second, 10 *
 
 // auditOptions are the options of webhook audit.
 type auditOptions struct {
-	kubeconfig, config, guard, namespace string
-	output                               evidence.Format
-	once                                 bool
+	kubeconfig, config, guardManifest, namespace string
+	output                                       evidence.Format
+	once                                         bool
 	// Only with --once:
 	installed, cluster string
 	time               time.Duration
@@ -66,7 +66,7 @@ func auditCommand(getenv func(string) string) command.Command {
 			"Of several replicas, only the holder of the Lease checks. This is what the audit's Deployment runs.\n" +
 			"With --once: check once, print a report, and exit with the code of the verdict.",
 		Groups: []command.Group{
-			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard", "namespace"}},
+			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard-manifest", "namespace"}},
 			{Title: "Without --once", Flags: continuousFlags()},
 			{Title: "With --once", Flags: append([]string{"once"}, onceFlags()...)},
 		},
@@ -99,10 +99,10 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 	)
 	flags.StringVar(&o.installed, "installed", "",
 		"read the configuration and the guard's manifests from the chart's ConfigMap `namespace/name`, "+
-			"not from --config and --guard")
+			"not from --config and --guard-manifest")
 	flags.StringVar(&o.config, "config", "", configUsage)
-	flags.StringVar(&o.guard, "guard", "",
-		"`file` with the webhook configuration and the policies as they were installed, "+
+	flags.StringVar(&o.guardManifest, "guard-manifest", "",
+		"`file` with the objects of the guard as they were installed (webhook configuration, policies, activation), "+
 			"to compare the stored ones with (default: they are not compared)")
 	flags.StringVar(
 		&o.namespace,
@@ -113,7 +113,7 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 	)
 	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute,
 		"report drift of the guard only after it has lasted for this `time`: "+
-			"a Pod may see a changed ConfigMap two minutes late")
+			"a Pod may see a changed ConfigMap up to two minutes later")
 	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit",
 		"`name` of the Lease that replicas share: only its holder checks")
 	flags.StringVar(
@@ -127,7 +127,7 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 		&o.healthAddress,
 		"health-bind-address",
 		":8081",
-		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off",
+		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them",
 	)
 	o.log.Flags(flags)
 	flags.StringVar(
@@ -159,8 +159,8 @@ func (o *auditOptions) validate(flags *flag.FlagSet) error {
 	switch {
 	case wrong != nil:
 		return wrong
-	case o.installed != "" && (o.config != "" || o.guard != ""):
-		return command.Usagef("--installed cannot be used with --config or --guard: it replaces them")
+	case o.installed != "" && (o.config != "" || o.guardManifest != ""):
+		return command.Usagef("--installed cannot be used with --config or --guard-manifest: it replaces them")
 	case o.installed != "" && !isNamespacedName(o.installed):
 		return command.Usagef("--installed %q: must be NAMESPACE/NAME of a ConfigMap", o.installed)
 	case !o.once && o.namespace == "":
@@ -182,7 +182,7 @@ func isNamespacedName(text string) bool {
 
 // source returns where the configuration comes from if --installed is not set.
 func (o auditOptions) source() source {
-	return source{path: o.config, guard: o.guard, namespace: o.namespace}
+	return source{path: o.config, guardManifest: o.guardManifest, namespace: o.namespace}
 }
 
 // errNoAPIServer is the usage error if no API server is configured.

@@ -29,8 +29,9 @@ import (
 // serveAudit checks the stored objects until the context ends, while it holds the Lease that
 // replicas share, and reports in the log, Events and metrics.
 func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) error {
-	// Check the named files before anything is logged.
-	if _, err := loadConfig(options.source()); err != nil {
+	// All files that the command line names are checked before anything is logged.
+	loaded, err := loadConfig(options.source())
+	if err != nil {
 		return err
 	}
 	client, err := kubeclient.Config(options.kubeconfig, auditUserAgent())
@@ -45,10 +46,7 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 		return fmt.Errorf("create a client for the API server: %w", err)
 	}
 	registry := newRegistry()
-	config, err := newReloader(options.source(), registry, log)
-	if err != nil {
-		return err
-	}
+	config := newReloader(options.source(), loaded, registry, log)
 	metrics := report.NewMetrics(registry)
 	meter := newAuditMeter(registry, metrics)
 	events, err := newEvents(client, options.instance, registry, log)
@@ -87,7 +85,7 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 			err = command.ListenError("--health-bind-address", options.healthAddress, err)
 			group.Go(func() error { return err })
 		} else {
-			log.Info("Serving health", "address", health.Addr().String())
+			log.Info("Serving metrics and health", "address", health.Addr().String())
 			// A replica that waits for the Lease is ready, too.
 			group.Go(func() error { return statusserver.Serve(ctx, health, registry, alive, alive) })
 		}

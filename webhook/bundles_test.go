@@ -99,10 +99,11 @@ func TestBundlesOfOldRequests(t *testing.T) {
 		}
 		write("old")
 		log := slog.New(slog.DiscardHandler)
-		r, err := newReloader(source{path: path}, prometheus.NewRegistry(), log)
+		loaded, err := loadConfig(source{path: path})
 		if err != nil {
 			t.Fatal(err)
 		}
+		r := newReloader(source{path: path}, loaded, prometheus.NewRegistry(), log)
 		scheme := runtime.NewScheme()
 		if err := corev1.AddToScheme(scheme); err != nil {
 			t.Fatal(err)

@@ -133,8 +133,8 @@ func TestCanary(t *testing.T) {
 			"--namespace", "guard", "--shutdown-delay", "0s", "--log-level", "debug",
 		}, noEnvironment, out, out)
 	}()
-	address := awaitMatch(t, out, `Serving admission","address":"([^"]+)"`)
-	health := awaitMatch(t, out, `Serving health","address":"([^"]+)"`)
+	address := awaitMatch(t, out, `Serving admission requests","address":"([^"]+)"`)
+	health := awaitMatch(t, out, `Serving metrics and health","address":"([^"]+)"`)
 	client := &http.Client{
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}},
 	}
@@ -223,7 +223,7 @@ func TestCanary(t *testing.T) {
 		out,
 		`(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`,
 	)
-	health = awaitMatch(t, out, `(?s)Serving health.*Serving health","address":"([^"]+)"`)
+	health = awaitMatch(t, out, `(?s)Serving metrics and health.*Serving metrics and health","address":"([^"]+)"`)
 	ask(http.MethodGet, "http://"+health+"/metrics", "")
 	cancel()
 	if code := <-ended; code != 0 {

@@ -162,9 +162,9 @@ func (c config) subject(guardPatience time.Duration) audit.Subject {
 
 // source says where a configuration comes from.
 type source struct {
-	// path is the configuration file; empty: the default configuration. guard is the file
-	// with the guard's manifests; empty: no manifests.
-	path, guard string
+	// path is the configuration file; empty: the default configuration. guardManifest is the
+	// file with the guard's manifests; empty: no manifests.
+	path, guardManifest string
 	// namespace is where the default configuration reads the service CA.
 	namespace string
 }
@@ -173,15 +173,15 @@ type source struct {
 // the guard's manifests if there are any.
 func loadConfig(from source) (config, error) {
 	loaded, err := loadProtected(from)
-	if err != nil || from.guard == "" {
+	if err != nil || from.guardManifest == "" {
 		return loaded, err
 	}
-	data, err := readBounded(from.guard)
+	data, err := readBounded(from.guardManifest)
 	if err == nil {
 		loaded.guard, err = parseGuard(data)
 	}
 	if err != nil {
-		return config{}, command.FileError("--guard", from.guard, err)
+		return config{}, command.FileError("--guard-manifest", from.guardManifest, err)
 	}
 	loaded.digest = sha256.Sum256(append(loaded.digest[:], data...))
 	return loaded, nil
@@ -215,7 +215,7 @@ func parseGuard(data []byte) ([]*unstructured.Unstructured, error) {
 }
 
 // errNotManifest is the error about a file that has no manifests.
-var errNotManifest = errors.New("not a Kubernetes manifest: want objects with apiVersion and kind, " +
+var errNotManifest = errors.New("not a Kubernetes manifest: expected objects with apiVersion and kind, " +
 	"as the chart writes them into key " + guardKey + " of its ConfigMap")
 
 // parseManifest parses one document; nil if it has nothing but comments.
@@ -238,8 +238,8 @@ func parseManifest(document []byte) (*unstructured.Unstructured, error) {
 	}
 	known := slices.Contains(guardGroups, manifest.GroupVersionKind().Group)
 	if !known || manifest.GetName() == "" || manifest.GetNamespace() != "" || manifest.IsList() {
-		return nil, fmt.Errorf("kind %q of %q: all objects must have a name, no namespace, and a kind of %s",
-			manifest.GetKind(), manifest.GetAPIVersion(), strings.Join(guardGroups, " or "))
+		return nil, fmt.Errorf("kind %q of %q: expected objects with a name and without a namespace, of the API groups %s",
+			manifest.GetKind(), manifest.GetAPIVersion(), strings.Join(guardGroups, " and "))
 	}
 	return manifest, nil
 }
@@ -293,7 +293,7 @@ func readBounded(path string) ([]byte, error) {
 }
 
 // errNotConfig is the error about a file that is no configuration.
-var errNotConfig = errors.New("not a configuration of the guard: want YAML or JSON of kind " + configKind +
+var errNotConfig = errors.New("not a configuration of the guard: expected YAML or JSON of kind " + configKind +
 	" and apiVersion " + configAPIVersion)
 
 // parseConfig parses YAML or JSON strictly: otherwise a misspelt field could leave a Secret

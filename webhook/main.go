@@ -44,9 +44,9 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/activation"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/gate"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/servingcert"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
@@ -103,16 +103,19 @@ func rewrite(args []string) (rewritten []string, notice string) {
 		return nil, ""
 	}
 	rewritten = []string{"prove"}
+	newNames := map[string]string{"prove-patience": "wait", "guard": "guard-manifest"}
 	for _, arg := range args {
-		if name, isPatience := strings.CutPrefix(strings.TrimLeft(arg, "-"), "prove-patience"); isPatience &&
-			strings.HasPrefix(arg, "-") {
-			arg = "--wait" + name
+		if isProve(arg) {
+			continue
 		}
-		if !isProve(arg) {
-			rewritten = append(rewritten, arg)
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if newName, renamed := newNames[name]; renamed && strings.HasPrefix(arg, "-") {
+			arg = strings.Replace(arg, name, newName, 1)
 		}
+		rewritten = append(rewritten, arg)
 	}
-	return rewritten, "--prove is deprecated: use 'webhook prove'; --prove-patience is now --wait"
+	return rewritten, "--prove is deprecated: use 'webhook prove'; --prove-patience is now --wait, and --guard is now " +
+		"--guard-manifest"
 }
 
 // newLogger returns the logger, and makes controller-runtime, client-go and net/http log to
@@ -144,16 +147,20 @@ func newRegistry() *prometheus.Registry {
 
 // serve serves admission requests until the context ends, or one of its parts fails.
 func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
-	client, err := checkedServe(options)
+	// All files that the command line names are checked before anything is logged or requested,
+	// so that an error is one line.
+	from := source{path: options.config, namespace: options.namespace}
+	loaded, err := loadConfig(from)
+	if err != nil {
+		return err
+	}
+	client, err := checkServe(options)
 	reachable := err == nil
 	if err != nil && !errors.Is(err, kubeclient.ErrNoAPIServer) {
 		return err
 	}
 	registry := newRegistry()
-	config, err := newReloader(source{path: options.config, namespace: options.namespace}, registry, log)
-	if err != nil {
-		return err
-	}
+	config := newReloader(from, loaded, registry, log)
 	metrics := report.NewMetrics(registry)
 	meter := newMeter(registry)
 	reporters := report.Reporters{metrics, report.NewLog(log)}
@@ -162,7 +169,7 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 	defer delivered()
 	var deliverer errgroup.Group
 	var manageCert func(context.Context, chan<- struct{})
-	var activator *gate.Keeper
+	var activator *activation.Keeper
 	profile := func() tlsserver.Profile { return tlsserver.Profile{MinVersion: options.tlsMinVersion} }
 	if !reachable {
 		log.Info("No API server configured: reporting in the log only")
@@ -216,7 +223,7 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 	if err != nil {
 		return command.ListenError("--bind-address", options.address, err)
 	}
-	log.Info("Serving admission", "address", listener.Addr().String())
+	log.Info("Serving admission requests", "address", listener.Addr().String())
 	// Health is served until the shutdown of admission has ended: not ready, but alive.
 	serving, served := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
@@ -234,7 +241,7 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 			served()
 			return command.ListenError("--health-bind-address", options.healthAddress, err)
 		}
-		log.Info("Serving health", "address", health.Addr().String())
+		log.Info("Serving metrics and health", "address", health.Addr().String())
 		group.Go(func() error { return statusserver.Serve(serving, health, registry, server.Ready, alive) })
 	}
 	log.Info("Started", "version", version.String())
@@ -243,16 +250,13 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 	return errors.Join(err, deliverer.Wait())
 }
 
-// checkedServe checks all files that the command line names, before anything is logged or
-// requested, so that an error is one line. It returns the client configuration, or
-// [kubeclient.ErrNoAPIServer] if none is configured and none is needed.
-func checkedServe(options serveOptions) (*rest.Config, error) {
+// checkServe checks the certificate files and the kubeconfig that the command line names. It
+// returns the client configuration, or [kubeclient.ErrNoAPIServer] if none is configured and
+// none is needed.
+func checkServe(options serveOptions) (*rest.Config, error) {
 	provided := options.certDir
 	if options.certSecret != "" {
 		provided = "" // the files are written later
-	}
-	if _, err := loadConfig(source{path: options.config, namespace: options.namespace}); err != nil {
-		return nil, err
 	}
 	if err := tlsserver.CheckFiles(provided, options.clientCA); err != nil {
 		return nil, err
@@ -263,8 +267,8 @@ func checkedServe(options serveOptions) (*rest.Config, error) {
 		return client, err
 	case options.certSecret != "":
 		return nil, command.Usagef("--self-managed-cert needs an API server: set --kubeconfig")
-	case options.activate != "":
-		return nil, command.Usagef("--activate needs an API server: set --kubeconfig")
+	case options.activationBinding != "":
+		return nil, command.Usagef("--activation-binding needs an API server: set --kubeconfig")
 	}
 	return nil, err
 }
@@ -315,34 +319,34 @@ func newCertManager(
 func newActivator(
 	ctx context.Context, client *rest.Config, objects dynamic.Interface,
 	options serveOptions, meter meter, log *slog.Logger,
-) (*gate.Keeper, error) {
-	if options.activate == "" {
+) (*activation.Keeper, error) {
+	if options.activationBinding == "" {
 		return nil, nil
 	}
 	bindings, err := rbacclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("create a client for --activate: %w", err)
+		return nil, fmt.Errorf("create a client for --activation-binding: %w", err)
 	}
 	deployments, err := appsclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("create a client for --activate: %w", err)
+		return nil, fmt.Errorf("create a client for --activation-binding: %w", err)
 	}
 	registration, err := admissionv1.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("create a client for --activate: %w", err)
+		return nil, fmt.Errorf("create a client for --activation-binding: %w", err)
 	}
 	reviews, err := authorizationclient.NewForConfig(client)
 	if err != nil {
-		return nil, fmt.Errorf("create a client for --activate: %w", err)
+		return nil, fmt.Errorf("create a client for --activation-binding: %w", err)
 	}
 	changed := make(chan struct{}, 1)
-	follow.Start(ctx, objects, follow.Named(rbacv1.SchemeGroupVersion, "ClusterRoleBinding", "", options.activate),
-		changed, log)
-	return &gate.Keeper{
-		Reviews: reviews.SelfSubjectAccessReviews(), Changed: changed, Asked: meter.setAsked,
+	binding := follow.Named(rbacv1.SchemeGroupVersion, "ClusterRoleBinding", "", options.activationBinding)
+	follow.Start(ctx, objects, binding, changed, log)
+	return &activation.Keeper{
+		Reviews: reviews.SelfSubjectAccessReviews(), Changed: changed, OnCheck: meter.setActive,
 		Bindings: bindings.ClusterRoleBindings(), Deployments: deployments.Deployments(options.namespace),
 		Webhooks: registration.ValidatingWebhookConfigurations(),
-		Binding:  options.activate, Deployment: options.deployment, Configuration: options.registration,
+		Binding:  options.activationBinding, Deployment: options.deployment, Configuration: options.registration,
 		Namespace: options.namespace, Account: options.account, Now: time.Now, Log: log,
 	}, nil
 }

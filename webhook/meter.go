@@ -15,14 +15,14 @@ import (
 type meter struct {
 	decided  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
-	asked    prometheus.Gauge
+	active   prometheus.Gauge
 }
 
 func newMeter(registry prometheus.Registerer) meter {
 	m := meter{
-		asked: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kubelet_https_guard_asked",
-			Help: "1 if API servers call the webhook about changes, 0 if they do not, or if that is unknown.",
+		active: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_webhook_active",
+			Help: "1 if the webhook is active: API servers call it. 0 if they do not, or if that is unknown.",
 		}),
 		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_https_guard_admission_total",
@@ -34,21 +34,21 @@ func newMeter(registry prometheus.Registerer) meter {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1},
 		}, []string{"operation"}),
 	}
-	registry.MustRegister(m.decided, m.duration, m.asked)
+	registry.MustRegister(m.decided, m.duration, m.active)
 	return m
 }
 
-// Decided implements [admit.Meter].
-func (m meter) Decided(operation, decision, reason string, took time.Duration) {
+// CountRequest implements [admit.Meter].
+func (m meter) CountRequest(operation, decision, reason string, took time.Duration) {
 	m.decided.WithLabelValues(operation, decision, reason).Inc()
 	m.duration.WithLabelValues(operation).Observe(took.Seconds())
 }
 
-// setAsked sets whether API servers call the webhook.
-func (m meter) setAsked(yes bool) {
-	m.asked.Set(0)
+// setActive sets whether API servers call the webhook.
+func (m meter) setActive(yes bool) {
+	m.active.Set(0)
 	if yes {
-		m.asked.Set(1)
+		m.active.Set(1)
 	}
 }
 

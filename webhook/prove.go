@@ -28,9 +28,9 @@ const provePause, maxProveWait = time.Second, 10 * time.Minute
 
 // proveOptions are the options of webhook prove.
 type proveOptions struct {
-	kubeconfig, config, guard, namespace string
-	wait                                 time.Duration
-	log                                  logging.Options
+	kubeconfig, config, guardManifest, namespace string
+	wait                                         time.Duration
+	log                                          logging.Options
 }
 
 // proveCommand is webhook prove, which helm test runs.
@@ -42,7 +42,7 @@ func proveCommand(getenv func(string) string) command.Command {
 			"Exits 0 if all changes were refused, 1 if one was not, " +
 			"2 if an API server could not be tested. Changes nothing. This is what helm test runs.",
 		Groups: []command.Group{
-			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard", "namespace"}},
+			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard-manifest", "namespace"}},
 			{Title: "When", Flags: []string{"wait"}},
 			{Title: "Log", Flags: []string{"log-format", "log-level"}},
 		},
@@ -58,8 +58,9 @@ func proveCommand(getenv func(string) string) command.Command {
 				"kubeconfig `file` for the API servers (default: the Pod's ServiceAccount)",
 			)
 			flags.StringVar(&o.config, "config", "", "configuration `file` that names the decoy Secret; required")
-			flags.StringVar(&o.guard, "guard", "",
-				"`file` with the webhook configuration and the policies as they were installed; required")
+			flags.StringVar(&o.guardManifest, "guard-manifest", "",
+				"`file` with the objects of the guard as they were installed (webhook configuration, policies, activation); "+
+					"required")
 			flags.StringVar(
 				&o.namespace,
 				"namespace",
@@ -126,12 +127,14 @@ func proveRefusals(ctx context.Context, options proveOptions, output command.Out
 	switch {
 	case options.config == "":
 		return command.ExitUsage, command.Usagef("--config is required: the configuration file names the decoy Secret")
-	case options.guard == "":
+	case options.guardManifest == "":
 		return command.ExitUsage, command.Usagef(
-			"--guard is required: the manifests of the webhook configuration and the policies, as in the chart's ConfigMap",
+			"--guard-manifest is required: the objects of the guard as they were installed, as in the chart's ConfigMap",
 		)
 	}
-	loaded, err := loadConfig(source{path: options.config, guard: options.guard, namespace: options.namespace})
+	loaded, err := loadConfig(source{
+		path: options.config, guardManifest: options.guardManifest, namespace: options.namespace,
+	})
 	if err != nil {
 		return command.ExitUsage, err
 	}
@@ -141,8 +144,8 @@ func proveRefusals(ctx context.Context, options proveOptions, output command.Out
 		return command.ExitUsage, command.Usagef("--config %s: decoy is not set, so there is no Secret for the dry runs",
 			options.config)
 	case guard.Policy == "" && guard.Webhook == "":
-		return command.ExitUsage, command.Usagef("--guard %s: has neither a policy for the decoy nor a webhook for Secrets, "+
-			"so there is nothing to test", options.guard)
+		return command.ExitUsage, command.Usagef("--guard-manifest %s: contains neither a policy for the decoy nor a "+
+			"webhook for Secrets, so there is nothing to test", options.guardManifest)
 	}
 	client, err := kubeclient.Config(options.kubeconfig, "kubelet-https-guard-prove/"+version.String())
 	switch {

@@ -33,12 +33,9 @@ type reloader struct {
 	lastError string
 }
 
-// newReloader loads the configuration for the first time; an error is returned.
-func newReloader(from source, registry prometheus.Registerer, log *slog.Logger) (*reloader, error) {
-	loaded, err := loadConfig(from)
-	if err != nil {
-		return nil, err
-	}
+// newReloader returns a reloader that begins with the configuration loaded, which was read
+// from the files that it reads again.
+func newReloader(from source, loaded config, registry prometheus.Registerer, log *slog.Logger) *reloader {
 	r := &reloader{from: from, log: log, reloadValid: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "kubelet_https_guard_config_last_reload_successful",
 		Help: "1 if the configuration file is in use, 0 if it is not valid and the last valid configuration is in use.",
@@ -46,7 +43,7 @@ func newReloader(from source, registry prometheus.Registerer, log *slog.Logger) 
 	registry.MustRegister(r.reloadValid)
 	r.reloadValid.Set(1)
 	r.apply(loaded)
-	return r, nil
+	return r
 }
 
 // Protected returns the Secrets that the current configuration protects.
@@ -65,7 +62,7 @@ func (r *reloader) Guard() prove.Guard { return r.current.Load().refusers() }
 
 // Run reloads until the context ends.
 func (r *reloader) Run(ctx context.Context) error {
-	if r.from.path == "" && r.from.guard == "" {
+	if r.from.path == "" && r.from.guardManifest == "" {
 		return nil // there is no file that can change
 	}
 	ticker := time.NewTicker(reloadEvery)

@@ -35,10 +35,11 @@ func TestReload(t *testing.T) {
 	write(config("a"))
 	var log bytes.Buffer
 	registry := prometheus.NewRegistry()
-	r, err := newReloader(source{path: path}, registry, slog.New(slog.NewTextHandler(&log, nil)))
+	loaded, err := loadConfig(source{path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := newReloader(source{path: path}, loaded, registry, slog.New(slog.NewTextHandler(&log, nil)))
 	good := func() float64 {
 		t.Helper()
 		families, err := registry.Gather()

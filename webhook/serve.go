@@ -30,7 +30,8 @@ type serveOptions struct {
 	namespace                   string
 	certSecret, registration    string
 	servingNames                []string
-	activate, deployment        string
+	activationBinding           string
+	deployment                  string
 	account                     string
 	address                     string
 	shutdownDelay               time.Duration
@@ -57,7 +58,7 @@ func serveCommand(getenv func(string) string) command.Command {
 			{Title: "Serving certificate", Flags: []string{
 				"cert-dir", "self-managed-cert", "serving-names", "webhook-configuration",
 			}},
-			{Title: "Activation", Flags: []string{"activate", "deployment"}},
+			{Title: "Activation", Flags: []string{"activation-binding", "deployment"}},
 			{Title: "Reporting", Flags: []string{"kubeconfig", "health-bind-address", "log-format", "log-level"}},
 		},
 		Exits: command.Endings(),
@@ -84,9 +85,9 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		&o.namespace,
 		"namespace",
 		getenv("POD_NAMESPACE"),
-		"`namespace` of this webhook, for --self-managed-cert and --activate. Without --config, the service CA is read "+
-			"from its ConfigMap openshift-service-ca.crt (default: $POD_NAMESPACE; without it, the service CA is read from "+
-			"the namespace of each Secret)",
+		"`namespace` of this webhook, for --self-managed-cert and --activation-binding. Without --config, the service CA is "+
+			"read from its ConfigMap openshift-service-ca.crt (default: $POD_NAMESPACE; without it, the service CA is read "+
+			"from the namespace of each Secret)",
 	)
 	flags.StringVar(&o.address, "bind-address", ":9443", "`address` to serve admission requests on")
 	minVersion := flags.String(
@@ -100,7 +101,7 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		"client-ca",
 		"",
 		"`file` with the CAs of the client certificates that API servers must present (default: no client certificate is "+
-			"required; API servers present none unless configured)",
+			"required; API servers present one only if configured to)",
 	)
 	clientNames := flags.String(
 		"client-names",
@@ -127,16 +128,16 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		&o.registration,
 		"webhook-configuration",
 		"kubelet-https-guard",
-		"`name` of the ValidatingWebhookConfiguration of this webhook, for --self-managed-cert and --activate",
+		"`name` of the ValidatingWebhookConfiguration of this webhook, for --self-managed-cert and --activation-binding",
 	)
-	flags.StringVar(&o.activate, "activate", "",
-		"bind the ClusterRoleBinding of this `name` to $POD_SERVICE_ACCOUNT after a replica is available; "+
-			"from then on API servers call the webhook (default: they call it from the start)")
+	flags.StringVar(&o.activationBinding, "activation-binding", "",
+		"`name` of the ClusterRoleBinding that activates the webhook: when a replica is available, $POD_SERVICE_ACCOUNT is "+
+			"added to it, and from then on API servers call the webhook (default: they call it from the start)")
 	flags.StringVar(
 		&o.deployment,
 		"deployment",
 		"kubelet-https-guard-webhook",
-		"`name` of the Deployment in --namespace whose replicas --activate waits for",
+		"`name` of the Deployment in --namespace whose replicas --activation-binding waits for",
 	)
 	flags.StringVar(
 		&o.kubeconfig,
@@ -148,7 +149,7 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		&o.healthAddress,
 		"health-bind-address",
 		":8081",
-		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 turns them off",
+		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them",
 	)
 	o.log.Flags(flags)
 	return func() (serveOptions, error) { return o.completed(*minVersion, *names, *clientNames) }
@@ -174,8 +175,8 @@ func (o serveOptions) completed(minVersion, names, clientNames string) (serveOpt
 		return o, command.Usagef("--client-names requires --client-ca")
 	case o.certSecret != "" && (len(o.servingNames) == 0 || slices.Contains(o.servingNames, "") || o.namespace == ""):
 		return o, command.Usagef("--self-managed-cert requires --serving-names, without empty names, and --namespace")
-	case o.activate != "" && (o.account == "" || o.namespace == ""):
-		return o, command.Usagef("--activate requires --namespace and the environment variable POD_SERVICE_ACCOUNT")
+	case o.activationBinding != "" && (o.account == "" || o.namespace == ""):
+		return o, command.Usagef("--activation-binding requires --namespace and the environment variable POD_SERVICE_ACCOUNT")
 	}
 	if err := command.CheckDuration("--shutdown-delay", o.shutdownDelay, 0, maxShutdownDelay); err != nil {
 		return o, err

@@ -237,7 +237,7 @@ func (e *Events) waiting() int {
 
 func (e *Events) giveUp(event *pendingEvent, why error) {
 	e.givenUp.Add(1)
-	e.log.Error("Event given up", "reason", event.Reason, "message", event.Note, "err", why)
+	e.log.Error("Giving up on Event", "reason", event.Reason, "message", event.Note, "err", why)
 }
 
 // deliver tries until the Event is stored, given up or refused, or the context ends. It logs

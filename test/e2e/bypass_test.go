@@ -23,20 +23,20 @@ import (
 // attempt is something that an administrator does.
 type attempt func(context.Context, kubernetes.Interface) error
 
-// sight says which parts can detect that an attempt breaks the control.
-type sight int
+// detection says which parts of the guard can detect that an attempt breaks the control.
+type detection int
 
 const (
-	webhookSees sight = iota // only the webhook: contents of certificates, and the time
-	policySees               // also CEL in the policy
-	serverSees               // the API server, without the guard
+	byWebhookOnly detection = iota // only the webhook: contents of certificates, and the time
+	byPolicyToo                    // also CEL in the policy
+	byAPIServer                    // the API server, without the guard
 )
 
 // bypass is a way to weaken a protected Secret.
 type bypass struct {
-	do     attempt
-	reason string // in the answer
-	seen   sight
+	do       attempt
+	reason   string // in the answer
+	detected detection
 }
 
 // put writes the whole Secret with a change.
@@ -180,93 +180,93 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 
 	table := map[string]bypass{
 		// Contents.
-		"PUT without certificate":       {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = nil }), "tls.crt: … (CertificateMissing)", policySees},
-		"PUT without key":               {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "tls.key: … (KeyMissing)", policySees},
-		"PUT white space":               {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("\n") }), "tls.crt: … (CertificateMissing)", webhookSees},
-		"PUT garbage for certificate":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }), "tls.crt: … (CertificateUnparsable)", webhookSees},
-		"PUT garbage for key":           {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "tls.key: … (KeyUnparsable)", webhookSees},
-		"PUT nearly 1 MiB of garbage":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte(strings.Repeat("x", 1000<<10)) }), "tls.crt: … (CertificateUnparsable)", webhookSees},
-		"PUT the key for a certificate": {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = good.Key }), "tls.crt: … (CertificateUnparsable)", webhookSees},
+		"PUT without certificate":       {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = nil }), "tls.crt: … (CertificateMissing)", byPolicyToo},
+		"PUT without key":               {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "tls.key: … (KeyMissing)", byPolicyToo},
+		"PUT white space":               {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("\n") }), "tls.crt: … (CertificateMissing)", byWebhookOnly},
+		"PUT garbage for certificate":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }), "tls.crt: … (CertificateUnparsable)", byWebhookOnly},
+		"PUT garbage for key":           {put(good, func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "tls.key: … (KeyUnparsable)", byWebhookOnly},
+		"PUT nearly 1 MiB of garbage":   {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = []byte(strings.Repeat("x", 1000<<10)) }), "tls.crt: … (CertificateUnparsable)", byWebhookOnly},
+		"PUT the key for a certificate": {put(good, func(s *corev1.Secret) { s.Data["tls.crt"] = good.Key }), "tls.crt: … (CertificateUnparsable)", byWebhookOnly},
 		"PUT garbage after the certificate": {put(good, func(s *corev1.Secret) {
 			s.Data["tls.crt"] = good.ChainWith([]byte("-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n"))
-		}), "tls.crt: … (ChainUnparsable)", webhookSees},
+		}), "tls.crt: … (ChainUnparsable)", byWebhookOnly},
 		"the other Secret, a foreign CA's pair": {kubeletClient(foreignClient, func(*corev1.Secret) {}),
-			"tls.crt: … (UntrustedIssuer)", webhookSees},
+			"tls.crt: … (UntrustedIssuer)", byWebhookOnly},
 		"JSON patch, null": {patch(types.JSONPatchType,
-			`[{"op":"replace","path":"/data/tls.crt","value":null}]`), "tls.crt: … (CertificateMissing)", policySees},
+			`[{"op":"replace","path":"/data/tls.crt","value":null}]`), "tls.crt: … (CertificateMissing)", byPolicyToo},
 		"stringData, garbage": {patch(types.MergePatchType,
-			`{"stringData":{"tls.key":"garbage"}}`), "tls.key: … (KeyUnparsable)", webhookSees},
-		"server-side apply, immutable": {apply(`"immutable":true`), "immutable: … (RotationDetached)", policySees},
+			`{"stringData":{"tls.key":"garbage"}}`), "tls.key: … (KeyUnparsable)", byWebhookOnly},
+		"server-side apply, immutable": {apply(`"immutable":true`), "immutable: … (RotationDetached)", byPolicyToo},
 		"a dry run": {patchWith(types.MergePatchType, `{"data":{"tls.key":""}}`,
-			metav1.PatchOptions{DryRun: []string{"All"}}), "tls.key: … (KeyMissing)", policySees},
+			metav1.PatchOptions{DryRun: []string{"All"}}), "tls.key: … (KeyMissing)", byPolicyToo},
 		"PUT another type": {put(good,
-			func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }), "field is immutable", serverSees},
+			func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }), "field is immutable", byAPIServer},
 		"PUT without type": {put(good, func(s *corev1.Secret) { s.Type = "" }),
-			"field is immutable", serverSees},
+			"field is immutable", byAPIServer},
 		"merge patch, no key": {patch(types.MergePatchType, `{"data":{"tls.key":null}}`),
-			"Required value", serverSees},
+			"Required value", byAPIServer},
 		"patch of the status": {patchWith(types.MergePatchType, `{"data":{"tls.key":""}}`,
-			metav1.PatchOptions{}, "status"), "could not find the requested resource", serverSees},
+			metav1.PatchOptions{}, "status"), "could not find the requested resource", byAPIServer},
 		"patch of an unknown subresource": {patchWith(types.MergePatchType, `{"data":{"tls.key":""}}`,
-			metav1.PatchOptions{}, "finalize"), "could not find the requested resource", serverSees},
+			metav1.PatchOptions{}, "finalize"), "could not find the requested resource", byAPIServer},
 		"the other Secret, emptied": {kubeletClient(client,
-			func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "tls.key: … (KeyMissing)", policySees},
+			func(s *corev1.Secret) { s.Data["tls.key"] = nil }), "tls.key: … (KeyMissing)", byPolicyToo},
 		"the other Secret, a server's pair": {kubeletClient(client,
 			func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = good.Certificate, good.Key }),
-			"tls.crt: … (WrongKeyUsage)", webhookSees},
+			"tls.crt: … (WrongKeyUsage)", byWebhookOnly},
 		"the other Secret, the key of another pair": {kubeletClient(client,
-			func(s *corev1.Secret) { s.Data["tls.key"] = other.Key }), "tls.key: … (KeyMismatch)", webhookSees},
+			func(s *corev1.Secret) { s.Data["tls.key"] = other.Key }), "tls.key: … (KeyMismatch)", byWebhookOnly},
 
 		// Renewal, through metadata only.
-		"immutable":      {put(good, func(s *corev1.Secret) { s.Immutable = new(true) }), "immutable: … (RotationDetached)", policySees},
-		"no owner":       {put(good, func(s *corev1.Secret) { s.OwnerReferences = nil }), "metadata: … (RotationDetached)", policySees},
-		"no annotations": {put(good, func(s *corev1.Secret) { s.Annotations = nil }), "metadata: … (RotationDetached)", policySees},
+		"immutable":      {put(good, func(s *corev1.Secret) { s.Immutable = new(true) }), "immutable: … (RotationDetached)", byPolicyToo},
+		"no owner":       {put(good, func(s *corev1.Secret) { s.OwnerReferences = nil }), "metadata: … (RotationDetached)", byPolicyToo},
+		"no annotations": {put(good, func(s *corev1.Secret) { s.Annotations = nil }), "metadata: … (RotationDetached)", byPolicyToo},
 		"a missing owner instead, for the collector": {put(good,
-			func(s *corev1.Secret) { s.OwnerReferences[0].UID = "absent" }), "metadata: … (RotationDetached)", policySees},
+			func(s *corev1.Secret) { s.OwnerReferences[0].UID = "absent" }), "metadata: … (RotationDetached)", byPolicyToo},
 		"a missing ConfigMap as owner": {patch(types.MergePatchType,
 			`{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"absent","uid":"x"}]}}`),
-			"metadata: … (RotationDetached)", policySees},
+			"metadata: … (RotationDetached)", byPolicyToo},
 		"an additional foreign owner": {put(good,
 			func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("ConfigMap")) }),
-			"metadata.ownerReferences … (RotationDetached)", policySees},
+			"metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		"a foreign owner with a kind of two lines": {put(good, func(s *corev1.Secret) {
 			s.OwnerReferences = append(
 				s.OwnerReferences,
 				metav1.OwnerReference{APIVersion: "v1", Kind: "X\nall is fine", Name: "absent", UID: "x"},
 			)
-		}), "metadata.ownerReferences … (RotationDetached)", policySees},
+		}), "metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		tooMany: {put(good, func(s *corev1.Secret) {
 			for i := range 1000 {
 				o := owner("ConfigMap")
 				o.UID = types.UID(fmt.Sprint(i))
 				s.OwnerReferences = append(s.OwnerReferences, o)
 			}
-		}), "RotationDetached", policySees},
+		}), "RotationDetached", byPolicyToo},
 		"an additional Service": {put(good,
 			func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("Service")) }),
-			"metadata.ownerReferences … (RotationDetached)", policySees},
+			"metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		"an annotation removed": {patch(types.MergePatchType,
 			`{"metadata":{"annotations":{"service.alpha.openshift.io/originating-service-name":null}}}`),
-			"metadata: … (RotationDetached)", policySees},
+			"metadata: … (RotationDetached)", byPolicyToo},
 		"another UID in the annotation": {patch(types.MergePatchType,
 			`{"metadata":{"annotations":{"service.alpha.openshift.io/originating-service-uid":"x"}}}`),
-			"metadata: … (RotationDetached)", policySees},
+			"metadata: … (RotationDetached)", byPolicyToo},
 		"a beta name, which takes precedence": {patch(types.MergePatchType,
 			`{"metadata":{"annotations":{"service.beta.openshift.io/originating-service-name":"other"}}}`),
-			"metadata: … (RotationDetached)", policySees},
+			"metadata: … (RotationDetached)", byPolicyToo},
 		"moved to another Service of the same name": {put(good, func(s *corev1.Secret) { moveTo(s, "other-uid") }),
-			"metadata: … (RotationDetached)", policySees},
+			"metadata: … (RotationDetached)", byPolicyToo},
 		"a later expiry in the annotation": {patch(types.MergePatchType,
 			`{"metadata":{"annotations":{"service.beta.openshift.io/expiry":"2099-01-01T00:00:00Z"}}}`),
-			"metadata.annotations service.beta.openshift.io/expiry: … (RotationDetached)", webhookSees},
+			"metadata.annotations service.beta.openshift.io/expiry: … (RotationDetached)", byWebhookOnly},
 		"the other Secret immutable": {kubeletClient(client,
-			func(s *corev1.Secret) { s.Immutable = new(true) }), "immutable: … (RotationDetached)", policySees},
+			func(s *corev1.Secret) { s.Immutable = new(true) }), "immutable: … (RotationDetached)", byPolicyToo},
 		"the other Secret with an owner": {kubeletClient(client,
 			func(s *corev1.Secret) { s.OwnerReferences = []metav1.OwnerReference{owner("ConfigMap")} }),
-			"metadata.ownerReferences … (RotationDetached)", policySees},
+			"metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		"the other Secret with a later expiry in the annotation": {kubeletClient(client, func(s *corev1.Secret) {
 			s.Annotations["auth.openshift.io/certificate-not-after"] = "2099-01-01T00:00:00Z"
-		}), "metadata.annotations auth.openshift.io/certificate-not-after: … (RotationDetached)", webhookSees},
+		}), "metadata.annotations auth.openshift.io/certificate-not-after: … (RotationDetached)", byWebhookOnly},
 
 		// As the garbage collector.
 		"the collector adds an owner": {by(collector, ofStored(func(s *corev1.Secret) string {
@@ -274,84 +274,84 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 				`{"metadata":{"uid":%q,"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"absent","uid":"x"}]}}`,
 				s.UID,
 			)
-		})), "metadata.ownerReferences … (RotationDetached)", policySees},
+		})), "metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		"the collector replaces the owner": {by(collector,
 			copiedByMerge(func(s *corev1.Secret) { s.OwnerReferences[0].UID = "absent" })),
-			"metadata: … (RotationDetached)", policySees},
-		"the collector removes owner and key":                    {by(collector, patch(types.MergePatchType, `{"metadata":{"ownerReferences":null},"data":{"tls.key":""}}`)), "tls.key: … (KeyMissing)", policySees},
-		"the collector removes owner and annotations":            {by(collector, patch(types.MergePatchType, `{"metadata":{"ownerReferences":null,"annotations":null}}`)), "metadata: … (RotationDetached)", policySees},
-		"the collector removes the owner and makes it immutable": {by(collector, patch(types.MergePatchType, `{"metadata":{"ownerReferences":null},"immutable":true}`)), "immutable: … (RotationDetached)", policySees},
-		"the collector changes data":                             {by(collector, patch(types.MergePatchType, fmt.Sprintf(`{"data":{"tls.key":%q}}`, base64Of(other.Key)))), "tls.key: … (KeyMismatch)", webhookSees},
-		"the namespace controller removes the owner":             {by(nsController, orphan), "metadata: … (RotationDetached)", policySees},
+			"metadata: … (RotationDetached)", byPolicyToo},
+		"the collector removes owner and key":                    {by(collector, patch(types.MergePatchType, `{"metadata":{"ownerReferences":null},"data":{"tls.key":""}}`)), "tls.key: … (KeyMissing)", byPolicyToo},
+		"the collector removes owner and annotations":            {by(collector, patch(types.MergePatchType, `{"metadata":{"ownerReferences":null,"annotations":null}}`)), "metadata: … (RotationDetached)", byPolicyToo},
+		"the collector removes the owner and makes it immutable": {by(collector, patch(types.MergePatchType, `{"metadata":{"ownerReferences":null},"immutable":true}`)), "immutable: … (RotationDetached)", byPolicyToo},
+		"the collector changes data":                             {by(collector, patch(types.MergePatchType, fmt.Sprintf(`{"data":{"tls.key":%q}}`, base64Of(other.Key)))), "tls.key: … (KeyMismatch)", byWebhookOnly},
+		"the namespace controller removes the owner":             {by(nsController, orphan), "metadata: … (RotationDetached)", byPolicyToo},
 
 		// Deletes.
-		"delete":                    {deleteWith(metav1.DeleteOptions{}), "SecretMissing", policySees},
-		"delete, forced":            {deleteWith(metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}), "SecretMissing", policySees},
-		"delete in the foreground":  {deleteWith(metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}), "SecretMissing", policySees},
-		"delete, leaving orphans":   {deleteWith(metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationOrphan)}), "SecretMissing", policySees},
-		"delete, dry run":           {deleteWith(metav1.DeleteOptions{DryRun: []string{"All"}}), "SecretMissing", policySees},
-		"delete with preconditions": {uid, "SecretMissing", policySees},
-		"delete of the collection":  {deleteCollection(metav1.ListOptions{}), "SecretMissing", policySees},
-		"delete by a label":         {then(label, deleteCollection(metav1.ListOptions{LabelSelector: "doomed=yes"})), "SecretMissing", policySees},
-		"delete by a field":         {deleteCollection(metav1.ListOptions{FieldSelector: "type=kubernetes.io/tls"}), "SecretMissing", policySees},
-		"delete with a finalizer":   {then(finalizer, deleteWith(metav1.DeleteOptions{})), "SecretMissing", policySees},
+		"delete":                    {deleteWith(metav1.DeleteOptions{}), "SecretMissing", byPolicyToo},
+		"delete, forced":            {deleteWith(metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}), "SecretMissing", byPolicyToo},
+		"delete in the foreground":  {deleteWith(metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}), "SecretMissing", byPolicyToo},
+		"delete, leaving orphans":   {deleteWith(metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationOrphan)}), "SecretMissing", byPolicyToo},
+		"delete, dry run":           {deleteWith(metav1.DeleteOptions{DryRun: []string{"All"}}), "SecretMissing", byPolicyToo},
+		"delete with preconditions": {uid, "SecretMissing", byPolicyToo},
+		"delete of the collection":  {deleteCollection(metav1.ListOptions{}), "SecretMissing", byPolicyToo},
+		"delete by a label":         {then(label, deleteCollection(metav1.ListOptions{LabelSelector: "doomed=yes"})), "SecretMissing", byPolicyToo},
+		"delete by a field":         {deleteCollection(metav1.ListOptions{FieldSelector: "type=kubernetes.io/tls"}), "SecretMissing", byPolicyToo},
+		"delete with a finalizer":   {then(finalizer, deleteWith(metav1.DeleteOptions{})), "SecretMissing", byPolicyToo},
 		"delete of the other Secret": {func(ctx context.Context, c kubernetes.Interface) error {
 			return c.CoreV1().Secrets("openshift-kube-apiserver").Delete(ctx, "kubelet-client", metav1.DeleteOptions{})
-		}, "SecretMissing", policySees},
+		}, "SecretMissing", byPolicyToo},
 		"break-glass in the past": {then(allow(now.Add(-time.Minute).Format(time.RFC3339)),
-			deleteWith(metav1.DeleteOptions{})), "expired at", webhookSees},
+			deleteWith(metav1.DeleteOptions{})), "expired at", byWebhookOnly},
 		"break-glass too far ahead": {then(allow(now.Add(2*time.Hour).Format(time.RFC3339)),
-			deleteWith(metav1.DeleteOptions{})), "more than 60 minutes ahead", webhookSees},
+			deleteWith(metav1.DeleteOptions{})), "more than 60 minutes ahead", byWebhookOnly},
 		"break-glass with an invalid value": {then(allow("yes"), deleteWith(metav1.DeleteOptions{})),
-			"want a time such as", webhookSees},
+			"expected a time such as", byWebhookOnly},
 		"break-glass, empty": {then(allow(""), deleteWith(metav1.DeleteOptions{})), "SecretMissing",
-			policySees},
+			byPolicyToo},
 		"break-glass on another Secret": {then(onAnother, deleteWith(metav1.DeleteOptions{})), "SecretMissing",
-			policySees},
+			byPolicyToo},
 
 		// Recreated with a change.
 		"created again as Opaque": {recreate(good,
-			func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }), "type: … (WrongSecretType)", policySees},
+			func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }), "type: … (WrongSecretType)", byPolicyToo},
 		"created again without a type": {recreate(good, func(s *corev1.Secret) { s.Type = "" }),
-			"type: … (WrongSecretType)", policySees},
+			"type: … (WrongSecretType)", byPolicyToo},
 		"created again of another type": {recreate(good, func(s *corev1.Secret) { s.Type = "example.com/tls" }),
-			"type: … (WrongSecretType)", policySees},
+			"type: … (WrongSecretType)", byPolicyToo},
 		"created again with one key": {recreate(good,
 			func(s *corev1.Secret) { s.Type = "Opaque"; delete(s.Data, "tls.key") }), "tls.key: … (KeyMissing)",
-			policySees},
+			byPolicyToo},
 		"created again, empty": {recreate(good, func(s *corev1.Secret) { s.Data = nil; s.Type = "" }),
-			"tls.crt: … (CertificateMissing)", policySees},
+			"tls.crt: … (CertificateMissing)", byPolicyToo},
 		"created again, detached": {recreate(good, func(s *corev1.Secret) {
 			s.OwnerReferences,
 				s.Annotations = nil, nil
-		}), "metadata: … (RotationDetached)", policySees},
+		}), "metadata: … (RotationDetached)", byPolicyToo},
 		"created again for another Service": {recreate(good,
-			func(s *corev1.Secret) { s.OwnerReferences[0].Name = "other" }), "metadata: … (RotationDetached)", policySees},
+			func(s *corev1.Secret) { s.OwnerReferences[0].Name = "other" }), "metadata: … (RotationDetached)", byPolicyToo},
 		"created again with garbage": {recreate(good,
-			func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "tls.key: … (KeyUnparsable)", webhookSees},
+			func(s *corev1.Secret) { s.Data["tls.key"] = []byte("garbage") }), "tls.key: … (KeyUnparsable)", byWebhookOnly},
 		"applied again as Opaque": {then(
 			allowSoon,
 			deleteWith(metav1.DeleteOptions{}),
 			apply(
 				fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key)),
 			),
-		), "type: … (WrongSecretType)", policySees},
+		), "type: … (WrongSecretType)", byPolicyToo},
 	}
 	// Each bad pair by each verb.
 	for what, value := range map[string]struct {
 		certificate, key []byte
 		reason           string
-		seen             sight
+		detected         detection
 	}{
-		"empty":            {nil, nil, "tls.crt: … (CertificateMissing)", policySees},
-		"garbage":          {[]byte("garbage"), []byte("garbage"), "tls.crt: … (CertificateUnparsable)", webhookSees},
-		"mismatched":       {good.Certificate, other.Key, "tls.key: … (KeyMismatch)", webhookSees},
-		"expired":          {expired.Certificate, expired.Key, "tls.crt: … (CertificateExpired)", webhookSees},
-		"not valid yet":    {future.Certificate, future.Key, "tls.crt: … (CertificateNotYetValid)", webhookSees},
-		"of a client":      {client.Certificate, client.Key, "tls.crt: … (WrongKeyUsage)", webhookSees},
-		"of another name":  {elsewhere.Certificate, elsewhere.Key, "tls.crt: … (DNSNameMissing)", webhookSees},
-		"of a foreign CA":  {foreign.Certificate, foreign.Key, "tls.crt: … (UntrustedIssuer)", webhookSees},
-		"an encrypted key": {good.Certificate, encrypted, "tls.key: … (KeyUnparsable)", webhookSees},
+		"empty":            {nil, nil, "tls.crt: … (CertificateMissing)", byPolicyToo},
+		"garbage":          {[]byte("garbage"), []byte("garbage"), "tls.crt: … (CertificateUnparsable)", byWebhookOnly},
+		"mismatched":       {good.Certificate, other.Key, "tls.key: … (KeyMismatch)", byWebhookOnly},
+		"expired":          {expired.Certificate, expired.Key, "tls.crt: … (CertificateExpired)", byWebhookOnly},
+		"not valid yet":    {future.Certificate, future.Key, "tls.crt: … (CertificateNotYetValid)", byWebhookOnly},
+		"of a client":      {client.Certificate, client.Key, "tls.crt: … (WrongKeyUsage)", byWebhookOnly},
+		"of another name":  {elsewhere.Certificate, elsewhere.Key, "tls.crt: … (DNSNameMissing)", byWebhookOnly},
+		"of a foreign CA":  {foreign.Certificate, foreign.Key, "tls.crt: … (UntrustedIssuer)", byWebhookOnly},
+		"an encrypted key": {good.Certificate, encrypted, "tls.key: … (KeyUnparsable)", byWebhookOnly},
 	} {
 		data := fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(value.certificate), base64Of(value.key))
 		for verb, do := range map[string]attempt{
@@ -362,7 +362,7 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 			"strategic patch":   patch(types.StrategicMergePatchType, "{"+data+"}"),
 			"server-side apply": apply(data),
 		} {
-			table[verb+": "+what] = bypass{do, value.reason, value.seen}
+			table[verb+": "+what] = bypass{do, value.reason, value.detected}
 		}
 	}
 	return table
@@ -397,14 +397,14 @@ func TestBypasses(t *testing.T) {
 	good, client := issue(pkitest.ServingCert()), issue(pkitest.KubeletClient())
 	table := bypasses(good, client)
 	installations := []struct {
-		title string
-		parts []rig.Part
-		sees  sight // less or equal
-		words []string
+		title   string
+		parts   []rig.Part
+		detects detection // less or equal
+		words   []string
 	}{
-		{"policy and webhook", []rig.Part{rig.Policy, rig.Registration}, webhookSees, []string{" denied ", "[kubelet-https-guard/"}},
-		{"webhook alone", []rig.Part{rig.Registration}, webhookSees, []string{`admission webhook "secrets.kubelet-https-guard.io" denied the request`, "[kubelet-https-guard/webhook]"}},
-		{"policy alone", []rig.Part{rig.Policy}, policySees, []string{"ValidatingAdmissionPolicy 'kubelet-https-guard.openshift-", "[kubelet-https-guard/policy]"}},
+		{"policy and webhook", []rig.Part{rig.Policy, rig.Registration}, byWebhookOnly, []string{" denied ", "[kubelet-https-guard/"}},
+		{"webhook alone", []rig.Part{rig.Registration}, byWebhookOnly, []string{`admission webhook "secrets.kubelet-https-guard.io" denied the request`, "[kubelet-https-guard/webhook]"}},
+		{"policy alone", []rig.Part{rig.Policy}, byPolicyToo, []string{"ValidatingAdmissionPolicy 'kubelet-https-guard.openshift-", "[kubelet-https-guard/policy]"}},
 	}
 	t.Cleanup(func() { register(t, rig.Policy, rig.Registration) })
 	for _, installation := range installations {
@@ -414,7 +414,7 @@ func TestBypasses(t *testing.T) {
 				store(t, serving(good))
 				store(t, openshift.KubeletClient(client.Certificate, client.Key))
 				err := b.do(t.Context(), as(t, ""))
-				if b.seen < installation.sees {
+				if b.detected < installation.detects {
 					if err != nil {
 						t.Errorf("refused, though only the webhook can detect it: %v", err)
 					}
@@ -422,14 +422,14 @@ func TestBypasses(t *testing.T) {
 					return
 				}
 				words := []string{b.reason}
-				if b.seen != serverSees {
+				if b.detected != byAPIServer {
 					words = append(words, installation.words...)
 				}
 				switch {
-				case b.seen == serverSees:
+				case b.detected == byAPIServer:
 				case title == tooMany && slices.Contains(installation.parts, rig.Policy):
 					// Instead of details, if they exceed CEL's limits.
-					words = append(words, "a control of kubelet-https-guard")
+					words = append(words, "a control that kubelet-https-guard enforces")
 				default:
 					words = append(words, "CIS OpenShift 1.2.4 (1.2.2 from v1.8)")
 				}

@@ -200,7 +200,7 @@ func TestForbidden(t *testing.T) {
 	files := []string{
 		"--config",
 		shared.rig.Path("webhook", "config.yaml"),
-		"--guard",
+		"--guard-manifest",
 		shared.rig.Path("webhook", "guard.yaml"),
 	}
 	roles := as(t, "").RbacV1()

@@ -607,12 +607,12 @@ func allowAll(t *testing.T) string {
 	return "https://127.0.0.1:" + port + "/validate"
 }
 
-// TestMutationOfTheGate: API servers call the webhook if its ServiceAccount has a permission. The
+// TestMutationOfTheActivation: API servers call the webhook if its ServiceAccount has a permission. The
 // audit reports it if this permission is removed.
 func TestMutationOfTheActivation(t *testing.T) {
 	soundCluster(t)
-	const gate, group = "kubelet-https-guard-answers", "rbac.authorization.k8s.io"
-	installed, err := shared.rig.RenderGate(t.Context())
+	const activation, group = "kubelet-https-guard-answers", "rbac.authorization.k8s.io"
+	installed, err := shared.rig.RenderActivation(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -630,7 +630,7 @@ func TestMutationOfTheActivation(t *testing.T) {
 			t.Context(),
 			"--kubeconfig", shared.rig.Kubeconfig, "-o", "json", "--config",
 			shared.rig.Path("webhook", "config.yaml"),
-			"--guard",
+			"--guard-manifest",
 			guard,
 		)
 		var d auditDocument
@@ -652,19 +652,19 @@ func TestMutationOfTheActivation(t *testing.T) {
 		change   func(map[string]any)
 		want     string
 	}{
-		"no subject": {binding, func(o map[string]any) { delete(o, "subjects") }, "GuardIneffective ClusterRoleBinding " + gate},
+		"no subject": {binding, func(o map[string]any) { delete(o, "subjects") }, "GuardIneffective ClusterRoleBinding " + activation},
 		"another subject": {
-			binding, inFirst(set("somebody", "name"), "subjects"), "GuardIneffective ClusterRoleBinding " + gate,
+			binding, inFirst(set("somebody", "name"), "subjects"), "GuardIneffective ClusterRoleBinding " + activation,
 		},
-		"no binding":       {binding, nil, "GuardMissing ClusterRoleBinding " + gate},
-		"no rules":         {role, func(o map[string]any) { o["rules"] = []any{} }, "GuardIneffective ClusterRole " + gate},
-		"another verb":     {role, inFirst(set([]any{"ask"}, "verbs"), "rules"), "GuardIneffective ClusterRole " + gate},
-		"another resource": {role, inFirst(set([]any{"admission"}, "resources"), "rules"), "GuardIneffective ClusterRole " + gate},
-		"no role":          {role, nil, "GuardMissing ClusterRole " + gate},
+		"no binding":       {binding, nil, "GuardMissing ClusterRoleBinding " + activation},
+		"no rules":         {role, func(o map[string]any) { o["rules"] = []any{} }, "GuardIneffective ClusterRole " + activation},
+		"another verb":     {role, inFirst(set([]any{"ask"}, "verbs"), "rules"), "GuardIneffective ClusterRole " + activation},
+		"another resource": {role, inFirst(set([]any{"admission"}, "resources"), "rules"), "GuardIneffective ClusterRole " + activation},
+		"no role":          {role, nil, "GuardMissing ClusterRole " + activation},
 	}
 	for title, c := range cases {
 		t.Run(title, func(t *testing.T) {
-			undo := change(t, guardObjects(t, group, c.resource), gate, c.change)
+			undo := change(t, guardObjects(t, group, c.resource), activation, c.change)
 			code, found := auditOnce(t)
 			undo()
 			if d := cmp.Diff([]any{1, c.want}, []any{code, found}); d != "" {

@@ -66,7 +66,7 @@ func TestAuditOnce(t *testing.T) {
 	files := []string{
 		"--config",
 		shared.rig.Path("webhook", "config.yaml"),
-		"--guard",
+		"--guard-manifest",
 		shared.rig.Path("webhook", "guard.yaml"),
 	}
 	verdict := func(wantCode int, wantVerdict, wantFindings string, flags ...string) auditDocument {

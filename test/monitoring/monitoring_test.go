@@ -147,8 +147,8 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	targets := map[string]string{
-		"webhook":   address(t, r.Webhook, "Serving health"),
-		"audit":     address(t, r.Audit, "Serving health"),
+		"webhook":   address(t, r.Webhook, "Serving metrics and health"),
+		"audit":     address(t, r.Audit, "Serving metrics and health"),
 		"nodeagent": address(t, agent, "Serving metrics and health"),
 	}
 	// The agent serves metrics before its first check. It cannot report the removal

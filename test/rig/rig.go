@@ -663,7 +663,7 @@ func (r *Rig) StartAudit(ctx context.Context) error {
 		return err
 	}
 	flags := append([]string{
-		"audit", "--health-bind-address", "0", "--config", r.Path("webhook", "config.yaml"), "--guard",
+		"audit", "--health-bind-address", "0", "--config", r.Path("webhook", "config.yaml"), "--guard-manifest",
 		r.Path("webhook", "guard.yaml"),
 		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
 	}, r.options.AuditFlags...)
@@ -754,16 +754,16 @@ func (r *Rig) Prove(ctx context.Context, flags ...string) Result {
 	args := []string{
 		"prove", "--kubeconfig", kubeconfig, "--config",
 		r.Path("webhook", "config.yaml"),
-		"--guard",
+		"--guard-manifest",
 		r.Path("webhook", "guard.yaml"),
 	}
 	return run(exec.CommandContext(ctx, r.binary("webhook"), append(args, flags...)...))
 }
 
-// RenderGate renders the ClusterRole that lets API servers call a webhook in the cluster, and its
+// RenderActivation renders the ClusterRole that lets API servers call a webhook in the cluster, and its
 // binding, as they are while the webhook is active. The rig's own webhook is outside of the cluster
 // and has none.
-func (r *Rig) RenderGate(ctx context.Context) (string, error) {
+func (r *Rig) RenderActivation(ctx context.Context) (string, error) {
 	guard, err := r.configFile(ctx, nil, "guard.yaml")
 	if err != nil {
 		return "", err

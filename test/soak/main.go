@@ -117,7 +117,9 @@ func (s *soak) startGuard(ctx context.Context) error {
 		return err
 	}
 	for process, to := range map[*rig.Process]*vitals.Process{s.rig.Webhook: &s.webhook, s.rig.Audit: &s.audit} {
-		serving, err := process.Await(ctx, "health", func(l rig.Line) bool { return l.Text("msg") == "Serving health" })
+		serving, err := process.Await(ctx, "health", func(l rig.Line) bool {
+			return l.Text("msg") == "Serving metrics and health"
+		})
 		if err != nil {
 			return err
 		}

@@ -152,8 +152,11 @@ closed refuses requests as soon as it is stored, at an install before any replic
 webhook checks whether the ServiceAccount of the webhook has the permission "answer", which has no other use. The webhook
 adds itself as the subject when a replica is available and API servers trust its certificate. The manifest contains no
 subjects field, so applying it again does not remove the subject.
+
+The name ends in -answers, after the verb, and must stay: Helm would create a binding of another name without subjects, and
+delete the old one, so the webhook would be inactive until a Pod of the new version activates it.
 */}}
-{{- define "kubelet-https-guard.answers" -}}
+{{- define "kubelet-https-guard.activation" -}}
 {{- $root := index . 0 -}}
 {{- $name := printf "%s-answers" (include "kubelet-https-guard.fullname" $root) -}}
 apiVersion: rbac.authorization.k8s.io/v1
@@ -186,12 +189,12 @@ subjects:
 {{- end -}}
 
 {{/* The match condition that checks this permission. */}}
-{{- define "kubelet-https-guard.answersCondition" -}}
+{{- define "kubelet-https-guard.activationCondition" -}}
 {{- if not .Values.webhook.url }}
 # API servers call the webhook only when a replica is ready
 # (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers).
 # If the authorizer fails, they call it.
-- name: a-replica-answers
+- name: webhook-active
   expression: >-
     authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
     .group("kubelet-https-guard.io").resource("admissions").check("answer").allowed() ||

@@ -24,21 +24,21 @@ const (
 	SuggestedAllowance = 30 * time.Minute
 )
 
-// ErrNoAllowance: the Secret has no annotation [AllowDeleteUntil].
-var ErrNoAllowance = errors.New("it is protected")
+// errNoAllowance: the Secret has no annotation [AllowDeleteUntil].
+var errNoAllowance = errors.New("no annotation allows it")
 
 // allowDeleteUntil returns the time until which the annotation allows the delete of the
 // Secret. The error says why it does not.
 func allowDeleteUntil(stored *check.Secret, now time.Time) (time.Time, error) {
 	if stored == nil || stored.Annotations[AllowDeleteUntil] == "" {
-		return time.Time{}, ErrNoAllowance
+		return time.Time{}, errNoAllowance
 	}
 	text := stored.Annotations[AllowDeleteUntil]
 	until, err := time.Parse(time.RFC3339, text)
 	switch {
 	case err != nil:
 		return time.Time{}, fmt.Errorf(
-			"annotation %s is %s, want a time such as 2026-01-31T12:00:00Z",
+			"annotation %s is %s, expected a time such as 2026-01-31T12:00:00Z",
 			AllowDeleteUntil,
 			quote(text),
 		)

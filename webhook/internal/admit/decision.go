@@ -11,6 +11,7 @@ package admit
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -210,44 +211,28 @@ const (
 // Refusal is what every refusal says, by the webhook and by the policies. The remedy
 // follows.
 //
-// The marker is not at the end: people copy the commands there.
+// The marker is not at the end: people copy the annotation there.
 func Refusal(verb, operation, object, problems, control, marker string) string {
-	return fmt.Sprintf("%s %s of %s: %s. Required by %s %s. Fix: ", verb, operation, object, problems, control, marker)
+	return fmt.Sprintf("%s %s of %s: %s. This violates %s %s. Fix: ", verb, operation, object, problems, control, marker)
 }
 
-// RenewInstead is the remedy that has a protected Secret issued again without a delete,
-// which is not refused. It is empty if its manager has no such way. The commands were tried
-// with the real controllers: cert-rotation renews if the annotation is missing or has no
-// time, service-ca if both annotations do.
-func RenewInstead(managedBy, namespace, name string) string {
-	var annotations string
-	switch managedBy {
-	case check.ManagedByCertRotation:
-		annotations = "auth.openshift.io/certificate-not-after-"
-	case check.ManagedByServiceCA:
-		annotations = "service.alpha.openshift.io/expiry- service.beta.openshift.io/expiry-"
-	default:
-		return ""
-	}
-	return fmt.Sprintf("to renew it instead, run: kubectl -n %s annotate secret %s %s; ", namespace, name, annotations)
-}
+// DeleteProblem is what a refusal says about the delete of a protected Secret.
+const DeleteProblem = "it would cause " + string(finding.SecretMissing)
 
-// AllowDelete is the remedy that allows the delete of a protected Secret. until is the value
-// of [AllowDeleteUntil], or what a shell replaces by it.
-func AllowDelete(namespace, name, until string) string {
-	return fmt.Sprintf(
-		"to delete it anyway, run this and delete it within %.0f minutes: kubectl -n %s annotate secret %s --overwrite %s=%s",
-		SuggestedAllowance.Minutes(),
-		namespace, name, AllowDeleteUntil, until,
-	)
+// DeleteRemedy is the remedy for a refused delete: another way to renew the Secret, and the
+// annotation that allows the delete. until is its value, or what a shell replaces by it.
+func DeleteRemedy(until string) string {
+	return "renew it (docs/runbook.md#secretmissing), or annotate it: " + AllowDeleteUntil + "=" + until
 }
 
 // refuseDelete is the answer to a delete. notAllowed says why the annotation does not allow
 // it.
 func refuseDelete(want check.SecretExpectation, notAllowed error, now time.Time) string {
+	problem := DeleteProblem
+	if !errors.Is(notAllowed, errNoAllowance) {
+		problem += ", and " + notAllowed.Error()
+	}
 	until := now.Add(SuggestedAllowance).UTC().Truncate(time.Second).Format(time.RFC3339)
-	return Refusal(Refusing, string(admissionv1.Delete), "Secret "+want.Namespace+"/"+want.Name,
-		fmt.Sprintf("%v (%s)", notAllowed, finding.SecretMissing),
-		ControlOf(want.Family().Requires(finding.Exists)), Marker) +
-		RenewInstead(want.ManagedBy, want.Namespace, want.Name) + AllowDelete(want.Namespace, want.Name, until)
+	return Refusal(Refusing, string(admissionv1.Delete), "Secret "+want.Namespace+"/"+want.Name, problem,
+		ControlOf(want.Family().Requires(finding.Exists)), Marker) + DeleteRemedy(until)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 	admissionv1 "k8s.io/api/admission/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -39,11 +40,11 @@ type Protected struct {
 
 // Meter counts the requests.
 type Meter interface {
-	// Decided counts one request that was answered. operation is in upper case, or "other"
+	// CountRequest counts one request that was answered. operation is in upper case, or "other"
 	// if the API has no such operation. decision is that of the audit annotations, or
 	// "error" or "panic". reason is the worst one that the request introduces; empty if it
 	// introduces none.
-	Decided(operation, decision, reason string, took time.Duration)
+	CountRequest(operation, decision, reason string, took time.Duration)
 }
 
 // Handler answers AdmissionReviews on Secrets and on KubeAPIServers. It
@@ -69,7 +70,7 @@ type objectDecision struct {
 	decoy    bool
 }
 
-// errPanic is the answer after a panic. It does not have the panic's value, which can hold
+// errPanic is the answer after a panic. It does not have the panic's value, which can contain
 // parts of a Secret.
 var errPanic = errors.New("the webhook failed on this request (panic): see its log")
 
@@ -88,7 +89,7 @@ func (h *Handler) Handle(ctx context.Context, request admission.Request) (respon
 		if v.decoy {
 			return
 		}
-		h.Meter.Decided(operation(request.Operation), label, string(reason), h.Now().Sub(now))
+		h.Meter.CountRequest(operation(request.Operation), label, string(reason), h.Now().Sub(now))
 	}()
 	var err error
 	v, err = h.decide(request, now)
@@ -125,7 +126,7 @@ func operation(o admissionv1.Operation) string {
 
 func (h *Handler) decide(request admission.Request, now time.Time) (objectDecision, error) {
 	if request.SubResource != "" {
-		return objectDecision{}, fmt.Errorf("the webhook does not decide on subresource %s", quote(request.SubResource))
+		return objectDecision{}, fmt.Errorf("subresource %s is not supported", quote(request.SubResource))
 	}
 	if request.Operation == admissionv1.Update && len(request.Object.Raw) > 0 &&
 		bytes.Equal(request.Object.Raw, request.OldObject.Raw) {
@@ -137,8 +138,9 @@ func (h *Handler) decide(request admission.Request, now time.Time) (objectDecisi
 	case kind.Group == facts.OperatorGroup && kind.Kind == facts.KubeAPIServerKind:
 		return h.overrides(request, now)
 	default:
-		return objectDecision{}, fmt.Errorf("the webhook decides on Secrets of v1 and KubeAPIServers, not on kind %s of %s",
-			quote(kind.Kind), quote(kind.Group+"/"+kind.Version))
+		return objectDecision{}, fmt.Errorf(
+			"kind %s of %s is not supported: the webhook decides on Secrets and KubeAPIServers",
+			quote(kind.Kind), quote(schema.GroupVersion{Group: kind.Group, Version: kind.Version}.String()))
 	}
 }
 
@@ -181,23 +183,23 @@ func oldAndNew[T any](request admission.Request) (before, after *T, err error) {
 	if after, err = decode[T]("object", request.Kind.Kind, request.Object); err != nil {
 		return nil, nil, err
 	}
-	needed := after
+	needed, field := after, "object"
 	switch request.Operation {
 	case admissionv1.Create:
 		before = nil
 	case admissionv1.Update:
 		if before == nil {
-			return nil, nil, errors.New("the UPDATE has no oldObject")
+			return nil, nil, errors.New("the UPDATE request has no oldObject")
 		}
 	case admissionv1.Delete:
-		needed, after = before, nil
+		needed, field, after = before, "oldObject", nil
 	case admissionv1.Connect:
-		return nil, nil, fmt.Errorf("a %s has no operation CONNECT", request.Kind.Kind)
+		return nil, nil, fmt.Errorf("operation CONNECT of a %s is not supported", request.Kind.Kind)
 	default:
 		return nil, nil, fmt.Errorf("unknown operation %s", quote(string(request.Operation)))
 	}
 	if needed == nil {
-		return nil, nil, fmt.Errorf("the %s has no object", request.Operation)
+		return nil, nil, fmt.Errorf("the %s request has no %s", request.Operation, field)
 	}
 	return before, after, nil
 }

@@ -40,7 +40,7 @@ func (n *notices) Report(_ context.Context, notice report.Notice) { *n = append(
 // decisions counts decisions.
 type decisions map[string]int
 
-func (d decisions) Decided(operation, decision, reason string, _ time.Duration) {
+func (d decisions) CountRequest(operation, decision, reason string, _ time.Duration) {
 	d[operation+" "+decision+" "+reason]++
 }
 

@@ -277,12 +277,12 @@ func (seen *observation) whyUnknown(o follow.Object) *finding.Result {
 	return nil
 }
 
-// readError describes an error in words that are the same at each attempt.
+// readError describes an error with a text that is the same at each attempt.
 func readError(err error) string {
 	if reason := apierrors.ReasonForError(err); reason != "" {
-		return "the API server answers " + string(reason)
+		return "the API server answered " + string(reason)
 	}
-	return "the API server does not answer"
+	return "the API server did not answer"
 }
 
 // decode converts the object of a state to its type; nil if the object does not exist.
@@ -411,7 +411,7 @@ func (seen *observation) caBundle(b Bundle) ([]*x509.Certificate, *finding.Resul
 	}
 	return nil, &finding.Result{
 		Subject: o.Subject().Part(b.Key), Reason: finding.ClientCAUnavailable,
-		Message: "cannot use the CA bundle, so who signed the certificates is not verified: " + why,
+		Message: "cannot use the CA bundle, so the issuer of the certificates is not verified: " + why,
 		Remedy: "restore it; the operator that rotates the signers writes it " +
 			"(on OpenShift the kube-apiserver operator, or service-ca)",
 	}

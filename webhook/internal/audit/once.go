@@ -95,7 +95,7 @@ func readAll(ctx context.Context, client dynamic.Interface, subject Subject) map
 	var reads sync.WaitGroup
 	for _, o := range objectsOf(subject) {
 		reads.Go(func() {
-			state := follow.Look(ctx, client, o)
+			state := follow.ReadOnce(ctx, client, o)
 			mu.Lock()
 			defer mu.Unlock()
 			states[o] = state

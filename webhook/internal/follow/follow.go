@@ -120,8 +120,8 @@ func Start(
 	return f
 }
 
-// Look reads an object once.
-func Look(ctx context.Context, client dynamic.Interface, o Object) State {
+// ReadOnce reads an object once.
+func ReadOnce(ctx context.Context, client dynamic.Interface, o Object) State {
 	f := newFollower(client, o, make(chan struct{}, 1))
 	if _, err := f.list(ctx); err != nil {
 		f.recordError(err)

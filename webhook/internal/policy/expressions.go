@@ -4,7 +4,6 @@ package policy
 
 import (
 	"fmt"
-	"strings"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
 
@@ -135,22 +134,22 @@ const (
 + "`
 
 	// unnamedControl is for a message without expression.
-	unnamedControl = "a control of kubelet-https-guard"
+	unnamedControl = "a control that kubelet-https-guard enforces"
 
 	deleteOperation = string(registrationv1.Delete)
 )
 
 func refuseStore(secret admit.Protected) string {
-	problems := fmt.Sprintf("it introduces one or more of %s, %s, %s, %s",
+	problems := fmt.Sprintf("the change causes one or more of %s, %s, %s, %s",
 		finding.WrongSecretType, finding.CertificateMissing, finding.KeyMissing, finding.RotationDetached)
 	return refusal(admit.Refusing, "CREATE or UPDATE", secret.Namespace, secret.Name, problems, unnamedControl) +
-		"write certificate and key together, and do not change type, owners, annotations and immutable"
+		"store certificate and key together, and do not change type, owners, annotations or immutable"
 }
 
 func refuseStoreExpression() string {
 	return `"` + refusal(verbInside, operationInside, namespaceInside, nameInside, problemsInside, controlInside) +
-		"write type " + typeInside + ", certificate and key together, and do not change owners, annotations and immutable" +
-		`"`
+		"store type " + typeInside + " with certificate and key together, and do not change owners, annotations " +
+		`or immutable"`
 }
 
 // proposedTime is an expression for the shell of the user who reads the refusal: the time in
@@ -161,24 +160,13 @@ func proposedTime() string {
 }
 
 func refuseDelete(secret admit.Protected) string {
-	return refusal(admit.Refusing, deleteOperation, secret.Namespace, secret.Name, deleteProblem(), unnamedControl) +
-		admit.AllowDelete(secret.Namespace, secret.Name, proposedTime())
+	return refusal(admit.Refusing, deleteOperation, secret.Namespace, secret.Name, admit.DeleteProblem, unnamedControl) +
+		admit.DeleteRemedy(proposedTime())
 }
 
 func refuseDeleteExpression() string {
-	parts := []string{
-		`"` + refusal(verbInside, deleteOperation, namespaceInside, nameInside, deleteProblem(), controlInside) + `"`,
-	}
-	for _, managedBy := range []string{check.ManagedByServiceCA, check.ManagedByCertRotation} {
-		parts = append(parts, fmt.Sprintf("(variables.want.managedBy != %q ? \"\" :\n  \"%s\")",
-			managedBy, admit.RenewInstead(managedBy, namespaceInside, nameInside)))
-	}
-	parts = append(parts, `"`+admit.AllowDelete(namespaceInside, nameInside, proposedTime())+`"`)
-	return strings.Join(parts, "\n+ ")
-}
-
-func deleteProblem() string {
-	return fmt.Sprintf("%v (%s)", admit.ErrNoAllowance, finding.SecretMissing)
+	return `"` + refusal(verbInside, deleteOperation, namespaceInside, nameInside, admit.DeleteProblem, controlInside) +
+		admit.DeleteRemedy(proposedTime()) + `"`
 }
 
 func refusal(verb, operation, namespace, name, problems, control string) string {

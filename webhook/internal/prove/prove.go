@@ -35,14 +35,14 @@ import (
 )
 
 const (
-	// Every is the interval of proofs while the guard refuses. retry is the interval while
+	// Interval is the time between two proofs while the guard refuses, retryInterval while
 	// it is not seen to refuse.
-	Every, retry = 5 * time.Minute, 20 * time.Second
+	Interval, retryInterval = 5 * time.Minute, 20 * time.Second
 	// callTime bounds one change, maxServers the number of API servers.
 	callTime   = 10 * time.Second
 	maxServers = 16
 	// staleAfter is the age at which the result of a proof becomes unknown.
-	staleAfter = 3 * Every
+	staleAfter = 3 * Interval
 	// maxAnswer bounds how much of an API server's answer is quoted, in bytes.
 	maxAnswer = 300
 )
@@ -116,7 +116,7 @@ func (p *Prover) Run(ctx context.Context) {
 	for {
 		guard := p.Guard()
 		p.mu.Lock()
-		due := guard != p.proved || !Proven(p.effects) || p.Now().Sub(p.at) >= Every
+		due := guard != p.proved || !Proven(p.effects) || p.Now().Sub(p.at) >= Interval
 		p.mu.Unlock()
 		if due && guard.Name != "" {
 			if guard != p.proved { // only this goroutine sets it
@@ -131,7 +131,7 @@ func (p *Prover) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(retry):
+		case <-time.After(retryInterval):
 		}
 	}
 }
@@ -168,7 +168,7 @@ func (p *Prover) prove(ctx context.Context, guard Guard) []check.Effect {
 		if i >= maxServers {
 			effects[i] = unknown(subject, finding.Result{
 				Subject: subject, Reason: finding.Unreadable,
-				Message: fmt.Sprintf("there are %d API servers, and only %d get dry runs", len(servers), maxServers),
+				Message: fmt.Sprintf("not tested: only the first %d of %d API servers get dry runs", maxServers, len(servers)),
 				Remedy:  "report this as a bug of kubelet-https-guard",
 			})
 			continue
@@ -208,13 +208,13 @@ func attempt(ctx context.Context, server Server, guard Guard, part part) check.A
 			Remedy:  "delete it and install the chart's release again (helm upgrade)",
 		}}
 	case err == nil:
-		return check.Attempt{Answer: "it would have been stored"}
+		return check.Attempt{Answer: "the change would have been stored"}
 	case part.refusedBy(err, part.name):
 		return check.Attempt{Refused: true}
 	case guard.Webhook != "" && byWebhook(err, guard.Webhook):
 		// API servers call webhooks after the policies, and only if these allow the request
 		// (kubernetes pkg/kubeapiserver/options/plugins.go, AllOrderedPlugins).
-		return check.Attempt{Answer: "the webhook refused it, which is called only after the policies allowed it"}
+		return check.Attempt{Answer: "the webhook refused it, and API servers call the webhook only after the policies"}
 	case apierrors.IsNotFound(err):
 		return check.Attempt{NotKnown: &finding.Result{
 			Subject: decoy, Reason: finding.Unreadable,
@@ -288,7 +288,7 @@ func unknown(server finding.Subject, because finding.Result) check.Effect {
 
 // unreadable says why a dry run was not possible, in a text that is the same in each attempt.
 func unreadable(subject finding.Subject, err error) finding.Result {
-	why := "the API server does not answer"
+	why := "the API server did not answer"
 	if reason := apierrors.ReasonForError(err); reason != "" {
 		why = "the API server answered " + string(reason)
 	}
@@ -325,7 +325,7 @@ func EachServer(config *rest.Config) func(context.Context) ([]Server, error) {
 		defer cancel()
 		client, err := discoveryclient.NewForConfig(config)
 		if err != nil {
-			return nil, fmt.Errorf("make a client for the API server: %w", err)
+			return nil, fmt.Errorf("create a client for the API server: %w", err)
 		}
 		slice, err := client.EndpointSlices(metav1.NamespaceDefault).Get(ctx, kubernetesSlice, metav1.GetOptions{})
 		if err != nil {
@@ -363,7 +363,7 @@ func serverAt(config *rest.Config, address string) (Server, error) {
 	own.Wrap(func(transport http.RoundTripper) http.RoundTripper { return connectionPerRequest{transport} })
 	core, err := coreclient.NewForConfig(own)
 	if err != nil {
-		return Server{}, fmt.Errorf("make a client for the API server at %s: %w", address, err)
+		return Server{}, fmt.Errorf("create a client for the API server at %s: %w", address, err)
 	}
 	return Server{Address: address, Secrets: core}, nil
 }

@@ -132,7 +132,7 @@ func TestStale(t *testing.T) {
 		p.Guard = func() prove.Guard { return prove.Guard{} }
 		unknown(t, p, "no guard")
 		p.Guard = guard
-		<-time.After(3 * prove.Every)
+		<-time.After(3 * prove.Interval)
 		unknown(t, p, "a quarter of an hour later")
 		p.Servers = func(ctx context.Context) ([]prove.Server, error) { <-ctx.Done(); return nil, ctx.Err() }
 		run(t, p, time.Second)
@@ -310,7 +310,7 @@ func TestRun(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 		defer cancel()
 		p.Run(ctx)
-		if d := cmp.Diff([]time.Duration{0, 20 * time.Second, 20*time.Second + prove.Every}, times); d != "" {
+		if d := cmp.Diff([]time.Duration{0, 20 * time.Second, 20*time.Second + prove.Interval}, times); d != "" {
 			t.Errorf("proofs at (-want +got):\n%s", d)
 		}
 	})

@@ -217,7 +217,7 @@ func TestClientCA(t *testing.T) {
 		t.Errorf("not ready: %v", err)
 	}
 	if _, err := New(Options{Directory: r.Directory, ClientCA: file, Now: time.Now, Log: r.Log}); err == nil ||
-		!strings.Contains(err.Error(), "holds no PEM block") {
+		!strings.Contains(err.Error(), "no PEM block") {
 		t.Errorf("an invalid file at the start: %v", err)
 	}
 }

@@ -148,7 +148,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	for {
 		select {
 		case err := <-ended:
-			return fmt.Errorf("serve admission: %w", err)
+			return fmt.Errorf("serve admission requests: %w", err)
 		case <-ticker.C:
 			s.reload()
 		case <-ctx.Done():
@@ -179,7 +179,7 @@ func (s *Server) shutdown(ctx context.Context, server *http.Server, ended <-chan
 	s.Log.Info("Shutting down, still answering requests", "for", s.ShutdownDelay.String())
 	select {
 	case err := <-ended:
-		return fmt.Errorf("serve admission: %w", err)
+		return fmt.Errorf("serve admission requests: %w", err)
 	case <-time.After(s.ShutdownDelay):
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
@@ -364,8 +364,8 @@ func (s *Server) requireClientCert(handler http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-			http.Error(w, "no client certificate, but this webhook requires one. Fix: configure one for the kube-apiserver "+
-				"(kubeConfigFile of its AdmissionConfiguration), or remove --client-ca", http.StatusUnauthorized)
+			http.Error(w, "no client certificate was presented, but this webhook requires one. Fix: configure one for "+
+				"the kube-apiserver (kubeConfigFile of its AdmissionConfiguration), or remove --client-ca", http.StatusUnauthorized)
 			return
 		}
 		name := r.TLS.VerifiedChains[0][0].Subject.CommonName

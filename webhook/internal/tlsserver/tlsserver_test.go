@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
@@ -649,18 +650,20 @@ func TestNew(t *testing.T) {
 func TestCheckFiles(t *testing.T) {
 	empty, good := t.TempDir(), t.TempDir()
 	ca := pkitest.NewCAAround("ca", time.Now())
-	write(t, good, serving(ca, time.Now()))
 	clients := filepath.Join(t.TempDir(), "ca.crt")
 	if err := os.WriteFile(clients, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	pair := serving(ca, time.Now())
+	write(t, good, pair)
+	_, notCA := pki.ParseBundle(pair.Key)
 	for name, c := range map[string]struct{ directory, clientCA, want string }{
 		"neither":        {},
 		"both":           {directory: good, clientCA: clients},
 		"no certificate": {directory: empty, clientCA: clients, want: "--cert-dir " + empty + ": tls.crt: no such file"},
 		"no client CA":   {directory: good, clientCA: empty + "/x", want: "--client-ca " + empty + "/x: no such file"},
 		"a private key": {directory: good, clientCA: filepath.Join(good, "tls.key"),
-			want: "--client-ca " + filepath.Join(good, "tls.key") + ": holds no PEM block of type CERTIFICATE"},
+			want: "--client-ca " + filepath.Join(good, "tls.key") + ": " + notCA.Error()},
 		"client CA alone": {clientCA: clients},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gate activates the webhook: it makes API servers call it as soon as it can answer.
+// Package activation activates the webhook: it makes API servers call it as soon as it can answer.
 //
 // A registration that fails closed refuses requests as soon as it is stored. During an
 // install that is before a Pod can answer. So the chart's registration has a match
@@ -13,7 +13,7 @@
 // The permission to write this one binding is smaller than the permission to write the
 // registration. With that, an attacker who controls the webhook could have every Secret of
 // the cluster sent to it.
-package gate
+package activation
 
 import (
 	"context"
@@ -53,8 +53,8 @@ type Keeper struct {
 	Reviews     authorizationclient.SelfSubjectAccessReviewInterface
 	// Changed receives a value when the binding has changed.
 	Changed <-chan struct{}
-	// Asked is called after each check, with true if the webhook is active.
-	Asked func(bool)
+	// OnCheck is called after each check, with true if the webhook is active.
+	OnCheck func(bool)
 	// Binding, Deployment and Configuration are the names of the objects.
 	Binding, Deployment, Configuration string
 	// Namespace and Account name the webhook's ServiceAccount.
@@ -76,7 +76,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	for {
 		pause := checkInterval
 		err := k.check(ctx)
-		k.Asked(err == nil)
+		k.OnCheck(err == nil)
 		if err != nil {
 			pause = retryInterval
 			if apierrors.IsForbidden(err) { // this can last forever
@@ -157,10 +157,10 @@ func (k *Keeper) checkPermission(ctx context.Context) error {
 	)
 	switch {
 	case err != nil:
-		return fmt.Errorf("look up the permission to answer admissions.kubelet-https-guard.io: %w", err)
+		return fmt.Errorf("check the permission to answer admissions.kubelet-https-guard.io: %w", err)
 	case !review.Status.Allowed:
-		return fmt.Errorf("ClusterRoleBinding %s has the ServiceAccount, but the permission to answer "+
-			"admissions.kubelet-https-guard.io is missing: check ClusterRole %s", k.Binding, k.Binding)
+		return fmt.Errorf("ClusterRoleBinding %s contains the ServiceAccount, but does not grant it the permission "+
+			"to answer admissions.kubelet-https-guard.io: check ClusterRole %s", k.Binding, k.Binding)
 	}
 	return nil
 }

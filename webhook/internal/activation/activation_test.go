@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gate
+package activation
 
 import (
 	"context"
@@ -103,7 +103,7 @@ func (w world) keeper(t *testing.T, log *strings.Builder) *Keeper {
 	}
 	return &Keeper{
 		Bindings: cluster.RbacV1().ClusterRoleBindings(), Deployments: cluster.AppsV1().Deployments("guard"), Webhooks: cluster.AdmissionregistrationV1().ValidatingWebhookConfigurations(),
-		Reviews: cluster.AuthorizationV1().SelfSubjectAccessReviews(), Changed: w.changed, Asked: func(bool) {},
+		Reviews: cluster.AuthorizationV1().SelfSubjectAccessReviews(), Changed: w.changed, OnCheck: func(bool) {},
 		Binding: "answers", Deployment: "webhook", Configuration: "guard", Namespace: "guard", Account: "webhook",
 		Ready: func(context.Context) error { return w.ready }, Serving: func() *tls.Certificate { return &pair },
 		Now: pkitest.Now, Log: slog.New(slog.NewTextHandler(log, nil)),
@@ -173,8 +173,8 @@ func TestRun(t *testing.T) {
 		var log strings.Builder
 		changed := make(chan struct{})
 		keeper := world{bundle: ca.PEM(), serves: "webhook.guard.svc", available: 1, changed: changed}.keeper(t, &log)
-		var asked []bool
-		keeper.Asked = func(yes bool) { asked = append(asked, yes) }
+		var active []bool
+		keeper.OnCheck = func(yes bool) { active = append(active, yes) }
 		run := func(d time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
@@ -192,8 +192,8 @@ func TestRun(t *testing.T) {
 		if got := count(log.String(), activated); got != 1 {
 			t.Errorf("activated %d times:\n%s", got, log.String())
 		}
-		if asked[0] || !asked[len(asked)-1] {
-			t.Errorf("first %v, last %v", asked[0], asked[len(asked)-1])
+		if active[0] || !active[len(active)-1] {
+			t.Errorf("first %v, last %v", active[0], active[len(active)-1])
 		}
 		// A user installs the chart's manifest again between two checks. It is detected after
 		// a minute, or at once if the watch works.
