@@ -96,7 +96,7 @@ func admissionDisabled(
 		for _, plugin := range s.Plugins {
 			message := setting + " disables " + plugin + ", so this part of the guard has no effect"
 			if s.Argument == kubeapiserver.AdmissionControlConfigFile || s.Argument == kubeapiserver.PluginConfigField {
-				message = setting + " replaces the platform's configuration of " + plugin
+				message = setting + " replaces OpenShift's configuration of " + plugin
 			}
 			results = append(results, single(finding.AdmissionDisabled, at(s.Argument).Part(plugin), message, remedy)...)
 		}

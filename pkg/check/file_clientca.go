@@ -29,7 +29,7 @@ func clientRoots(ca File) ([]*x509.Certificate, *finding.Result) {
 	case !ca.Mode.IsRegular():
 		why = "it is " + kindOfFile(ca.Mode)
 	case ca.Size > MaxFileBytes:
-		why = fmt.Sprintf("it has %d bytes, more than %d", ca.Size, MaxFileBytes)
+		why = fmt.Sprintf("it is too large: %d bytes, limit %d", ca.Size, MaxFileBytes)
 	default:
 		roots, err := pki.ParseBundle(ca.Data)
 		if err == nil {

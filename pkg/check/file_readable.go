@@ -18,7 +18,7 @@ type NotMountedError struct {
 }
 
 // Error returns a message with the path.
-func (e *NotMountedError) Error() string { return e.Path + " is not mounted here" }
+func (e *NotMountedError) Error() string { return e.Path + " is not mounted in the agent's Pod" }
 
 // NotMounted returns true. Packages that do not import this one recognise the error by it.
 func (e *NotMountedError) NotMounted() bool { return true }
@@ -35,7 +35,8 @@ func unreadable(location finding.Subject, what string, err error) []finding.Resu
 	}
 	if errors.Is(err, syscall.ESTALE) {
 		return single(finding.StaleMount, location,
-			"cannot check "+what+": the directory or file was replaced on the host, and the mount here shows the deleted one",
+			"cannot check "+what+": the directory or file was replaced on the host, "+
+				"and the mount in the agent's Pod shows the deleted one",
 			"restart the agent's Pod; mount a parent directory (/etc/kubernetes, chart value nodeagent.hostPaths) "+
 				"instead of the directory or file itself")
 	}

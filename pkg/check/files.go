@@ -53,7 +53,7 @@ func (f File) problem() *finding.Result {
 			"remove it, so that the program that renews the certificate can write the file")
 	case f.Size > MaxFileBytes:
 		results = single(finding.FileTooLarge, at,
-			fmt.Sprintf("it has %d bytes, more than the %d that a Secret can hold", f.Size, MaxFileBytes),
+			fmt.Sprintf("it is too large: %d bytes; a Secret can contain at most %d", f.Size, MaxFileBytes),
 			"replace it with a PEM file")
 	}
 	if results == nil {
@@ -74,7 +74,7 @@ func (f File) hidden() bool {
 // read reports whether the file exists and was read.
 func (f File) read() bool { return f.problem() == nil && !f.missing() }
 
-// source returns the file as one half of a pair. name is what the file holds, for people: the
+// source returns the file as one half of a pair. name is what the file contains, for people: the
 // subject has it if there is no path.
 func (f File) source(name string) Source {
 	source := Source{At: finding.File(f.Path), Problem: f.problem()}

@@ -427,7 +427,7 @@ func TestGuardAsConfigured(t *testing.T) {
 		want            finding.Outcome
 		mentions        string // of a pass: what was configured
 	}{
-		"fails open":                         {open, maps.Clone(open), finding.Pass, "failurePolicy of secrets.example.com is Ignore"},
+		"fails open":                         {open, maps.Clone(open), finding.Pass, "failurePolicy of webhook secrets.example.com is Ignore"},
 		"failed open, now fails closed":      {open, decoded(registration), finding.Warn, ""},
 		"audits":                             {audit, maps.Clone(audit), finding.Pass, "validationActions is [Audit]"},
 		"refuses":                            {decoded(binding), decoded(binding), finding.Pass, ""},

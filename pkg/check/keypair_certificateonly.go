@@ -26,6 +26,6 @@ func certificateOnly(p KeyPair, now time.Time) []finding.Result {
 		return nil
 	}
 	return single(finding.KeyInCertificateFile, p.certificate.At,
-		"it holds a private key, but certificates are not kept secret",
+		"it contains a private key, but certificates are not protected like keys",
 		"remove the PRIVATE KEY block; renew certificate and key if somebody may have read the key")
 }

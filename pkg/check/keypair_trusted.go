@@ -32,8 +32,8 @@ func trusted(p KeyPair, now time.Time) []finding.Result {
 		return []finding.Result{Unknown(strong(p, now)[0])}
 	case p.want.Roots == nil:
 		return single(finding.NotChecked, p.certificate.At,
-			"no CA is configured for it, so the certificate's issuer is not verified",
-			"configure the CA bundle that verifies it")
+			"no CA bundle is configured for the certificate, so its issuer is not verified",
+			"configure the CA bundle that must verify it")
 	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, root := range p.want.Roots {

@@ -25,7 +25,7 @@ func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
 		return unreadable(finding.File(k.ca.Path), "the kube-apiserver's CA bundle for kubelets", k.ca.Err)
 	case k.roots == nil:
 		return single(finding.KubeletCertificateUntrusted, k.answer.At,
-			"the kube-apiserver cannot verify any kubelet: its CA bundle "+k.ca.Path+" is missing or holds no certificate",
+			"the kube-apiserver cannot verify any kubelet: its CA bundle "+k.ca.Path+" is missing or contains no certificate",
 			"restore that file; on OpenShift the installer Pod writes it for each new revision of the kube-apiserver")
 	}
 	leaf, intermediates := k.answer.Certificates[0], x509.NewCertPool()
@@ -62,7 +62,7 @@ func (k Kubelet) validForAddress(leaf *x509.Certificate) []finding.Result {
 	if why != "" {
 		return single(finding.NotChecked, k.answer.At,
 			"cannot check the address in the kubelet's certificate: "+
-				"it is not known which one the kube-apiserver connects to: "+why,
+				"it is not known which address the kube-apiserver connects to: "+why,
 			"set --node-name, and --kubelet-address to an IP address, "+
 				"or put InternalIP first in kubelet-preferred-address-types")
 	}

@@ -33,7 +33,7 @@ func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 	}
 	if !k.answer.AsksClients {
 		return single(finding.ClientCertificateNotAccepted, k.answer.At,
-			"the kubelet does not request client certificates, so the kube-apiserver's has no effect",
+			"the kubelet does not request client certificates, so the kube-apiserver's certificate has no effect",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
 	}
 	if len(k.answer.AcceptedCAs) == 0 {
@@ -50,7 +50,7 @@ func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 	}
 	return single(finding.ClientCertificateNotAccepted, k.answer.At,
 		"the kubelet does not accept client certificates issued by "+quoteName(leaf.Issuer.CommonName)+
-			", the issuer of the kube-apiserver's",
+			", the issuer of the kube-apiserver's certificate",
 		"update the kubelet's client CA bundle (on OpenShift the machine-config-operator does), "+
 			"or renew the client certificate")
 }

@@ -103,7 +103,8 @@ func manifestReadable(m Manifest, _ time.Time) []finding.Result {
 			"remove the flags --kubelet-client-dir, --kubelet-client-certificate and --kubelet-client-key")
 	case errors.Is(m.ReadErr, fs.ErrNotExist):
 		return single(finding.ManifestMissing, at,
-			"found no static Pod manifest of a kube-apiserver, so it is not known which files it uses: "+m.searched(),
+			"no static Pod manifest of a kube-apiserver was found, "+
+				"so it is not known which files the kube-apiserver uses: "+m.searched(),
 			"run the agent on control-plane nodes only, or set --kubelet-client-dir (chart: nodeagent.clientDirectory) "+
 				"to the directory of the certificate and key")
 	case m.ReadErr != nil && m.Path == m.Directory:
@@ -121,7 +122,7 @@ func manifestReadable(m Manifest, _ time.Time) []finding.Result {
 	case len(m.Containers) > 0:
 		return single(finding.ManifestUnparsable, at,
 			fmt.Sprintf("%d containers of the Pod in this file may be the kube-apiserver (%s), "+
-				"so it is not known which files it uses",
+				"so it is not known which files the kube-apiserver uses",
 				len(m.Containers), strings.Join(quoteNames(m.Containers), ", ")),
 			"find out what wrote it, and keep only one container in the Pod whose name or command is kube-apiserver")
 	case len(m.Assumptions) > 0:
@@ -136,11 +137,11 @@ func (m Manifest) searched() string {
 	case m.Directory == "":
 		return "the kubelet has no staticPodPath configured"
 	case m.Path != m.Directory:
-		return m.Directory + " has no such manifest"
+		return m.Directory + " contains no such manifest"
 	case len(m.Held) == 0:
 		return m.Directory + " does not exist or is empty"
 	}
-	return m.Directory + " has other files only (" + strings.Join(quoteNames(m.Held), ", ") + ")"
+	return m.Directory + " contains only other files (" + strings.Join(quoteNames(m.Held), ", ") + ")"
 }
 
 func quoteNames(names []string) []string {

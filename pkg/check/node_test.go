@@ -422,7 +422,7 @@ func configFixtures() map[string]fixture {
 			want:    unknown(configAspects, "ManifestUnparsable @ /why"),
 		},
 		"elsewhere": {
-			results: always(configured(check.Configuration{NotApplicable: "the control plane is elsewhere"})),
+			results: always(configured(check.Configuration{NotApplicable: "the control plane runs elsewhere"})),
 			want: []string{
 				"readable notApplicable  @ /config.yaml", "admission notApplicable  @ /config.yaml",
 				"client-certificate notApplicable  @ /config.yaml kubelet-client-certificate", "client-key notApplicable  @ " +

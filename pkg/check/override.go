@@ -3,7 +3,6 @@
 package check
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -87,10 +86,9 @@ func overrideArguments(o Override, _ time.Time) []finding.Result {
 		var message string
 		switch {
 		case len(override.Values) == 0:
-			message = fmt.Sprintf("the override removes the value of %s", override.Argument)
+			message = "the override removes OpenShift's value"
 		case foreign >= 0:
-			message = fmt.Sprintf("the override sets %s to %s; the platform's value is %s",
-				override.Argument, quoteName(override.Values[foreign]), strings.Join(own, " or "))
+			message = "the override sets " + quoteName(override.Values[foreign]) + "; OpenShift sets " + own[len(own)-1]
 		default:
 			continue
 		}

@@ -64,7 +64,7 @@ func secretRotation(s protectedSecret, _ time.Time) []finding.Result {
 	}
 	if family := s.want.Family(); s.want.ManagedBy == "" && family != finding.AddedSecret {
 		results = s.want.notConfigured(family, s.want.at("metadata"),
-			"managedBy is not configured, so it is not known which controller renews it")
+			"managedBy is not configured, so it is not known which controller renews the Secret")
 	}
 	if s.stored.Immutable {
 		detached("immutable", "an immutable Secret cannot be renewed", "leave immutable unset")
@@ -98,8 +98,8 @@ func secretRotation(s protectedSecret, _ time.Time) []finding.Result {
 			continue
 		}
 		detached("metadata.annotations "+annotation,
-			fmt.Sprintf("the annotation says %s, but the certificate says %s, so it would be renewed too late",
-				timestamp(noted), timestamp(moment(leaf))),
+			fmt.Sprintf("the time in the annotation is %s, later than the certificate's own, %s, "+
+				"so the certificate would be renewed too late", timestamp(noted), timestamp(moment(leaf))),
 			"remove the annotation in the same update, or set it to the certificate's own time")
 	}
 	return results

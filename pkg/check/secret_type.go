@@ -26,6 +26,6 @@ func secretType(s protectedSecret, _ time.Time) []finding.Result {
 		return nil
 	}
 	return single(finding.WrongSecretType, s.want.at("type"),
-		"the type is "+strconv.Quote(s.stored.Type)+", want "+want,
+		"the type is "+strconv.Quote(s.stored.Type)+", expected "+want,
 		"recreate it with type "+want)
 }

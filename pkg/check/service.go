@@ -66,7 +66,7 @@ const (
 func serviceRenewal(s Service, _ time.Time) []finding.Result {
 	if s.Secret.ManagedBy != ManagedByServiceCA || s.Secret.Service == "" {
 		return s.Secret.notConfigured(finding.ServingCert, s.Secret.at(""),
-			"no Service is configured that service-ca issues it for (managedBy, service)")
+			"the Service for which service-ca issues the Secret is not configured (managedBy, service)")
 	}
 	switch {
 	case s.NotKnown != nil:
@@ -98,14 +98,14 @@ func serviceRenewal(s Service, _ time.Time) []finding.Result {
 		return append(results, single(finding.RotationStuck, s.at(),
 			fmt.Sprintf("service-ca stopped after %d failures: it will not renew the Secret that it issues for the Service",
 				failures),
-			"fix the error in its annotation serving-cert-generation-error, then remove the annotations "+
+			"resolve the error in its annotation serving-cert-generation-error, then remove the annotations "+
 				"serving-cert-generation-error and -error-num, alpha and beta")...)
 	case failures > 0:
 		return append(results, single(finding.RotationFailing, s.at(),
 			fmt.Sprintf("service-ca cannot write the Secret that it issues for the Service (consecutive failures: %d)",
 				failures),
-			fmt.Sprintf("fix the error in its annotation serving-cert-generation-error; service-ca stops after %d failures",
-				maxRetries))...)
+			fmt.Sprintf("resolve the error in its annotation serving-cert-generation-error; "+
+				"service-ca stops after %d failures", maxRetries))...)
 	}
 	return results
 }

@@ -49,10 +49,18 @@ const (
 // MaxAdmissionFileBytes is the limit for an admission configuration file. A real one has a few KiB.
 const MaxAdmissionFileBytes = 1 << 20
 
-// ErrNotExamined is in the chain of an error if the file exceeds the limits of this package, so that it is not known
+// ErrNotExamined is matched by an error if the file exceeds the limits of this package, so that it is not known
 // whether kube-apiserver accepts it. Every other error of [ParseAdmissionFile], [ParseAdmissionPlugin] and
 // [Config.AdmissionPlugins] means that kube-apiserver does not start with the file.
-var ErrNotExamined = errors.New("not checked")
+var ErrNotExamined = errors.New("it exceeds a limit")
+
+// notExaminedError is an [ErrNotExamined] with its own text.
+type notExaminedError string
+
+func (e notExaminedError) Error() string { return string(e) }
+
+// Is makes it an ErrNotExamined.
+func (notExaminedError) Is(target error) bool { return target == ErrNotExamined }
 
 // AdmissionSetting is a setting that disables an admission plugin of the guard, or the API that the plugin needs.
 type AdmissionSetting struct {
@@ -379,7 +387,7 @@ func ParseAdmissionFile(data []byte) (AdmissionFile, error) {
 	const kind = "AdmissionConfiguration"
 	var header map[string]any
 	if err := decode(data, &header, plainyaml.Unmarshal); err != nil {
-		return AdmissionFile{}, fmt.Errorf("parse as %s: %w", kind, err)
+		return AdmissionFile{}, invalidAdmission(kind, err)
 	}
 	got := typeOf(header)
 	if got != (typeMeta{"apiserver.config.k8s.io/v1", kind}) && got != (typeMeta{"apiserver.k8s.io/v1alpha1", kind}) {
@@ -390,12 +398,12 @@ func ParseAdmissionFile(data []byte) (AdmissionFile, error) {
 				return AdmissionFile{}, nil
 			}
 		}
-		return AdmissionFile{}, fmt.Errorf("it has %s, want %s of a known version", got, kind)
+		return AdmissionFile{}, fmt.Errorf("%s, expected %s of a known version", got, kind)
 	}
 
 	var object admissionObject
 	if err := decode(data, &object, plainyaml.UnmarshalStrict); err != nil {
-		return AdmissionFile{}, fmt.Errorf("parse as %s: %w", kind, err)
+		return AdmissionFile{}, invalidAdmission(kind, err)
 	}
 	var file AdmissionFile
 	for _, entry := range object.Plugins {
@@ -433,7 +441,7 @@ func admissionPlugin(name, file string, configuration []byte) (AdmissionPlugin, 
 func ParseAdmissionPlugin(name string, data []byte) (AdmissionPlugin, error) {
 	var header map[string]any
 	if err := decode(data, &header, plainyaml.Unmarshal); err != nil {
-		return AdmissionPlugin{}, fmt.Errorf("parse: %w", err)
+		return AdmissionPlugin{}, err
 	}
 	unsupportedField := ""
 	type of struct {
@@ -447,14 +455,14 @@ func ParseAdmissionPlugin(name string, data []byte) (AdmissionPlugin, error) {
 	case of{ValidatingAdmissionPolicy, typeMeta{"apiserver.config.k8s.io/v1", "ValidatingAdmissionPolicyConfiguration"}}:
 		unsupportedField = "kubeConfigFile"
 	default:
-		return AdmissionPlugin{}, fmt.Errorf("it has %s, which is not a configuration of this plugin", typeOf(header))
+		return AdmissionPlugin{}, fmt.Errorf("%s, expected a configuration of this plugin", typeOf(header))
 	}
 	if _, given := header[unsupportedField]; given {
 		return AdmissionPlugin{}, fmt.Errorf("kind %s has no field %s", typeOf(header).Kind, unsupportedField)
 	}
 	var object pluginObject
 	if err := decode(data, &object, plainyaml.UnmarshalStrict); err != nil {
-		return AdmissionPlugin{}, fmt.Errorf("parse: %w", err)
+		return AdmissionPlugin{}, err
 	}
 	plugin := AdmissionPlugin{
 		Name: name, KubeConfigFile: object.KubeConfigFile, StaticManifestsDir: object.StaticManifestsDir,
@@ -463,7 +471,7 @@ func ParseAdmissionPlugin(name string, data []byte) (AdmissionPlugin, error) {
 		{"kubeConfigFile", plugin.KubeConfigFile}, {"staticManifestsDir", plugin.StaticManifestsDir},
 	} {
 		if named.path != "" && !path.IsAbs(named.path) {
-			return AdmissionPlugin{}, fmt.Errorf("%s: path is not absolute", named.field)
+			return AdmissionPlugin{}, fmt.Errorf("%s: the path is not absolute", named.field)
 		}
 	}
 	return plugin, nil
@@ -477,10 +485,10 @@ type typeMeta struct {
 
 // String returns the type for an error.
 func (m typeMeta) String() string {
-	return "apiVersion " + quoteType(m.APIVersion) + " and kind " + quoteType(m.Kind)
+	return "apiVersion is " + quoteType(m.APIVersion) + " and kind is " + quoteType(m.Kind)
 }
 
-// quoteType quotes an apiVersion or a kind for an error. A text that cannot be one is not quoted: it may hold anything.
+// quoteType quotes an apiVersion or a kind for an error. A text that cannot be one is not quoted: it may contain anything.
 func quoteType(text string) string {
 	valid := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '/'
@@ -519,11 +527,19 @@ func typeOf(object map[string]any) typeMeta {
 // decode decodes within limits. The error is an [ErrNotExamined] if the data exceed them.
 func decode(data []byte, into any, unmarshal func([]byte, any) error) error {
 	if len(data) > MaxAdmissionFileBytes {
-		return fmt.Errorf("%w: it has %d bytes, more than %d", ErrNotExamined, len(data), MaxAdmissionFileBytes)
+		return notExaminedError(fmt.Sprintf("it is too large: %d bytes, limit %d", len(data), MaxAdmissionFileBytes))
 	}
 	err := unmarshal(data, into)
 	if errors.Is(err, plainyaml.ErrLimit) {
-		return fmt.Errorf("%w: %w", ErrNotExamined, err)
+		return notExaminedError(err.Error())
 	}
 	return err
+}
+
+// invalidAdmission returns the error for data that are not an object of a kind, or not examined.
+func invalidAdmission(kind string, err error) error {
+	if errors.Is(err, ErrNotExamined) {
+		return err
+	}
+	return fmt.Errorf("it is not a valid %s: %w", kind, err)
 }

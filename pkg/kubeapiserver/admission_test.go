@@ -390,7 +390,7 @@ func TestParseAdmissionFile(t *testing.T) {
 		},
 		"an alias": {
 			data:        "a: &a b\n" + admissionFile("- name: *a\n"),
-			wantErr:     "AdmissionConfiguration",
+			wantErr:     "YAML aliases",
 			notExamined: true,
 		},
 		"too large": {

@@ -121,17 +121,17 @@ type clientInfo struct {
 // of values.
 func ParseConfig(data []byte) (Config, error) {
 	if len(data) > MaxConfigBytes {
-		return Config{}, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
+		return Config{}, fmt.Errorf("it is too large: %d bytes, limit %d", len(data), MaxConfigBytes)
 	}
 	if strings.TrimSpace(string(data)) == "" {
 		return Config{}, errors.New("it is empty")
 	}
 	var file configFile
 	if err := plainyaml.Unmarshal(data, &file); err != nil {
-		return Config{}, fmt.Errorf("parse as %s: %w", configKind, err)
+		return Config{}, fmt.Errorf("it is not a valid %s: %w", configKind, err)
 	}
 	if file.Kind != "" && file.Kind != configKind {
-		return Config{}, fmt.Errorf("kind is %s, want %s", quoteType(file.Kind), configKind)
+		return Config{}, fmt.Errorf("kind is %s, expected %s", quoteType(file.Kind), configKind)
 	}
 
 	config := Config{arguments: map[string][]string{}, admission: file.Admission.config()}
@@ -232,7 +232,7 @@ func ParseOverrides(data []byte) ([]Override, error) {
 
 func parseOverrides(data []byte) (map[string]any, error) {
 	if len(data) > MaxConfigBytes {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), MaxConfigBytes)
+		return nil, fmt.Errorf("it is too large: %d bytes, limit %d", len(data), MaxConfigBytes)
 	}
 	if len(data) == 0 {
 		return nil, nil
@@ -290,7 +290,7 @@ func listOf(value any) ([]string, error) {
 		var values []string
 		for _, item := range v {
 			if _, nested := item.([]any); nested {
-				return nil, errors.New("a list inside a list")
+				return nil, errors.New("a list in a list is not supported")
 			}
 			one, err := listOf(item)
 			if err != nil {
@@ -300,7 +300,7 @@ func listOf(value any) ([]string, error) {
 		}
 		return values, nil
 	}
-	return nil, errors.New("want a value or a list of values")
+	return nil, errors.New("expected a value or a list of values")
 }
 
 // maxKey is the limit for a key in an error, in bytes.

@@ -88,10 +88,10 @@ func ParseChain(data []byte) (Chain, error) {
 	}
 	leaf, err := x509.ParseCertificate(blocks[0])
 	if err != nil {
-		return Chain{}, parseError("holds a CERTIFICATE block that", blocks[0], err)
+		return Chain{}, parseError("contains a CERTIFICATE block that", blocks[0], err)
 	}
 	if err := errors.Join(checkKey(leaf), checkLeafKey(leaf)); err != nil {
-		return Chain{}, fmt.Errorf("holds a certificate that %w", err)
+		return Chain{}, fmt.Errorf("contains a certificate that %w", err)
 	}
 	chain := Chain{Leaf: leaf}
 	for i, der := range blocks[1:] {
@@ -142,7 +142,7 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 		bundle = append(bundle, certificate)
 	}
 	if len(bundle) == 0 {
-		return nil, fmt.Errorf("holds no certificate with a key that TLS supports: the first one %w", unusable)
+		return nil, fmt.Errorf("contains no certificate with a key that TLS supports: the first one %w", unusable)
 	}
 	return bundle, nil
 }
@@ -190,13 +190,21 @@ func certificateBlocks(data []byte, limit int, wanted func(*pem.Block) bool) (bl
 	}
 	switch {
 	case len(blocks) == 0:
-		return nil, nil, fmt.Errorf("holds no PEM block of type CERTIFICATE")
+		return nil, nil, errors.New("contains no PEM block of type CERTIFICATE")
 	case len(blocks) == limit && decoded < begun:
 		scanErr = fmt.Errorf("the PEM text has more than %d certificates; the others were not read", limit)
 	case decoded < begun:
-		scanErr = fmt.Errorf("the PEM text has %d blocks; damaged: %d", begun, begun-decoded)
+		scanErr = fmt.Errorf("%s damaged", ofBlocks(begun-decoded, begun))
 	}
 	return blocks, scanErr, nil
+}
+
+// ofBlocks is the subject of a sentence about some of the PEM blocks.
+func ofBlocks(some, all int) string {
+	if some == 1 {
+		return fmt.Sprintf("1 of %d PEM blocks is", all)
+	}
+	return fmt.Sprintf("%d of %d PEM blocks are", some, all)
 }
 
 // checkKey returns an error if the certificate's key must not be used to verify a signature: crypto/tls does
@@ -242,26 +250,26 @@ func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 	for rest := data; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil, errors.New("holds no PEM block of a private key")
+			return nil, errors.New("contains no PEM block of a private key")
 		}
 		// The same test as in crypto/tls.X509KeyPair.
 		if block.Type != "PRIVATE KEY" && !strings.HasSuffix(block.Type, " PRIVATE KEY") {
 			continue
 		}
 		if len(block.Bytes) > maxKeyBytes {
-			return nil, fmt.Errorf("holds a block %.32q of %d bytes, more than a private key has (%d)",
+			return nil, fmt.Errorf("contains a block %.32q of %d bytes, too large for a private key (limit %d)",
 				block.Type, len(block.Bytes), maxKeyBytes)
 		}
 		key, ok := parsePrivateKey(block.Bytes)
 		if !ok {
 			if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
-				return nil, errors.New("holds an encrypted private key, which Kubernetes components cannot decrypt")
+				return nil, errors.New("contains an encrypted private key, which Kubernetes components cannot decrypt")
 			}
 			if algorithm, ok := privateKeyName(block.Bytes); ok {
-				return nil, fmt.Errorf("holds a block %.32q with a private key that Go's TLS does not support: %s",
+				return nil, fmt.Errorf("contains a block %.32q with a private key that Go's TLS does not support: %s",
 					block.Type, algorithm)
 			}
-			return nil, fmt.Errorf("holds a block %.32q that is not a private key in PKCS #1, PKCS #8 or SEC 1 format",
+			return nil, fmt.Errorf("contains a block %.32q that is not a private key in PKCS #1, PKCS #8 or SEC 1 format",
 				block.Type)
 		}
 		return key.Public(), nil

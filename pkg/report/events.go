@@ -430,7 +430,7 @@ func (n Notice) eventText() (kind, reason, note string) {
 		if n.Unchecked {
 			how = "is no longer checked at " + f.Subject.String() + ", so it may still exist"
 		}
-		note := fmt.Sprintf("Resolved: %s %s. It was: %s%s", f.Reason, how, f.Message, controlOf(f))
+		note := fmt.Sprintf("Resolved: %s %s. Last message: %s%s", f.Reason, how, f.Message, controlOf(f))
 		return corev1.EventTypeNormal, string(f.Reason), note
 	case CertificateRotated:
 		note := fmt.Sprintf("%s: new certificate, %s", n.CertificateAt, describe(n.Certificate))

@@ -121,7 +121,7 @@ func TestAgent(t *testing.T) {
 	}
 	awaitAgentEvent("Normal", "Compliant", tree.CertificateOnHost())
 	swap(map[string][]byte{"tls.crt": pair.Certificate, "tls.key": []byte("garbage")})
-	awaitAgentEvent("Warning", "KeyUnparsable", "tls.key: it holds no PEM block")
+	awaitAgentEvent("Warning", "KeyUnparsable", "tls.key: it contains no PEM block")
 	fresh := issue(pkitest.KubeletClient())
 	swap(map[string][]byte{"tls.crt": fresh.Certificate, "tls.key": fresh.Key})
 	awaitAgentEvent("Normal", "KeyUnparsable", "Resolved")
