@@ -19,7 +19,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 		At: s.At, Generator: "kubelet-https-guard/nodeagent", Version: version.String(),
 		Kind: "Node", Name: c.nodeName,
 		FoundBy: s.Layout.How, Revision: s.Layout.Revision,
-		Results: s.Results(), Checked: check.LookedFor(s.Results()),
+		Results: s.Results(), Checked: check.CheckedReasons(s.Results()),
 	}
 	for _, c := range agent.Controls() {
 		d.Verdicts = append(d.Verdicts, c.Judge(control.Node, d.Results))

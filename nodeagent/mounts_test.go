@@ -157,8 +157,8 @@ func TestMountsByValues(t *testing.T) {
 		scan.Options{Directory: parsed.directory, ClientCA: parsed.clientCA, ExpiringFraction: parsed.expiringFraction},
 		pkitest.Now(),
 	)
-	if !snapshot.Sound {
-		t.Errorf("Sound is false: %+v", snapshot.FileResults)
+	if !snapshot.Valid {
+		t.Errorf("Valid is false: %+v", snapshot.FileResults)
 	}
 }
 

@@ -266,7 +266,7 @@ func auditOnce(
 	document := evidence.Document{
 		At: result.At, Generator: "kubelet-https-guard/webhook", Version: version.String(),
 		Kind: "Cluster", Name: options.cluster, FoundBy: options.foundBy(),
-		Verdicts: result.Verdicts, Results: result.Results, Checked: check.LookedFor(result.Results),
+		Verdicts: result.Verdicts, Results: result.Results, Checked: check.CheckedReasons(result.Results),
 	}
 	if document.Name == "" {
 		document.Name = address(client)

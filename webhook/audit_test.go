@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
 // TestAuditClient: the API server is found in the same way as kubectl does.
@@ -102,11 +102,11 @@ protectedSecrets:
 		t.Fatal(err)
 	}
 	subject := loaded.subject(0)
-	var bundles []*audit.Bundle
+	var bundles []*admit.CABundle
 	for _, s := range subject.Secrets {
 		bundles = append(bundles, s.Bundle)
 	}
-	want := []*audit.Bundle{
+	want := []*admit.CABundle{
 		{Namespace: "guard", Name: "openshift-service-ca.crt", Key: "service-ca.crt"},
 		{Namespace: "b", Name: "ca", Key: "k"},
 		nil,

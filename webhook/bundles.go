@@ -16,16 +16,9 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
-
-// bundleRef names a CA bundle in a ConfigMap. It is the key of a map, so its fields must be
-// comparable.
-type bundleRef struct {
-	Namespace string `yaml:"namespace"`
-	Name      string `yaml:"name"`
-	Key       string `yaml:"key"`
-}
 
 // bundles watches CA bundles in ConfigMaps. They change at every rotation of a signer,
 // monthly on some releases of OpenShift.
@@ -38,7 +31,7 @@ type bundles struct {
 	changed chan struct{}
 
 	mu      sync.Mutex
-	watched map[bundleRef]*bundle
+	watched map[admit.CABundle]*bundle
 }
 
 // readTime bounds the wait for the bundles at the start.
@@ -58,7 +51,7 @@ type bundle struct {
 }
 
 func newBundles(ctx context.Context, client dynamic.Interface, log *slog.Logger) *bundles {
-	b := &bundles{log: log, changed: make(chan struct{}, 1), watched: map[bundleRef]*bundle{}}
+	b := &bundles{log: log, changed: make(chan struct{}, 1), watched: map[admit.CABundle]*bundle{}}
 	if client != nil {
 		b.start = func(o follow.Object) (*follow.Follower, context.CancelFunc) {
 			following, stop := context.WithCancel(ctx)
@@ -70,7 +63,7 @@ func newBundles(ctx context.Context, client dynamic.Interface, log *slog.Logger)
 
 // roots returns the current CAs of a bundle; nil if they are unknown. Then certificates are
 // not verified against the bundle: a bundle that cannot be read must not block a renewal.
-func (b *bundles) roots(ref bundleRef) []*x509.Certificate {
+func (b *bundles) roots(ref admit.CABundle) []*x509.Certificate {
 	if b == nil || b.start == nil {
 		return nil
 	}
@@ -106,15 +99,15 @@ func (b *bundles) roots(ref bundleRef) []*x509.Certificate {
 	return watched.roots
 }
 
-// keep stops watching all bundles except these; nil entries are ignored.
-func (b *bundles) keep(wanted []*bundleRef) {
+// keep stops watching all bundles except those of the Secrets.
+func (b *bundles) keep(secrets []admit.ProtectedSecret) {
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for ref, watched := range b.watched {
-		if !slices.ContainsFunc(wanted, func(w *bundleRef) bool { return w != nil && *w == ref }) {
+		if !slices.ContainsFunc(secrets, func(s admit.ProtectedSecret) bool { return s.Bundle != nil && *s.Bundle == ref }) {
 			watched.stop()
 			delete(b.watched, ref)
 		}
@@ -150,7 +143,7 @@ func (b *bundles) allRequested() bool {
 // logProblem logs a problem when it is not that of the last call, or the recovery if problem
 // is empty. details are logged with it, but other details alone are not logged again: network
 // errors name ports.
-func (b *bundle) logProblem(log *slog.Logger, ref bundleRef, problem string, details ...string) {
+func (b *bundle) logProblem(log *slog.Logger, ref admit.CABundle, problem string, details ...string) {
 	switch problem {
 	case b.problem:
 	case "":

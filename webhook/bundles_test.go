@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
 // countedWatch is a watch that counts its stops.
@@ -53,8 +54,8 @@ func TestBundles(t *testing.T) {
 			return true, countedWatch{watch.NewFake(), &stopped}, nil
 		})
 		b := newBundles(t.Context(), client, slog.New(slog.NewTextHandler(&strings.Builder{}, nil)))
-		one, two := bundleRef{"ns", "ca", "one"}, bundleRef{"ns", "ca", "two"}
-		has := func(ref bundleRef, ca *pkitest.CA) {
+		one, two := admit.CABundle{Namespace: "ns", Name: "ca", Key: "one"}, admit.CABundle{Namespace: "ns", Name: "ca", Key: "two"}
+		has := func(ref admit.CABundle, ca *pkitest.CA) {
 			t.Helper()
 			b.roots(ref)
 			b.await(t.Context())
@@ -71,9 +72,9 @@ func TestBundles(t *testing.T) {
 		}
 		has(one, first)
 		has(two, second)
-		b.keep([]*bundleRef{nil, &one, &two})
+		b.keep([]admit.ProtectedSecret{{}, {Bundle: &one}, {Bundle: &two}})
 		stops("both are kept", 0)
-		b.keep([]*bundleRef{&one})
+		b.keep([]admit.ProtectedSecret{{Bundle: &one}})
 		stops("one is no longer kept", 1)
 		has(one, first)
 		has(two, second) // watched again
@@ -138,7 +139,7 @@ func TestBundlesOfOldRequests(t *testing.T) {
 func TestBundleProblems(t *testing.T) {
 	var log strings.Builder
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	b, ref := &bundle{}, bundleRef{"ns", "ca", "ca.crt"}
+	b, ref := &bundle{}, admit.CABundle{Namespace: "ns", Name: "ca", Key: "ca.crt"}
 	b.logProblem(logger, ref, "it cannot be read", "read tcp 10.0.0.1:41000: connection reset")
 	b.logProblem(logger, ref, "it cannot be read", "read tcp 10.0.0.1:41001: connection reset")
 	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "read tcp 10.0.0.1:41000") {

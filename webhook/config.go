@@ -38,9 +38,9 @@ const (
 
 // fileConfig is the configuration file.
 type fileConfig struct {
-	APIVersion       string            `yaml:"apiVersion"`
-	Kind             string            `yaml:"kind"`
-	ProtectedSecrets []protectedSecret `yaml:"protectedSecrets"`
+	APIVersion       string                  `yaml:"apiVersion"`
+	Kind             string                  `yaml:"kind"`
+	ProtectedSecrets []protectedSecretConfig `yaml:"protectedSecrets"`
 	// Decoy is the Secret for the audit's dry runs; nil: no dry runs.
 	Decoy *decoy `yaml:"decoy,omitempty"`
 	// OverridesAction is what admission does with overrides of the kube-apiserver's
@@ -56,8 +56,8 @@ type decoy struct {
 	Name      string `yaml:"name"`
 }
 
-// protectedSecret is a protected Secret, and what it must be like.
-type protectedSecret struct {
+// protectedSecretConfig is an entry of protectedSecrets.
+type protectedSecretConfig struct {
 	Namespace string `yaml:"namespace"`
 	Name      string `yaml:"name"`
 	// Type defaults to kubernetes.io/tls.
@@ -66,7 +66,7 @@ type protectedSecret struct {
 	Usage    string   `yaml:"usage"`
 	DNSNames []string `yaml:"dnsNames,omitempty"`
 	// CABundleConfigMap has the CAs, one of which must have signed the certificate.
-	CABundleConfigMap *bundleRef `yaml:"caBundleConfigMap,omitempty"`
+	CABundleConfigMap *admit.CABundle `yaml:"caBundleConfigMap,omitempty"`
 	// ManagedBy is service-ca, cert-rotation or empty.
 	ManagedBy string `yaml:"managedBy,omitempty"`
 	Service   string `yaml:"service,omitempty"`
@@ -107,7 +107,7 @@ func defaultConfig(namespace string) (fileConfig, error) {
 	}
 	for i, s := range file.ProtectedSecrets {
 		if s.ManagedBy == check.ManagedByServiceCA && s.CABundleConfigMap == nil {
-			file.ProtectedSecrets[i].CABundleConfigMap = &bundleRef{
+			file.ProtectedSecrets[i].CABundleConfigMap = &admit.CABundle{
 				Namespace: cmp.Or(namespace, s.Namespace), Name: serviceCAConfigMap, Key: serviceCAKey,
 			}
 		}
@@ -117,10 +117,9 @@ func defaultConfig(namespace string) (fileConfig, error) {
 
 // config is a configuration that was read and validated.
 type config struct {
-	protected []admit.Protected
-	decoy     *admit.Protected
-	// bundles has, for each of protected, the ConfigMap with its CAs, or nil.
-	bundles         []*bundleRef
+	protected []admit.ProtectedSecret
+	decoy     *admit.ProtectedSecret
+	// overridesAction is for overrides of the kube-apiserver's configuration.
 	overridesAction admit.Action
 	// guard are the manifests of the objects that register the guard.
 	guard []*unstructured.Unstructured
@@ -129,7 +128,7 @@ type config struct {
 }
 
 // withDecoy returns the protected Secrets and the decoy.
-func (c config) withDecoy() []admit.Protected {
+func (c config) withDecoy() []admit.ProtectedSecret {
 	if c.decoy == nil {
 		return slices.Clone(c.protected)
 	}
@@ -137,11 +136,11 @@ func (c config) withDecoy() []admit.Protected {
 }
 
 // protectedWith returns the protected Secrets and the decoy, with the current CA bundles.
-func (c config) protectedWith(b *bundles) []admit.Protected {
+func (c config) protectedWith(b *bundles) []admit.ProtectedSecret {
 	protected := c.withDecoy()
-	for i, ref := range c.bundles {
-		if ref != nil {
-			protected[i].Roots = b.roots(*ref)
+	for i, p := range protected {
+		if p.Bundle != nil {
+			protected[i].Roots = b.roots(*p.Bundle)
 		}
 	}
 	return protected
@@ -149,15 +148,9 @@ func (c config) protectedWith(b *bundles) []admit.Protected {
 
 // subject returns what the audit checks by this configuration.
 func (c config) subject(guardPatience time.Duration) audit.Subject {
-	subject := audit.Subject{Guard: c.guard, GuardPatience: guardPatience, OverridesAction: c.overridesAction}
-	for i, p := range c.protected {
-		secret := audit.Secret{SecretExpectation: p.SecretExpectation, Action: p.Action}
-		if ref := c.bundles[i]; ref != nil {
-			secret.Bundle = &audit.Bundle{Namespace: ref.Namespace, Name: ref.Name, Key: ref.Key}
-		}
-		subject.Secrets = append(subject.Secrets, secret)
+	return audit.Subject{
+		Secrets: c.protected, Guard: c.guard, GuardPatience: guardPatience, OverridesAction: c.overridesAction,
 	}
-	return subject
 }
 
 // source says where a configuration comes from.
@@ -352,7 +345,6 @@ func (c fileConfig) validated() (config, error) {
 		}
 		protected.ExpiringFraction = fraction
 		valid.protected = append(valid.protected, protected)
-		valid.bundles = append(valid.bundles, s.CABundleConfigMap)
 	}
 	if c.Decoy != nil {
 		decoy, err := c.Decoy.validated()
@@ -370,20 +362,20 @@ func (c fileConfig) validated() (config, error) {
 
 // validated returns the decoy as a protected Secret: of the same type as the others, and its
 // changes are always refused.
-func (d decoy) validated() (admit.Protected, error) {
-	return admit.Protected{
+func (d decoy) validated() (admit.ProtectedSecret, error) {
+	return admit.ProtectedSecret{
 		SecretExpectation: check.SecretExpectation{Namespace: d.Namespace, Name: d.Name, Usage: x509.ExtKeyUsageServerAuth},
 		Decoy:             true,
 	}, checkNames("decoy.", d.Namespace, d.Name)
 }
 
 // validated returns the Secret, or an error; path is its path in the file, with a dot at the end.
-func (s protectedSecret) validated(path string) (admit.Protected, error) {
-	protected := admit.Protected{
+func (s protectedSecretConfig) validated(path string) (admit.ProtectedSecret, error) {
+	protected := admit.ProtectedSecret{
 		SecretExpectation: check.SecretExpectation{
 			Namespace: s.Namespace, Name: s.Name, Type: s.Type, DNSNames: s.DNSNames, ManagedBy: s.ManagedBy, Service: s.Service,
 		},
-		Action: s.Action,
+		Action: s.Action, Bundle: s.CABundleConfigMap,
 	}
 	if err := checkNames(path, s.Namespace, s.Name); err != nil {
 		return protected, err

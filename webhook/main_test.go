@@ -22,7 +22,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
 func noEnvironment(string) string { return "" }
@@ -427,7 +427,7 @@ func TestParseGuard(t *testing.T) {
 // TestDefaultConfig: without a file the Secrets of OpenShift are protected. The service CA, from
 // the program's namespace, or else from the Secret's, must have signed the one of service-ca.
 func TestDefaultConfig(t *testing.T) {
-	kubeletCA := audit.Bundle{
+	kubeletCA := admit.CABundle{
 		Namespace: "openshift-kube-apiserver-operator",
 		Name:      "kube-apiserver-to-kubelet-client-ca",
 		Key:       "ca-bundle.crt",
@@ -438,11 +438,11 @@ func TestDefaultConfig(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := map[string]audit.Bundle{}
+			got := map[string]admit.CABundle{}
 			for _, s := range loaded.subject(0).Secrets {
 				got[s.Namespace+"/"+s.Name] = *s.Bundle
 			}
-			if d := cmp.Diff(map[string]audit.Bundle{
+			if d := cmp.Diff(map[string]admit.CABundle{
 				"openshift-apiserver/serving-cert":        {Namespace: want, Name: "openshift-service-ca.crt", Key: "service-ca.crt"},
 				"openshift-kube-apiserver/kubelet-client": kubeletCA,
 			}, got); d != "" {
@@ -461,12 +461,12 @@ func TestChartProtectsTheSame(t *testing.T) {
 	}
 	var values struct {
 		ExpiringFraction float64           `yaml:"expiringFraction"`
-		ProtectedSecrets []protectedSecret `yaml:"protectedSecrets"`
+		ProtectedSecrets []protectedSecretConfig `yaml:"protectedSecrets"`
 	}
 	if err := yaml.Unmarshal(data, &values); err != nil {
 		t.Fatal(err)
 	}
-	var embedded []protectedSecret
+	var embedded []protectedSecretConfig
 	if err := yaml.Unmarshal(defaultSecrets, &embedded); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
@@ -24,7 +25,7 @@ func newProfile(
 	minVersion uint16,
 	log *slog.Logger,
 ) func() tlsserver.Profile {
-	object := follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "APIServer", "", "cluster")
+	object := follow.Named(schema.GroupVersion{Group: check.ConfigGroup, Version: "v1"}, "APIServer", "", "cluster")
 	// Nothing waits for changes: the profile is read for each connection.
 	follower := follow.Start(ctx, client, object, make(chan struct{}, 1), log)
 	var mu sync.Mutex

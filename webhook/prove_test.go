@@ -25,7 +25,7 @@ func TestRefusers(t *testing.T) {
 		made, _, err := policy.New(
 			prefix,
 			nil,
-			admit.Protected{SecretExpectation: check.SecretExpectation{Namespace: namespace, Name: name}},
+			admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{Namespace: namespace, Name: name}},
 		)
 		if err != nil {
 			t.Fatal(err)
@@ -37,7 +37,7 @@ func TestRefusers(t *testing.T) {
 		object["kind"] = "ValidatingAdmissionPolicy"
 		return &unstructured.Unstructured{Object: object}
 	}
-	decoy := &admit.Protected{SecretExpectation: check.SecretExpectation{Namespace: "guard", Name: "decoy"}}
+	decoy := &admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{Namespace: "guard", Name: "decoy"}}
 	other, own := of("x", "foo", "a.guard.decoy"), of("x", "guard", "decoy")
 	cases := map[string]struct {
 		config config
@@ -68,9 +68,9 @@ func TestProveExit(t *testing.T) {
 	}, check.Attempt{
 		Answer: "it passed",
 	}, check.Attempt{
-		NotKnown: &because,
+		WhyUnknown: &because,
 	}, check.Attempt{
-		NotApplicable: "off",
+		WhyNotApplicable: "off",
 	}
 	cases := map[string]struct {
 		effects []check.Effect

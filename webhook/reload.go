@@ -47,7 +47,9 @@ func newReloader(from source, loaded config, registry prometheus.Registerer, log
 }
 
 // Protected returns the Secrets that the current configuration protects.
-func (r *reloader) Protected() []admit.Protected { return r.current.Load().protectedWith(r.bundles) }
+func (r *reloader) Protected() []admit.ProtectedSecret {
+	return r.current.Load().protectedWith(r.bundles)
+}
 
 // OverridesAction returns the action of the current configuration.
 func (r *reloader) OverridesAction() admit.Action { return r.current.Load().overridesAction }
@@ -91,7 +93,7 @@ func (r *reloader) reload() {
 	r.lastError = ""
 	if loaded.digest == r.current.Load().digest {
 		// A request that began before the last change may have started to watch an old bundle.
-		r.bundles.keep(loaded.bundles)
+		r.bundles.keep(loaded.protected)
 		return
 	}
 	r.log.Info("Configuration reloaded", "path", r.from.path)
@@ -101,7 +103,7 @@ func (r *reloader) reload() {
 // apply makes a configuration the current one.
 func (r *reloader) apply(loaded config) {
 	r.current.Store(&loaded)
-	r.bundles.keep(loaded.bundles)
+	r.bundles.keep(loaded.protected)
 	for _, p := range loaded.protected {
 		r.log.Info("Protecting a Secret", "namespace", p.Namespace, "name", p.Name, "action", cmp.Or(p.Action, admit.Deny))
 	}

@@ -19,7 +19,7 @@ type Action struct {
 
 // Check reports whether the guard must refuse such changes. Warn and Audit are choices of the
 // administrator, not faults: the result is not applicable and names the action.
-func (a Action) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (a Action) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Guard, actionChecks(), a, now), time.Time{}
 }
 

@@ -37,7 +37,7 @@ func TestAnyFacts(t *testing.T) {
 		}
 	}
 	for _, problem := range problems[1:] {
-		files = append(files, check.File{NotKnown: problem}, check.File{Path: "/file", NotKnown: problem, Data: p.Key})
+		files = append(files, check.File{WhyUnknown: problem}, check.File{Path: "/file", WhyUnknown: problem, Data: p.Key})
 	}
 	files = append(files, check.File{Path: "/file", Size: 2 << 20, Data: p.Key})
 
@@ -79,7 +79,7 @@ func TestAnyFacts(t *testing.T) {
 		var answers []*check.KubeletAnswer
 		internal, failure := tls.AlertError(80), tls.AlertError(40)
 		for i := range 1 << 7 {
-			a := &check.KubeletAnswer{At: at, ReadOnlyAt: at, NotTLS: i&1 != 0, AsksClients: i&2 != 0, ReadOnlyOpen: i&4 != 0}
+			a := &check.KubeletAnswer{At: at, ReadOnlyAt: at, NotTLS: i&1 != 0, RequestsClientCertificate: i&2 != 0, ReadOnlyOpen: i&4 != 0}
 			if i&8 != 0 {
 				a.Err = errors.New("no answer")
 			}
@@ -95,7 +95,7 @@ func TestAnyFacts(t *testing.T) {
 			answers = append(answers, a)
 		}
 		bundles := []check.File{
-			{}, {NotKnown: problems[1]}, absent("/ca"), forbidden("/ca"), {Path: "/ca", Mode: fs.ModeDir}, file("/ca", data[1]), file("/ca", ca.PEM()),
+			{}, {WhyUnknown: problems[1]}, absent("/ca"), forbidden("/ca"), {Path: "/ca", Mode: fs.ModeDir}, file("/ca", data[1]), file("/ca", ca.PEM()),
 		}
 		settings := []check.KubeletSettings{
 			{}, {NodeName: "master-0"}, {AddressTypes: []string{"InternalIP"}}, {AddressTypes: []string{"ExternalDNS"}},
@@ -134,10 +134,10 @@ func TestAnyFacts(t *testing.T) {
 					for _, readErr := range errs {
 						for _, err := range errs {
 							configuration := check.Configuration{
-								NotKnown: problem, NotApplicable: why, Missing: missing, ReadErr: readErr, Err: err,
+								WhyUnknown: problem, WhyNotApplicable: why, Missing: missing, ReadErr: readErr, Err: err,
 							}
 							assertComplete(t, configured(configuration), finding.Config, configAspects)
-							override := check.Override{NotKnown: problem, NotApplicable: why, Err: err}
+							override := check.Override{WhyUnknown: problem, WhyNotApplicable: why, Err: err}
 							assertComplete(t, overridden(override), finding.Overrides, "kubelet-arguments admission")
 						}
 					}
@@ -169,12 +169,12 @@ func TestAnyFacts(t *testing.T) {
 					for _, roots := range problems {
 						want := check.SecretExpectation{ManagedBy: managedBy, RootsProblem: roots}
 						want.Namespace, want.Name = expected(family).Namespace, expected(family).Name
-						assertComplete(t, check.JudgeSecret(want, secret, now).Results, family, secretAspects)
+						assertComplete(t, check.CheckSecret(want, secret, now).Results, family, secretAspects)
 					}
 				}
 				for _, problem := range problems {
 					for _, missing := range []bool{false, true} {
-						s := check.Service{Secret: expected(family), NotKnown: problem, Missing: missing}
+						s := check.Service{Secret: expected(family), WhyUnknown: problem, Missing: missing}
 						s.Secret.ManagedBy = managedBy
 						results, _ := s.Check(now)
 						assertComplete(t, results, family, "service")
@@ -184,7 +184,7 @@ func TestAnyFacts(t *testing.T) {
 		}
 		results, _ := check.Service{}.Check(now)
 		assertComplete(t, results, finding.AddedSecret, "service")
-		assertComplete(t, check.JudgeSecret(check.SecretExpectation{}, nil, now).Results, finding.AddedSecret, secretAspects)
+		assertComplete(t, check.CheckSecret(check.SecretExpectation{}, nil, now).Results, finding.AddedSecret, secretAspects)
 	})
 	t.Run("guard", func(t *testing.T) {
 		values := []any{
@@ -214,7 +214,7 @@ func TestAnyFacts(t *testing.T) {
 		for _, problem := range problems {
 			for _, why := range []string{"", "off"} {
 				for _, refused := range []bool{false, true} {
-					attempt := check.Attempt{NotKnown: problem, NotApplicable: why, Refused: refused}
+					attempt := check.Attempt{WhyUnknown: problem, WhyNotApplicable: why, Refused: refused}
 					results, _ := check.Effect{Server: server, Policy: attempt, Webhook: attempt}.Check(now)
 					assertComplete(t, results, finding.Guard, "policy-refuses webhook-asked")
 				}
@@ -226,7 +226,7 @@ func TestAnyFacts(t *testing.T) {
 			for i := range 1 << 2 {
 				for _, topology := range []string{"", "External", "HighlyAvailable"} {
 					results, _ := check.Platform{
-						NotKnown: problem, Topology: topology, NoAPI: i&1 != 0, NoNamespace: i&2 != 0,
+						WhyUnknown: problem, Topology: topology, NoAPI: i&1 != 0, NoNamespace: i&2 != 0,
 					}.Check(
 						now,
 					)

@@ -93,11 +93,11 @@ func Reasons(requirement finding.Requirement) []finding.Reason {
 	return tables()[requirement]
 }
 
-// LookedFor returns the reasons that were checked for and are known not to exist beyond the
+// CheckedReasons returns the reasons that were checked for and are known not to exist beyond the
 // results, each once, sorted: the reasons of the requirements that pass, without those of a
 // requirement that was not observed. The reasons of a requirement that fails are not
 // included: a check may stop at the first failure.
-func LookedFor(results []finding.Result) []finding.Reason {
+func CheckedReasons(results []finding.Result) []finding.Reason {
 	outcomes := map[finding.Requirement]map[finding.Outcome]bool{}
 	for _, r := range results {
 		if r.Reason == finding.NotChecked {
@@ -200,23 +200,23 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// Doubt changes results for facts that may not be the facts in use, or may be outdated. No
+// Uncertain changes results for facts that may not be the facts in use, or may be outdated. No
 // requirement passes. A warning or failure stays and gets an unknown result beside it. because
 // says why.
-func Doubt(results []finding.Result, because finding.Result) []finding.Result {
-	doubted := make([]finding.Result, 0, len(results))
+func Uncertain(results []finding.Result, because finding.Result) []finding.Result {
+	uncertain := make([]finding.Result, 0, len(results))
 	for _, r := range results {
 		unknown := unknownFor(r.Requirement, because)
 		switch r.Outcome {
 		case finding.Warn, finding.Fail:
-			doubted = append(doubted, r, unknown)
+			uncertain = append(uncertain, r, unknown)
 		case finding.Unknown:
-			doubted = append(doubted, r)
+			uncertain = append(uncertain, r)
 		case finding.Pass, finding.NotApplicable:
-			doubted = append(doubted, unknown)
+			uncertain = append(uncertain, unknown)
 		}
 	}
-	return doubted
+	return uncertain
 }
 
 // unknownFor returns an unknown result for a requirement.

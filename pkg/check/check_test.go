@@ -326,8 +326,8 @@ func TestOneFinding(t *testing.T) {
 		"a file that cannot be read": {
 			func(finding.Family) []finding.Result {
 				return clientFiles(
-					check.File{NotKnown: because(finding.Unreadable)},
-					check.File{NotKnown: because(finding.Unreadable)},
+					check.File{WhyUnknown: because(finding.Unreadable)},
+					check.File{WhyUnknown: because(finding.Unreadable)},
 					file("/ca.crt", good.Certificate),
 				)
 			}, finding.ClientFiles,
@@ -337,7 +337,7 @@ func TestOneFinding(t *testing.T) {
 		"no Secret":      {secretFixtures()["not there"].results, finding.ServingCert, []string{"exists fail SecretMissing @ Secret"}},
 		"configuration not configured to be checked": {
 			func(finding.Family) []finding.Result {
-				return configured(check.Configuration{NotKnown: because(finding.NotChecked)})
+				return configured(check.Configuration{WhyUnknown: because(finding.NotChecked)})
 			}, finding.Config, nil,
 		},
 	}
@@ -350,9 +350,9 @@ func TestOneFinding(t *testing.T) {
 	}
 }
 
-// TestLookedFor: the reasons of a requirement do not count as checked for if it could not be
+// TestCheckedReasons: the reasons of a requirement do not count as checked for if it could not be
 // observed, fails, or does not apply.
-func TestLookedFor(t *testing.T) {
+func TestCheckedReasons(t *testing.T) {
 	const (
 		notAccepted, untrusted = "ClientCertificateNotAccepted", "KubeletCertificateUntrusted"
 		notTLS, open           = "KubeletHasNoCertificate KubeletNotTLS", "ReadOnlyPortOpen"
@@ -365,7 +365,7 @@ func TestLookedFor(t *testing.T) {
 			results = append(results, all[name].results(finding.Kubelet)...)
 		}
 		var got []string
-		for _, reason := range check.LookedFor(results) {
+		for _, reason := range check.CheckedReasons(results) {
 			got = append(got, string(reason))
 		}
 		if d := cmp.Diff(want, strings.Join(got, " ")); d != "" {
@@ -391,8 +391,8 @@ func TestLookedFor(t *testing.T) {
 	t.Run("one of two subjects was not checked", func(t *testing.T) { looked(t, everything, "good", "not checked") })
 }
 
-// TestDoubt: nothing passes, and findings stay.
-func TestDoubt(t *testing.T) {
+// TestUncertain: nothing passes, and findings stay.
+func TestUncertain(t *testing.T) {
 	results := []finding.Result{
 		{Requirement: "a/pass", Subject: finding.File("/a"), Outcome: finding.Pass},
 		{Requirement: "a/none", Subject: finding.File("/a"), Outcome: finding.NotApplicable, Message: "why"},
@@ -404,7 +404,7 @@ func TestDoubt(t *testing.T) {
 		got  []finding.Result
 		want []string
 	}{
-		"Doubt": {check.Doubt(results, *because(finding.ManifestMissing)), []string{
+		"Uncertain": {check.Uncertain(results, *because(finding.ManifestMissing)), []string{
 			"pass unknown ManifestMissing @ /why", "none unknown ManifestMissing @ /why",
 			"warn warn WeakKey @ /a", "warn unknown ManifestMissing @ /why",
 			"fail fail KeyMismatch @ /a", "fail unknown ManifestMissing @ /why",

@@ -33,7 +33,7 @@ func configAdmission(c Configuration, _ time.Time) []finding.Result {
 		return admissionUnparsable(c.argument(kubeapiserver.PluginConfigField), err)
 	}
 	// The audit of a cluster does not read the files of a node. The node's agent checks them.
-	if c.AdmissionFile.Path != "" || c.AdmissionFile.NotKnown != nil {
+	if c.AdmissionFile.Path != "" || c.AdmissionFile.WhyUnknown != nil {
 		if results := admissionFile(c.AdmissionFile, func(data []byte) error {
 			_, err := kubeapiserver.ParseAdmissionFile(data)
 			return err

@@ -13,10 +13,10 @@ import (
 type Configuration struct {
 	// At is its location: a file on the host, or a ConfigMap.
 	At finding.Subject
-	// NotKnown says why its location is not known, NotApplicable why there is nothing to
+	// WhyUnknown says why its location is not known, WhyNotApplicable why there is nothing to
 	// check. No other field is set then.
-	NotKnown      *finding.Result
-	NotApplicable string
+	WhyUnknown       *finding.Result
+	WhyNotApplicable string
 	// Missing: the configuration does not exist.
 	Missing bool
 	// ReadErr says why it could not be read.
@@ -35,7 +35,7 @@ type Configuration struct {
 }
 
 // Check answers the requirements of a configuration.
-func (c Configuration) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (c Configuration) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Config, configurationChecks(), c, now), time.Time{}
 }
 
@@ -85,10 +85,10 @@ func configurationChecks() []check[Configuration] {
 // Without it nothing shows that the kube-apiserver connects to kubelets over verified TLS.
 func configReadable(c Configuration, _ time.Time) []finding.Result {
 	switch {
-	case c.NotApplicable != "":
-		return notApplicable(c.NotApplicable)
-	case c.NotKnown != nil:
-		return []finding.Result{Unknown(*c.NotKnown)}
+	case c.WhyNotApplicable != "":
+		return notApplicable(c.WhyNotApplicable)
+	case c.WhyUnknown != nil:
+		return []finding.Result{Unknown(*c.WhyUnknown)}
 	case c.Missing:
 		return single(finding.ConfigMissing, c.At,
 			"the kube-apiserver's configuration does not exist",

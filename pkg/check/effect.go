@@ -20,11 +20,11 @@ type Effect struct {
 
 // Attempt is a change that must be refused, and its result.
 type Attempt struct {
-	// NotApplicable says why nothing must be refused: the configuration disables this part
+	// WhyNotApplicable says why nothing must be refused: the configuration disables this part
 	// of the guard. No other field is set then.
-	NotApplicable string
-	// NotKnown says why the result is not known.
-	NotKnown *finding.Result
+	WhyNotApplicable string
+	// WhyUnknown says why the result is not known.
+	WhyUnknown *finding.Result
 	// Refused: this part of the guard refused the change.
 	Refused bool
 	// Answer describes the API server's response if the change was not refused. It is the
@@ -33,7 +33,7 @@ type Attempt struct {
 }
 
 // Check reports whether each part of the guard refused its change.
-func (e Effect) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (e Effect) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Guard, effectChecks(), e, now), time.Time{}
 }
 
@@ -58,10 +58,10 @@ func effectChecks() []check[Effect] {
 // allows the change if its admission plugin is disabled, in whatever way.
 func (e Effect) attempt(a Attempt, part, plugin string) []finding.Result {
 	switch {
-	case a.NotApplicable != "":
-		return notApplicable(a.NotApplicable)
-	case a.NotKnown != nil:
-		return []finding.Result{Unknown(*a.NotKnown)}
+	case a.WhyNotApplicable != "":
+		return notApplicable(a.WhyNotApplicable)
+	case a.WhyUnknown != nil:
+		return []finding.Result{Unknown(*a.WhyUnknown)}
 	case a.Refused:
 		return nil
 	}

@@ -17,8 +17,8 @@ import (
 func clientRoots(ca File) ([]*x509.Certificate, *finding.Result) {
 	var why string
 	switch {
-	case ca.NotKnown != nil:
-		problem := Unknown(*ca.NotKnown)
+	case ca.WhyUnknown != nil:
+		problem := Unknown(*ca.WhyUnknown)
 		return nil, &problem
 	case ca.hidden():
 		return nil, ca.problem()

@@ -35,5 +35,5 @@ func fileMode(c ClientFiles, _ time.Time) []finding.Result {
 
 // found reports whether a regular file exists, readable or not.
 func (f File) found() bool {
-	return f.NotKnown == nil && f.Path != "" && f.Err == nil && f.Mode.IsRegular()
+	return f.WhyUnknown == nil && f.Path != "" && f.Err == nil && f.Mode.IsRegular()
 }

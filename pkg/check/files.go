@@ -22,8 +22,8 @@ type File struct {
 	// Path on the host, absolute. It is empty if no file is configured, or if it is not
 	// known which one is.
 	Path string
-	// NotKnown says why it is not known which file it is.
-	NotKnown *finding.Result
+	// WhyUnknown says why it is not known which file it is.
+	WhyUnknown *finding.Result
 	// Err says why there are no data. It wraps [fs.ErrNotExist] if the file does not exist,
 	// and [NotMountedError] or ESTALE if that is not known. It is nil for a file that was
 	// read, that is not regular (see Mode), or that is too large (see Size).
@@ -42,8 +42,8 @@ type File struct {
 func (f File) problem() *finding.Result {
 	var results []finding.Result
 	switch at := finding.File(f.Path); {
-	case f.NotKnown != nil:
-		results = []finding.Result{Unknown(*f.NotKnown)}
+	case f.WhyUnknown != nil:
+		results = []finding.Result{Unknown(*f.WhyUnknown)}
 	case f.missing():
 	case f.Err != nil:
 		results = unreadable(at, "it", f.Err)
@@ -108,9 +108,9 @@ func NewClientFiles(certificate, key, clientCA File, expiringFraction float64) C
 func (c ClientFiles) Pair() KeyPair { return c.pair }
 
 // Check answers the requirements of the files.
-func (c ClientFiles) Check(now time.Time) (results []finding.Result, next time.Time) {
-	results, next = c.pair.Check(finding.ClientFiles, now)
-	return append(results, runChecks(finding.ClientFiles, filesChecks(), c, now, results...)...), next
+func (c ClientFiles) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
+	results, nextChange = c.pair.Check(finding.ClientFiles, now)
+	return append(results, runChecks(finding.ClientFiles, filesChecks(), c, now, results...)...), nextChange
 }
 
 // filesChecks are the checks that need more than the pair.

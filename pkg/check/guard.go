@@ -18,9 +18,9 @@ import (
 type Guard struct {
 	// At names the object.
 	At finding.Subject
-	// NotKnown says why the live object is not known. Live is ignored then.
-	NotKnown  *finding.Result
-	Installed map[string]any
+	// WhyUnknown says why the live object is not known. Live is ignored then.
+	WhyUnknown *finding.Result
+	Installed  map[string]any
 	// Live is nil if the object does not exist.
 	Live map[string]any
 }
@@ -29,7 +29,7 @@ type Guard struct {
 // policies that are stored in the API (k8s.io/apiserver pkg/admission/plugin/webhook/predicates/rules,
 // IsExemptAdmissionConfigurationResource), so anyone who can write them can disable the guard. The guard reports
 // that and cannot prevent it.
-func (g Guard) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (g Guard) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Guard, guardChecks(), g, now), time.Time{}
 }
 
@@ -51,8 +51,8 @@ const maxDifferences = 5
 // other difference is a warning.
 func guardInstalled(g Guard, _ time.Time) []finding.Result {
 	switch {
-	case g.NotKnown != nil:
-		return []finding.Result{Unknown(*g.NotKnown)}
+	case g.WhyUnknown != nil:
+		return []finding.Result{Unknown(*g.WhyUnknown)}
 	case g.Live == nil:
 		return single(finding.GuardMissing, g.At,
 			"it does not exist, so changes that it must refuse are allowed", "restore it with helm upgrade")

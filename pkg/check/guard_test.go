@@ -157,9 +157,9 @@ func guardFixtures() map[string]fixture {
 	}
 	notKnown := func(reason finding.Reason) fixture {
 		results, _ := check.Guard{
-			At:        guardAt,
-			Installed: decoded(registration),
-			NotKnown:  because(reason),
+			At:         guardAt,
+			Installed:  decoded(registration),
+			WhyUnknown: because(reason),
 		}.Check(
 			pkitest.Now(),
 		)
@@ -481,7 +481,7 @@ func effectFixtures() map[string]fixture {
 		return always(results)
 	}
 	allowed := check.Attempt{Answer: "it was accepted"}
-	off := check.Attempt{NotApplicable: "the webhook is disabled (webhook.enabled)"}
+	off := check.Attempt{WhyNotApplicable: "the webhook is disabled (webhook.enabled)"}
 	fixtures := map[string]fixture{
 		"both refuse": {results: effect(refused, refused)},
 		"the policy allows it": {
@@ -498,11 +498,11 @@ func effectFixtures() map[string]fixture {
 			results: effect(refused, off), want: []string{"webhook-asked notApplicable " + at + "Webhook"},
 		},
 		"the policy audits by configuration": {
-			results: effect(check.Attempt{NotApplicable: "the policy's action is Audit"}, refused), want: []string{"policy-refuses notApplicable " + at + "Policy"},
+			results: effect(check.Attempt{WhyNotApplicable: "the policy's action is Audit"}, refused), want: []string{"policy-refuses notApplicable " + at + "Policy"},
 		},
 	}
 	for _, reason := range []finding.Reason{finding.Unreadable, finding.NotChecked, finding.NotObserved} {
-		notKnown := check.Attempt{NotKnown: because(reason)}
+		notKnown := check.Attempt{WhyUnknown: because(reason)}
 		fixtures["not known: "+string(reason)] = fixture{
 			results: effect(notKnown, notKnown), want: unknown("policy-refuses webhook-asked", string(reason)+" @ /why"),
 		}
@@ -529,7 +529,7 @@ func platformFixtures() map[string]fixture {
 		"another Kubernetes": {
 			results: platform(check.Platform{NoAPI: true, NoNamespace: true}), want: elsewhere,
 		},
-		"forbidden":    {results: platform(check.Platform{NotKnown: because(finding.Unreadable)}), want: unknown("control-plane", "Unreadable @ /why")},
-		"not seen yet": {results: platform(check.Platform{NotKnown: because(finding.NotObserved)}), want: unknown("control-plane", "NotObserved @ /why")},
+		"forbidden":    {results: platform(check.Platform{WhyUnknown: because(finding.Unreadable)}), want: unknown("control-plane", "Unreadable @ /why")},
+		"not seen yet": {results: platform(check.Platform{WhyUnknown: because(finding.NotObserved)}), want: unknown("control-plane", "NotObserved @ /why")},
 	}
 }

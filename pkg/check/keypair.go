@@ -77,7 +77,7 @@ func (p KeyPair) Loads() bool {
 }
 
 // Check answers the requirements of a pair, as part of a family.
-func (p KeyPair) Check(family finding.Family, now time.Time) (results []finding.Result, next time.Time) {
+func (p KeyPair) Check(family finding.Family, now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(family, keyPairChecks(), p, now), p.nextChange(now)
 }
 

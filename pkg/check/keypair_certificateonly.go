@@ -22,7 +22,7 @@ func certificateOnly(p KeyPair, now time.Time) []finding.Result {
 		return []finding.Result{Unknown(*p.certificate.Problem)}
 	case len(p.certificate.Data) == 0, errors.Is(p.chainErr, pki.ErrEmpty):
 		return []finding.Result{Unknown(certificateParses(p, now)[0])}
-	case p.certificate.At == p.key.At, !pki.HoldsPrivateKey(p.certificate.Data):
+	case p.certificate.At == p.key.At, !pki.ContainsPrivateKey(p.certificate.Data):
 		return nil
 	}
 	return single(finding.KeyInCertificateFile, p.certificate.At,

@@ -56,7 +56,7 @@ func chainParses(p KeyPair, _ time.Time) []finding.Result {
 	if err := p.chain.RestErr; err != nil {
 		results = append(results, single(finding.ChainUnparsable, p.certificate.At, oneLine(err), remedy)...)
 	}
-	if err := p.chain.Doubt; err != nil {
+	if err := p.chain.SkippedErr; err != nil {
 		results = append(results, single(finding.ChainDoubtful, p.certificate.At, oneLine(err), remedy)...)
 	}
 	return results

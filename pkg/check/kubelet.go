@@ -25,11 +25,11 @@ type KubeletAnswer struct {
 	Alert *tls.AlertError
 	// Certificates of the kubelet, its own first. There is at least one if Err is nil.
 	Certificates []*x509.Certificate
-	// AsksClients: it requested a client certificate. AcceptedCAs are the names (DER) of the
+	// RequestsClientCertificate: it requested a client certificate. AcceptedCAs are the names (DER) of the
 	// CAs whose client certificates it accepts. If empty, it accepts any
 	// (RFC 8446 4.2.4, RFC 5246 7.4.4).
-	AsksClients bool
-	AcceptedCAs [][]byte
+	RequestsClientCertificate bool
+	AcceptedCAs               [][]byte
 	// ReadOnlyAt is the address of its read-only port. ReadOnlyOpen: the port accepts
 	// connections.
 	ReadOnlyAt   finding.Subject
@@ -57,8 +57,8 @@ type KubeletSettings struct {
 	// AddressTypes are the kube-apiserver's kubelet-preferred-address-types. They are empty
 	// for the default.
 	AddressTypes []string
-	// AddressTypesNotKnown says why they are not known. It is empty if they are.
-	AddressTypesNotKnown string
+	// WhyAddressTypesUnknown says why they are not known. It is empty if they are.
+	WhyAddressTypesUnknown string
 }
 
 // Answered reports whether any server responded, a kubelet or not.
@@ -95,7 +95,7 @@ func NewKubelet(answer *KubeletAnswer, configured bool, client KeyPair, ca File,
 }
 
 // Check answers the requirements of the kubelet.
-func (k Kubelet) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (k Kubelet) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Kubelet, kubeletChecks(), k, now), k.nextChange(now)
 }
 

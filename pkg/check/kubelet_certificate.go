@@ -17,8 +17,8 @@ import (
 // that argument the kube-apiserver verifies nothing, which KubeletCANotConfigured reports.
 func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
 	switch problem := k.ca.problem(); {
-	case k.ca.NotKnown != nil:
-		return []finding.Result{Unknown(*k.ca.NotKnown)}
+	case k.ca.WhyUnknown != nil:
+		return []finding.Result{Unknown(*k.ca.WhyUnknown)}
 	case k.ca.Path == "":
 		return notApplicable("kubelet-certificate-authority is not set, so the kube-apiserver does not verify kubelets")
 	case problem != nil && problem.Outcome == finding.Unknown:
@@ -95,7 +95,7 @@ func (k Kubelet) addressType() string {
 // (pkg/kubelet/nodestatus/setters.go), and an InternalIP, which the agent gets by a flag. It is not known whether the
 // Node has addresses of other types. why says why the address is not known.
 func (k Kubelet) kubeletAddress() (address, assumption, why string) {
-	if unknown := k.known.AddressTypesNotKnown; unknown != "" {
+	if unknown := k.known.WhyAddressTypesUnknown; unknown != "" {
 		return "", "", "the value of --kubelet-preferred-address-types is not known: " + unknown
 	}
 	switch first := k.addressType(); first {

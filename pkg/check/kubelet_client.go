@@ -31,7 +31,7 @@ func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 	if leaf == nil {
 		return []finding.Result{Unknown(certificateParses(k.client, time.Time{})[0])}
 	}
-	if !k.answer.AsksClients {
+	if !k.answer.RequestsClientCertificate {
 		return single(finding.ClientCertificateNotAccepted, k.answer.At,
 			"the kubelet does not request client certificates, so the kube-apiserver's certificate has no effect",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")

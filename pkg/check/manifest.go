@@ -27,9 +27,9 @@ type Manifest struct {
 	// there are several, otherwise empty.
 	Containers []string
 	// Directory is the kubelet's static Pod path, a directory or a file. It is empty if the
-	// kubelet has none configured. Held are the first names in it.
+	// kubelet has none configured. FileNames are the first names in it.
 	Directory string
-	Held      []string
+	FileNames []string
 	// Duplicates are the files that define the kube-apiserver's Pod if there are several, in
 	// the kubelet's order, otherwise empty.
 	Duplicates []string
@@ -66,7 +66,7 @@ func (p KubeletConfigProblem) Result() *finding.Result {
 }
 
 // Check answers the requirements of a manifest.
-func (m Manifest) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (m Manifest) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Manifest, manifestChecks(), m, now), time.Time{}
 }
 
@@ -138,10 +138,10 @@ func (m Manifest) searched() string {
 		return "the kubelet has no staticPodPath configured"
 	case m.Path != m.Directory:
 		return m.Directory + " contains no such manifest"
-	case len(m.Held) == 0:
+	case len(m.FileNames) == 0:
 		return m.Directory + " does not exist or is empty"
 	}
-	return m.Directory + " contains only other files (" + strings.Join(quoteNames(m.Held), ", ") + ")"
+	return m.Directory + " contains only other files (" + strings.Join(quoteNames(m.FileNames), ", ") + ")"
 }
 
 func quoteNames(names []string) []string {

@@ -116,7 +116,7 @@ func filesFixtures() map[string]fixture {
 		"key of mode 0400":               {results: keyIs(withMode(0o400))},
 		"a bundle with more than one CA": {results: caIs(file(caPath, slices.Concat(pkitest.NewCA("other").PEM(), ca.PEM())))},
 
-		"CA file not known": {results: caIs(check.File{NotKnown: because(finding.ManifestMissing)}), want: []string{"issuer unknown ManifestMissing @ /why"}},
+		"CA file not known": {results: caIs(check.File{WhyUnknown: because(finding.ManifestMissing)}), want: []string{"issuer unknown ManifestMissing @ /why"}},
 		"CA not configured": {
 			results: caIs(check.File{}), want: []string{"issuer unknown ClientCAUnavailable @ File kubelet client CA bundle"},
 		},
@@ -129,16 +129,16 @@ func filesFixtures() map[string]fixture {
 		"files not known": {
 			results: files(good, func(certificate, key, clientCA *check.File) {
 				*certificate, *key = check.File{
-					NotKnown: because(finding.ConfigUnparsable),
+					WhyUnknown: because(finding.ConfigUnparsable),
 				}, check.File{
-					NotKnown: because(finding.ConfigUnparsable),
+					WhyUnknown: because(finding.ConfigUnparsable),
 				}
-				*clientCA = check.File{NotKnown: because(finding.ConfigUnparsable)}
+				*clientCA = check.File{WhyUnknown: because(finding.ConfigUnparsable)}
 			}),
 			want: unknown(filesAspects, "ConfigUnparsable @ /why"),
 		},
 		"key file not known": {
-			results: keyIs(check.File{NotKnown: because(finding.ClientKeyNotConfigured)}),
+			results: keyIs(check.File{WhyUnknown: because(finding.ClientKeyNotConfigured)}),
 			want:    unknown("key pair key-file-mode", "ClientKeyNotConfigured @ /why"),
 		},
 		"no certificate": {results: certificateIs(absent(certificatePath)), want: noCertificate("fail", "CertificateMissing")},
@@ -222,7 +222,7 @@ func manifestFixtures() map[string]fixture {
 			results: missing(check.Manifest{Directory: directory}), want: gone,
 		},
 		"not there, others are": {
-			results: missing(check.Manifest{Directory: directory, Held: []string{"etcd.yaml", "a\n"}}), want: gone,
+			results: missing(check.Manifest{Directory: directory, FileNames: []string{"etcd.yaml", "a\n"}}), want: gone,
 			mentions: `"etcd.yaml", "a\n"`,
 		},
 		"no static pods": {
@@ -399,7 +399,7 @@ func configFixtures() map[string]fixture {
 		"admission file, a directory": {
 			results: admission(check.File{Path: "/admission.yaml", Mode: fs.ModeDir}), want: []string{"admission unknown NotRegularFile @ /admission.yaml"},
 		},
-		"admission file, not known": {results: admission(check.File{NotKnown: because(finding.Unreadable)}), want: []string{"admission unknown Unreadable @ /why"}},
+		"admission file, not known": {results: admission(check.File{WhyUnknown: because(finding.Unreadable)}), want: []string{"admission unknown Unreadable @ /why"}},
 		"a plugin's configuration, broken": {
 			results: openshift(`"admission": {"pluginConfig": {"ValidatingAdmissionWebhook": {"configuration": {"kind": "Other"}}}}`),
 			want:    []string{noAdmission + " admission.pluginConfig"},
@@ -408,21 +408,21 @@ func configFixtures() map[string]fixture {
 		"a plugin's own file, broken": {results: pluginFile(file("/plugin.yaml", []byte("{}"))), want: []string{"admission fail AdmissionDisabled @ /plugin.yaml"}},
 		"a plugin's own file, gone":   {results: pluginFile(absent("/plugin.yaml")), want: []string{"admission unknown Unreadable @ /plugin.yaml"}},
 		"a plugin's own file, not known": {
-			results: pluginFile(check.File{NotKnown: because(finding.Unreadable)}), want: []string{"admission unknown Unreadable @ /why"},
+			results: pluginFile(check.File{WhyUnknown: because(finding.Unreadable)}), want: []string{"admission unknown Unreadable @ /why"},
 		},
 		"a plugin's configuration": {
 			results: openshift(`"admission": {"pluginConfig": {"ValidatingAdmissionWebhook": {"configuration": {
 			"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": "/k"}}}}`),
 		},
 		"not configured": {
-			results: always(configured(check.Configuration{NotKnown: because(finding.NotChecked)})), want: unknown(configAspects, "NotChecked @ /why"),
+			results: always(configured(check.Configuration{WhyUnknown: because(finding.NotChecked)})), want: unknown(configAspects, "NotChecked @ /why"),
 		},
 		"not named, since the manifest is unparsable": {
-			results: always(configured(check.Configuration{NotKnown: because(finding.ManifestUnparsable)})),
+			results: always(configured(check.Configuration{WhyUnknown: because(finding.ManifestUnparsable)})),
 			want:    unknown(configAspects, "ManifestUnparsable @ /why"),
 		},
 		"elsewhere": {
-			results: always(configured(check.Configuration{NotApplicable: "the control plane runs elsewhere"})),
+			results: always(configured(check.Configuration{WhyNotApplicable: "the control plane runs elsewhere"})),
 			want: []string{
 				"readable notApplicable  @ /config.yaml", "admission notApplicable  @ /config.yaml",
 				"client-certificate notApplicable  @ /config.yaml kubelet-client-certificate", "client-key notApplicable  @ " +
@@ -462,7 +462,7 @@ func kubeletFixtures() map[string]fixture {
 		f := facts{
 			answer: &check.KubeletAnswer{
 				At: kubeletAt, Host: "192.0.2.7", Certificates: []*x509.Certificate{own.Leaf},
-				AsksClients: true, AcceptedCAs: [][]byte{foreign.Certificate.RawSubject, clientCA.Certificate.RawSubject},
+				RequestsClientCertificate: true, AcceptedCAs: [][]byte{foreign.Certificate.RawSubject, clientCA.Certificate.RawSubject},
 				ReadOnlyAt: readOnlyAt,
 			},
 			configured: true, client: check.Source{At: finding.File("/crt"), Data: client.Certificate},
@@ -523,7 +523,7 @@ func kubeletFixtures() map[string]fixture {
 			}),
 			want: []string{"serving-trusted notApplicable " + at},
 		},
-		"CA file not known":     {results: withCA(check.File{NotKnown: because(finding.ConfigMissing)}), want: []string{"serving-trusted unknown ConfigMissing @ /why"}},
+		"CA file not known":     {results: withCA(check.File{WhyUnknown: because(finding.ConfigMissing)}), want: []string{"serving-trusted unknown ConfigMissing @ /why"}},
 		"no client certificate": {results: seen(func(f *facts) { f.client.Data = nil }), want: []string{"client-accepted unknown CertificateMissing @ /crt"}},
 		"client certificate not known": {
 			results: seen(func(f *facts) { f.client = check.Source{Problem: because(finding.Unreadable)} }),
@@ -619,7 +619,7 @@ func kubeletFixtures() map[string]fixture {
 			mentions: `"ExternalIP"`,
 		},
 		"preferred address types not known": {
-			results: named(own, check.KubeletSettings{NodeName: "master-0", AddressTypesNotKnown: "it comes from a Secret"}), want: addressUnknown,
+			results: named(own, check.KubeletSettings{NodeName: "master-0", WhyAddressTypesUnknown: "it comes from a Secret"}), want: addressUnknown,
 			mentions: "it comes from a Secret",
 		},
 		"by its address, checked at its name": {
@@ -662,7 +662,7 @@ func kubeletFixtures() map[string]fixture {
 		"CA bundle in a directory that the host replaced": {results: withCA(stale("/ca.crt")), want: []string{"serving-trusted unknown StaleMount @ /ca.crt"}},
 		"CA bundle in a directory that is not mounted":    {results: withCA(notMounted("/ca.crt")), want: []string{"serving-trusted unknown NotMounted @ /ca.crt"}},
 		"does not request client certificates": {
-			results: answers(func(a *check.KubeletAnswer) { a.AsksClients = false }), want: []string{notAccepted},
+			results: answers(func(a *check.KubeletAnswer) { a.RequestsClientCertificate = false }), want: []string{notAccepted},
 		},
 		"knows another client CA": {
 			results: answers(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), want: []string{notAccepted},

@@ -16,10 +16,10 @@ import (
 type Override struct {
 	// At is its location.
 	At finding.Subject
-	// NotKnown says why it is not known whether there are any, NotApplicable why there cannot
+	// WhyUnknown says why it is not known whether there are any, WhyNotApplicable why there cannot
 	// be any. No other field is set then.
-	NotKnown      *finding.Result
-	NotApplicable string
+	WhyUnknown       *finding.Result
+	WhyNotApplicable string
 	// Err says why it could not be parsed. Overrides is set if Err is nil.
 	Err       error
 	Overrides []kubeapiserver.Override
@@ -30,7 +30,7 @@ type Override struct {
 }
 
 // Check answers the requirements of overrides.
-func (o Override) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (o Override) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Overrides, overrideChecks(), o, now), time.Time{}
 }
 
@@ -101,10 +101,10 @@ func overrideArguments(o Override, _ time.Time) []finding.Result {
 // blocked returns the result if there is nothing to check, otherwise nil.
 func (o Override) blocked() []finding.Result {
 	switch {
-	case o.NotApplicable != "":
-		return notApplicable(o.NotApplicable)
-	case o.NotKnown != nil:
-		return []finding.Result{Unknown(*o.NotKnown)}
+	case o.WhyNotApplicable != "":
+		return notApplicable(o.WhyNotApplicable)
+	case o.WhyUnknown != nil:
+		return []finding.Result{Unknown(*o.WhyUnknown)}
 	}
 	return nil
 }

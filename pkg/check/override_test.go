@@ -133,13 +133,13 @@ func overrideFixtures() map[string]fixture {
 		},
 		"an admission error of two lines": {results: always(overridden(check.Override{AdmissionErr: errors.New("line 1:\nno object")})), want: []string{noAdmission}},
 		"not known": {
-			results: always(overridden(check.Override{NotKnown: because(finding.Unreadable)})), want: unknown("kubelet-arguments admission", "Unreadable @ /why"),
+			results: always(overridden(check.Override{WhyUnknown: because(finding.Unreadable)})), want: unknown("kubelet-arguments admission", "Unreadable @ /why"),
 		},
 		"not configured": {
-			results: always(overridden(check.Override{NotKnown: because(finding.NotChecked)})), want: unknown("kubelet-arguments admission", "NotChecked @ /why"),
+			results: always(overridden(check.Override{WhyUnknown: because(finding.NotChecked)})), want: unknown("kubelet-arguments admission", "NotChecked @ /why"),
 		},
 		"not possible": {
-			results: always(overridden(check.Override{NotApplicable: "there is no operator of the kube-apiserver"})),
+			results: always(overridden(check.Override{WhyNotApplicable: "there is no operator of the kube-apiserver"})),
 			want:    []string{"kubelet-arguments notApplicable  @ " + at, "admission notApplicable  @ " + at},
 		},
 	}

@@ -11,8 +11,8 @@ import (
 // Platform says where the control plane of a cluster runs. The facts distinguish a control
 // plane that runs elsewhere from a broken one.
 type Platform struct {
-	// NotKnown says why a fact could not be read. No other field is set then.
-	NotKnown *finding.Result
+	// WhyUnknown says why a fact could not be read. No other field is set then.
+	WhyUnknown *finding.Result
 	// Topology is status.controlPlaneTopology of Infrastructure "cluster"
 	// (config.openshift.io/v1). It is empty if the object does not exist.
 	Topology string
@@ -22,24 +22,33 @@ type Platform struct {
 	NoNamespace bool
 }
 
+// Names of OpenShift that more than one package uses. The kube-apiserver and the openshift-apiserver run in these
+// namespaces.
+const (
+	KubeAPIServerNamespace      = "openshift-kube-apiserver"
+	openShiftAPIServerNamespace = "openshift-apiserver"
+	// ConfigGroup is the group of the API with the cluster's configuration (openshift/api config/v1).
+	ConfigGroup = "config.openshift.io"
+)
+
 // topologyExternal is the topology of a hosted control plane (openshift/api config/v1
 // types_infrastructure.go, ExternalTopologyMode).
 const topologyExternal = "External"
 
 // Check reports whether the control plane runs in this cluster.
-func (p Platform) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (p Platform) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	return runChecks(finding.Platform, platformChecks(), p, now), time.Time{}
 }
 
 func platformChecks() []check[Platform] {
 	return []check[Platform]{{
 		finding.ControlPlane, nil, []finding.Reason{finding.Unreadable, finding.NotObserved},
-		func(Platform) finding.Subject { return infrastructure() }, platformControlPlane,
+		func(Platform) finding.Subject { return InfrastructureSubject() }, platformControlPlane,
 	}}
 }
 
-// infrastructure is the object that says where the control plane runs.
-func infrastructure() finding.Subject {
+// InfrastructureSubject is the object that says where the control plane runs.
+func InfrastructureSubject() finding.Subject {
 	return finding.Subject{Kind: "Infrastructure", Name: "cluster"}
 }
 
@@ -48,13 +57,13 @@ func infrastructure() finding.Subject {
 // do not have them. A missing Secret is not a violation there.
 func platformControlPlane(p Platform, _ time.Time) []finding.Result {
 	switch {
-	case p.NotKnown != nil:
-		return []finding.Result{Unknown(*p.NotKnown)}
+	case p.WhyUnknown != nil:
+		return []finding.Result{Unknown(*p.WhyUnknown)}
 	case p.Topology == topologyExternal:
 		return notApplicable("the control plane of this cluster runs elsewhere (controlPlaneTopology is External)")
 	case p.NoAPI && p.NoNamespace:
 		return notApplicable("this cluster has no OpenShift control plane: " +
-			"neither the API config.openshift.io nor the namespaces of its Secrets exist")
+			"neither the API " + ConfigGroup + " nor the namespaces of its Secrets exist")
 	}
 	return nil
 }

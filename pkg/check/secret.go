@@ -49,9 +49,9 @@ type SecretExpectation struct {
 	// ServiceUID is the UID of that Service, empty if not known. The audit reads it from the
 	// Service; admission uses the one that the stored Secret is attached to.
 	ServiceUID string
-	// IgnoreNotes: do not check the annotations with the certificate's validity that the
+	// IgnoreValidityAnnotations: do not check the annotations with the certificate's validity that the
 	// renewing controller wrote.
-	IgnoreNotes bool
+	IgnoreValidityAnnotations bool
 }
 
 // Secret has the parts of a Secret that are checked.
@@ -96,8 +96,8 @@ func (a AllowedOwner) matches(owner Owner) bool {
 		owner.Kind == a.Kind && (a.Name == "" || owner.Name == a.Name)
 }
 
-// protectedSecret is a Secret together with its expectation: the facts of the checks on Secrets.
-type protectedSecret struct {
+// secretFacts is a Secret together with its expectation: the facts of the checks on Secrets.
+type secretFacts struct {
 	want   SecretExpectation
 	stored *Secret
 	pair   KeyPair
@@ -116,9 +116,9 @@ func (w SecretExpectation) notConfigured(family finding.Family, at finding.Subje
 // names have one each; all others share one.
 func (w SecretExpectation) Family() finding.Family {
 	switch (namespacedName{w.Namespace, w.Name}) {
-	case namespacedName{"openshift-apiserver", "serving-cert"}:
+	case namespacedName{openShiftAPIServerNamespace, "serving-cert"}:
 		return finding.ServingCert
-	case namespacedName{"openshift-kube-apiserver", "kubelet-client"}:
+	case namespacedName{KubeAPIServerNamespace, "kubelet-client"}:
 		return finding.KubeletClient
 	}
 	return finding.AddedSecret
@@ -127,22 +127,22 @@ func (w SecretExpectation) Family() finding.Family {
 // namespacedName identifies an object of one kind.
 type namespacedName struct{ namespace, name string }
 
-// SecretVerdict has the results of the checks of a Secret at one time.
-type SecretVerdict struct {
+// SecretResults has the results of the checks of a Secret at one time.
+type SecretResults struct {
 	Results []finding.Result
 	// Leaf is the certificate in the Secret, nil if none could be parsed.
 	Leaf *x509.Certificate
-	// Until is the next time at which the results may change although the Secret is the
+	// NextChange is the next time at which the results may change although the Secret is the
 	// same. It is zero if they will not.
-	Until time.Time
+	NextChange time.Time
 }
 
-// JudgeSecret checks a Secret. If stored is nil, the Secret does not exist, so that a caller can
+// CheckSecret checks a Secret. If stored is nil, the Secret does not exist, so that a caller can
 // compare the results before and after a create, an update or a delete. The Service has its
 // own checks ([Service]).
-func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVerdict {
+func CheckSecret(want SecretExpectation, stored *Secret, now time.Time) SecretResults {
 	family := want.Family()
-	facts := protectedSecret{want: want, stored: stored}
+	facts := secretFacts{want: want, stored: stored}
 	source := func(key string, data []byte) Source { return Source{At: want.at(key), Data: data} }
 	if stored == nil {
 		missing := secretExists(facts, now)[0]
@@ -156,15 +156,15 @@ func JudgeSecret(want SecretExpectation, stored *Secret, now time.Time) SecretVe
 		Usage: want.Usage, Roots: want.Roots, RootsProblem: want.RootsProblem, ExpiringFraction: want.ExpiringFraction,
 	})
 	results := runChecks(family, secretChecks(), facts, now)
-	pair, until := facts.pair.Check(family, now)
+	pair, nextChange := facts.pair.Check(family, now)
 	results = append(results, pair...)
 	results = append(results, runChecks(family, secretPairChecks(family), facts, now, results...)...)
-	return SecretVerdict{Results: results, Leaf: facts.pair.Leaf(), Until: until}
+	return SecretResults{Results: results, Leaf: facts.pair.Leaf(), NextChange: nextChange}
 }
 
 // secretChecks are the checks of the Secret alone, secretPairChecks those that need its certificate, too.
-func secretChecks() []check[protectedSecret] {
-	return []check[protectedSecret]{
+func secretChecks() []check[secretFacts] {
+	return []check[secretFacts]{
 		{finding.Exists, nil, []finding.Reason{finding.SecretMissing}, atKey(""), secretExists},
 		{
 			finding.Type, []finding.Aspect{finding.Exists}, []finding.Reason{finding.WrongSecretType},
@@ -173,7 +173,7 @@ func secretChecks() []check[protectedSecret] {
 	}
 }
 
-func secretPairChecks(family finding.Family) []check[protectedSecret] {
+func secretPairChecks(family finding.Family) []check[secretFacts] {
 	names, renewal := []finding.Reason{finding.DNSNameMissing}, []finding.Reason{finding.RotationDetached}
 	if family == finding.ServingCert {
 		names = append(names, finding.NotChecked)
@@ -181,7 +181,7 @@ func secretPairChecks(family finding.Family) []check[protectedSecret] {
 	if family != finding.AddedSecret {
 		renewal = append(renewal, finding.NotChecked)
 	}
-	return []check[protectedSecret]{
+	return []check[secretFacts]{
 		{finding.DNSNames, []finding.Aspect{finding.Certificate}, names, atKey("tls.crt"), secretDNSNames},
 		{finding.Renewal, []finding.Aspect{finding.Exists}, renewal, atKey("metadata"), secretRotation},
 	}
@@ -189,7 +189,7 @@ func secretPairChecks(family finding.Family) []check[protectedSecret] {
 
 // secretExists: the benchmark reads the Secret. Without it the server that uses it has no
 // certificate when it starts again.
-func secretExists(s protectedSecret, _ time.Time) []finding.Result {
+func secretExists(s secretFacts, _ time.Time) []finding.Result {
 	if s.stored != nil {
 		return nil
 	}
@@ -198,8 +198,8 @@ func secretExists(s protectedSecret, _ time.Time) []finding.Result {
 		"check that the controller that renews it recreates it")
 }
 
-func atKey(key string) func(protectedSecret) finding.Subject {
-	return func(s protectedSecret) finding.Subject { return s.want.at(key) }
+func atKey(key string) func(secretFacts) finding.Subject {
+	return func(s secretFacts) finding.Subject { return s.want.at(key) }
 }
 
 // at returns the subject of a part of the Secret.

@@ -12,7 +12,7 @@ import (
 // secretDNSNames: the certificate is valid for the names that clients connect to, as TLS
 // clients match them (RFC 6125, crypto/x509 Certificate.VerifyHostname). The API aggregator
 // connects to openshift-apiserver as api.openshift-apiserver.svc.
-func secretDNSNames(s protectedSecret, _ time.Time) []finding.Result {
+func secretDNSNames(s secretFacts, _ time.Time) []finding.Result {
 	if len(s.want.DNSNames) == 0 {
 		return s.want.notConfigured(finding.ServingCert, s.want.at("tls.crt"), "no DNS name is configured for the certificate (dnsNames)")
 	}

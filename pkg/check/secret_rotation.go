@@ -57,7 +57,7 @@ const maxForeignOwners = 10
 // wrote the reference; so only owners that the platform sets are allowed. All of this was tested with the real
 // controllers. library-go's rotation sets no owner. Immutability and foreign owners are violations even if the
 // renewing controller is not known.
-func secretRotation(s protectedSecret, _ time.Time) []finding.Result {
+func secretRotation(s secretFacts, _ time.Time) []finding.Result {
 	var results []finding.Result
 	detached := func(part, message, remedy string) {
 		results = append(results, single(finding.RotationDetached, s.want.at(part), message, remedy)...)
@@ -94,7 +94,7 @@ func secretRotation(s protectedSecret, _ time.Time) []finding.Result {
 	for _, annotation := range slices.Sorted(maps.Keys(moments)) {
 		moment := moments[annotation]
 		noted, err := time.Parse(time.RFC3339, s.stored.Annotations[annotation])
-		if s.want.IgnoreNotes || leaf == nil || err != nil || !noted.After(moment(leaf)) {
+		if s.want.IgnoreValidityAnnotations || leaf == nil || err != nil || !noted.After(moment(leaf)) {
 			continue
 		}
 		detached("metadata.annotations "+annotation,
@@ -117,7 +117,7 @@ func quoteKind(kind string) string {
 
 // renewedFor reports whether service-ca, by the annotations, would renew the Secret for this
 // owner, and the owner is the expected Service.
-func (s protectedSecret) renewedFor(owner Owner) bool {
+func (s secretFacts) renewedFor(owner Owner) bool {
 	annotations := s.stored.Annotations
 	name := annotations[originNameBeta]
 	if name == "" {
@@ -131,7 +131,7 @@ func (s protectedSecret) renewedFor(owner Owner) bool {
 
 // mayOwn reports whether the owner is allowed: it is configured, or it is the expected Service
 // as far as that is known. A second Service could replace the first one in a later update.
-func (s protectedSecret) mayOwn(owner Owner) bool {
+func (s secretFacts) mayOwn(owner Owner) bool {
 	if s.want.allowed(owner) {
 		return true
 	}
@@ -146,7 +146,7 @@ func AttachedTo(want SecretExpectation, stored *Secret) string {
 	if stored == nil || want.ManagedBy != ManagedByServiceCA {
 		return ""
 	}
-	s := protectedSecret{want: want, stored: stored}
+	s := secretFacts{want: want, stored: stored}
 	if i := slices.IndexFunc(stored.Owners, s.renewedFor); i >= 0 {
 		return stored.Owners[i].UID
 	}

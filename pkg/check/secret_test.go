@@ -69,7 +69,7 @@ func secretFixtures() map[string]fixture {
 			if change != nil {
 				change(&want)
 			}
-			return check.JudgeSecret(want, secret, pkitest.Now()).Results
+			return check.CheckSecret(want, secret, pkitest.Now()).Results
 		}
 	}
 	secret := func(change func(*check.Secret)) func(finding.Family) []finding.Result {
@@ -247,7 +247,7 @@ func secretFixtures() map[string]fixture {
 				s := stored(good)
 				s.Annotations["service.beta.openshift.io/expiry"] = "2099-01-01T00:00:00+01:00"
 				return s
-			}(), func(w *check.SecretExpectation) { w.IgnoreNotes = true },
+			}(), func(w *check.SecretExpectation) { w.IgnoreValidityAnnotations = true },
 		)},
 		"expiry postponed, no certificate": {
 			results: secret(func(s *check.Secret) {
@@ -301,7 +301,7 @@ func rotatedFixtures() map[string]fixture {
 			change(secret)
 		}
 		return func(finding.Family) []finding.Result {
-			return check.JudgeSecret(check.SecretExpectation{
+			return check.CheckSecret(check.SecretExpectation{
 				Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Usage: x509.ExtKeyUsageClientAuth,
 				ManagedBy: check.ManagedByCertRotation,
 			}, secret, pkitest.Now()).Results
@@ -336,9 +336,9 @@ func TestResultsAreTheSameEachTime(t *testing.T) {
 	for _, flavour := range []string{"alpha", "beta"} {
 		secret.Annotations["service."+flavour+".openshift.io/expiry"] = "2099-01-01T00:00:00Z"
 	}
-	first := check.JudgeSecret(expected(finding.ServingCert), secret, pkitest.Now()).Results
+	first := check.CheckSecret(expected(finding.ServingCert), secret, pkitest.Now()).Results
 	for range 20 {
-		if d := cmp.Diff(first, check.JudgeSecret(expected(finding.ServingCert), secret, pkitest.Now()).Results); d != "" {
+		if d := cmp.Diff(first, check.CheckSecret(expected(finding.ServingCert), secret, pkitest.Now()).Results); d != "" {
 			t.Fatalf("the results differ:\n%s", d)
 		}
 	}
@@ -347,14 +347,14 @@ func TestResultsAreTheSameEachTime(t *testing.T) {
 // TestSecretVerdict: leaf and next change come from the pair.
 func TestSecretVerdict(t *testing.T) {
 	p := pkitest.NewCA("signer").Issue(pkitest.ServingCert())
-	verdict := check.JudgeSecret(expected(finding.ServingCert), stored(p), pkitest.Now())
-	if verdict.Leaf == nil || !verdict.Leaf.Equal(p.Leaf) || !verdict.Until.After(pkitest.Now()) ||
-		verdict.Until.After(p.Leaf.NotAfter) {
-		t.Errorf("of a Secret: leaf %v, until %s", verdict.Leaf != nil, verdict.Until)
+	verdict := check.CheckSecret(expected(finding.ServingCert), stored(p), pkitest.Now())
+	if verdict.Leaf == nil || !verdict.Leaf.Equal(p.Leaf) || !verdict.NextChange.After(pkitest.Now()) ||
+		verdict.NextChange.After(p.Leaf.NotAfter) {
+		t.Errorf("of a Secret: leaf %v, until %s", verdict.Leaf != nil, verdict.NextChange)
 	}
-	verdict = check.JudgeSecret(expected(finding.ServingCert), nil, pkitest.Now())
-	if verdict.Leaf != nil || !verdict.Until.IsZero() {
-		t.Errorf("of none: leaf %v, until %s", verdict.Leaf != nil, verdict.Until)
+	verdict = check.CheckSecret(expected(finding.ServingCert), nil, pkitest.Now())
+	if verdict.Leaf != nil || !verdict.NextChange.IsZero() {
+		t.Errorf("of none: leaf %v, until %s", verdict.Leaf != nil, verdict.NextChange)
 	}
 }
 
@@ -400,7 +400,7 @@ func serviceFixtures() map[string]fixture {
 		"requests another in alpha": {results: service(nil, alpha+secretName, "other"), want: []string{detached + " " + alpha + secretName}},
 		"requests none":             {results: service(nil), want: []string{detached + " " + beta + secretName}},
 		"does not exist":            {results: service(func(s *check.Service) { s.Missing = true }), want: []string{detached}},
-		"is not known":              {results: service(func(s *check.Service) { s.NotKnown = because(finding.Unreadable) }), want: []string{"service unknown Unreadable @ /why"}},
+		"is not known":              {results: service(func(s *check.Service) { s.WhyUnknown = because(finding.Unreadable) }), want: []string{"service unknown Unreadable @ /why"}},
 		"requests none, and fails": {
 			results: service(nil, alpha+errorNumber, "3"), want: []string{detached + " " + beta + secretName, failing},
 		},

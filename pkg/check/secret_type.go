@@ -17,7 +17,7 @@ const secretTypeTLS = "kubernetes.io/tls"
 // requires, unless another type is configured. The API server refuses a change of the type
 // (Kubernetes pkg/apis/core/validation/validation.go, ValidateSecretUpdate), but a user can
 // delete the Secret and create it again with another type.
-func secretType(s protectedSecret, _ time.Time) []finding.Result {
+func secretType(s secretFacts, _ time.Time) []finding.Result {
 	want := cmp.Or(s.want.Type, secretTypeTLS)
 	if s.want.Family() != finding.AddedSecret {
 		want = secretTypeTLS // the control requires it, whatever is configured

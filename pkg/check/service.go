@@ -15,15 +15,15 @@ type Service struct {
 	// Secret that is issued for it. If service-ca does not manage the Secret, or no Service is
 	// configured, there is nothing to check.
 	Secret SecretExpectation
-	// NotKnown says why the Service is not known. Missing and Annotations are not set then.
-	NotKnown *finding.Result
+	// WhyUnknown says why the Service is not known. Missing and Annotations are not set then.
+	WhyUnknown *finding.Result
 	// Missing: the Service does not exist.
 	Missing     bool
 	Annotations map[string]string
 }
 
 // Check answers the requirements of the Service, as part of its Secret's family.
-func (s Service) Check(now time.Time) (results []finding.Result, next time.Time) {
+func (s Service) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
 	family := s.Secret.Family()
 	return runChecks(family, serviceChecks(family), s, now), time.Time{}
 }
@@ -69,8 +69,8 @@ func serviceRenewal(s Service, _ time.Time) []finding.Result {
 			"the Service for which service-ca issues the Secret is not configured (managedBy, service)")
 	}
 	switch {
-	case s.NotKnown != nil:
-		return []finding.Result{Unknown(*s.NotKnown)}
+	case s.WhyUnknown != nil:
+		return []finding.Result{Unknown(*s.WhyUnknown)}
 	case s.Missing:
 		return single(finding.RotationDetached, s.at(),
 			"the Service does not exist, so service-ca does not renew Secret "+s.Secret.Name,

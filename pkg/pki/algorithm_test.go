@@ -52,7 +52,7 @@ func TestAlgorithms(t *testing.T) {
 			if err != nil {
 				t.Errorf("ParseChain, behind a leaf: %v", err)
 			}
-			mentions("second", errors.Join(chain.RestErr, chain.Doubt), named...)
+			mentions("second", errors.Join(chain.RestErr, chain.SkippedErr), named...)
 			_, err = pki.ParseBundle(certificate)
 			mentions("in a CA bundle", err, named...)
 
@@ -197,7 +197,7 @@ func TestNumberOf(t *testing.T) {
 	}
 }
 
-func TestHoldsPrivateKey(t *testing.T) {
+func TestContainsPrivateKey(t *testing.T) {
 	pair := pkitest.NewCA("signer").Issue(pkitest.KubeletClient())
 	encrypted, legacy := pkitest.EncryptedKeys()
 	begin := func(label string) []byte { return []byte("-----BEGIN " + label + "-----\nAAAA\n") }
@@ -225,7 +225,7 @@ func TestHoldsPrivateKey(t *testing.T) {
 		"a label over two rows": {[]byte("-----BEGIN X\nPRIVATE KEY-----"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := pki.HoldsPrivateKey(c.data); got != c.want {
+			if got := pki.ContainsPrivateKey(c.data); got != c.want {
 				t.Errorf("got %t, want %t", got, c.want)
 			}
 		})

@@ -74,9 +74,9 @@ type Chain struct {
 	// parsing it, and crypto/tls at the other end fails the handshake (handshake_server.go,
 	// processCertsFromClient; handshake_client.go, verifyServerCertificate).
 	RestErr error
-	// Doubt: a block after the leaf was skipped. Either TLS programs may send it, or it is
+	// SkippedErr: a block after the leaf was skipped. Either TLS programs may send it, or it is
 	// damaged, so that encoding/pem skips it.
-	Doubt error
+	SkippedErr error
 }
 
 // ParseChain reads one to [MaxChain] certificates, the leaf first. It skips blocks of other types and text between
@@ -101,7 +101,7 @@ func ParseChain(data []byte) (Chain, error) {
 			continue
 		}
 		if err := checkKey(certificate); err != nil {
-			chain.Doubt = fmt.Errorf("certificate %d of the chain %w", i+2, err)
+			chain.SkippedErr = fmt.Errorf("certificate %d of the chain %w", i+2, err)
 			continue
 		}
 		chain.Rest, chain.restNumbers = append(chain.Rest, certificate), append(chain.restNumbers, i+2)
@@ -113,7 +113,7 @@ func ParseChain(data []byte) (Chain, error) {
 	if size > MaxChainDER && chain.RestErr == nil {
 		chain.RestErr = fmt.Errorf("the certificates have %d bytes, more than TLS programs accept", size)
 	}
-	chain.Doubt = errors.Join(chain.Doubt, scanErr)
+	chain.SkippedErr = errors.Join(chain.SkippedErr, scanErr)
 	return chain, nil
 }
 
@@ -329,9 +329,9 @@ func Describe(key crypto.PublicKey) string {
 	return "of an unknown algorithm"
 }
 
-// HoldsPrivateKey reports whether a PEM block of a private key begins in a text, even if it cannot be decoded:
+// ContainsPrivateKey reports whether a PEM block of a private key begins in a text, even if it cannot be decoded:
 // a part of a key may be enough for an attacker.
-func HoldsPrivateKey(data []byte) bool {
+func ContainsPrivateKey(data []byte) bool {
 	for _, begin, found := bytes.Cut(data, pemBegin); found; _, begin, found = bytes.Cut(begin, pemBegin) {
 		label, _, ended := bytes.Cut(begin[:min(len(begin), maxLabelBytes)], []byte("-----"))
 		if ended && bytes.Contains(label, []byte("PRIVATE KEY")) && !bytes.ContainsAny(label, "\r\n") {

@@ -37,8 +37,8 @@ func outcome(err error) string {
 }
 
 type chain struct {
-	Certificates     int
-	Rest, Doubt, Err string
+	Certificates       int
+	Rest, Skipped, Err string
 }
 
 type chainCase struct {
@@ -81,10 +81,10 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 			Certificates: 1, Rest: failed,
 		}},
 		"damaged block behind the leaf": {string(pair.ChainWith([]byte(damagedBlock))), chain{
-			Certificates: 1, Doubt: failed,
+			Certificates: 1, Skipped: failed,
 		}},
 		"too many": {string(pair.Certificate) + strings.Repeat(string(ca.PEM()), pki.MaxChain), chain{
-			Certificates: pki.MaxChain, Doubt: failed,
+			Certificates: pki.MaxChain, Skipped: failed,
 		}},
 		"an RSA key that is too large": {
 			string(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})),
@@ -107,7 +107,7 @@ func chainCases(t testing.TB, ca *pkitest.CA, pair pkitest.Pair) map[string]chai
 		"an RSA key that is too large behind the leaf": {
 			string(pair.ChainWith(ca.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537}))),
 			chain{
-				Certificates: 1, Doubt: failed,
+				Certificates: 1, Skipped: failed,
 			},
 		},
 		"a key of a kind that TLS does not use": {
@@ -140,8 +140,8 @@ func TestParseChain(t *testing.T) {
 			parsed, err := pki.ParseChain([]byte(c.data))
 			page.Error(name, err)
 			page.Text(name, digits.ReplaceAllString(text(parsed.RestErr), "<bytes> bytes"))
-			page.Error(name, parsed.Doubt)
-			got := chain{Err: outcome(err), Rest: outcome(parsed.RestErr), Doubt: outcome(parsed.Doubt)}
+			page.Error(name, parsed.SkippedErr)
+			got := chain{Err: outcome(err), Rest: outcome(parsed.RestErr), Skipped: outcome(parsed.SkippedErr)}
 			if parsed.Leaf != nil {
 				got.Certificates = 1 + len(parsed.Rest)
 				if !parsed.Leaf.Equal(pair.Leaf) {

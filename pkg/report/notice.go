@@ -35,8 +35,8 @@ const (
 	RequestByBreakGlass NoticeType = "Request allowed by break-glass"
 )
 
-// OfVerdict is the type of the notice that reports a status.
-func OfVerdict(status control.Status) NoticeType {
+// NoticeTypeOf is the type of the notice that reports a status.
+func NoticeTypeOf(status control.Status) NoticeType {
 	switch status {
 	case control.Compliant:
 		return Compliant

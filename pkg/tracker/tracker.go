@@ -54,8 +54,8 @@ type Certificate struct {
 	Role string
 	At   finding.Subject
 	Leaf *x509.Certificate // nil if none could be read
-	// Sound is true if the pair exists and none of its requirements fails.
-	Sound bool
+	// Valid is true if the pair exists and none of its requirements fails.
+	Valid bool
 }
 
 // state of a finding that a [Tracker] knows.
@@ -146,9 +146,9 @@ func New(settle time.Duration) *Tracker {
 type Changes struct {
 	// Notices to report, in order. They have no Object.
 	Notices []report.Notice
-	// NextObservation is when to observe again, because a finding may be due or settled, or
-	// at [Observation.NextChange]. It is zero if there is no need.
-	NextObservation time.Time
+	// NextChange is when the changes may differ by time alone: a finding is due or has settled, or
+	// [Observation.NextChange]. It is zero if there is none.
+	NextChange time.Time
 	// Pending has a value for each source: whether one of its findings is pending.
 	Pending []bool
 	// Verdicts are the current verdicts on the observation's controls, in their order. A
@@ -163,7 +163,7 @@ func (t *Tracker) Observe(o Observation) Changes {
 	t.updateMissing(o.At, results)
 	notices = append(notices, t.resolve(o.At, results)...)
 
-	changes := Changes{NextObservation: t.nextObservation(o), Pending: t.pendingSources(o)}
+	changes := Changes{NextChange: t.nextChange(o), Pending: t.pendingSources(o)}
 	notices = append(notices, t.remind(o.At)...)
 	notices = append(notices, t.rotations(o, results)...)
 	notices = append(notices, t.retire(o)...)
@@ -362,8 +362,8 @@ func (t *Tracker) in(states ...state) []*tracked {
 	return sorted
 }
 
-// nextObservation returns when to observe again.
-func (t *Tracker) nextObservation(o Observation) time.Time {
+// nextChange returns the next time at which time alone may change something.
+func (t *Tracker) nextChange(o Observation) time.Time {
 	next := o.NextChange
 	for _, f := range t.in(pending) {
 		next = earliest(next, f.due)
@@ -400,7 +400,7 @@ func (t *Tracker) remind(at time.Time) (notices []report.Notice) {
 func (t *Tracker) rotations(o Observation, results []finding.Result) (notices []report.Notice) {
 	for _, c := range o.Certificates {
 		last := t.certificates[c.Role]
-		if !c.Sound || c.Leaf.Equal(last) {
+		if !c.Valid || c.Leaf.Equal(last) {
 			continue
 		}
 		t.certificates[c.Role] = c.Leaf
@@ -484,7 +484,7 @@ func requires(c control.Control, scope control.Scope, r finding.Requirement) boo
 
 // summary reports a verdict. A compliant one has the certificate that it is about.
 func summary(v control.Verdict, o Observation) report.Notice {
-	notice := report.Notice{Type: report.OfVerdict(v.Status), At: o.At, Control: v.Control, Verdict: v}
+	notice := report.Notice{Type: report.NoticeTypeOf(v.Status), At: o.At, Control: v.Control, Verdict: v}
 	if v.Status != control.Compliant {
 		return notice
 	}

@@ -467,7 +467,7 @@ func TestTracker(t *testing.T) {
 				certificate := tracker.Certificate{Role: "kubelet-client", At: finding.File("tls.crt")}
 				if s.leaf != "" {
 					certificate.Leaf = leaves[s.leaf].Leaf
-					certificate.Sound = len(finding.WithOutcome(results[finding.ClientFiles], finding.Fail)) == 0
+					certificate.Valid = len(finding.WithOutcome(results[finding.ClientFiles], finding.Fail)) == 0
 				}
 				observed := tracked.Observe(tracker.Observation{
 					At: pkitest.Now().Add(s.at), Contents: sha256.Sum256([]byte(s.contents)),
@@ -810,9 +810,9 @@ func TestTrackerCertificates(t *testing.T) {
 	}
 	certificates := func(name string) []tracker.Certificate {
 		return []tracker.Certificate{
-			{Role: "serving-cert", At: secret("serving-cert"), Leaf: ca.Issue(pkitest.Request{CommonName: name}).Leaf, Sound: true},
-			{Role: "added", At: secret("added"), Leaf: ca.Issue(pkitest.Request{CommonName: name}).Leaf, Sound: true},
-			{Role: "other", At: secret("other"), Leaf: ca.Issue(pkitest.Request{CommonName: name}).Leaf, Sound: true},
+			{Role: "serving-cert", At: secret("serving-cert"), Leaf: ca.Issue(pkitest.Request{CommonName: name}).Leaf, Valid: true},
+			{Role: "added", At: secret("added"), Leaf: ca.Issue(pkitest.Request{CommonName: name}).Leaf, Valid: true},
+			{Role: "other", At: secret("other"), Leaf: ca.Issue(pkitest.Request{CommonName: name}).Leaf, Valid: true},
 		}
 	}
 	judged := func(id string, r finding.Requirement) control.Control {
@@ -855,8 +855,8 @@ func reported(o tracker.Changes) string {
 	for _, n := range o.Notices {
 		texts = append(texts, textOf(n))
 	}
-	if !o.NextObservation.IsZero() {
-		texts = append(texts, fmt.Sprint("again at ", o.NextObservation.Sub(pkitest.Now())))
+	if !o.NextChange.IsZero() {
+		texts = append(texts, fmt.Sprint("again at ", o.NextChange.Sub(pkitest.Now())))
 	}
 	return strings.Join(texts, ", ")
 }

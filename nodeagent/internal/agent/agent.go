@@ -108,7 +108,7 @@ func observation(s scan.Snapshot, settle, kubeletPatience time.Duration) tracker
 			fromKubelet: {Results: s.KubeletResults, Patience: kubeletPatience},
 		},
 		Certificates: []tracker.Certificate{{
-			Role: CertificateRole, At: finding.File(s.Layout.Certificate.Host), Leaf: s.Leaf, Sound: s.Sound,
+			Role: CertificateRole, At: finding.File(s.Layout.Certificate.Host), Leaf: s.Leaf, Valid: s.Valid,
 		}},
 	}
 }
@@ -142,7 +142,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.Kubelet.Ask()
 		}
 		contents = snapshot.Contents
-		due, stop := a.timer(changes.NextObservation)
+		due, stop := a.timer(changes.NextChange)
 		select {
 		case <-ctx.Done():
 			stop()
@@ -211,7 +211,7 @@ func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
 		if !slices.Contains(changes.Pending, true) || !snapshot.At.Before(deadline) {
 			return snapshot
 		}
-		due, stop := a.timer(changes.NextObservation)
+		due, stop := a.timer(changes.NextChange)
 		select {
 		case <-ctx.Done():
 			stop()

@@ -164,7 +164,7 @@ func (p *Prober) handshake(ctx context.Context, answer *check.KubeletAnswer) err
 		// valid. Package check verifies them.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			answer.AsksClients, answer.AcceptedCAs = true, request.AcceptableCAs
+			answer.RequestsClientCertificate, answer.AcceptedCAs = true, request.AcceptableCAs
 			return &tls.Certificate{}, nil // no certificate
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
@@ -192,7 +192,7 @@ func interpretAlert(answer *check.KubeletAnswer) {
 	switch {
 	case !ok:
 		answer.Certificates = nil
-	case len(answer.Certificates) > 0 && answer.AsksClients:
+	case len(answer.Certificates) > 0 && answer.RequestsClientCertificate:
 		answer.Err = nil
 	default:
 		answer.Alert = &alert

@@ -231,7 +231,7 @@ func TestProbe(t *testing.T) {
 			got := seen{
 				NotTLS:       answer.NotTLS,
 				Leaf:         len(answer.Certificates) == 1 && answer.Certificates[0].Equal(pair.Leaf),
-				Asks:         answer.AsksClients,
+				Asks:         answer.RequestsClientCertificate,
 				CAs:          len(answer.AcceptedCAs),
 				ReadOnlyOpen: answer.ReadOnlyOpen,
 			}

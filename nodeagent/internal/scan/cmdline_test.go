@@ -47,7 +47,7 @@ func TestScanCommandLine(t *testing.T) {
 		openshiftAt = openShiftManifest
 		noKubeletCA = "KubeletCANotConfigured " + kubeadm + " kubelet-certificate-authority"
 		off         = "KubeletHTTPSDisabled " + kubeadm + " kubelet-https"
-		keyNotKnown = "Unreadable " + kubeadm + " kubelet-client-key"
+		keyUnknown  = "Unreadable " + kubeadm + " kubelet-client-key"
 	)
 	secret := corev1.EnvVar{
 		Name:      "KEY",
@@ -90,9 +90,9 @@ func TestScanCommandLine(t *testing.T) {
 		"an escaped variable":             {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+key, "$$(OFF)"), corev1.EnvVar{Name: "OFF", Value: "--kubelet-https=false"}), []string{noKubeletCA}},
 		"a variable in a script":          {openshift.Kubeadm, with(bash("exec kube-apiserver "+crtFlag+"${PKI}apiserver-kubelet-client.crt "+keyFlag+"$(PKI)apiserver-kubelet-client.key"), corev1.EnvVar{Name: "PKI", Value: pki}), []string{noKubeletCA}},
 		"an address from a field":         {openshift.Kubeadm, with(command("--advertise-address=$(HOST_IP)", crtFlag+crt, keyFlag+key), field("HOST_IP", "status.hostIP")), []string{noKubeletCA}},
-		"a path from a Secret":            {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+"$(KEY)"), secret), []string{keyNotKnown, noKubeletCA}},
-		"a path with a field":             {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+pki+"$(NODE).key"), field("NODE", "spec.nodeName")), []string{keyNotKnown, noKubeletCA}},
-		"a path from a Secret, in a word": {openshift.Kubeadm, with(command(crtFlag+crt, "--kubelet-client-key", "$(KEY)"), secret), []string{keyNotKnown, noKubeletCA}},
+		"a path from a Secret":            {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+"$(KEY)"), secret), []string{keyUnknown, noKubeletCA}},
+		"a path with a field":             {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+pki+"$(NODE).key"), field("NODE", "spec.nodeName")), []string{keyUnknown, noKubeletCA}},
+		"a path from a Secret, in a word": {openshift.Kubeadm, with(command(crtFlag+crt, "--kubelet-client-key", "$(KEY)"), secret), []string{keyUnknown, noKubeletCA}},
 		"a whole flag from a Secret":      {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+key, "$(KEY)"), secret), []string{"Unreadable " + kubeadm}},
 		"flags from a Secret in a script": {openshift.Kubeadm, with(bash("exec kube-apiserver "+flags+" $KEY"), secret), []string{"Unreadable " + kubeadm}},
 		"HTTPS from a Secret":             {openshift.Kubeadm, with(command(crtFlag+crt, keyFlag+key, "--kubelet-https=$(KEY)"), secret), []string{"Unreadable " + kubeadm + " kubelet-https", noKubeletCA}},

@@ -197,8 +197,8 @@ func TestScanStaticPods(t *testing.T) {
 			if d := cmp.Diff(c.want, wanted{verdict(results), reasons(results)}); d != "" {
 				t.Errorf("verdict and findings (-want +got):\n%s", d)
 			}
-			if snapshot.Sound && (c.want.Status == control.CouldNotVerify || slices.Contains(c.want.Findings, duplicate[0])) {
-				t.Error("Sound is true, but the kube-apiserver may use another pair")
+			if snapshot.Valid && (c.want.Status == control.CouldNotVerify || slices.Contains(c.want.Findings, duplicate[0])) {
+				t.Error("Valid is true, but the kube-apiserver may use another pair")
 			}
 		})
 	}
@@ -326,7 +326,7 @@ func TestScanKubeletAddress(t *testing.T) {
 			must(t, err)
 			answer := &check.KubeletAnswer{
 				At: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}, ReadOnlyAt: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10255"},
-				Host: "192.0.2.7", Certificates: []*x509.Certificate{c.serving}, AsksClients: true,
+				Host: "192.0.2.7", Certificates: []*x509.Certificate{c.serving}, RequestsClientCertificate: true,
 				AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 			}
 			results := scan.Scan(

@@ -225,7 +225,7 @@ func TestUnobservedIsNeverCompliant(t *testing.T) {
 			At:         finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"},
 			ReadOnlyAt: finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10255"},
 			Host:       "192.0.2.7", Certificates: []*x509.Certificate{serving.Leaf},
-			AsksClients: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
+			RequestsClientCertificate: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 		}}}
 		v.options.ExpiringFraction = check.DefaultExpiringFraction
 		blind(t, v)
@@ -349,9 +349,9 @@ func TestGuessed(t *testing.T) {
 			// The kubelet accepts the CA of the guessed certificate, which proves nothing either.
 			kubelet := answers{
 				&check.KubeletAnswer{
-					Certificates: []*x509.Certificate{good.Leaf},
-					AsksClients:  true,
-					AcceptedCAs:  [][]byte{ca.Certificate.RawSubject},
+					Certificates:              []*x509.Certificate{good.Leaf},
+					RequestsClientCertificate: true,
+					AcceptedCAs:               [][]byte{ca.Certificate.RawSubject},
 				},
 			}
 			s := scan.Scan(n.host, kubelet, scan.Options{}, pkitest.Now())
@@ -379,8 +379,8 @@ func TestGuessed(t *testing.T) {
 					t.Errorf("%s is not unknown", r.Requirement)
 				}
 			}
-			if s.Sound || !s.Leaf.Equal(c.pair.Leaf) {
-				t.Errorf("Sound: %t, Leaf: %v", s.Sound, s.Leaf)
+			if s.Valid || !s.Leaf.Equal(c.pair.Leaf) {
+				t.Errorf("Valid: %t, Leaf: %v", s.Valid, s.Leaf)
 			}
 		})
 	}

@@ -61,9 +61,9 @@ type Snapshot struct {
 	ServingAt finding.Subject
 	// Leaf is the kubelet client certificate; nil if it could not be read.
 	Leaf *x509.Certificate
-	// Sound is true if the kube-apiserver is known to use the certificate and key, both exist, and
+	// Valid is true if the kube-apiserver is known to use the certificate and key, both exist, and
 	// none of their requirements fails.
-	Sound bool
+	Valid bool
 	// Contents is the same in two snapshots if and only if all files and the kubelet's
 	// answer were the same. Then only time can make their results differ.
 	Contents [sha256.Size]byte
@@ -101,16 +101,16 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, options.ExpiringFraction)
 	fileResults, pair := keepNextChange(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
-	snapshot.Sound = pair.Loads() && len(finding.WithOutcome(fileResults, finding.Fail)) == 0
+	snapshot.Valid = pair.Loads() && len(finding.WithOutcome(fileResults, finding.Fail)) == 0
 	if firstNotPassed(manifestResults, finding.Manifest, finding.Single) != nil && !options.namesPair() {
-		snapshot.Sound = false // another manifest may be the one that runs
+		snapshot.Valid = false // another manifest may be the one that runs
 	}
 	if guessed := unusable != nil && !options.namesPair(); guessed {
 		// The kube-apiserver may use other files.
-		snapshot.Sound = false
-		fileResults = check.Doubt(fileResults, *unusable)
+		snapshot.Valid = false
+		fileResults = check.Uncertain(fileResults, *unusable)
 		// Whether the kubelet accepts the guessed certificate proves nothing.
-		unknown := check.File{NotKnown: unusable}
+		unknown := check.File{WhyUnknown: unusable}
 		pair = check.NewClientFiles(unknown, unknown, unknown, options.ExpiringFraction).Pair()
 	}
 	snapshot.FileResults = slices.Concat(manifestResults, configResults, fileResults)
@@ -172,7 +172,7 @@ func firstNotPassed(results []finding.Result, family finding.Family, aspect find
 func manifest(layout staticpod.Layout) check.Manifest {
 	facts := check.Manifest{
 		Path: layout.Manifest, ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr,
-		Containers: layout.ManifestContainers, Directory: layout.Directory, Held: layout.FirstNames,
+		Containers: layout.ManifestContainers, Directory: layout.Directory, FileNames: layout.FirstNames,
 		Duplicates: layout.Duplicates,
 	}
 	if layout.Manifest == "" {
@@ -200,7 +200,7 @@ func kubeletProblem(layout staticpod.Layout) check.KubeletConfigProblem {
 func settings(layout staticpod.Layout, options Options) check.KubeletSettings {
 	known := check.KubeletSettings{
 		NodeName: options.NodeName, AddressTypes: layout.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
-		AddressTypesNotKnown: layout.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
+		WhyAddressTypesUnknown: layout.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
 	}
 	config := layout.Kubelet
 	if !config.Seen || config.Problem.Err != nil {
@@ -219,10 +219,10 @@ func settings(layout staticpod.Layout, options Options) check.KubeletSettings {
 func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) check.File {
 	config := layout.Kubelet
 	if problem := kubeletProblem(layout).Result(); layout.ClientCA == "" && problem != nil {
-		return check.File{NotKnown: problem}
+		return check.File{WhyUnknown: problem}
 	}
 	if layout.ClientCA == "" && config.Seen && config.ClientCAFile == "" {
-		return check.File{NotKnown: &finding.Result{
+		return check.File{WhyUnknown: &finding.Result{
 			Subject: finding.File(config.ClientCAAt), Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
 			Message: "the kubelet's configuration names no client CA bundle (authentication.x509.clientCAFile), " +
 				"so the issuer of the certificate is not verified",
@@ -247,14 +247,14 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 func configuration(host Host, layout staticpod.Layout, unusable *finding.Result) check.Configuration {
 	switch {
 	case layout.Manifest == "":
-		return check.Configuration{NotKnown: &finding.Result{
+		return check.Configuration{WhyUnknown: &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile, Name: "kube-apiserver configuration"},
 			Outcome: finding.Unknown, Reason: finding.NotChecked,
 			Message: "the kube-apiserver's configuration was not read, because flags name the certificate and key files",
 			Remedy:  "remove the flags --kubelet-client-dir, --kubelet-client-certificate and --kubelet-client-key",
 		}}
 	case unusable != nil:
-		return check.Configuration{NotKnown: unusable}
+		return check.Configuration{WhyUnknown: unusable}
 	}
 	c := check.Configuration{
 		At: finding.File(layout.ConfigAt), Config: layout.Config, CommandLineAt: finding.File(layout.Manifest),
@@ -299,7 +299,7 @@ func readFiles(host Host, layout staticpod.Layout, unusable *finding.Result, con
 	}
 	pair := func(file staticpod.File, aspect finding.Aspect) check.File {
 		if unknown := whyPairUnknown(layout); unknown != nil {
-			return check.File{NotKnown: unknown}
+			return check.File{WhyUnknown: unknown}
 		}
 		return argument(file, aspect)
 	}
@@ -317,7 +317,7 @@ func readConfigured(host Host, file staticpod.File, notKnown *finding.Result) ch
 	case file.Err != nil:
 		return check.File{Path: file.Configured, Err: file.Err}
 	case file.Host == "":
-		return check.File{NotKnown: notKnown}
+		return check.File{WhyUnknown: notKnown}
 	}
 	return read(host, file.Host)
 }
@@ -362,7 +362,7 @@ func contents(layout staticpod.Layout, answer *check.KubeletAnswer, files ...che
 			hashField(h, answer.Alert.Error())
 		}
 		hashField(h, fmt.Sprintf("%d %t %t %t %t %x", answer.AssumedPort, answer.Err != nil, answer.NotTLS,
-			answer.AsksClients, answer.ReadOnlyOpen, answer.AcceptedCAs))
+			answer.RequestsClientCertificate, answer.ReadOnlyOpen, answer.AcceptedCAs))
 		hashField(h, strconv.FormatBool(answer.ReadOnlyErr != nil))
 		for _, certificate := range answer.Certificates {
 			hashField(h, string(certificate.Raw))

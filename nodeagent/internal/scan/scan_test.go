@@ -470,7 +470,7 @@ func TestScanKubelet(t *testing.T) {
 	answer := func(change func(a *check.KubeletAnswer)) *check.KubeletAnswer {
 		a := check.KubeletAnswer{
 			At: at, Host: "api.openshift-apiserver.svc", Certificates: []*x509.Certificate{serving.Leaf},
-			AsksClients: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
+			RequestsClientCertificate: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 		}
 		change(&a)
 		return &a
@@ -485,7 +485,7 @@ func TestScanKubelet(t *testing.T) {
 		"good":               {answer: answer(func(*check.KubeletAnswer) {})},
 		"of a foreign CA":    {answer(func(a *check.KubeletAnswer) { a.Certificates[0] = strange.Leaf }), []string{"KubeletCertificateUntrusted Kubelet 192.0.2.7:10250"}},
 		"accepts another CA": {answer(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
-		"asks nobody":        {answer(func(a *check.KubeletAnswer) { a.AsksClients = false }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
+		"asks nobody":        {answer(func(a *check.KubeletAnswer) { a.RequestsClientCertificate = false }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
 		"away":               {&check.KubeletAnswer{At: at, Err: errBoom}, []string{"KubeletUnreachable Kubelet 192.0.2.7:10250"}},
 		"no TLS":             {&check.KubeletAnswer{At: at, Err: errBoom, NotTLS: true}, []string{"KubeletNotTLS Kubelet 192.0.2.7:10250"}},
 		"no certificate yet": {&check.KubeletAnswer{At: at, Err: errBoom, Alert: new(tls.AlertError(80))}, []string{"KubeletHasNoCertificate Kubelet 192.0.2.7:10250"}},
@@ -786,8 +786,8 @@ func TestSound(t *testing.T) {
 				c.change(t, n)
 			}
 			snapshot := scanHost(t, n.host, scan.Options{}, pkitest.Now())
-			if snapshot.Sound != c.sound {
-				t.Errorf("Sound: got %v, want %v, with %q", snapshot.Sound, c.sound, lines(snapshot.FileResults))
+			if snapshot.Valid != c.sound {
+				t.Errorf("Valid: got %v, want %v, with %q", snapshot.Valid, c.sound, lines(snapshot.FileResults))
 			}
 			if (snapshot.Leaf != nil) != c.leaf || (c.leaf && !snapshot.Leaf.Equal(c.pair.Leaf)) {
 				t.Errorf("Leaf: got %v", snapshot.Leaf)

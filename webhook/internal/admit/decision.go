@@ -100,8 +100,8 @@ func warnings(introduced []finding.Result) []string {
 	return all
 }
 
-// Judge checks a Secret: [check.JudgeSecret], or a cache of it such as [Memory].
-type Judge func(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretVerdict
+// Judge checks a Secret: [check.CheckSecret], or a cache of it such as [Memory].
+type Judge func(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretResults
 
 // Decide decides on a change of a protected Secret.
 func Decide(judge Judge, want check.SecretExpectation, change Change, now time.Time) Decision {
@@ -113,7 +113,7 @@ func Decide(judge Judge, want check.SecretExpectation, change Change, now time.T
 	before := judge(want, change.Old, now)
 	// If the old certificate cannot be parsed, the annotations about its validity mean
 	// nothing, and must not block a repair of the data.
-	want.IgnoreNotes = change.Old != nil && before.Leaf == nil
+	want.IgnoreValidityAnnotations = change.Old != nil && before.Leaf == nil
 	introduced := finding.Introduced(before.Results, judge(want, change.New, now).Results)
 	violations := finding.WithOutcome(introduced, finding.Fail)
 	decision := Decision{Introduced: introduced}

@@ -198,7 +198,7 @@ func TestDecide(t *testing.T) {
 			if user == "" {
 				user = administrator
 			}
-			d := admit.Decide(check.JudgeSecret, servingCert(), admit.Change{User: user, Old: c.old, New: c.new}, now)
+			d := admit.Decide(check.CheckSecret, servingCert(), admit.Change{User: user, Old: c.old, New: c.new}, now)
 			got := "refuse"
 			if d.Allowed { // TestMessages records refusals
 				record(page, name, d)
@@ -267,7 +267,7 @@ func TestDecideOwners(t *testing.T) {
 			secret := func(owners []check.Owner) *check.Secret {
 				return &check.Secret{Type: "Opaque", Certificate: pair.Certificate, Key: pair.Key, Owners: owners}
 			}
-			judges := map[string]admit.Judge{"check": check.JudgeSecret, "memory": admit.NewMemory().Judge}
+			judges := map[string]admit.Judge{"check": check.CheckSecret, "memory": admit.NewMemory().Judge}
 			for which, judge := range judges {
 				d := admit.Decide(
 					judge,
@@ -389,7 +389,7 @@ func TestMessages(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			decision := admit.Decide(check.JudgeSecret, servingCert(), c.change, now)
+			decision := admit.Decide(check.CheckSecret, servingCert(), c.change, now)
 			record(page, name, decision)
 			if name == "deleted" && len(decision.Message) > maxDelete {
 				t.Errorf("%d characters, more than %d: %s", len(decision.Message), maxDelete, decision.Message)

@@ -101,7 +101,7 @@ func FuzzHandle(f *testing.F) {
 		if !response.Allowed || newErr != nil || newSecret.Name != "serving-cert" {
 			return
 		}
-		was := violations(check.JudgeSecret(servingCert(), nil, pkitest.Now()).Results)
+		was := violations(check.CheckSecret(servingCert(), nil, pkitest.Now()).Results)
 		switch r.Operation {
 		case admissionv1.Create:
 		case admissionv1.Update:
@@ -111,11 +111,11 @@ func FuzzHandle(f *testing.F) {
 			if oldErr != nil {
 				return // invalid in a field that the handler does not decode
 			}
-			was = violations(check.JudgeSecret(servingCert(), reduced(oldSecret), pkitest.Now()).Results)
+			was = violations(check.CheckSecret(servingCert(), reduced(oldSecret), pkitest.Now()).Results)
 		case admissionv1.Delete, admissionv1.Connect:
 			return
 		}
-		for id := range violations(check.JudgeSecret(servingCert(), reduced(newSecret), pkitest.Now()).Results) {
+		for id := range violations(check.CheckSecret(servingCert(), reduced(newSecret), pkitest.Now()).Results) {
 			if !was[id] {
 				t.Errorf("allowed, although it introduces %s", id.Reason)
 			}

@@ -27,15 +27,26 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
 
-// Protected is a protected Secret.
-type Protected struct {
+// ProtectedSecret is a Secret as it is configured, for admission and audit.
+type ProtectedSecret struct {
+	// SecretExpectation has no Roots until those of Bundle are read.
 	check.SecretExpectation
+	// Bundle has the CAs, one of which must have signed the certificate. It is nil if no
+	// bundle is configured.
+	Bundle *CABundle
 	// Action defaults to [Deny].
 	Action Action
 	// Decoy: the audit sends dry runs on it to see whether updates are refused. Creates and
 	// deletes of it are allowed, for install and uninstall. Its refusals are not reported
 	// and not counted.
 	Decoy bool
+}
+
+// CABundle is a CA bundle under a key of a ConfigMap. It is comparable.
+type CABundle struct {
+	Namespace string `yaml:"namespace"`
+	Name      string `yaml:"name"`
+	Key       string `yaml:"key"`
 }
 
 // Meter counts the requests.
@@ -51,7 +62,7 @@ type Meter interface {
 // implements [admission.Handler].
 type Handler struct {
 	// Protected returns the protected Secrets of now. All others are allowed.
-	Protected func() []Protected
+	Protected func() []ProtectedSecret
 	// Judge checks each Secret.
 	Judge Judge
 	// OverridesAction is the action for overrides of the kube-apiserver's configuration.

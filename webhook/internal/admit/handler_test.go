@@ -47,7 +47,7 @@ func (d decisions) CountRequest(operation, decision, reason string, _ time.Durat
 func handler(reported *notices) *admit.Handler {
 	return &admit.Handler{
 		Judge:     admit.NewMemory().Judge,
-		Protected: func() []admit.Protected { return []admit.Protected{{SecretExpectation: servingCert()}} }, OverridesAction: func() admit.Action { return admit.Deny },
+		Protected: func() []admit.ProtectedSecret { return []admit.ProtectedSecret{{SecretExpectation: servingCert()}} }, OverridesAction: func() admit.Action { return admit.Deny },
 		Reporter: reported, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return pkitest.Now() },
 	}
@@ -328,8 +328,8 @@ func TestActions(t *testing.T) {
 			var reported notices
 			h, metered := handler(&reported), decisions{}
 			h.Meter = metered
-			h.Protected = func() []admit.Protected {
-				return []admit.Protected{{SecretExpectation: servingCert(), Action: action}}
+			h.Protected = func() []admit.ProtectedSecret {
+				return []admit.ProtectedSecret{{SecretExpectation: servingCert(), Action: action}}
 			}
 			r := request(admissionv1.Update)
 			r.OldObject = raw(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
@@ -359,7 +359,7 @@ func TestPanic(t *testing.T) {
 	var log bytes.Buffer
 	h, metered := handler(&reported), decisions{}
 	h.Meter, h.Log = metered, slog.New(slog.NewTextHandler(&log, nil))
-	h.Protected = func() []admit.Protected { panic("MARKER") }
+	h.Protected = func() []admit.ProtectedSecret { panic("MARKER") }
 	r := request(admissionv1.Create)
 	r.Object = raw(t, openshift.ServingCert("uid-1", nil, nil))
 	response := (&admission.Webhook{Handler: h}).Handle(t.Context(), r)

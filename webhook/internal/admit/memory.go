@@ -30,25 +30,25 @@ func NewMemory() *Memory { return &Memory{lru.New(maxVerdicts)} }
 
 // datedVerdict is a verdict that is valid since a time.
 type datedVerdict struct {
-	check.SecretVerdict
+	check.SecretResults
 	since time.Time
 }
 
 // Judge implements [Judge].
-func (m *Memory) Judge(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretVerdict {
+func (m *Memory) Judge(want check.SecretExpectation, stored *check.Secret, now time.Time) check.SecretResults {
 	if stored == nil {
-		return check.JudgeSecret(want, nil, now)
+		return check.CheckSecret(want, nil, now)
 	}
 	// The dates of certificates are compared with the wall clock. The monotonic clock
 	// continues when the wall clock is set back.
 	now = now.Round(0)
 	key := digest(want, stored)
 	if found, known := m.verdicts.Get(key); known {
-		if d, _ := found.(datedVerdict); !now.Before(d.since) && (d.Until.IsZero() || now.Before(d.Until)) {
-			return d.SecretVerdict
+		if d, _ := found.(datedVerdict); !now.Before(d.since) && (d.NextChange.IsZero() || now.Before(d.NextChange)) {
+			return d.SecretResults
 		}
 	}
-	verdict := check.JudgeSecret(want, stored, now)
+	verdict := check.CheckSecret(want, stored, now)
 	m.verdicts.Add(key, datedVerdict{verdict, now})
 	return verdict
 }
@@ -61,7 +61,7 @@ func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Siz
 		fmt.Sprint(
 			want.Usage,
 			want.ExpiringFraction,
-			want.IgnoreNotes,
+			want.IgnoreValidityAnnotations,
 			want.Roots == nil,
 			len(want.Roots),
 			len(want.DNSNames),

@@ -74,7 +74,7 @@ func TestMemory(t *testing.T) {
 		"manager":       func(want *check.SecretExpectation, _ *check.Secret) { want.ManagedBy = "" },
 		"Service":       func(want *check.SecretExpectation, _ *check.Secret) { want.Service = "other" },
 		"Service's UID": func(want *check.SecretExpectation, _ *check.Secret) { want.ServiceUID = "uid-9" },
-		"notes":         func(want *check.SecretExpectation, _ *check.Secret) { want.IgnoreNotes = true },
+		"notes":         func(want *check.SecretExpectation, _ *check.Secret) { want.IgnoreValidityAnnotations = true },
 		"fraction":      func(want *check.SecretExpectation, _ *check.Secret) { want.ExpiringFraction = 0.9 },
 		"name":          func(want *check.SecretExpectation, _ *check.Secret) { want.Name = "another" },
 	}
@@ -86,7 +86,7 @@ func TestMemory(t *testing.T) {
 			for name, change := range changes {
 				want, s := base(change)
 				when := now.Add(after)
-				if d := cmp.Diff(check.JudgeSecret(want, s, when).Results, memory.Judge(want, s, when).Results); d != "" {
+				if d := cmp.Diff(check.CheckSecret(want, s, when).Results, memory.Judge(want, s, when).Results); d != "" {
 					t.Errorf("%s, after %s (-check +memory):\n%s", name, after, d)
 				}
 			}
@@ -110,7 +110,7 @@ func TestMemoryWhenTheClockIsSet(t *testing.T) {
 	memory := admit.NewMemory()
 	for _, by := range []time.Duration{0, -2000 * time.Hour, 0, 2000 * time.Hour, 0, -2000 * time.Hour} {
 		now := set(t, by)
-		if d := cmp.Diff(check.JudgeSecret(want, stored, now).Results, memory.Judge(want, stored, now).Results); d != "" {
+		if d := cmp.Diff(check.CheckSecret(want, stored, now).Results, memory.Judge(want, stored, now).Results); d != "" {
 			t.Errorf("the clock is off by %s (-check +memory):\n%s", by, d)
 		}
 	}

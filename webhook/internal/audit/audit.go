@@ -31,22 +31,9 @@ const (
 	minInterval = 100 * time.Millisecond
 )
 
-// Secret is a Secret to check.
-type Secret struct {
-	// SecretExpectation has no Roots if Bundle has them.
-	check.SecretExpectation
-	// Action is what admission does with a change that breaks the control.
-	Action admit.Action
-	// Bundle has the CAs, one of which must have signed the certificate; nil if Roots has them.
-	Bundle *Bundle
-}
-
-// Bundle is a CA bundle under a key of a ConfigMap.
-type Bundle struct{ Namespace, Name, Key string }
-
 // Subject is what the audit checks.
 type Subject struct {
-	Secrets []Secret
+	Secrets []admit.ProtectedSecret
 	// OverridesAction is what admission does with overrides of the kube-apiserver's
 	// configuration that break the control.
 	OverridesAction admit.Action
@@ -121,8 +108,8 @@ func (a *Auditor) Run(ctx context.Context) {
 		a.Meter.Audited(seen.Certificates)
 
 		var due <-chan time.Time
-		if !changes.NextObservation.IsZero() {
-			due = time.After(max(changes.NextObservation.Sub(a.Now()), minInterval))
+		if !changes.NextChange.IsZero() {
+			due = time.After(max(changes.NextChange.Sub(a.Now()), minInterval))
 		}
 		select {
 		case <-ctx.Done():

@@ -34,6 +34,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
@@ -265,7 +266,7 @@ func TestComparedObjects(t *testing.T) {
 		return next(live(t, &corev1.ConfigMap{Data: map[string]string{"service-ca.crt": string(ca.PEM())}}))
 	}
 	states, audited := healthy(t), subject()
-	audited.Secrets[0].Bundle = &Bundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "service-ca.crt"}
+	audited.Secrets[0].Bundle = &admit.CABundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "service-ca.crt"}
 	states[servingCert] = follow.State{Live: issued(before)}
 	states[bundle] = follow.State{Live: published(before)}
 	synctest.Test(t, func(t *testing.T) {
@@ -341,7 +342,7 @@ func TestNotAnAPIServer(t *testing.T) {
 				t.Errorf("%s: %s", verdict.Control.ID, verdict.Status)
 			}
 		}
-		if checked := check.LookedFor(result.Results); len(checked) > 0 || len(result.Verdicts) == 0 {
+		if checked := check.CheckedReasons(result.Results); len(checked) > 0 || len(result.Verdicts) == 0 {
 			t.Errorf("%d verdicts; checked %s", len(result.Verdicts), checked)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
@@ -39,7 +40,7 @@ func observable(t *testing.T) (Subject, map[follow.Object]follow.State) {
 	subject.Secrets[1].ManagedBy, subject.Secrets[1].Service = check.ManagedByServiceCA, "api"
 	ca := pkitest.NewCA("signer")
 	for i, o := range []follow.Object{servingCert, kubeletClient, addedSecret} {
-		subject.Secrets[i].Bundle = &Bundle{Namespace: signers.Namespace, Name: signers.Name, Key: "ca.crt"}
+		subject.Secrets[i].Bundle = &admit.CABundle{Namespace: signers.Namespace, Name: signers.Name, Key: "ca.crt"}
 		request := pkitest.ServingCert()
 		if o == kubeletClient {
 			request = pkitest.KubeletClient()
@@ -161,7 +162,7 @@ func ofEffect(of func(*check.Effect) *check.Attempt) map[string]loss {
 		return func(_ map[follow.Object]follow.State, effects []check.Effect) []check.Effect {
 			another := effective()[0]
 			another.Server.Name = "192.0.2.2:6443"
-			*of(&another) = check.Attempt{NotKnown: &because}
+			*of(&another) = check.Attempt{WhyUnknown: &because}
 			return append(effects, another)
 		}
 	}

@@ -63,10 +63,10 @@ func sourceOf(r finding.Result) int {
 	return fromStored
 }
 
-// The ConfigMap with the kube-apiserver's configuration on OpenShift, from which the
+// The ConfigMap in [check.KubeAPIServerNamespace] with the kube-apiserver's configuration on OpenShift, from which the
 // operator writes each node's file (cluster-kube-apiserver-operator
 // pkg/operator/targetconfigcontroller).
-const configNamespace, configName, configKey = "openshift-kube-apiserver", "config", "config.yaml"
+const configName, configKey = "config", "config.yaml"
 
 func secretObject(want check.SecretExpectation) follow.Object {
 	return follow.Named(corev1.SchemeGroupVersion, "Secret", want.Namespace, want.Name)
@@ -78,12 +78,12 @@ func serviceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
 		want.ManagedBy == check.ManagedByServiceCA && want.Service != ""
 }
 
-func bundleObject(b Bundle) follow.Object {
+func bundleObject(b admit.CABundle) follow.Object {
 	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
 }
 
 func configObject() follow.Object {
-	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", configNamespace, configName)
+	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", check.KubeAPIServerNamespace, configName)
 }
 
 func operatorObject() follow.Object {
@@ -98,7 +98,8 @@ func guardObject(installed *unstructured.Unstructured) follow.Object {
 // infrastructureObject returns the object that says where the control plane runs
 // (openshift/api config/v1).
 func infrastructureObject() follow.Object {
-	return follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "Infrastructure", "", "cluster")
+	at := check.InfrastructureSubject()
+	return follow.Named(schema.GroupVersion{Group: check.ConfigGroup, Version: "v1"}, at.Kind, "", at.Name)
 }
 
 // namespaceObject returns the namespace of a Secret of the control; ok is false for a
@@ -136,7 +137,9 @@ func controlsOf(subject Subject) []control.Control {
 		case control.GuardInForce:
 			return len(subject.Guard) == 0
 		case control.ProtectedSecrets:
-			return !slices.ContainsFunc(subject.Secrets, func(s Secret) bool { return s.Family() == finding.AddedSecret })
+			return !slices.ContainsFunc(subject.Secrets, func(s admit.ProtectedSecret) bool {
+				return s.Family() == finding.AddedSecret
+			})
 		}
 		return !slices.ContainsFunc(c.Requirements, func(r control.Required) bool { return r.In(control.Cluster) })
 	})
@@ -207,21 +210,21 @@ func contents(subject Subject, states map[follow.Object]follow.State, effects []
 		_, _ = fmt.Fprintln(digest, o, s.Known, s.NoAPI, s.Live != nil, version, s.Err != nil)
 	}
 	for _, e := range effects {
-		_, _ = fmt.Fprintln(digest, e.Server, e.Policy.Refused, e.Policy.NotKnown != nil,
-			e.Webhook.Refused, e.Webhook.NotKnown != nil)
+		_, _ = fmt.Fprintln(digest, e.Server, e.Policy.Refused, e.Policy.WhyUnknown != nil,
+			e.Webhook.Refused, e.Webhook.WhyUnknown != nil)
 	}
 	digest.Sum(sum[:0])
 	return sum
 }
 
-// add adds the results of a check. next is when they may change without a write; zero if never.
-func (seen *observation) add(results []finding.Result, next time.Time) {
+// add adds the results of a check. nextChange is when they may change without a write; zero if never.
+func (seen *observation) add(results []finding.Result, nextChange time.Time) {
 	for _, r := range results {
 		source := sourceOf(r)
 		seen.Sources[source].Results = append(seen.Sources[source].Results, r)
 	}
-	if !next.IsZero() && (seen.NextChange.IsZero() || next.Before(seen.NextChange)) {
-		seen.NextChange = next
+	if !nextChange.IsZero() && (seen.NextChange.IsZero() || nextChange.Before(seen.NextChange)) {
+		seen.NextChange = nextChange
 	}
 }
 
@@ -259,7 +262,7 @@ func (seen *observation) addNotChecked() {
 }
 
 // whyUnknown returns why the current state of an object is unknown; nil if it is known.
-// The state keeps what was read before an error; see [observation.doubtIfUnreadable].
+// The state keeps what was read before an error; see [observation.uncertainIfUnreadable].
 func (seen *observation) whyUnknown(o follow.Object) *finding.Result {
 	switch s := seen.states[o]; {
 	case s.Err != nil:
@@ -300,8 +303,8 @@ func decode[T any](s follow.State) (*T, error) {
 // checkPlatform checks whether the objects of the control are in this cluster.
 func (seen *observation) checkPlatform(subject Subject) {
 	infrastructure := infrastructureObject()
-	platform := check.Platform{NotKnown: seen.whyUnknown(infrastructure)}
-	if s := seen.states[infrastructure]; platform.NotKnown == nil {
+	platform := check.Platform{WhyUnknown: seen.whyUnknown(infrastructure)}
+	if s := seen.states[infrastructure]; platform.WhyUnknown == nil {
 		platform.NoAPI = s.NoAPI
 		if s.Live != nil {
 			// A value of another type counts as absent.
@@ -311,10 +314,10 @@ func (seen *observation) checkPlatform(subject Subject) {
 	platform.NoNamespace = true
 	for _, want := range subject.Secrets {
 		namespace, ok := namespaceObject(want.SecretExpectation)
-		if !ok || !platform.NoAPI || platform.NotKnown != nil {
+		if !ok || !platform.NoAPI || platform.WhyUnknown != nil {
 			continue // if the API exists, the cluster is OpenShift, whatever its namespaces
 		}
-		platform.NotKnown = seen.whyUnknown(namespace)
+		platform.WhyUnknown = seen.whyUnknown(namespace)
 		platform.NoNamespace = platform.NoNamespace && seen.states[namespace].Live == nil
 	}
 	results, next := platform.Check(seen.At)
@@ -342,17 +345,17 @@ func (seen *observation) judgeAbsence(results []finding.Result) []finding.Result
 	return replaced
 }
 
-// doubtIfUnreadable returns the results about an object. If it cannot be read at present,
+// uncertainIfUnreadable returns the results about an object. If it cannot be read at present,
 // they rest on an old state, and a pass becomes unknown.
-func (seen *observation) doubtIfUnreadable(o follow.Object, results []finding.Result) []finding.Result {
+func (seen *observation) uncertainIfUnreadable(o follow.Object, results []finding.Result) []finding.Result {
 	if unknown := seen.whyUnknown(o); unknown != nil {
-		return check.Doubt(results, *unknown)
+		return check.Uncertain(results, *unknown)
 	}
 	return results
 }
 
 // checkSecret checks a Secret, alone and against the last known Service and CA bundle.
-func (seen *observation) checkSecret(subject Secret) {
+func (seen *observation) checkSecret(subject admit.ProtectedSecret) {
 	ownExpectation := subject.SecretExpectation
 	want := ownExpectation
 	if subject.Bundle != nil {
@@ -367,7 +370,7 @@ func (seen *observation) checkSecret(subject Secret) {
 	}
 	// The API server stores no Secret that cannot be converted.
 	secret, _ := decode[facts.Secret](s)
-	verdict := check.JudgeSecret(want, secret.Facts(), seen.At)
+	verdict := check.CheckSecret(want, secret.Facts(), seen.At)
 	results := verdict.Results
 	if unknown := seen.whyUnknown(o); unknown != nil && !s.Known {
 		results = check.AllUnknown(results, *unknown) // the Secret was never read
@@ -375,9 +378,9 @@ func (seen *observation) checkSecret(subject Secret) {
 	if secret == nil && s.Known && want.Family() != finding.AddedSecret {
 		results = seen.judgeAbsence(results)
 	}
-	results = seen.doubtIfUnreadable(o, results)
+	results = seen.uncertainIfUnreadable(o, results)
 	byComparison := map[finding.ID]bool{} // failures that only the comparison shows
-	for _, f := range finding.Introduced(check.JudgeSecret(ownExpectation, secret.Facts(), seen.At).Results, results) {
+	for _, f := range finding.Introduced(check.CheckSecret(ownExpectation, secret.Facts(), seen.At).Results, results) {
 		byComparison[f.ID()] = f.Outcome == finding.Fail
 	}
 	for _, r := range results {
@@ -385,17 +388,17 @@ func (seen *observation) checkSecret(subject Secret) {
 			seen.Sources[fromCompared].Results = append(seen.Sources[fromCompared].Results, r)
 			continue
 		}
-		seen.add([]finding.Result{r}, verdict.Until)
+		seen.add([]finding.Result{r}, verdict.NextChange)
 	}
 	seen.Certificates = append(seen.Certificates, tracker.Certificate{
 		Role: want.Namespace + "/" + want.Name, At: o.Subject().Part("tls.crt"), Leaf: verdict.Leaf,
-		Sound: verdict.Leaf != nil && len(finding.WithOutcome(verdict.Results, finding.Fail)) == 0,
+		Valid: verdict.Leaf != nil && len(finding.WithOutcome(verdict.Results, finding.Fail)) == 0,
 	})
 }
 
 // caBundle returns the certificates of a CA bundle, or why it cannot be used. If it
 // cannot, certificates are not verified against it.
-func (seen *observation) caBundle(b Bundle) ([]*x509.Certificate, *finding.Result) {
+func (seen *observation) caBundle(b admit.CABundle) ([]*x509.Certificate, *finding.Result) {
 	o := bundleObject(b)
 	if unknown := seen.whyUnknown(o); unknown != nil {
 		return nil, unknown
@@ -427,7 +430,7 @@ func (seen *observation) checkService(want check.SecretExpectation) {
 	}
 	s := seen.states[o]
 	if !s.Known {
-		service.NotKnown = seen.whyUnknown(o)
+		service.WhyUnknown = seen.whyUnknown(o)
 	}
 	if service.Missing = s.Live == nil; !service.Missing {
 		service.Annotations = s.Live.GetAnnotations()
@@ -436,7 +439,7 @@ func (seen *observation) checkService(want check.SecretExpectation) {
 	if service.Missing && s.Known && want.Family() != finding.AddedSecret {
 		results = seen.judgeAbsence(results)
 	}
-	seen.add(seen.doubtIfUnreadable(o, results), next)
+	seen.add(seen.uncertainIfUnreadable(o, results), next)
 }
 
 // noOperator is why overrides and the cluster's configuration do not apply to a cluster without
@@ -476,13 +479,13 @@ func (seen *observation) checkOverrides() {
 	}
 	override := facts.Override(object)
 	if s.NoAPI {
-		override.NotApplicable, override.NotKnown = seen.withoutOperator()
+		override.WhyNotApplicable, override.WhyUnknown = seen.withoutOperator()
 	}
 	if !s.Known {
-		override.NotKnown = seen.whyUnknown(o)
+		override.WhyUnknown = seen.whyUnknown(o)
 	}
 	results, next := override.Check(seen.At)
-	seen.add(seen.doubtIfUnreadable(o, results), next)
+	seen.add(seen.uncertainIfUnreadable(o, results), next)
 }
 
 // checkConfiguration checks the configuration that OpenShift's operator writes for all nodes.
@@ -492,13 +495,13 @@ func (seen *observation) checkConfiguration() {
 	configuration := check.Configuration{At: o.Subject().Part(configKey)}
 	switch {
 	case seen.states[operator].NoAPI:
-		configuration.NotApplicable, configuration.NotKnown = seen.withoutOperator()
+		configuration.WhyNotApplicable, configuration.WhyUnknown = seen.withoutOperator()
 		seen.add(configuration.Check(seen.At))
 		return
 	case !seen.states[operator].Known:
-		configuration.NotKnown = seen.whyUnknown(operator)
+		configuration.WhyUnknown = seen.whyUnknown(operator)
 	case !s.Known:
-		configuration.NotKnown = seen.whyUnknown(o)
+		configuration.WhyUnknown = seen.whyUnknown(o)
 	}
 	// The API server stores no ConfigMap that cannot be converted.
 	configMap, _ := decode[corev1.ConfigMap](s)
@@ -509,7 +512,7 @@ func (seen *observation) checkConfiguration() {
 	if configMap == nil && s.Known {
 		results = seen.judgeAbsence(results)
 	}
-	seen.add(seen.doubtIfUnreadable(o, results), next)
+	seen.add(seen.uncertainIfUnreadable(o, results), next)
 }
 
 // checkActions checks whether the guard is configured to refuse, or only to warn or record.
@@ -527,13 +530,13 @@ func (seen *observation) checkGuard(installed map[string]any, o follow.Object) {
 	s := seen.states[o]
 	g := check.Guard{At: o.Subject(), Installed: installed}
 	if !s.Known {
-		g.NotKnown = seen.whyUnknown(o)
+		g.WhyUnknown = seen.whyUnknown(o)
 	}
 	if s.Live != nil {
 		g.Live = s.Live.Object
 	}
 	results, next := g.Check(seen.At)
-	seen.add(seen.doubtIfUnreadable(o, results), next)
+	seen.add(seen.uncertainIfUnreadable(o, results), next)
 }
 
 // objectOf returns the API object that a subject is about, with its UID if it is known; ok

@@ -26,6 +26,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
@@ -39,7 +40,7 @@ func subject() Subject {
 		"spec":     map[string]any{"failurePolicy": "Fail"},
 	}}
 	return Subject{
-		Secrets: []Secret{
+		Secrets: []admit.ProtectedSecret{
 			{SecretExpectation: check.SecretExpectation{
 				Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth,
 				DNSNames:  []string{"api.openshift-apiserver.svc"},
@@ -400,14 +401,14 @@ func TestBundle(t *testing.T) {
 				Live:  live(t, openshift.KubeletClient(client.Certificate, client.Key)),
 			}
 			subject.Secrets = subject.Secrets[1:]
-			subject.Secrets[0].Bundle = &Bundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "ca.crt"}
+			subject.Secrets[0].Bundle = &admit.CABundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "ca.crt"}
 			states[bundle] = c.state
 			seen := observe(subject, states, effective(), pkitest.Now())
 			got := found(seen, func(finding.Result) string { return "" })
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			verified := slices.Contains(check.LookedFor(seen.results()), finding.UntrustedIssuer)
+			verified := slices.Contains(check.CheckedReasons(seen.results()), finding.UntrustedIssuer)
 			if verified != c.verified {
 				t.Errorf("issuer verified: %t, want %t", verified, c.verified)
 			}
@@ -444,8 +445,8 @@ func TestChangingObjects(t *testing.T) {
 		Live:  live(t, openshift.ServingCert("uid-1", server.Certificate, server.Key)),
 	}
 	bundles := func(ofServer, ofClient string) {
-		subject.Secrets[0].Bundle = &Bundle{Namespace: "signers", Name: ofServer, Key: "ca.crt"}
-		subject.Secrets[1].Bundle = &Bundle{Namespace: "signers", Name: ofClient, Key: "ca.crt"}
+		subject.Secrets[0].Bundle = &admit.CABundle{Namespace: "signers", Name: ofServer, Key: "ca.crt"}
+		subject.Secrets[1].Bundle = &admit.CABundle{Namespace: "signers", Name: ofClient, Key: "ca.crt"}
 	}
 	bundles("server", "client")
 	tracker, at := tracker.New(storedPatience), pkitest.Now()
@@ -521,7 +522,7 @@ func TestContents(t *testing.T) {
 	for what, change := range map[string]func(s *Subject){
 		"a Secret's names":                      func(s *Subject) { s.Secrets[0].DNSNames = nil },
 		"a Secret that is no longer configured": func(s *Subject) { s.Secrets = s.Secrets[:1] },
-		"a bundle":                              func(s *Subject) { s.Secrets[0].Bundle = &Bundle{Namespace: "n", Name: "b", Key: "k"} },
+		"a bundle":                              func(s *Subject) { s.Secrets[0].Bundle = &admit.CABundle{Namespace: "n", Name: "b", Key: "k"} },
 		"an object of the guard": func(s *Subject) {
 			set(t, follow.State{Live: s.Guard[0]}, "Ignore", "spec", "failurePolicy")
 		},
@@ -540,7 +541,7 @@ func TestNextChange(t *testing.T) {
 	if seen.NextChange.IsZero() || !seen.NextChange.After(pkitest.Now()) {
 		t.Errorf("the next check is at %s", seen.NextChange)
 	}
-	if len(seen.Certificates) != 2 || !seen.Certificates[0].Sound ||
+	if len(seen.Certificates) != 2 || !seen.Certificates[0].Valid ||
 		seen.Certificates[0].Role != "openshift-apiserver/serving-cert" {
 		t.Errorf("certificates: %+v", seen.Certificates)
 	}

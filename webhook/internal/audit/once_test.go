@@ -126,7 +126,7 @@ func TestChecked(t *testing.T) {
 				states[o] = c.state
 			}
 			seen := observe(subject(), states, nil, pkitest.Now())
-			checked := check.LookedFor(seen.results())
+			checked := check.CheckedReasons(seen.results())
 			var got strings.Builder
 			for _, reason := range []finding.Reason{
 				finding.Unreadable, finding.SecretMissing, finding.WrongSecretType, finding.KeyMismatch, finding.UntrustedIssuer,

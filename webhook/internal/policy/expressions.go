@@ -139,7 +139,7 @@ const (
 	deleteOperation = string(registrationv1.Delete)
 )
 
-func refuseStore(secret admit.Protected) string {
+func refuseStore(secret admit.ProtectedSecret) string {
 	problems := fmt.Sprintf("the change causes one or more of %s, %s, %s, %s",
 		finding.WrongSecretType, finding.CertificateMissing, finding.KeyMissing, finding.RotationDetached)
 	return refusal(admit.Refusing, "CREATE or UPDATE", secret.Namespace, secret.Name, problems, unnamedControl) +
@@ -159,7 +159,7 @@ func proposedTime() string {
 	return fmt.Sprintf("$(TZ=UTC-0:%02.0f date +%%FT%%TZ)", admit.SuggestedAllowance.Minutes())
 }
 
-func refuseDelete(secret admit.Protected) string {
+func refuseDelete(secret admit.ProtectedSecret) string {
 	return refusal(admit.Refusing, deleteOperation, secret.Namespace, secret.Name, admit.DeleteProblem, unnamedControl) +
 		admit.DeleteRemedy(proposedTime())
 }
@@ -174,6 +174,6 @@ func refusal(verb, operation, namespace, name, problems, control string) string 
 }
 
 // controlOf names the control that requires the Secret.
-func controlOf(secret admit.Protected) string {
+func controlOf(secret admit.ProtectedSecret) string {
 	return admit.ControlOf(secret.Family().Requires(finding.Exists))
 }

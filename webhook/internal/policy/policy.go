@@ -30,13 +30,13 @@ const Marker = "[kubelet-https-guard/policy]"
 const wantVariable = "want"
 
 // Name is the name of the policy for a protected Secret, and of its binding.
-func Name(prefix string, secret admit.Protected) string {
+func Name(prefix string, secret admit.ProtectedSecret) string {
 	return prefix + "." + secret.Namespace + "." + secret.Name
 }
 
 // IsOf reports whether a policy is the one that [New] builds for the Secret. The policy is
 // as decoded from JSON.
-func IsOf(policy map[string]any, secret admit.Protected) bool {
+func IsOf(policy map[string]any, secret admit.ProtectedSecret) bool {
 	variables, _, _ := unstructured.NestedSlice(policy, "spec", "variables") // in a malformed policy: none
 	for _, item := range variables {
 		variable, _ := item.(map[string]any)
@@ -54,7 +54,7 @@ func IsOf(policy map[string]any, secret admit.Protected) bool {
 func New(
 	prefix string,
 	labels map[string]string,
-	secret admit.Protected,
+	secret admit.ProtectedSecret,
 ) (*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding, error) {
 	variables, err := variables(secret)
 	if err != nil {
@@ -115,7 +115,7 @@ func New(
 	return policy, binding, nil
 }
 
-func meta(prefix string, labels map[string]string, secret admit.Protected) metav1.ObjectMeta {
+func meta(prefix string, labels map[string]string, secret admit.ProtectedSecret) metav1.ObjectMeta {
 	all := map[string]string{"app.kubernetes.io/component": "policy"}
 	maps.Copy(all, labels)
 	return metav1.ObjectMeta{Name: Name(prefix, secret), Labels: all}
@@ -134,7 +134,7 @@ func actions(action admit.Action) []registrationv1.ValidationAction {
 }
 
 // variables of the policy: first the two that differ between Secrets, then the constant ones.
-func variables(secret admit.Protected) ([]registrationv1.Variable, error) {
+func variables(secret admit.ProtectedSecret) ([]registrationv1.Variable, error) {
 	want, err := json.Marshal(map[string]string{
 		"action":    string(cmp.Or(secret.Action, admit.Deny)),
 		"namespace": secret.Namespace, "name": secret.Name, "type": cmp.Or(secret.Type, string(corev1.SecretTypeTLS)),

@@ -22,15 +22,15 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/policy"
 )
 
-func protected(change func(*admit.Protected)) admit.Protected {
-	secret := admit.Protected{SecretExpectation: check.SecretExpectation{Namespace: "a", Name: "b"}}
+func protected(change func(*admit.ProtectedSecret)) admit.ProtectedSecret {
+	secret := admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{Namespace: "a", Name: "b"}}
 	change(&secret)
 	return secret
 }
 
 func build(
 	t *testing.T,
-	secret admit.Protected,
+	secret admit.ProtectedSecret,
 ) (*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding) {
 	t.Helper()
 	made, binding, err := policy.New("guard", map[string]string{"app.kubernetes.io/name": "n"}, secret)
@@ -47,30 +47,30 @@ func TestVariables(t *testing.T) {
 	unset := control + `"managedBy":"","name":"b","namespace":"a","service":"","type":"kubernetes.io/tls"}`
 	deny := []registrationv1.ValidationAction{registrationv1.Deny, registrationv1.Audit}
 	cases := map[string]struct {
-		change       func(*admit.Protected)
+		change       func(*admit.ProtectedSecret)
 		want, owners string
 		actions      []registrationv1.ValidationAction
 	}{
-		"nothing set": {func(*admit.Protected) {}, unset, "[]", deny},
-		"managed by service-ca": {func(p *admit.Protected) { p.ManagedBy, p.Service = check.ManagedByServiceCA, "c" },
+		"nothing set": {func(*admit.ProtectedSecret) {}, unset, "[]", deny},
+		"managed by service-ca": {func(p *admit.ProtectedSecret) { p.ManagedBy, p.Service = check.ManagedByServiceCA, "c" },
 			control + `"managedBy":"service-ca","name":"b","namespace":"a","service":"c","type":"kubernetes.io/tls"}`, "[]",
 			deny},
-		"managed by cert-rotation": {func(p *admit.Protected) { p.ManagedBy = check.ManagedByCertRotation },
+		"managed by cert-rotation": {func(p *admit.ProtectedSecret) { p.ManagedBy = check.ManagedByCertRotation },
 			control + `"managedBy":"cert-rotation","name":"b","namespace":"a","service":"","type":"kubernetes.io/tls"}`, "[]",
 			deny},
-		"a type that would end a string": {func(p *admit.Protected) { p.Type = `"} || true` },
+		"a type that would end a string": {func(p *admit.ProtectedSecret) { p.Type = `"} || true` },
 			control + `"managedBy":"","name":"b","namespace":"a","service":"","type":"\"} || true"}`, "[]", deny},
-		"owners": {func(p *admit.Protected) {
+		"owners": {func(p *admit.ProtectedSecret) {
 			p.Owners = []check.AllowedOwner{
 				{APIVersion: "v1", Kind: "ConfigMap", Name: "c"},
 				{APIVersion: "example.com", Kind: "Thing"},
 			}
 		}, unset, `[{"apiVersion":"v1","kind":"ConfigMap","name":"c"},{"apiVersion":"example.com","kind":"Thing","name":""}]`, deny},
-		"Deny":  {func(p *admit.Protected) { p.Action = admit.Deny }, unset, "[]", deny},
-		"Warn":  {func(p *admit.Protected) { p.Action = admit.Warn }, strings.Replace(unset, "Deny", "Warn", 1), "[]", []registrationv1.ValidationAction{registrationv1.Warn, registrationv1.Audit}},
-		"Audit": {func(p *admit.Protected) { p.Action = admit.Audit }, strings.Replace(unset, "Deny", "Audit", 1), "[]", []registrationv1.ValidationAction{registrationv1.Audit}},
+		"Deny":  {func(p *admit.ProtectedSecret) { p.Action = admit.Deny }, unset, "[]", deny},
+		"Warn":  {func(p *admit.ProtectedSecret) { p.Action = admit.Warn }, strings.Replace(unset, "Deny", "Warn", 1), "[]", []registrationv1.ValidationAction{registrationv1.Warn, registrationv1.Audit}},
+		"Audit": {func(p *admit.ProtectedSecret) { p.Action = admit.Audit }, strings.Replace(unset, "Deny", "Audit", 1), "[]", []registrationv1.ValidationAction{registrationv1.Audit}},
 	}
-	plain, _ := build(t, protected(func(*admit.Protected) {}))
+	plain, _ := build(t, protected(func(*admit.ProtectedSecret) {}))
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			made, binding := build(t, protected(c.change))
@@ -96,7 +96,7 @@ func TestVariables(t *testing.T) {
 // TestNames: policy and binding are named after the Secret and belong together,
 // and the policy is about that Secret.
 func TestNames(t *testing.T) {
-	made, binding := build(t, protected(func(*admit.Protected) {}))
+	made, binding := build(t, protected(func(*admit.ProtectedSecret) {}))
 	labels := map[string]string{"app.kubernetes.io/component": "policy", "app.kubernetes.io/name": "n"}
 	type names struct {
 		Policy, Binding, Bound, Condition string
@@ -119,7 +119,7 @@ func TestNames(t *testing.T) {
 // TestIsOf: a policy belongs to the Secret in its variables, not to the one in its name.
 func TestIsOf(t *testing.T) {
 	fields := func(namespace, name, prefix string) map[string]any {
-		made, _, err := policy.New(prefix, nil, protected(func(p *admit.Protected) { p.Namespace, p.Name = namespace, name }))
+		made, _, err := policy.New(prefix, nil, protected(func(p *admit.ProtectedSecret) { p.Namespace, p.Name = namespace, name }))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestIsOf(t *testing.T) {
 		"not JSON":                                 {variables(map[string]any{"name": "want", "expression": "1 +"}), false},
 		"another variable":                         {variables(map[string]any{"name": "other", "expression": `{"namespace":"guard","name":"decoy"}`}), false},
 	}
-	decoy := protected(func(p *admit.Protected) { p.Namespace, p.Name = "guard", "decoy" })
+	decoy := protected(func(p *admit.ProtectedSecret) { p.Namespace, p.Name = "guard", "decoy" })
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			if got := policy.IsOf(c.object, decoy); got != c.want {
@@ -162,7 +162,7 @@ func TestIsOf(t *testing.T) {
 // as the API server requires.
 func TestRefusals(t *testing.T) {
 	page := messages.Record(t, "refusals by the policies")
-	made, _ := build(t, protected(func(*admit.Protected) {}))
+	made, _ := build(t, protected(func(*admit.ProtectedSecret) {}))
 	problem := regexp.MustCompile(`(?s)"text": (".+?")}`)
 	for _, variable := range made.Spec.Variables {
 		for _, found := range problem.FindAllStringSubmatch(variable.Expression, -1) {
@@ -191,7 +191,7 @@ func TestRefusals(t *testing.T) {
 // TestProposedTime: the shell evaluates the expression in the refusal of a delete to a time
 // half an hour ahead, in UTC, in each time zone.
 func TestProposedTime(t *testing.T) {
-	made, _ := build(t, protected(func(*admit.Protected) {}))
+	made, _ := build(t, protected(func(*admit.ProtectedSecret) {}))
 	for _, text := range []string{made.Spec.Validations[1].Message, made.Spec.Validations[1].MessageExpression} {
 		_, rest, _ := strings.Cut(text, admit.AllowDeleteUntil+"=")
 		proposed, _, found := strings.Cut(rest, ")")

@@ -196,13 +196,13 @@ type part struct {
 // attempt sends a change, and reports whether the part of the guard refused it.
 func attempt(ctx context.Context, server Server, guard Guard, part part) check.Attempt {
 	if part.name == "" {
-		return check.Attempt{NotApplicable: "the " + part.kind + " is disabled"}
+		return check.Attempt{WhyNotApplicable: "the " + part.kind + " is disabled"}
 	}
 	decoy := finding.Subject{Kind: "Secret", Namespace: guard.Namespace, Name: guard.Name}
 	err := send(ctx, server, guard, part.patch)
 	switch {
 	case err == nil && send(ctx, server, guard, asInstalled) != nil:
-		return check.Attempt{NotKnown: &finding.Result{
+		return check.Attempt{WhyUnknown: &finding.Result{
 			Subject: decoy, Reason: finding.Unreadable,
 			Message: "the decoy Secret has changed since the install, so a dry run on it proves nothing",
 			Remedy:  "delete it and install the chart's release again (helm upgrade)",
@@ -216,20 +216,20 @@ func attempt(ctx context.Context, server Server, guard Guard, part part) check.A
 		// (kubernetes pkg/kubeapiserver/options/plugins.go, AllOrderedPlugins).
 		return check.Attempt{Answer: "the webhook refused it, and API servers call the webhook only after the policies"}
 	case apierrors.IsNotFound(err):
-		return check.Attempt{NotKnown: &finding.Result{
+		return check.Attempt{WhyUnknown: &finding.Result{
 			Subject: decoy, Reason: finding.Unreadable,
 			Message: "the decoy Secret does not exist, so no dry run is possible",
 			Remedy:  "install the chart's release again (helm upgrade)",
 		}}
 	case apierrors.IsForbidden(err) && refusedByAdmission(err):
-		return check.Attempt{NotKnown: &finding.Result{
+		return check.Attempt{WhyUnknown: &finding.Result{
 			Subject: decoy, Reason: finding.Unreadable,
 			Message: "the dry run was refused, but not by the guard's " + part.kind + ": " + quoted(err),
 			Remedy:  "exempt the decoy Secret from the policy or webhook that refused it",
 		}}
 	}
 	return check.Attempt{
-		NotKnown: new(unreadable(finding.Subject{Kind: finding.KindAPIServer, Name: server.Address}, err)),
+		WhyUnknown: new(unreadable(finding.Subject{Kind: finding.KindAPIServer, Name: server.Address}, err)),
 	}
 }
 
@@ -281,8 +281,8 @@ func refusedByAdmission(err error) bool {
 func unknown(server finding.Subject, because finding.Result) check.Effect {
 	return check.Effect{
 		Server:  server,
-		Policy:  check.Attempt{NotKnown: &because},
-		Webhook: check.Attempt{NotKnown: &because},
+		Policy:  check.Attempt{WhyUnknown: &because},
+		Webhook: check.Attempt{WhyUnknown: &because},
 	}
 }
 

@@ -115,8 +115,8 @@ func run(t *testing.T, p *prove.Prover, until time.Duration) {
 func TestStale(t *testing.T) {
 	unknown := func(t *testing.T, p *prove.Prover, what string) {
 		t.Helper()
-		if effects := p.Effects(); prove.Proven(effects) || effects[0].Policy.NotKnown == nil ||
-			effects[0].Policy.NotKnown.Reason != finding.NotObserved {
+		if effects := p.Effects(); prove.Proven(effects) || effects[0].Policy.WhyUnknown == nil ||
+			effects[0].Policy.WhyUnknown.Reason != finding.NotObserved {
 			t.Errorf("%s: %+v", what, effects)
 		}
 	}
