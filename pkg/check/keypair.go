@@ -41,7 +41,7 @@ type Expectation struct {
 	ExpiringFraction float64
 }
 
-// KeyPair holds the facts about a certificate and its private key. Create it with
+// KeyPair has the facts about a certificate and its private key. Create it with
 // [NewKeyPair].
 type KeyPair struct {
 	certificate, key Source

@@ -76,7 +76,7 @@ func trusted(p KeyPair, now time.Time) []finding.Result {
 const maxNameInMessage = 100
 
 // quoteName quotes a name from a certificate, or a value from a configuration, for a message.
-// Either may hold anything, even a key.
+// Either may contain anything, even a key.
 func quoteName(name string) string {
 	if strings.Contains(name, "-----BEGIN") {
 		return "(a PEM text)"

@@ -74,7 +74,7 @@ type Kubelet struct {
 	client     KeyPair
 	ca         File
 	known      KubeletSettings
-	roots      *x509.CertPool // nil if ca holds no certificate
+	roots      *x509.CertPool // nil if ca contains no certificate
 	cas        []*x509.Certificate
 }
 

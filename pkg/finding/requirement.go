@@ -67,7 +67,7 @@ const (
 	Usage       Aspect = "usage"       // its extended key usage includes the required one
 	Strength    Aspect = "strength"    // key size and signature algorithm
 	Issuer      Aspect = "issuer"      // it is signed by a known CA
-	// CertificateOnly: the certificate's file, or tls.crt, holds no private key.
+	// CertificateOnly: the certificate's file, or tls.crt, contains no private key.
 	CertificateOnly Aspect = "certificate-only"
 )
 

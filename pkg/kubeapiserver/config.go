@@ -34,13 +34,13 @@ const (
 	OpenShiftConfigFlag = "openshift-config"
 
 	// MaxConfigBytes is the limit for a configuration: it comes from a ConfigMap, which may
-	// hold 1 MiB. A real one has about 15 KiB.
+	// contain 1 MiB. A real one has about 15 KiB.
 	MaxConfigBytes = 1 << 20
 
 	configKind = "KubeAPIServerConfig"
 )
 
-// Config holds the arguments of one kube-apiserver. The zero value has none.
+// Config has the arguments of one kube-apiserver. The zero value has none.
 type Config struct {
 	arguments map[string][]string
 	admission admissionConfig
@@ -306,7 +306,7 @@ func listOf(value any) ([]string, error) {
 // maxKey is the limit for a key in an error, in bytes.
 const maxKey = 64
 
-// quoteKey quotes the name of an argument, without "=" and a value after it, which may hold anything.
+// quoteKey quotes the name of an argument, without "=" and a value after it, which may contain anything.
 func quoteKey(key string) string {
 	name, _, _ := strings.Cut(key, "=")
 	return strconv.QuoteToASCII(name[:min(len(name), maxKey)])

@@ -91,7 +91,7 @@ func ParseChain(data []byte) (Chain, error) {
 		return Chain{}, parseError("contains a CERTIFICATE block that", blocks[0], err)
 	}
 	if err := errors.Join(checkKey(leaf), checkLeafKey(leaf)); err != nil {
-		return Chain{}, fmt.Errorf("contains a certificate that %w", err)
+		return Chain{}, fmt.Errorf("contains a certificate with %w", err)
 	}
 	chain := Chain{Leaf: leaf}
 	for i, der := range blocks[1:] {
@@ -101,7 +101,7 @@ func ParseChain(data []byte) (Chain, error) {
 			continue
 		}
 		if err := checkKey(certificate); err != nil {
-			chain.SkippedErr = fmt.Errorf("certificate %d of the chain %w", i+2, err)
+			chain.SkippedErr = fmt.Errorf("certificate %d of the chain has %w", i+2, err)
 			continue
 		}
 		chain.Rest, chain.restNumbers = append(chain.Rest, certificate), append(chain.restNumbers, i+2)
@@ -142,7 +142,7 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 		bundle = append(bundle, certificate)
 	}
 	if len(bundle) == 0 {
-		return nil, fmt.Errorf("contains no certificate with a key that TLS supports: the first one %w", unusable)
+		return nil, fmt.Errorf("contains no certificate with a key that TLS supports: the first one has %w", unusable)
 	}
 	return bundle, nil
 }
@@ -207,34 +207,34 @@ func ofBlocks(some, all int) string {
 	return fmt.Sprintf("%d of %d PEM blocks are", some, all)
 }
 
-// checkKey returns an error if the certificate's key must not be used to verify a signature: crypto/tls does
-// not support its algorithm, or it takes too much time.
+// checkKey returns an error that describes the certificate's key if it must not be used to verify a signature:
+// crypto/tls does not support its algorithm, or it takes too much time.
 func checkKey(certificate *x509.Certificate) error {
 	switch key := certificate.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits > MaxRSABits {
-			return fmt.Errorf("has an RSA key of %d bits, more than the %d that TLS accepts", bits, MaxRSABits)
+			return fmt.Errorf("an RSA key of %d bits, more than the %d that TLS accepts", bits, MaxRSABits)
 		}
 		return nil
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 		return nil
 	}
-	return fmt.Errorf("has a key that Go's TLS does not support: %s", KeyOf(certificate))
+	return fmt.Errorf("a key that Go's TLS does not support: %s", KeyOf(certificate))
 }
 
-// checkLeafKey returns an error if TLS handshakes with the certificate's key fail, although
+// checkLeafKey returns an error that describes the key if TLS handshakes with the certificate's key fail, although
 // crypto/tls.X509KeyPair loads it. It is not for CAs, which do no handshakes.
 func checkLeafKey(certificate *x509.Certificate) error {
 	switch key := certificate.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits < minRSABits {
-			return fmt.Errorf("has an RSA key of %d bits, too small for TLS", bits)
+			return fmt.Errorf("an RSA key of %d bits, too small for TLS", bits)
 		}
 	case *ecdsa.PublicKey:
 		switch key.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521(): // RFC 8446 4.2.3
 		default:
-			return fmt.Errorf("has an ECDSA key on curve %s, which TLS does not use", key.Params().Name)
+			return fmt.Errorf("an ECDSA key on curve %s, which TLS does not use", key.Params().Name)
 		}
 	}
 	return nil

@@ -125,11 +125,11 @@ func nothingToRequire() control.Verdict {
 	return c.Judge(control.Node, []finding.Result{{Requirement: "protected-secret/pair", Outcome: finding.NotApplicable}})
 }
 
-// elsewhere is the result if the control plane is not in the cluster.
-func elsewhere() finding.Result {
+// hostedControlPlane is the result if the control plane is not in the cluster.
+func hostedControlPlane() finding.Result {
 	return finding.Result{
-		Requirement: "platform/control-plane", Outcome: finding.NotApplicable, Message: "the control plane is hosted " +
-			"outside of this cluster",
+		Requirement: "platform/control-plane", Outcome: finding.NotApplicable,
+		Message: "the control plane is hosted outside of this cluster",
 	}
 }
 
@@ -235,11 +235,11 @@ func TestLog(t *testing.T) {
 			},
 		},
 		"not applicable": {
-			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, elsewhere())),
+			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, hostedControlPlane())),
 			map[string]any{
 				"level": "INFO", "msg": string(report.NotApplicable), "controls": controls, "control": "use-https",
 				"verdict": "not applicable",
-				"message": []string{elsewhere().Message}, "node": "master-0",
+				"message": []string{hostedControlPlane().Message}, "node": "master-0",
 			},
 		},
 		"denied": {
@@ -794,8 +794,8 @@ func TestEventTexts(t *testing.T) {
 				whyNotCompliant()...),
 		},
 		"not applicable": {
-			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, elsewhere())), "Normal", "NotApplicable",
-			[]string{number, control.NotApplicable.String(), elsewhere().Message},
+			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, hostedControlPlane())), "Normal", "NotApplicable",
+			[]string{number, control.NotApplicable.String(), hostedControlPlane().Message},
 		},
 		"nothing to require": {
 			summary(

@@ -106,7 +106,7 @@ type Tracker struct {
 
 	findings     map[finding.ID]*tracked
 	unmet        map[unmet]time.Time          // since when each is in every observation
-	certificates map[string]*x509.Certificate // the last sound one in each role
+	certificates map[string]*x509.Certificate // the last valid one in each role
 	verdicts     map[string]control.Verdict   // the current one, by the ID of the control
 }
 
@@ -396,7 +396,7 @@ func (t *Tracker) remind(at time.Time) (notices []report.Notice) {
 	return notices
 }
 
-// rotations reports certificates that replaced another one and are sound.
+// rotations reports certificates that replaced another one and are valid.
 func (t *Tracker) rotations(o Observation, results []finding.Result) (notices []report.Notice) {
 	for _, c := range o.Certificates {
 		last := t.certificates[c.Role]

@@ -235,7 +235,7 @@ func TestTracker(t *testing.T) {
 			{0, "1", "", "a", "Compliant", ""},
 			{settle, "2", "", "a", "", ""},
 		},
-		"a rotation is reported when the pair is sound": {
+		"a rotation is reported when the pair is valid": {
 			{0, "1", "", "a", "Compliant", ""},
 			{settle, "2", "pair=KeyMismatch", "b", "again at 2s", "KeyMismatch pending"},
 			{settle + 10*ms, "3", "", "b", "rotated to b", ""},
@@ -548,11 +548,11 @@ func TestVerdicts(t *testing.T) {
 		allCompliant = "use-https compliant, guard-in-force compliant, protected-secrets compliant, kubelet-ca compliant"
 		allOne       = "compliant protected-secrets = 1\ncompliant use-https = 1\nin_force = 1\n"
 	)
-	sound := look{nil, allVerified, allCompliant, allOne}
+	healthy := look{nil, allVerified, allCompliant, allOne}
 	cases := map[string][]look{
-		"all is sound, and reported once": {sound, {nil, "", allCompliant, allOne}},
+		"all is healthy, and reported once": {healthy, {nil, "", allCompliant, allOne}},
 		"two controls with different verdicts": {
-			sound,
+			healthy,
 			{
 				[]finding.Result{guardMissing},
 				"active GuardMissing, guard-in-force Not compliant",
@@ -579,7 +579,7 @@ func TestVerdicts(t *testing.T) {
 			{nil, "guard-in-force Compliant", allCompliant, allOne},
 		},
 		"a neighbour fails by a warning, and gives no notice": {
-			sound,
+			healthy,
 			{
 				[]finding.Result{noCA},
 				"active KubeletCANotConfigured",
@@ -589,9 +589,9 @@ func TestVerdicts(t *testing.T) {
 			},
 		},
 		"a control plane elsewhere": {
-			sound,
+			healthy,
 			{
-				[]finding.Result{elsewhere()},
+				[]finding.Result{{Requirement: "platform/control-plane", Outcome: finding.NotApplicable}},
 				"use-https Not applicable",
 				"use-https not applicable, guard-in-force compliant, protected-secrets compliant, kubelet-ca not applicable",
 				"compliant protected-secrets = 1\nin_force = 1\n",
@@ -607,7 +607,7 @@ func TestVerdicts(t *testing.T) {
 			},
 		},
 		"an added Secret is no part of the benchmark's control": {
-			sound,
+			healthy,
 			{
 				[]finding.Result{{Requirement: "protected-secret/pair", Outcome: finding.Fail, Reason: finding.KeyMismatch}},
 				"active KeyMismatch, protected-secrets Not compliant",
@@ -903,14 +903,6 @@ func states(tracked *tracker.Tracker) string {
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")
-}
-
-// elsewhere is the result if the control plane is not in the cluster.
-func elsewhere() finding.Result {
-	return finding.Result{
-		Requirement: "platform/control-plane", Outcome: finding.NotApplicable, Message: "the control plane is hosted " +
-			"outside of this cluster",
-	}
 }
 
 // series returns all series except build_info, without the prefix of their names.
