@@ -54,7 +54,8 @@ func TestBundles(t *testing.T) {
 			return true, countedWatch{watch.NewFake(), &stopped}, nil
 		})
 		b := newBundles(t.Context(), client, slog.New(slog.NewTextHandler(&strings.Builder{}, nil)))
-		one, two := admit.CABundle{Namespace: "ns", Name: "ca", Key: "one"}, admit.CABundle{Namespace: "ns", Name: "ca", Key: "two"}
+		one := admit.CABundle{Namespace: "ns", Name: "ca", Key: "one"}
+		two := admit.CABundle{Namespace: "ns", Name: "ca", Key: "two"}
 		has := func(ref admit.CABundle, ca *pkitest.CA) {
 			t.Helper()
 			b.roots(ref)

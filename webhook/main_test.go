@@ -460,7 +460,7 @@ func TestChartProtectsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	var values struct {
-		ExpiringFraction float64           `yaml:"expiringFraction"`
+		ExpiringFraction float64                 `yaml:"expiringFraction"`
 		ProtectedSecrets []protectedSecretConfig `yaml:"protectedSecrets"`
 	}
 	if err := yaml.Unmarshal(data, &values); err != nil {

@@ -79,7 +79,8 @@ func TestAnyFacts(t *testing.T) {
 		var answers []*check.KubeletAnswer
 		internal, failure := tls.AlertError(80), tls.AlertError(40)
 		for i := range 1 << 7 {
-			a := &check.KubeletAnswer{At: at, ReadOnlyAt: at, NotTLS: i&1 != 0, RequestsClientCertificate: i&2 != 0, ReadOnlyOpen: i&4 != 0}
+			a := &check.KubeletAnswer{At: at, ReadOnlyAt: at, NotTLS: i&1 != 0,
+				RequestsClientCertificate: i&2 != 0, ReadOnlyOpen: i&4 != 0}
 			if i&8 != 0 {
 				a.Err = errors.New("no answer")
 			}

@@ -97,7 +97,8 @@ func (g Guard) configuredToAllow() []finding.Result {
 	webhooks := byName(g.Installed["webhooks"])
 	for _, name := range slices.Sorted(maps.Keys(webhooks)) {
 		if webhooks[name]["failurePolicy"] == "Ignore" {
-			remarks = append(remarks, "failurePolicy of webhook "+name+" is Ignore: it refuses nothing while no webhook Pod responds")
+			remarks = append(remarks, "failurePolicy of webhook "+name+
+				" is Ignore: it refuses nothing while no webhook Pod responds")
 		}
 	}
 	if remarks == nil {

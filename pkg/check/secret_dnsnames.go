@@ -14,7 +14,8 @@ import (
 // connects to openshift-apiserver as api.openshift-apiserver.svc.
 func secretDNSNames(s secretFacts, _ time.Time) []finding.Result {
 	if len(s.want.DNSNames) == 0 {
-		return s.want.notConfigured(finding.ServingCert, s.want.at("tls.crt"), "no DNS name is configured for the certificate (dnsNames)")
+		return s.want.notConfigured(finding.ServingCert, s.want.at("tls.crt"),
+			"no DNS name is configured for the certificate (dnsNames)")
 	}
 	leaf := s.pair.Leaf()
 	var missing []string

@@ -488,7 +488,8 @@ func (m typeMeta) String() string {
 	return "apiVersion is " + quoteType(m.APIVersion) + " and kind is " + quoteType(m.Kind)
 }
 
-// quoteType quotes an apiVersion or a kind for an error. A text that cannot be one is not quoted: it may contain anything.
+// quoteType quotes an apiVersion or a kind for an error. A text that cannot be one is not quoted: it may contain
+// anything.
 func quoteType(text string) string {
 	valid := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '/'

@@ -794,7 +794,8 @@ func TestEventTexts(t *testing.T) {
 				whyNotCompliant()...),
 		},
 		"not applicable": {
-			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, hostedControlPlane())), "Normal", "NotApplicable",
+			summary(report.NotApplicable, verdict(control.UseHTTPS, control.Cluster, hostedControlPlane())),
+			"Normal", "NotApplicable",
 			[]string{number, control.NotApplicable.String(), hostedControlPlane().Message},
 		},
 		"nothing to require": {

@@ -127,7 +127,9 @@ func TestControlNoLongerJudged(t *testing.T) {
 	w := newSimulation(t)
 	w.subject.Secrets = append(
 		w.subject.Secrets,
-		admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{Namespace: addedSecret.Namespace, Name: addedSecret.Name}},
+		admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{
+			Namespace: addedSecret.Namespace, Name: addedSecret.Name,
+		}},
 	)
 	w.states[addedSecret] = follow.State{Known: true}
 	want := "Compliant use-https, Compliant guard-in-force, Finding active SecretMissing, Not compliant protected-secrets"

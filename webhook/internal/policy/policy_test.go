@@ -119,7 +119,9 @@ func TestNames(t *testing.T) {
 // TestIsOf: a policy belongs to the Secret in its variables, not to the one in its name.
 func TestIsOf(t *testing.T) {
 	fields := func(namespace, name, prefix string) map[string]any {
-		made, _, err := policy.New(prefix, nil, protected(func(p *admit.ProtectedSecret) { p.Namespace, p.Name = namespace, name }))
+		made, _, err := policy.New(prefix, nil, protected(func(p *admit.ProtectedSecret) {
+			p.Namespace, p.Name = namespace, name
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
