@@ -60,12 +60,8 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		"`file` on the host with the kubelet client certificate; requires --kubelet-client-key. Use both in place of "+
 			"--kubelet-client-dir, with the same effect",
 	)
-	flags.StringVar(
-		&c.key,
-		"kubelet-client-key",
-		"",
-		"`file` on the host with the private key of --kubelet-client-certificate",
-	)
+	flags.StringVar(&c.key, "kubelet-client-key", "",
+		"`file` on the host with the private key of --kubelet-client-certificate")
 	flags.StringVar(
 		&c.clientCA,
 		"kubelet-ca",
@@ -88,18 +84,10 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		"`address` of this node's kubelet, HOST or HOST:PORT; the default port is 10250. If empty, the kubelet is not "+
 			"contacted",
 	)
-	flags.StringVar(
-		&c.metricsAddress,
-		"metrics-bind-address",
-		":8080",
-		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them",
-	)
-	flags.DurationVar(
-		&c.resync,
-		"resync",
-		30*time.Second,
-		"longest `time` between two checks of the node, even if no file changed: 1s to 24h",
-	)
+	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080",
+		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
+	flags.DurationVar(&c.resync, "resync", 30*time.Second,
+		"longest `time` between two checks of the node, even if no file changed: 1s to 24h")
 	flags.DurationVar(
 		&c.settle,
 		"settle",
@@ -107,19 +95,11 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		"report a finding about files only after it has lasted for this `time`: 0s to 1m. While certificate and key are "+
 			"replaced one after the other, they do not match for a moment",
 	)
-	flags.Float64Var(
-		&c.expiringFraction,
-		"expiring-fraction",
-		check.DefaultExpiringFraction,
-		"warn when less than this `fraction` of a certificate's lifetime is left: at least 0, below 1",
-	)
+	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction,
+		"warn when less than this `fraction` of a certificate's lifetime is left: at least 0, below 1")
 	c.log.Flags(flags)
-	flags.BoolVar(
-		&c.once,
-		"once",
-		false,
-		"check the node once, print a report, and exit with the code of the verdict: the same as 'nodeagent check'",
-	)
+	flags.BoolVar(&c.once, "once", false,
+		"check the node once, print a report, and exit with the code of the verdict: the same as 'nodeagent check'")
 	flags.TextVar(&c.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
 }
 
@@ -178,10 +158,8 @@ func (c *config) validate() error {
 	if c.kubeletAddress != "" {
 		var err error
 		if c.kubelet, err = probe.New(c.kubeletAddress); err != nil {
-			return command.Usagef(
-				"--kubelet-address %q: must be HOST or HOST:PORT, with a port from 1 to 65535",
-				c.kubeletAddress,
-			)
+			return command.Usagef("--kubelet-address %q: must be HOST or HOST:PORT, with a port from 1 to 65535",
+				c.kubeletAddress)
 		}
 	}
 	if c.metricsAddress != noAddress {

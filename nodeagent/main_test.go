@@ -114,11 +114,8 @@ func TestOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return os.WriteFile(
-					tree.Config(),
-					bytes.Replace(data, []byte(`"kubelet-https":["true"]`), []byte(`"kubelet-https":["false"]`), 1),
-					0o600,
-				)
+				return os.WriteFile(tree.Config(),
+					bytes.Replace(data, []byte(`"kubelet-https":["true"]`), []byte(`"kubelet-https":["false"]`), 1), 0o600)
 			},
 			want: outcome{1, "KubeletHTTPSDisabled"},
 		},
@@ -158,11 +155,8 @@ func TestOnce(t *testing.T) {
 			if c.pair.Leaf == nil {
 				c.pair = good
 			}
-			tree, err := openshift.Write(
-				t.TempDir(),
-				c.layout,
-				openshift.Files{Certificate: c.pair.Certificate, Key: c.pair.Key, ClientCA: ca.PEM()},
-			)
+			tree, err := openshift.Write(t.TempDir(), c.layout,
+				openshift.Files{Certificate: c.pair.Certificate, Key: c.pair.Key, ClientCA: ca.PEM()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -224,11 +218,8 @@ func TestOnceKubelet(t *testing.T) {
 	now := time.Now()
 	ca, other := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now), pkitest.NewCAAround("other", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(
-		t.TempDir(),
-		openshift.Current,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,13 +249,8 @@ func TestOnceKubelet(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			code := run(
-				t.Context(),
-				[]string{"check", "--root", tree.Root, "--settle", "10ms", "--kubelet-address", c.address},
-				noEnvironment,
-				&stdout,
-				&stderr,
-			)
+			code := run(t.Context(), []string{"check", "--root", tree.Root, "--settle", "10ms", "--kubelet-address", c.address},
+				noEnvironment, &stdout, &stderr)
 			if code != c.code || !strings.Contains(stdout.String(), c.want) {
 				t.Errorf("got exit code %d, want %d and %q in\n%s%s", code, c.code, c.want, &stdout, &stderr)
 			}
@@ -426,11 +412,8 @@ func TestOnceFormats(t *testing.T) {
 	now := time.Now()
 	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(
-		t.TempDir(),
-		openshift.Current,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -520,11 +503,8 @@ func TestOnceChecked(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			tree, err := openshift.Write(
-				t.TempDir(),
-				openshift.Current,
-				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-			)
+			tree, err := openshift.Write(t.TempDir(), openshift.Current,
+				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -532,13 +512,9 @@ func TestOnceChecked(t *testing.T) {
 				t.Fatal(err)
 			}
 			var stdout, stderr bytes.Buffer
-			run(
-				t.Context(),
+			run(t.Context(),
 				[]string{"check", "-o", "json", "--root", tree.Root, "--settle", "0s", "--kubelet-address", "127.0.0.1:1"},
-				noEnvironment,
-				&stdout,
-				&stderr,
-			)
+				noEnvironment, &stdout, &stderr)
 			var d struct{ Checked []struct{ Reason string } }
 			if err := json.Unmarshal(stdout.Bytes(), &d); err != nil {
 				t.Fatalf("%v\n%s", err, &stderr)
@@ -594,11 +570,8 @@ func TestOnceListsEveryRequirement(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			tree, err := openshift.Write(
-				t.TempDir(),
-				openshift.Current,
-				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-			)
+			tree, err := openshift.Write(t.TempDir(), openshift.Current,
+				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -689,11 +662,8 @@ func TestServe(t *testing.T) {
 	now := time.Now()
 	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(
-		t.TempDir(),
-		openshift.Current,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -789,13 +759,8 @@ func TestServe(t *testing.T) {
 // names the flag, the address and the cause.
 func TestServeFails(t *testing.T) {
 	var stderr bytes.Buffer
-	code := run(
-		t.Context(),
-		[]string{"run", "--root", t.TempDir(), "--metrics-bind-address", "192.0.2.1:1"},
-		noEnvironment,
-		io.Discard,
-		&stderr,
-	)
+	code := run(t.Context(), []string{"run", "--root", t.TempDir(), "--metrics-bind-address", "192.0.2.1:1"},
+		noEnvironment, io.Discard, &stderr)
 	if code != int(command.ExitFailed) ||
 		!strings.Contains(stderr.String(), "--metrics-bind-address 192.0.2.1:1: cannot assign requested address") {
 		t.Errorf("exit code %d\n%s", code, &stderr)

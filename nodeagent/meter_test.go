@@ -18,13 +18,8 @@ import (
 func TestMeterHealth(t *testing.T) {
 	now := pkitest.Now()
 	registry := prometheus.NewRegistry()
-	m := newMeter(
-		registry,
-		report.NewMetrics(registry),
-		func() uint64 { return 0 },
-		func() time.Time { return now },
-		30*time.Second,
-	)
+	m := newMeter(registry, report.NewMetrics(registry), func() uint64 { return 0 }, func() time.Time { return now },
+		30*time.Second)
 	states := func(when string, ready, healthy bool) {
 		t.Helper()
 		if err := m.ready(t.Context()); (err == nil) != ready {

@@ -140,10 +140,8 @@ func TestMountsByValues(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	seen := slices.DeleteFunc(
-		touched(t, root, parsed),
-		func(p string) bool { return strings.HasPrefix(p, "/etc"+watched) },
-	)
+	seen := slices.DeleteFunc(touched(t, root, parsed),
+		func(p string) bool { return strings.HasPrefix(p, "/etc"+watched) })
 	if diff := cmp.Diff([]string(nil), unmounted(pod, seen)); diff != "" {
 		t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
 	}
@@ -151,12 +149,9 @@ func TestMountsByValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot := scan.Scan(
-		host,
-		nil,
+	snapshot := scan.Scan(host, nil,
 		scan.Options{Directory: parsed.directory, ClientCA: parsed.clientCA, ExpiringFraction: parsed.expiringFraction},
-		pkitest.Now(),
-	)
+		pkitest.Now())
 	if !snapshot.Valid {
 		t.Errorf("Valid is false: %+v", snapshot.FileResults)
 	}
@@ -170,10 +165,8 @@ func TestMountRules(t *testing.T) {
 		return pod.Volumes[i].HostPath
 	}
 	mount := func(pod *corev1.PodSpec) *corev1.VolumeMount {
-		i := slices.IndexFunc(
-			pod.Containers[0].VolumeMounts,
-			func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.MountPath, "/host") },
-		)
+		i := slices.IndexFunc(pod.Containers[0].VolumeMounts,
+			func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.MountPath, "/host") })
 		return &pod.Containers[0].VolumeMounts[i]
 	}
 	at := func(directory string) func(pod *corev1.PodSpec) {
@@ -254,22 +247,16 @@ func TestMountRules(t *testing.T) {
 			Unmounted: slices.Concat([]string{clientCA}, kubelet, []string{manifests, manifest}, pair, configuration),
 		}},
 		"something over it": {change: func(pod *corev1.PodSpec) {
-			pod.Volumes = append(
-				pod.Volumes,
-				corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-			)
-			pod.Containers[0].VolumeMounts = append(
-				pod.Containers[0].VolumeMounts,
-				corev1.VolumeMount{Name: "empty", MountPath: "/host/etc/kubernetes/manifests"},
-			)
+			pod.Volumes = append(pod.Volumes,
+				corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+			pod.Containers[0].VolumeMounts = append(pod.Containers[0].VolumeMounts,
+				corev1.VolumeMount{Name: "empty", MountPath: "/host/etc/kubernetes/manifests"})
 		}, want: found{
 			Faults: []string{"/host/etc/kubernetes/manifests: what is mounted in the host's place is not the host's"},
 		}},
 		"unused": {change: func(pod *corev1.PodSpec) {
-			pod.Volumes = append(
-				pod.Volumes,
-				corev1.Volume{Name: "var", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var"}}},
-			)
+			pod.Volumes = append(pod.Volumes,
+				corev1.Volume{Name: "var", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var"}}})
 		}, want: found{
 			Faults: []string{"/var: not mounted"},
 		}},
@@ -279,10 +266,8 @@ func TestMountRules(t *testing.T) {
 			pod := *sound.DeepCopy()
 			tc.change(&pod)
 			tree := hostState{layout: openshift.Current}.lay(t)
-			files := slices.DeleteFunc(
-				touched(t, tree.Root, containerArgs(t, pod, nil)),
-				func(p string) bool { return strings.HasSuffix(p, watched) },
-			)
+			files := slices.DeleteFunc(touched(t, tree.Root, containerArgs(t, pod, nil)),
+				func(p string) bool { return strings.HasSuffix(p, watched) })
 			got := found{
 				Faults:     mountFaults(pod),
 				Unmounted:  unmounted(pod, files),
@@ -305,11 +290,8 @@ func (s hostState) lay(t *testing.T) openshift.Tree {
 	t.Helper()
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	pair := ca.Issue(pkitest.KubeletClient())
-	tree, err := openshift.Write(
-		t.TempDir(),
-		s.layout,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), s.layout,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 	if err == nil && s.change != nil {
 		err = s.change(tree)
 	}
@@ -337,11 +319,8 @@ func renderedPod(t *testing.T, args []string) corev1.PodSpec {
 	}
 	pod := daemonSet.Spec.Template.Spec
 	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
-		t.Fatalf(
-			"the Pod has %d containers and %d init containers, want the agent only",
-			len(pod.Containers),
-			len(pod.InitContainers),
-		)
+		t.Fatalf("the Pod has %d containers and %d init containers, want the agent only", len(pod.Containers),
+			len(pod.InitContainers))
 	}
 	return pod
 }
@@ -622,20 +601,14 @@ func rotations() map[string]rotation {
 		}
 		// Old revisions are pruned.
 		all[string(layout)+", new revision"] = rotation{layout, func(tree openshift.Tree, files map[string][]byte) error {
-			_, err := openshift.Write(
-				tree.Root,
-				layout,
-				openshift.Files{Certificate: files["tls.crt"], Key: files["tls.key"], Revision: tree.Revision + 1},
-			)
+			_, err := openshift.Write(tree.Root, layout,
+				openshift.Files{Certificate: files["tls.crt"], Key: files["tls.key"], Revision: tree.Revision + 1})
 			if err != nil {
 				return err
 			}
 			return os.RemoveAll(
-				filepath.Join(
-					tree.Root,
-					"etc/kubernetes/static-pod-resources",
-					fmt.Sprintf("kube-apiserver-pod-%d", tree.Revision),
-				),
+				filepath.Join(tree.Root, "etc/kubernetes/static-pod-resources",
+					fmt.Sprintf("kube-apiserver-pod-%d", tree.Revision)),
 			)
 		}}
 	}

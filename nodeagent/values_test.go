@@ -133,12 +133,8 @@ func TestSchemaBoundsAsFlags(t *testing.T) {
 	for _, value := range []string{"0", "0.0", "0.000000001", "0.15", "0.2", "0.999999999", "1", "1.0", "-0.1", "2",
 		"20%", "NaN", "Inf", "", "0,2"} {
 		if text.MatchString(value) != takes("expiring-fraction", value) {
-			t.Errorf(
-				"expiringFraction %q: the schema accepts %v, the program %v",
-				value,
-				text.MatchString(value),
-				takes("expiring-fraction", value),
-			)
+			t.Errorf("expiringFraction %q: the schema accepts %v, the program %v", value, text.MatchString(value),
+				takes("expiring-fraction", value))
 		}
 		number, err := strconv.ParseFloat(value, 64)
 		if err != nil {

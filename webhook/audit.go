@@ -123,19 +123,11 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 		"`name` of the Deployment in --namespace that owns the Lease, so that both are deleted together (default: the "+
 			"Lease has no owner)",
 	)
-	flags.StringVar(
-		&o.healthAddress,
-		"health-bind-address",
-		":8081",
-		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them",
-	)
+	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081",
+		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them")
 	o.log.Flags(flags)
-	flags.StringVar(
-		&o.cluster,
-		"cluster-name",
-		"",
-		"`name` of the cluster in the report (default: the address of its API server)",
-	)
+	flags.StringVar(&o.cluster, "cluster-name", "",
+		"`name` of the cluster in the report (default: the address of its API server)")
 	flags.DurationVar(&o.time, "timeout", auditTime, "fail after this `time`: 5s to 10m")
 	flags.TextVar(&o.output, "o", evidence.Table, "`format` of the report: table, json, junit, sarif or openreports")
 }

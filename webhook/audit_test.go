@@ -36,16 +36,8 @@ func TestAuditClient(t *testing.T) {
 	}
 	write(".kube/config", "https://home.example.com")
 	noScheme := write("no-scheme", "user:password@plain.example.com:6443")
-	empty, second, flag := write(
-		"empty",
-		"",
-	), write(
-		"second",
-		"https://user:password@second.example.com:6443",
-	), write(
-		"flag",
-		"https://flag.example.com",
-	)
+	empty, second, flag := write("empty", ""), write("second",
+		"https://user:password@second.example.com:6443"), write("flag", "https://flag.example.com")
 	cases := map[string]struct {
 		flag string
 		env  map[string]string

@@ -218,11 +218,8 @@ func TestCanary(t *testing.T) {
 			"--log-level", "debug",
 		}, noEnvironment, out, out)
 	}()
-	awaitMatch(
-		t,
-		out,
-		`(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`,
-	)
+	awaitMatch(t, out,
+		`(POST /apis/events.k8s.io/v1/namespaces/openshift-apiserver/events [^\n]*"action":"Check","reason":"Key)`)
 	health = awaitMatch(t, out, `(?s)Serving metrics and health.*Serving metrics and health","address":"([^"]+)"`)
 	ask(http.MethodGet, "http://"+health+"/metrics", "")
 	cancel()

@@ -382,10 +382,8 @@ func (s protectedSecretConfig) validated(path string) (admit.ProtectedSecret, er
 	}
 	switch {
 	case s.ManagedBy != "" && s.ManagedBy != check.ManagedByServiceCA && s.ManagedBy != check.ManagedByCertRotation:
-		return protected, fmt.Errorf(
-			"%smanagedBy %q: must be %s, %s or empty", path, s.ManagedBy, check.ManagedByServiceCA,
-			check.ManagedByCertRotation,
-		)
+		return protected, fmt.Errorf("%smanagedBy %q: must be %s, %s or empty", path, s.ManagedBy, check.ManagedByServiceCA,
+			check.ManagedByCertRotation)
 	case s.Service != "" && s.ManagedBy != check.ManagedByServiceCA:
 		return protected, fmt.Errorf("%sservice %q: requires managedBy: %s", path, s.Service, check.ManagedByServiceCA)
 	}

@@ -148,14 +148,8 @@ func TestUsage(t *testing.T) {
 			if code != 64 || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "webhook "+command+": ") ||
 				!strings.Contains(said, mentions) ||
 				stdout.Len() > 0 {
-				t.Errorf(
-					"got exit code %d, %q and on stdout %q; want 64 and a line of webhook %s that mentions %q",
-					code,
-					said,
-					&stdout,
-					command,
-					mentions,
-				)
+				t.Errorf("got exit code %d, %q and on stdout %q; want 64 and a line of webhook %s that mentions %q", code, said,
+					&stdout, command, mentions)
 			}
 		})
 	}
@@ -307,15 +301,8 @@ func TestOldSpellings(t *testing.T) {
 			if code != c.code || deprecated != c.deprecated || (said == "") != (c.mentions == "") ||
 				!strings.HasPrefix(said, c.mentions) ||
 				(code == 0) != (stdout.Len() > 0) {
-				t.Errorf(
-					"exit code %d, want %d; stdout %q; stderr %q, want %q (deprecated: %t)",
-					code,
-					c.code,
-					&stdout,
-					&stderr,
-					c.mentions,
-					c.deprecated,
-				)
+				t.Errorf("exit code %d, want %d; stdout %q; stderr %q, want %q (deprecated: %t)", code, c.code, &stdout, &stderr,
+					c.mentions, c.deprecated)
 			}
 		})
 	}

@@ -21,10 +21,8 @@ import (
 func TestProfile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		resource := schema.GroupVersionResource{Group: "config.openshift.io", Version: "v1", Resource: "apiservers"}
-		client := fake.NewSimpleDynamicClientWithCustomListKinds(
-			runtime.NewScheme(),
-			map[schema.GroupVersionResource]string{resource: "APIServerList"},
-		)
+		client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
+			map[schema.GroupVersionResource]string{resource: "APIServerList"})
 		store := func(profile string) {
 			t.Helper()
 			object := &unstructured.Unstructured{Object: map[string]any{

@@ -51,22 +51,14 @@ func proveCommand(getenv func(string) string) command.Command {
 		},
 		New: func(flags *flag.FlagSet) command.Run {
 			var o proveOptions
-			flags.StringVar(
-				&o.kubeconfig,
-				"kubeconfig",
-				"",
-				"kubeconfig `file` for the API servers (default: the Pod's ServiceAccount)",
-			)
+			flags.StringVar(&o.kubeconfig, "kubeconfig", "",
+				"kubeconfig `file` for the API servers (default: the Pod's ServiceAccount)")
 			flags.StringVar(&o.config, "config", "", "configuration `file` that names the decoy Secret; required")
 			flags.StringVar(&o.guardManifest, "guard-manifest", "",
 				"`file` with the objects of the guard as they were installed (webhook configuration, policies, activation); "+
 					"required")
-			flags.StringVar(
-				&o.namespace,
-				"namespace",
-				getenv("POD_NAMESPACE"),
-				"`namespace` of the guard (default: $POD_NAMESPACE)",
-			)
+			flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"),
+				"`namespace` of the guard (default: $POD_NAMESPACE)")
 			flags.DurationVar(&o.wait, "wait", time.Minute,
 				"retry for up to this `time` until all changes are refused: 0s to 10m. "+
 					"After an installation, API servers need a moment until they refuse")

@@ -22,11 +22,8 @@ import (
 // same end.
 func TestRefusers(t *testing.T) {
 	of := func(prefix, namespace, name string) *unstructured.Unstructured {
-		made, _, err := policy.New(
-			prefix,
-			nil,
-			admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{Namespace: namespace, Name: name}},
-		)
+		made, _, err := policy.New(prefix, nil,
+			admit.ProtectedSecret{SecretExpectation: check.SecretExpectation{Namespace: namespace, Name: name}})
 		if err != nil {
 			t.Fatal(err)
 		}

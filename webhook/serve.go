@@ -103,54 +103,28 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		"`file` with the CAs of the client certificates that API servers must present (default: no client certificate is "+
 			"required; API servers present one only if configured to)",
 	)
-	clientNames := flags.String(
-		"client-names",
-		"",
-		"comma-separated common `names` of the accepted client certificates (default: any)",
-	)
+	clientNames := flags.String("client-names", "",
+		"comma-separated common `names` of the accepted client certificates (default: any)")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second,
 		"keep answering for this `time` after SIGTERM, until API servers use other replicas: 0s to 1m")
-	flags.StringVar(
-		&o.certDir,
-		"cert-dir",
-		"",
-		"`directory` with the serving certificate tls.crt and its key tls.key; required",
-	)
+	flags.StringVar(&o.certDir, "cert-dir", "",
+		"`directory` with the serving certificate tls.crt and its key tls.key; required")
 	flags.StringVar(&o.certSecret, "self-managed-cert", "",
 		"issue and renew the serving certificate: keep it in the Secret of this `name` in --namespace, "+
 			"write it to --cert-dir, and register its CA (default: the files in --cert-dir are provided)")
-	names := flags.String(
-		"serving-names",
-		"",
-		"comma-separated DNS `names` and IP addresses of the certificate that --self-managed-cert issues",
-	)
-	flags.StringVar(
-		&o.registration,
-		"webhook-configuration",
-		"kubelet-https-guard",
-		"`name` of the ValidatingWebhookConfiguration of this webhook, for --self-managed-cert and --activation-binding",
-	)
+	names := flags.String("serving-names", "",
+		"comma-separated DNS `names` and IP addresses of the certificate that --self-managed-cert issues")
+	flags.StringVar(&o.registration, "webhook-configuration", "kubelet-https-guard",
+		"`name` of the ValidatingWebhookConfiguration of this webhook, for --self-managed-cert and --activation-binding")
 	flags.StringVar(&o.activationBinding, "activation-binding", "",
 		"`name` of the ClusterRoleBinding that activates the webhook: when a replica is available, $POD_SERVICE_ACCOUNT is "+
 			"added to it, and from then on API servers call the webhook (default: they call it from the start)")
-	flags.StringVar(
-		&o.deployment,
-		"deployment",
-		"kubelet-https-guard-webhook",
-		"`name` of the Deployment in --namespace whose replicas --activation-binding waits for",
-	)
-	flags.StringVar(
-		&o.kubeconfig,
-		"kubeconfig",
-		"",
-		"kubeconfig `file` for the API server (default: the Pod's ServiceAccount; outside a Pod: report in the log only)",
-	)
-	flags.StringVar(
-		&o.healthAddress,
-		"health-bind-address",
-		":8081",
-		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them",
-	)
+	flags.StringVar(&o.deployment, "deployment", "kubelet-https-guard-webhook",
+		"`name` of the Deployment in --namespace whose replicas --activation-binding waits for")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"kubeconfig `file` for the API server (default: the Pod's ServiceAccount; outside a Pod: report in the log only)")
+	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081",
+		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them")
 	o.log.Flags(flags)
 	return func() (serveOptions, error) { return o.completed(*minVersion, *names, *clientNames) }
 }

@@ -339,10 +339,8 @@ func TestBounds(t *testing.T) {
 	doubling := []corev1.EnvVar{env("V0", "xxxxxxxx")}
 	for i := range 40 {
 		name := string(rune('a' + i/26))
-		doubling = append(
-			doubling,
-			env("V"+name+string(rune('a'+i%26)), "$("+doubling[len(doubling)-1].Name+")$("+doubling[len(doubling)-1].Name+")"),
-		)
+		doubling = append(doubling,
+			env("V"+name+string(rune('a'+i%26)), "$("+doubling[len(doubling)-1].Name+")$("+doubling[len(doubling)-1].Name+")"))
 	}
 	last := doubling[len(doubling)-1].Name
 	bash := func(script string) *corev1.Container {

@@ -90,13 +90,8 @@ func (g grammar) statement(depth int) string {
 	case 2:
 		return g.condition() + g.of(" && ", " || ") + g.statement(depth+1)
 	case 3:
-		return "for " + g.name() + " in " + g.words(
-			3,
-		) + "; do\n" + block() + g.of(
-			"",
-			"break\n",
-			"[ -e / ] && continue\n",
-		) + "done"
+		return "for " + g.name() + " in " + g.words(3) + "; do\n" + block() + g.of("", "break\n",
+			"[ -e / ] && continue\n") + "done"
 	case 4:
 		return "(\n" + block() + ")"
 	case 5:

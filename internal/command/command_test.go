@@ -182,9 +182,7 @@ func TestWrap(t *testing.T) {
 	p.Commands[0].Description = strings.Repeat("word ", 30) + "\n\nAnother paragraph."
 	var stdout bytes.Buffer
 	p.Run(t.Context(), []string{"help", "show"}, command.Output{Stdout: &stdout, Stderr: &stdout})
-	want := strings.TrimSpace(
-		strings.Repeat("word ", 20),
-	) + "\n" + strings.TrimSpace(
+	want := strings.TrimSpace(strings.Repeat("word ", 20)) + "\n" + strings.TrimSpace(
 		strings.Repeat("word ", 10),
 	) + "\n\nAnother paragraph.\n\nUsage: "
 	if !strings.HasPrefix(stdout.String(), want) {

@@ -35,11 +35,9 @@ func (p Program) help(arguments []string, output Output) Exit {
 func (p Program) programHelp(w io.Writer) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\nUsage: %s COMMAND [flags]\n\nCommands:\n", p.Summary, p.Name)
-	listed := append(
-		slices.Clone(p.Commands),
+	listed := append(slices.Clone(p.Commands),
 		Command{Name: "help", Summary: "show this help, or that of a command: help COMMAND"},
-		Command{Name: "version", Summary: "print the version"},
-	)
+		Command{Name: "version", Summary: "print the version"})
 	for _, c := range listed {
 		fmt.Fprintf(&text, "  %-8s %s\n", c.Name, c.Summary)
 	}

@@ -62,10 +62,7 @@ func serve(t *testing.T, limit Limit, secure bool) *served {
 	ended := make(chan error, 1)
 	if secure {
 		now := time.Now()
-		pair := pkitest.NewCAAround(
-			"ca",
-			now,
-		).Issue(
+		pair := pkitest.NewCAAround("ca", now).Issue(
 			pkitest.Request{CommonName: "server"}.Valid(now.Add(-time.Hour), now.Add(time.Hour)),
 		)
 		certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)

@@ -58,10 +58,8 @@ func UserConfig(kubeconfig, userAgent string, getenv func(string) string) (*rest
 	case list != "":
 		config, err = loadKubeconfig(clientcmd.RecommendedConfigPathEnvVar, filepath.SplitList(list)...)
 	case home != "":
-		config, err = loadKubeconfig(
-			"kubeconfig",
-			filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName),
-		)
+		config, err = loadKubeconfig("kubeconfig",
+			filepath.Join(home, clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName))
 		if errors.Is(err, errEmpty) {
 			err = errNoFile
 		}
@@ -82,9 +80,7 @@ func podConfig() (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
 	if err != nil && !errors.Is(err, rest.ErrNotInCluster) {
 		return nil, fmt.Errorf(
-			"read the token of the Pod's ServiceAccount (automountServiceAccountToken, or set --kubeconfig): %w",
-			err,
-		)
+			"read the token of the Pod's ServiceAccount (automountServiceAccountToken, or set --kubeconfig): %w", err)
 	}
 	return config, err
 }
@@ -194,29 +190,20 @@ func checkContext(c *clientcmdapi.Config) error {
 	}
 	current, known := c.Contexts[c.CurrentContext]
 	if !known {
-		return fmt.Errorf(
-			"its current context %q does not exist: choose one of %s with 'kubectl config use-context'",
-			c.CurrentContext,
-			names(c.Contexts),
-		)
+		return fmt.Errorf("its current context %q does not exist: choose one of %s with 'kubectl config use-context'",
+			c.CurrentContext, names(c.Contexts))
 	}
 	cluster, known := c.Clusters[current.Cluster]
 	switch {
 	case !known:
-		return fmt.Errorf(
-			"its current context %q refers to cluster %q, which does not exist",
-			c.CurrentContext,
-			current.Cluster,
-		)
+		return fmt.Errorf("its current context %q refers to cluster %q, which does not exist", c.CurrentContext,
+			current.Cluster)
 	case cluster.Server == "":
 		return fmt.Errorf("its cluster %q has no server", current.Cluster)
 	}
 	if _, known := c.AuthInfos[current.AuthInfo]; current.AuthInfo != "" && !known {
-		return fmt.Errorf(
-			"its current context %q refers to user %q, which does not exist",
-			c.CurrentContext,
-			current.AuthInfo,
-		)
+		return fmt.Errorf("its current context %q refers to user %q, which does not exist", c.CurrentContext,
+			current.AuthInfo)
 	}
 	return nil
 }

@@ -192,10 +192,8 @@ func (r *reader) addAssumptions(command command, flags flags) {
 		add("%s, which is not visible, sets no such flag", strings.Join(command.hiddenFiles, ", "))
 	}
 	if command.found && len(command.unseen) > 0 {
-		add(
-			"%s, which is not visible, has no drop-in of the kubelet's unit that overrides this",
-			strings.Join(command.unseen, ", "),
-		)
+		add("%s, which is not visible, has no drop-in of the kubelet's unit that overrides this",
+			strings.Join(command.unseen, ", "))
 	}
 }
 

@@ -343,12 +343,8 @@ func TestBounds(t *testing.T) {
 // FuzzRead: no unit, configuration, drop-in or file of flags makes it panic. Paths are
 // clean and absolute, ports are numbers, and there are settings or a problem, not both.
 func FuzzRead(f *testing.F) {
-	f.Add(
-		"[Service]\nExecStart=/usr/bin/kubelet --config=/c $A ${B} %i\nEnvironmentFile=/e\nEnvironment=\"A=--port=1\"\n",
-		own,
-		head+"port: 1\n",
-		"B='x' \"y\\\n\"\n",
-	)
+	f.Add("[Service]\nExecStart=/usr/bin/kubelet --config=/c $A ${B} %i\nEnvironmentFile=/e\nEnvironment=\"A=--port=1\"\n",
+		own, head+"port: 1\n", "B='x' \"y\\\n\"\n")
 	f.Add("[Service]\nExecStart=kubelet --config-dir=/d/\n", "{", "", "#\nA")
 	f.Add("", own, "", "KUBELET_KUBEADM_ARGS=\"--port=1\"")
 	f.Fuzz(func(t *testing.T, service, config, dropIn, variables string) {
@@ -398,10 +394,8 @@ func TestReadUnitFile(t *testing.T) {
 				t.Fatalf("problem %v, seen %v", c.Problem.Err, c.Seen)
 			}
 			if c.ReadOnlyPort != tc.readOnly || c.FlagsSeen == tc.unknown {
-				t.Errorf(
-					"read-only port %d, want %d; flags seen %v, want %v", c.ReadOnlyPort, tc.readOnly, c.FlagsSeen,
-					!tc.unknown,
-				)
+				t.Errorf("read-only port %d, want %d; flags seen %v, want %v", c.ReadOnlyPort, tc.readOnly, c.FlagsSeen,
+					!tc.unknown)
 			}
 		})
 	}

@@ -116,10 +116,8 @@ func (p Pair) SignedWith(signature string) []byte {
 	var certificate, tbs, version, number, bits cryptobyte.String
 	input := cryptobyte.String(p.Leaf.Raw)
 	if !input.ReadASN1(&certificate, asn1.SEQUENCE) || !certificate.ReadASN1(&tbs, asn1.SEQUENCE) ||
-		!tbs.ReadASN1Element(
-			&version,
-			asn1.Tag(0).Constructed().ContextSpecific(),
-		) || !tbs.ReadASN1Element(&number, asn1.INTEGER) ||
+		!tbs.ReadASN1Element(&version,
+			asn1.Tag(0).Constructed().ContextSpecific()) || !tbs.ReadASN1Element(&number, asn1.INTEGER) ||
 		!tbs.SkipASN1(
 			asn1.SEQUENCE,
 		) || !certificate.SkipASN1(asn1.SEQUENCE) || !certificate.ReadASN1Element(&bits, asn1.BIT_STRING) {

@@ -882,11 +882,8 @@ func TestLayoutPrintsTheSame(t *testing.T) {
 		"/host/a/config.yaml": config,
 		openShiftManifest: manifest(t, func(pod *corev1.Pod) {
 			mounts := &pod.Spec.Containers[0].VolumeMounts
-			*mounts = append(
-				*mounts,
-				corev1.VolumeMount{Name: "scratch", MountPath: "/c"},
-				corev1.VolumeMount{Name: "b", MountPath: "/d", SubPathExpr: "$(X)"},
-			)
+			*mounts = append(*mounts, corev1.VolumeMount{Name: "scratch", MountPath: "/c"},
+				corev1.VolumeMount{Name: "b", MountPath: "/d", SubPathExpr: "$(X)"})
 		}, configFlag+"/a/config.yaml", certificateFlag+"/c/x", keyFlag+"/d/x", admissionFlag+"x"),
 	})
 	first, second := fmt.Sprintf("%+v", staticpod.Discover(system, "")), fmt.Sprintf("%+v", staticpod.Discover(system, ""))

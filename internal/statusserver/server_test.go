@@ -116,12 +116,8 @@ func TestServeFull(t *testing.T) {
 		}
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(
-		ctx,
-		http.MethodGet,
-		"http://"+listener.Addr().String()+"/readyz",
-		http.NoBody,
-	)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listener.Addr().String()+"/readyz",
+		http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,11 +104,8 @@ func TestAnyFacts(t *testing.T) {
 		}
 		clients := []check.KeyPair{
 			{},
-			check.NewKeyPair(
-				check.Source{At: finding.File("/crt"), Data: p.Certificate},
-				check.Source{At: finding.File("/key")},
-				check.Expectation{},
-			),
+			check.NewKeyPair(check.Source{At: finding.File("/crt"), Data: p.Certificate}, check.Source{At: finding.File("/key")},
+				check.Expectation{}),
 		}
 		for _, answer := range append(answers, nil) {
 			for _, configured := range []bool{false, true} {
@@ -228,9 +225,7 @@ func TestAnyFacts(t *testing.T) {
 				for _, topology := range []string{"", "External", "HighlyAvailable"} {
 					results, _ := check.Platform{
 						WhyUnknown: problem, Topology: topology, NoAPI: i&1 != 0, NoNamespace: i&2 != 0,
-					}.Check(
-						now,
-					)
+					}.Check(now)
 					assertComplete(t, results, finding.Platform, "control-plane")
 				}
 			}

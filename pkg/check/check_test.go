@@ -325,11 +325,8 @@ func TestOneFinding(t *testing.T) {
 	}{
 		"a file that cannot be read": {
 			func(finding.Family) []finding.Result {
-				return clientFiles(
-					check.File{WhyUnknown: because(finding.Unreadable)},
-					check.File{WhyUnknown: because(finding.Unreadable)},
-					file("/ca.crt", good.Certificate),
-				)
+				return clientFiles(check.File{WhyUnknown: because(finding.Unreadable)},
+					check.File{WhyUnknown: because(finding.Unreadable)}, file("/ca.crt", good.Certificate))
 			}, finding.ClientFiles,
 			[]string{"certificate unknown Unreadable @ /why"},
 		},

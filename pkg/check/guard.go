@@ -158,10 +158,8 @@ func compareFields(path string, installed, live map[string]any, only ...string) 
 			all = append(all, compareFields(at, beforeMap, afterMap)...)
 			continue
 		}
-		all = append(
-			all,
-			difference{at + " changed from " + brief(before) + " to " + brief(after), weaker(name, before, after)},
-		)
+		all = append(all,
+			difference{at + " changed from " + brief(before) + " to " + brief(after), weaker(name, before, after)})
 	}
 	return all
 }

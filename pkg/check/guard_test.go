@@ -160,9 +160,7 @@ func guardFixtures() map[string]fixture {
 			At:         guardAt,
 			Installed:  decoded(registration),
 			WhyUnknown: because(reason),
-		}.Check(
-			pkitest.Now(),
-		)
+		}.Check(pkitest.Now())
 		return fixture{results: always(results), want: []string{"installed unknown " + string(reason) + " @ /why"}}
 	}
 	otherNumbers := decoded(registration)
@@ -254,11 +252,8 @@ func TestGuardFields(t *testing.T) {
 		}
 	}
 	addedSelector := func(field string) []guardChange {
-		return append(
-			selector(field),
-			guardChange{field, `{}`, none},
-			guardChange{field, `{"matchLabels": {}, "matchExpressions": []}`, none},
-		)
+		return append(selector(field), guardChange{field, `{}`, none},
+			guardChange{field, `{"matchLabels": {}, "matchExpressions": []}`, none})
 	}
 	metadata := []guardChange{
 		{"metadata.labels", `{"other": "label"}`, none},
@@ -274,9 +269,7 @@ func TestGuardFields(t *testing.T) {
 			metadata,
 			rules("webhooks.0.rules"),
 			conditions("webhooks.0.matchConditions"),
-			selector(
-				"webhooks.0.namespaceSelector",
-			),
+			selector("webhooks.0.namespaceSelector"),
 			addedSelector("webhooks.0.objectSelector"),
 			addedSelector("webhooks.1.namespaceSelector"),
 			[]guardChange{

@@ -91,10 +91,8 @@ func pairFixtures() map[string]fixture {
 	noCertificate := func(reason string) []string {
 		return append(unknown(ofCertificate, reason+" @ /crt"), "certificate fail "+reason+" @ /crt")
 	}
-	unparsable := append(
-		unknown(ofParsed, "CertificateUnparsable @ /crt"),
-		"certificate fail CertificateUnparsable @ /crt",
-	)
+	unparsable := append(unknown(ofParsed, "CertificateUnparsable @ /crt"),
+		"certificate fail CertificateUnparsable @ /crt")
 	noKey := func(reason string) []string {
 		return []string{"key fail " + reason + " @ /key", "pair unknown " + reason + " @ /key"}
 	}

@@ -130,10 +130,8 @@ func secretFixtures() map[string]fixture {
 	}
 	noCertificate := func(outcome string) []string {
 		return append(
-			unknown(
-				"chain pair validity usage strength certificate-only issuer dns-names",
-				"CertificateMissing @ Secret tls.crt",
-			),
+			unknown("chain pair validity usage strength certificate-only issuer dns-names",
+				"CertificateMissing @ Secret tls.crt"),
 			"certificate "+outcome,
 		)
 	}

@@ -176,11 +176,8 @@ func TestKubeletCA(t *testing.T) {
 		})
 		results = append(
 			results,
-			result(
-				finding.Config.Requires(finding.CertificateAuthority),
-				finding.KubeletCANotConfigured.Outcome(),
-				finding.KubeletCANotConfigured,
-			),
+			result(finding.Config.Requires(finding.CertificateAuthority), finding.KubeletCANotConfigured.Outcome(),
+				finding.KubeletCANotConfigured),
 		)
 		if got := c.Judge(control.Node, results).Status; got != want {
 			t.Errorf("%s: got %q, want %q", id, got, want)
@@ -226,10 +223,8 @@ func TestMutationOfObservation(t *testing.T) {
 					continue
 				}
 				for name, mutation := range mutations {
-					results := slices.DeleteFunc(
-						slices.Clone(base),
-						func(r finding.Result) bool { return r.Requirement == required.Requirement },
-					)
+					results := slices.DeleteFunc(slices.Clone(base),
+						func(r finding.Result) bool { return r.Requirement == required.Requirement })
 					for _, r := range mutation {
 						r.Requirement = required.Requirement
 						results = append(results, r)

@@ -144,10 +144,8 @@ func clientPair() Control {
 			requires(finding.Platform, inCluster, finding.ControlPlane),
 			requires(finding.Manifest, onNode, finding.Readable, finding.Single),
 			requires(finding.Config, both, finding.Readable, finding.ClientCertificate, finding.ClientKey),
-			requires(
-				finding.ClientFiles, onNode, finding.Certificate, finding.Key, finding.Pair, finding.Validity,
-				finding.Identity,
-			),
+			requires(finding.ClientFiles, onNode, finding.Certificate, finding.Key, finding.Pair, finding.Validity,
+				finding.Identity),
 			optional(requires(finding.Kubelet, onNode, finding.ClientAccepted)),
 		),
 		Automated: "Both arguments are set, the files exist, certificate and key match, and the kubelet accepts " +

@@ -49,13 +49,9 @@ const (
 // controls returns three controls as in the table: the main one, the guard's, and a neighbour
 // with a strict requirement.
 func controls() []control.Control {
-	own, guard, neighbour := control.ByID(
-		control.UseHTTPS,
-	), control.ByID(
+	own, guard, neighbour := control.ByID(control.UseHTTPS), control.ByID(
 		control.GuardInForce,
-	), control.ByID(
-		control.KubeletCA,
-	)
+	), control.ByID(control.KubeletCA)
 	required := func(requirements ...finding.Requirement) []control.Required {
 		var all []control.Required
 		for _, r := range requirements {
@@ -131,18 +127,14 @@ func documents() map[string]evidence.Document {
 	}
 
 	unanswered := with()
-	unanswered.Results = slices.DeleteFunc(
-		unanswered.Results,
-		func(r finding.Result) bool { return r.Requirement == key || r.Requirement == readable },
-	)
+	unanswered.Results = slices.DeleteFunc(unanswered.Results,
+		func(r finding.Result) bool { return r.Requirement == key || r.Requirement == readable })
 	for i, c := range controls() {
 		unanswered.Verdicts[i] = c.Judge(control.Node, unanswered.Results)
 	}
 	empty := with()
-	empty.Verdicts = append(
-		empty.Verdicts,
-		control.Control{ID: "empty", Title: "A control without requirements"}.Judge(control.Node, empty.Results),
-	)
+	empty.Verdicts = append(empty.Verdicts,
+		control.Control{ID: "empty", Title: "A control without requirements"}.Judge(control.Node, empty.Results))
 	unlisted := with(expired)
 	unlisted.Checked = nil
 	texts := with(finding.Result{
@@ -405,13 +397,8 @@ func read(t *testing.T, d evidence.Document) verdict {
 		}
 	}
 	if s := junit.Suite; s.Tests != len(seen) || s.Failures != failures || s.Errors != errors || s.Skipped != skipped {
-		t.Errorf(
-			"JUnit counts %d/%d/%d/%d, has %d/%d/%d/%d", s.Tests, s.Failures, s.Errors, s.Skipped,
-			len(seen),
-			failures,
-			errors,
-			skipped,
-		)
+		t.Errorf("JUnit counts %d/%d/%d/%d, has %d/%d/%d/%d", s.Tests, s.Failures, s.Errors, s.Skipped, len(seen), failures,
+			errors, skipped)
 	}
 
 	var report struct {

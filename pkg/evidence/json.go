@@ -152,10 +152,8 @@ func writeJSON(w io.Writer, d Document, _ Options) error {
 		out.Controls = append(out.Controls, jsonControlOf(v))
 	}
 	for _, r := range d.Results {
-		out.Results = append(
-			out.Results,
-			jsonResult{r.Requirement, r.Subject, r.Outcome.String(), r.Reason, r.Message, r.Remedy},
-		)
+		out.Results = append(out.Results,
+			jsonResult{r.Requirement, r.Subject, r.Outcome.String(), r.Reason, r.Message, r.Remedy})
 	}
 	return encodeJSON(w, out)
 }

@@ -113,13 +113,8 @@ func tabulateVerdicts(text *bytes.Buffer, d Document, paint paint) {
 			name += ": " + v.Control.Title
 		}
 		// Colours have no width.
-		_, _ = fmt.Fprintf(
-			text,
-			"  %s%s  %s\n",
-			paint(colourOfStatus(v.Status), status),
-			strings.Repeat(" ", width-len(status)),
-			name,
-		)
+		_, _ = fmt.Fprintf(text, "  %s%s  %s\n", paint(colourOfStatus(v.Status), status),
+			strings.Repeat(" ", width-len(status)), name)
 	}
 	if neighbours != nil {
 		_, _ = fmt.Fprintf(text, "  also: %s\n", strings.Join(neighbours, ", "))
@@ -142,14 +137,8 @@ func tabulateUnobserved(text *bytes.Buffer, d Document) {
 		_, _ = fmt.Fprint(text, "\nrequired and not observed\n")
 	}
 	for _, u := range preventing {
-		_, _ = fmt.Fprintf(
-			text,
-			"  %s\n    %s at %s: %s\n",
-			u.list(),
-			u.Reason,
-			printable(u.Subject.String()),
-			printable(u.Message),
-		)
+		_, _ = fmt.Fprintf(text, "  %s\n    %s at %s: %s\n", u.list(), u.Reason, printable(u.Subject.String()),
+			printable(u.Message))
 	}
 
 	var unchecked unobserved

@@ -234,9 +234,7 @@ func TestParseAdmissionOverrides(t *testing.T) {
 			data: `{"apiServerArguments":{"disable-admission-plugins":["ValidatingAdmissionPolicy"],"admission-control-config-file":["/x"]},` +
 				`"admission":{"disabledPlugins":["ValidatingAdmissionPolicy"],"pluginConfig":{"ValidatingAdmissionPolicy":{}}}}`,
 			want: settings{
-				disable(
-					policy,
-				), off(kubeapiserver.DisabledPluginsField, policy, policy), file,
+				disable(policy), off(kubeapiserver.DisabledPluginsField, policy, policy), file,
 				off(kubeapiserver.PluginConfigField, policy, policy),
 			},
 		},

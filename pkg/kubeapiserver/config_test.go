@@ -349,12 +349,8 @@ func TestParseConfigIsBounded(t *testing.T) {
 func billionLaughs() string {
 	text := "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n"
 	for name := 'b'; name <= 'z'; name++ {
-		text += fmt.Sprintf(
-			"%c: &%c [%s]\n",
-			name,
-			name,
-			strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", name-1), 9), ","),
-		)
+		text += fmt.Sprintf("%c: &%c [%s]\n", name, name,
+			strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", name-1), 9), ","))
 	}
 	return text
 }
@@ -585,10 +581,8 @@ func TestUnderUndecided(t *testing.T) {
 			got := kubeapiserver.ParseWords(words).Under(file)
 			if value, set := got.Value(kubeapiserver.KubeletClientKey); value != "/file.key" || !set ||
 				got.Undecided(kubeapiserver.KubeletClientKey) != "" {
-				t.Errorf(
-					"%s: got %q, %t, undecided %q", kubeapiserver.KubeletClientKey, value, set,
-					got.Undecided(kubeapiserver.KubeletClientKey),
-				)
+				t.Errorf("%s: got %q, %t, undecided %q", kubeapiserver.KubeletClientKey, value, set,
+					got.Undecided(kubeapiserver.KubeletClientKey))
 			}
 			for _, argument := range []string{kubeapiserver.FeatureGates, kubeapiserver.KubeletHTTPS} {
 				if got.Undecided(argument) != "unknown" {

@@ -222,11 +222,8 @@ func TestLog(t *testing.T) {
 		"could not verify": {
 			summary(
 				report.CouldNotVerify,
-				verdict(
-					control.GuardInForce,
-					control.Cluster,
-					finding.Result{Requirement: "guard/installed", Reason: finding.Unreadable},
-				),
+				verdict(control.GuardInForce, control.Cluster,
+					finding.Result{Requirement: "guard/installed", Reason: finding.Unreadable}),
 			),
 			map[string]any{
 				"level": "ERROR", "msg": string(report.CouldNotVerify), "controls": []any{"guard-in-force"},
@@ -265,10 +262,8 @@ func TestLog(t *testing.T) {
 				t.Fatalf("the log line is not one object: %v\n%s", err, buffer.Bytes())
 			}
 			delete(got, "time")
-			page.Text(
-				fmt.Sprintf("%s (%s)", got["msg"], got["level"]),
-				name+": "+strings.Join(slices.Sorted(maps.Keys(got)), " "),
-			)
+			page.Text(fmt.Sprintf("%s (%s)", got["msg"], got["level"]),
+				name+": "+strings.Join(slices.Sorted(maps.Keys(got)), " "))
 			// Compare only the values that explain a verdict.
 			if values, ok := c.want["message"].([]string); ok {
 				if message, _ := got["message"].(string); !mentionsInOrder(message, values) {
@@ -368,14 +363,10 @@ func TestEventsDelivery(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- events.Run(ctx) }()
-				events.Report(
-					t.Context(),
-					report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()},
-				)
-				events.Report(
-					t.Context(),
-					report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()},
-				)
+				events.Report(t.Context(),
+					report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()})
+				events.Report(t.Context(),
+					report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()})
 				<-time.After(2 * time.Hour)
 				cancel()
 				if err := <-ended; err != nil {
@@ -429,14 +420,10 @@ func TestEventsAtTheEnd(t *testing.T) {
 				var log bytes.Buffer
 				server := &hanging{api: api{answers: c.answers}, hung: make(chan struct{})}
 				events := report.NewEvents(server, slog.New(slog.NewTextHandler(&log, nil)), "r", "i")
-				events.Report(
-					t.Context(),
-					report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()},
-				)
-				events.Report(
-					t.Context(),
-					report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()},
-				)
+				events.Report(t.Context(),
+					report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()})
+				events.Report(t.Context(),
+					report.Notice{Type: report.FindingResolved, At: time.Now(), Object: node(), Finding: keyMissing()})
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- events.Run(ctx) }()
@@ -465,10 +452,8 @@ func TestEventsLogLittle(t *testing.T) {
 		server := &api{answers: manyTimes(errors.New("connection refused"), 100)}
 		events := report.NewEvents(server, slog.New(slog.NewTextHandler(&log, nil)), "r", "i")
 		for range 50 {
-			events.Report(
-				t.Context(),
-				report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()},
-			)
+			events.Report(t.Context(),
+				report.Notice{Type: report.FindingActive, At: time.Now(), Object: node(), Finding: keyMissing()})
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 		defer cancel()
@@ -492,20 +477,16 @@ func TestEventsRefusedInOneNamespace(t *testing.T) {
 			return report.Object{Kind: "Secret", Namespace: namespace, Name: "s"}
 		}
 		for _, namespace := range []string{"gone", "there", "gone", "there"} {
-			events.Report(
-				t.Context(),
-				report.Notice{Type: report.FindingActive, At: time.Now(), Object: in(namespace), Finding: keyMissing()},
-			)
+			events.Report(t.Context(),
+				report.Notice{Type: report.FindingActive, At: time.Now(), Object: in(namespace), Finding: keyMissing()})
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- events.Run(ctx) }()
 		for range 10 {
 			<-time.After(time.Minute)
-			events.Report(
-				t.Context(),
-				report.Notice{Type: report.FindingActive, At: time.Now(), Object: in("there"), Finding: keyMissing()},
-			)
+			events.Report(t.Context(),
+				report.Notice{Type: report.FindingActive, At: time.Now(), Object: in("there"), Finding: keyMissing()})
 		}
 		<-time.After(time.Second)
 		if n := server.take(""); n != 12 {
@@ -598,10 +579,8 @@ func TestEventBounds(t *testing.T) {
 	object := node()
 	for cut := range 4 { // cut at different characters
 		object.Name = long[cut:]
-		events.Report(
-			t.Context(),
-			report.Notice{Type: report.FindingStillActive, At: pkitest.Now(), Object: object, Finding: keyMissing()},
-		)
+		events.Report(t.Context(),
+			report.Notice{Type: report.FindingStillActive, At: pkitest.Now(), Object: object, Finding: keyMissing()})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -700,24 +679,18 @@ func TestMetrics(t *testing.T) {
 	expect("resolved", certificate("/b/tls.crt")+no+none)
 
 	for range 3 {
-		events.Report(
-			t.Context(),
-			report.Notice{Type: report.FindingActive, At: pkitest.Now(), Object: node(), Finding: keyMissing()},
-		)
+		events.Report(t.Context(),
+			report.Notice{Type: report.FindingActive, At: pkitest.Now(), Object: node(), Finding: keyMissing()})
 	}
-	expect(
-		"Events wait",
-		certificate("/b/tls.crt")+no+"events_delivered_total = 0\nevents_given_up_total = 0\nevents_pending = 3\n",
-	)
+	expect("Events wait",
+		certificate("/b/tls.crt")+no+"events_delivered_total = 0\nevents_given_up_total = 0\nevents_pending = 3\n")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := events.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	expect(
-		"Events delivered",
-		certificate("/b/tls.crt")+no+"events_delivered_total = 2\nevents_given_up_total = 1\nevents_pending = 0\n",
-	)
+	expect("Events delivered",
+		certificate("/b/tls.crt")+no+"events_delivered_total = 2\nevents_given_up_total = 1\nevents_pending = 0\n")
 	send(summary(report.Compliant, verdict(control.GuardInForce, control.Cluster)))
 	metrics.Forget()
 	expect("after Forget", "events_delivered_total = 2\nevents_given_up_total = 1\nevents_pending = 0\n")
@@ -799,10 +772,8 @@ func TestEventTexts(t *testing.T) {
 			[]string{number, control.NotApplicable.String(), hostedControlPlane().Message},
 		},
 		"nothing to require": {
-			summary(
-				report.NotApplicable,
-				nothingToRequire(),
-			), "Normal", "NotApplicable", []string{"A test", control.NotApplicable.String()},
+			summary(report.NotApplicable,
+				nothingToRequire()), "Normal", "NotApplicable", []string{"A test", control.NotApplicable.String()},
 		},
 	}
 	for name, c := range cases {

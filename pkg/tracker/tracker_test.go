@@ -43,11 +43,7 @@ const (
 
 // required are the requirements of the control in these tests, with their subjects.
 func required() map[finding.Requirement]finding.Subject {
-	certificate, key, kubelet := finding.File(
-		"tls.crt",
-	), finding.File(
-		"tls.key",
-	), finding.Subject{
+	certificate, key, kubelet := finding.File("tls.crt"), finding.File("tls.key"), finding.Subject{
 		Kind: finding.KindKubelet,
 	}
 	return map[finding.Requirement]finding.Subject{
@@ -61,10 +57,8 @@ func required() map[finding.Requirement]finding.Subject {
 func watched() control.Control {
 	c := control.Control{ID: "watched"}
 	for r := range required() {
-		c.Requirements = append(
-			c.Requirements,
-			control.Required{Requirement: r, Scopes: []control.Scope{control.Node}, Optional: r.Family() == finding.Kubelet},
-		)
+		c.Requirements = append(c.Requirements,
+			control.Required{Requirement: r, Scopes: []control.Scope{control.Node}, Optional: r.Family() == finding.Kubelet})
 	}
 	return c
 }

@@ -59,11 +59,8 @@ func Changes(ca *pkitest.CA, request pkitest.Request, secret func(chain, key []b
 	var all []Change
 	for i := range pairs {
 		pair := issue(ca, request)
-		all = append(
-			all,
-			Change{Name: "a good pair", Allowed: true, To: secret(pair.ChainWith(ca.PEM()), pair.Key)},
-			bad[i%len(bad)],
-		)
+		all = append(all, Change{Name: "a good pair", Allowed: true, To: secret(pair.ChainWith(ca.PEM()), pair.Key)},
+			bad[i%len(bad)])
 	}
 	return all
 }

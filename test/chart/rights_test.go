@@ -163,12 +163,8 @@ func rightsOf(t *testing.T, objects []*unstructured.Unstructured, account string
 		case "RoleBinding", "ClusterRoleBinding":
 			binding := typed[rbacv1.ClusterRoleBinding](t, o)
 			if binding.RoleRef.Kind != kind {
-				t.Errorf(
-					"%s %s binds a %s: this test does not know its permissions",
-					o.GetKind(),
-					o.GetName(),
-					binding.RoleRef.Kind,
-				)
+				t.Errorf("%s %s binds a %s: this test does not know its permissions", o.GetKind(), o.GetName(),
+					binding.RoleRef.Kind)
 			}
 			if slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Name == account }) {
 				bound = append(bound, kind+" "+at+"/"+binding.RoleRef.Name)
@@ -180,13 +176,8 @@ func rightsOf(t *testing.T, objects []*unstructured.Unstructured, account string
 		_, at, _ := strings.Cut(role, " ")
 		at, _, _ = strings.Cut(at, "/")
 		for _, rule := range roles[role] {
-			right := strings.Join(
-				rule.Verbs,
-				",",
-			) + " " + strings.TrimPrefix(
-				strings.Join(rule.APIGroups, ",")+"/"+strings.Join(rule.Resources, ","),
-				"/",
-			)
+			right := strings.Join(rule.Verbs, ",") + " " + strings.TrimPrefix(
+				strings.Join(rule.APIGroups, ",")+"/"+strings.Join(rule.Resources, ","), "/")
 			if len(rule.ResourceNames) > 0 {
 				right += " " + strings.Join(rule.ResourceNames, ",")
 			}

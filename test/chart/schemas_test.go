@@ -177,13 +177,8 @@ func conform(t *testing.T, schemas string, rendered []byte) conformance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(
-		t.Context(),
-		kubeconform, "-strict", "-verbose", "-output", "json", "-schema-location",
-		filepath.Join(schemas, schemaTemplate),
-		"-skip",
-		strings.Join(slices.Collect(maps.Keys(elsewhere)), ","),
-	)
+	command := exec.CommandContext(t.Context(), kubeconform, "-strict", "-verbose", "-output", "json", "-schema-location",
+		filepath.Join(schemas, schemaTemplate), "-skip", strings.Join(slices.Collect(maps.Keys(elsewhere)), ","))
 	command.Stdin = bytes.NewReader(rendered)
 	var stderr strings.Builder
 	command.Stderr = &stderr

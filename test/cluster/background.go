@@ -68,12 +68,8 @@ func up(ctx context.Context, o options, stdout, stderr io.Writer) error {
 func printUse(f clusterDirectory, s status, state string, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stderr, "The cluster %s: process %d, files and logs in %s\n", state, s.pid, f)
 	fmt.Fprintf(stderr, "To stop it, run the command down. To use it:\n")
-	_, err := fmt.Fprintf(
-		stdout,
-		"export KUBECONFIG=%s\nexport KUBECTL=%s\n",
-		shellQuote(f.kubeconfig()),
-		shellQuote(s.kubectl),
-	)
+	_, err := fmt.Fprintf(stdout, "export KUBECONFIG=%s\nexport KUBECTL=%s\n", shellQuote(f.kubeconfig()),
+		shellQuote(s.kubectl))
 	return err
 }
 
@@ -104,11 +100,8 @@ func serveDetached(f clusterDirectory, node bool) (*process, error) {
 
 // awaitReady waits for the given serve, or for another one in the directory if it is nil.
 func awaitReady(ctx context.Context, f clusterDirectory, serve *process) (status, error) {
-	ctx, cancel := context.WithTimeoutCause(
-		ctx,
-		upTimeout,
-		fmt.Errorf("the cluster in %s is not ready after %s", f, upTimeout),
-	)
+	ctx, cancel := context.WithTimeoutCause(ctx, upTimeout,
+		fmt.Errorf("the cluster in %s is not ready after %s", f, upTimeout))
 	defer cancel()
 	tick := time.NewTicker(statusInterval)
 	defer tick.Stop()

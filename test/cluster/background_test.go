@@ -57,10 +57,8 @@ func TestUpAndDown(t *testing.T) {
 
 func TestUpTellsWhyServeEnded(t *testing.T) {
 	t.Setenv(runMainVariable, "1")
-	t.Setenv(
-		assetsVariable,
-		assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}),
-	)
+	t.Setenv(assetsVariable,
+		assets(t, map[string]string{"etcd": "echo bad flag; exit 2", "kube-apiserver": "exit 1", "kubectl": "exit 1"}))
 	f := clusterDirectory(filepath.Join(t.TempDir(), "cluster"))
 	err := up(t.Context(), options{dir: string(f)}, &strings.Builder{}, &strings.Builder{})
 	want := "serve ended: exit status 1; last lines of " + f.serveLog() + ":\n" +

@@ -123,12 +123,8 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 	if len(missing) == 0 {
 		return nil
 	}
-	fmt.Fprintf(
-		progress,
-		"Building %s once: about %s on 2 cores if nothing is cached.\n",
-		strings.Join(missing, ", "),
-		buildEstimate(missing),
-	)
+	fmt.Fprintf(progress, "Building %s once: about %s on 2 cores if nothing is cached.\n", strings.Join(missing, ", "),
+		buildEstimate(missing))
 	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.directory)
 	for _, c := range commands {
 		if !slices.Contains(missing, c.name) {
@@ -261,11 +257,6 @@ func runGo(ctx context.Context, cmd *exec.Cmd, d *display, stdout io.Writer, see
 		return context.Cause(ctx)
 	}
 	messages = messages[max(0, len(messages)-maxGoErrorLines):]
-	return fmt.Errorf(
-		"go %s %s: %w\n%s",
-		cmd.Args[1],
-		path.Base(cmd.Args[len(cmd.Args)-1]),
-		err,
-		strings.Join(messages, "\n"),
-	)
+	return fmt.Errorf("go %s %s: %w\n%s", cmd.Args[1], path.Base(cmd.Args[len(cmd.Args)-1]), err,
+		strings.Join(messages, "\n"))
 }

@@ -110,14 +110,8 @@ func writeCertificates(f clusterDirectory, now time.Time, leaves []leaf) error {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
-	authority, err = writeCertificate(
-		f.certificate(authorityName),
-		now,
-		authority,
-		authority,
-		authorityKey.Public(),
-		authorityKey,
-	)
+	authority, err = writeCertificate(f.certificate(authorityName), now, authority, authority, authorityKey.Public(),
+		authorityKey)
 	if err != nil {
 		return err
 	}

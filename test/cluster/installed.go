@@ -111,12 +111,8 @@ func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) erro
 	if os.Geteuid() != 0 || noDebian != nil {
 		return notInstalled(names, packages)
 	}
-	fmt.Fprintf(
-		progress,
-		"Missing: %s. Installing with apt-get: %s\n",
-		strings.Join(names, ", "),
-		strings.Join(packages, " "),
-	)
+	fmt.Fprintf(progress, "Missing: %s. Installing with apt-get: %s\n", strings.Join(names, ", "),
+		strings.Join(packages, " "))
 	ctx, cancel := context.WithTimeoutCause(ctx, installTimeout, fmt.Errorf("not done after %s", installTimeout))
 	defer cancel()
 	for _, arguments := range [][]string{
@@ -139,7 +135,5 @@ func ensureInstalled(ctx context.Context, needs []need, progress io.Writer) erro
 func notInstalled(names, packages []string) error {
 	return fmt.Errorf(
 		"this machine does not have %s: install them (Debian packages: %s; as root on Debian, this program installs them)",
-		strings.Join(names, ", "),
-		strings.Join(packages, ", "),
-	)
+		strings.Join(names, ", "), strings.Join(packages, ", "))
 }

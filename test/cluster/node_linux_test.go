@@ -207,15 +207,8 @@ func TestNode(t *testing.T) {
 
 	// The Deployment may be ready before the Service has endpoints.
 	eventually(t, startTimeout, "the API server's way to the pods", func() bool {
-		return exec.CommandContext(
-			t.Context(),
-			kubectlPath,
-			"--kubeconfig",
-			f.kubeconfig(),
-			"get",
-			"--raw",
-			"/api/v1/namespaces/default/services/prober/proxy/ready",
-		).Run() == nil
+		return exec.CommandContext(t.Context(), kubectlPath, "--kubeconfig", f.kubeconfig(), "get", "--raw",
+			"/api/v1/namespaces/default/services/prober/proxy/ready").Run() == nil
 	})
 	t.Run("HostPath", n.testHostPath)
 	t.Run("Network", func(t *testing.T) { n.testNetwork(t, prober) })
@@ -233,12 +226,8 @@ func TestNode(t *testing.T) {
 	}
 	_ = s.cmd.Wait() // says that it was killed
 	eventually(t, time.Minute, "the end of the node's processes", noneRuns(pids))
-	eventually(
-		t,
-		time.Minute,
-		"the end of its control groups",
-		func() bool { return lookAtMachine(t).cgroups == before.cgroups },
-	)
+	eventually(t, time.Minute, "the end of its control groups",
+		func() bool { return lookAtMachine(t).cgroups == before.cgroups })
 	eventually(t, time.Minute, "the end of the lock", func() bool {
 		s, err := f.status()
 		return err == nil && !s.running
@@ -334,15 +323,8 @@ func (n *runningNode) testNetwork(t *testing.T, prober string) {
 		}
 	}
 	// The same path as from kube-apiserver to a webhook.
-	out, err := exec.CommandContext(
-		t.Context(),
-		"nsenter",
-		"--target",
-		strconv.Itoa(n.init()),
-		"--net",
-		prober,
-		"http://10.96.7.7/ready",
-	).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "nsenter", "--target", strconv.Itoa(n.init()), "--net", prober,
+		"http://10.96.7.7/ready").CombinedOutput()
 	if err != nil || string(out) != "200 ready\n" {
 		t.Errorf("from the node to a Service: got %q, %v", out, err)
 	}
@@ -365,15 +347,8 @@ func (n *runningNode) testKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	answers := func() bool {
-		cmd := exec.CommandContext(
-			t.Context(),
-			n.kubectl,
-			"--kubeconfig",
-			n.f.kubeconfig(),
-			"get",
-			"--raw",
-			"/api/v1/nodes/http:"+nodeName+":10255/proxy/healthz",
-		)
+		cmd := exec.CommandContext(t.Context(), n.kubectl, "--kubeconfig", n.f.kubeconfig(), "get", "--raw",
+			"/api/v1/nodes/http:"+nodeName+":10255/proxy/healthz")
 		out, err := cmd.Output()
 		return err == nil && string(out) == "ok"
 	}
@@ -393,25 +368,14 @@ func (n *runningNode) testKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, startTimeout, "the end of the read-only port", func() bool { return !answers() })
-	eventually(
-		t,
-		startTimeout,
-		"a complaint",
-		func() bool { return strings.Contains(tail(n.f.nodeLog()), "kubelet ended: exit status 1") },
-	)
+	eventually(t, startTimeout, "a complaint",
+		func() bool { return strings.Contains(tail(n.f.nodeLog()), "kubelet ended: exit status 1") })
 	if err := writeFile(n.f.kubeletConfig(), string(original)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, startTimeout, "a kubelet with the old configuration", func() bool {
-		cmd := exec.CommandContext(
-			t.Context(),
-			n.kubectl,
-			"--kubeconfig",
-			n.f.kubeconfig(),
-			"get",
-			"--raw",
-			"/api/v1/nodes/"+nodeName+"/proxy/healthz",
-		)
+		cmd := exec.CommandContext(t.Context(), n.kubectl, "--kubeconfig", n.f.kubeconfig(), "get", "--raw",
+			"/api/v1/nodes/"+nodeName+"/proxy/healthz")
 		out, err := cmd.Output()
 		return err == nil && string(out) == "ok"
 	})

@@ -182,11 +182,8 @@ func (r *runner) writeFiles() (authority []byte, token string, err error) {
 	f := r.f
 	plugins, found := findPlugins(pluginDirectories)
 	if !found {
-		return nil, "", fmt.Errorf(
-			"CNI plugins %s not found in any of %s",
-			strings.Join(usedPlugins, ", "),
-			strings.Join(pluginDirectories, ", "),
-		)
+		return nil, "", fmt.Errorf("CNI plugins %s not found in any of %s", strings.Join(usedPlugins, ", "),
+			strings.Join(pluginDirectories, ", "))
 	}
 	authority, token, err = writeControlPlane(f, nodeLeaves())
 	if err != nil {
@@ -256,10 +253,8 @@ func (r *runner) until(ctx context.Context, what string, ready func(context.Cont
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf(
-				"timed out waiting for %s (%w): the node is not ready after %s; see the logs in %s", what, last,
-				nodeStartTimeout, r.f,
-			)
+			return fmt.Errorf("timed out waiting for %s (%w): the node is not ready after %s; see the logs in %s", what, last,
+				nodeStartTimeout, r.f)
 		case <-tick.C:
 		}
 	}

@@ -138,15 +138,8 @@ func TestServe(t *testing.T) {
 	}
 	checkAudited(t, f, "audited")
 
-	joined := startProgram(
-		t,
-		"join",
-		"--dir",
-		string(f),
-		"--until-stdin-closes",
-		"--",
-		"--disable-admission-plugins=ValidatingAdmissionPolicy",
-	)
+	joined := startProgram(t, "join", "--dir", string(f), "--until-stdin-closes", "--",
+		"--disable-admission-plugins=ValidatingAdmissionPolicy")
 	line, err = joined.stdout.ReadString('\n')
 	if err != nil {
 		t.Fatalf("no ready line: %v, %v\n%s", err, joined.cmd.Wait(), joined.stderr)
@@ -161,13 +154,8 @@ func TestServe(t *testing.T) {
 	}
 
 	// An open watch must not delay the shutdown.
-	watch := exec.CommandContext(
-		t.Context(),
-		b.kubectl,
-		"--kubeconfig",
-		f.kubeconfig(),
-		"get", "secrets", "--watch", "--output-watch-events", "-o", "name",
-	)
+	watch := exec.CommandContext(t.Context(), b.kubectl, "--kubeconfig", f.kubeconfig(),
+		"get", "secrets", "--watch", "--output-watch-events", "-o", "name")
 	events, err := watch.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -130,12 +130,8 @@ func (m Mapping) Markdown() string {
 	}
 	for _, c := range m.Controls {
 		fmt.Fprintf(&text, "\n### %s\n\n%s.\n\n", c.ID, c.fullName())
-		fmt.Fprintf(
-			&text,
-			"%s\n\n%s\n\n",
-			wrapped("**Checked.** "+c.Automated),
-			wrapped("**Left to the auditor.** "+c.LeftToTheAuditor),
-		)
+		fmt.Fprintf(&text, "%s\n\n%s\n\n", wrapped("**Checked.** "+c.Automated),
+			wrapped("**Left to the auditor.** "+c.LeftToTheAuditor))
 		text.WriteString("| requirement | observed in the | reasons |\n| --- | --- | --- |\n")
 		for _, r := range c.Requirements {
 			fmt.Fprintf(&text, "| `%s`%s | %s | %s |\n", r.ID, r.notes(), strings.Join(r.Scopes, ", "), r.links())

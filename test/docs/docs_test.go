@@ -32,10 +32,8 @@ func TestRunbook(t *testing.T) {
 	for _, reason := range finding.Reasons() {
 		want = append(want, string(reason))
 	}
-	got := slices.DeleteFunc(
-		slices.Sorted(slices.Values(sections)),
-		func(title string) bool { return title == "First look" },
-	)
+	got := slices.DeleteFunc(slices.Sorted(slices.Values(sections)),
+		func(title string) bool { return title == "First look" })
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("sections (-reasons +sections):\n%s", d)
 	}

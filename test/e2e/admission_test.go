@@ -85,27 +85,13 @@ func TestRenewingWriters(t *testing.T) {
 	good := issue(pkitest.ServingCert())
 	store(t, serving(good))
 	client := openshift.KubeletClient([]byte("garbage"), []byte("garbage"))
-	_, err := as(
-		t,
-		openshift.ServiceCA,
-	).CoreV1().Secrets(
+	_, err := as(t, openshift.ServiceCA).CoreV1().Secrets(
 		client.Namespace,
-	).Update(
-		t.Context(),
-		client,
-		metav1.UpdateOptions{},
-	)
+	).Update(t.Context(), client, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = as(
-			t,
-			openshift.ServiceCA,
-		).CoreV1().Secrets(
+		_, err = as(t, openshift.ServiceCA).CoreV1().Secrets(
 			client.Namespace,
-		).Create(
-			t.Context(),
-			client,
-			metav1.CreateOptions{},
-		)
+		).Create(t.Context(), client, metav1.CreateOptions{})
 	}
 	mustBeRefused(t, err, "tls.crt: … (CertificateUnparsable)")
 
@@ -115,23 +101,14 @@ func TestRenewingWriters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustBeRefused(
-		t,
-		asMightyServiceCA.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}),
-		"SecretMissing",
-	)
+	mustBeRefused(t, asMightyServiceCA.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}),
+		"SecretMissing")
 }
 
 // TestRegistration: the registration that the API server has stored is complete, defaults included.
 func TestRegistration(t *testing.T) {
-	registered, err := as(
-		t,
-		"",
-	).AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(
-		t.Context(),
-		"kubelet-https-guard",
-		metav1.GetOptions{},
-	)
+	registered, err := as(t, "").AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(),
+		"kubelet-https-guard", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

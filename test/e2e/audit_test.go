@@ -82,10 +82,7 @@ func TestAudit(t *testing.T) {
 		awaitAuditEvent(t, start, "Secret", name, "Normal", "KeyUnparsable", "Resolved: ")
 	})
 	t.Run("service-ca writes a pair of another CA", func(t *testing.T) {
-		foreign := pkitest.NewCAAround(
-			"openshift-service-serving-signer@1",
-			time.Now(),
-		).Issue(
+		foreign := pkitest.NewCAAround("openshift-service-serving-signer@1", time.Now()).Issue(
 			pkitest.ServingCert().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)),
 		)
 		if err := write(openshift.ServingCert(shared.serviceUID, foreign.Certificate, foreign.Key))(t.Context(),
@@ -192,68 +189,27 @@ func TestRights(t *testing.T) {
 	refused := map[string]error{}
 	decoys := account.CoreV1().Secrets(guardNamespace)
 	_, refused["the decoy"] = decoys.Get(t.Context(), decoyName, metav1.GetOptions{})
-	_, refused["a decoy of its own"] = decoys.Create(
-		t.Context(),
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: decoyName}},
-		metav1.CreateOptions{},
-	)
+	_, refused["a decoy of its own"] = decoys.Create(t.Context(),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: decoyName}}, metav1.CreateOptions{})
 	refused["the decoy's end"] = decoys.Delete(t.Context(), decoyName, metav1.DeleteOptions{})
-	_, refused["other Secrets beside the decoy"] = decoys.Patch(
-		t.Context(),
-		"other",
-		types.MergePatchType,
-		[]byte(`{}`),
-		metav1.PatchOptions{},
-	)
-	_, refused["other EndpointSlices"] = account.DiscoveryV1().EndpointSlices(
-		"default",
-	).Get(
-		t.Context(),
-		"other",
-		metav1.GetOptions{},
-	)
-	_, refused["all EndpointSlices"] = account.DiscoveryV1().EndpointSlices(
-		"default",
-	).List(
-		t.Context(),
-		metav1.ListOptions{},
-	)
+	_, refused["other Secrets beside the decoy"] = decoys.Patch(t.Context(), "other", types.MergePatchType, []byte(`{}`),
+		metav1.PatchOptions{})
+	_, refused["other EndpointSlices"] = account.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "other",
+		metav1.GetOptions{})
+	_, refused["all EndpointSlices"] = account.DiscoveryV1().EndpointSlices("default").List(t.Context(),
+		metav1.ListOptions{})
 	_, refused["other namespaces"] = account.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
 	_, refused["other Secrets"] = account.CoreV1().Secrets(namespace).Get(t.Context(), "other", metav1.GetOptions{})
 	_, refused["all Secrets"] = account.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
-	_, refused["writes"] = account.CoreV1().Secrets(
-		namespace,
-	).Patch(
-		t.Context(),
-		name,
-		types.MergePatchType,
-		[]byte(`{}`),
-		metav1.PatchOptions{},
-	)
-	_, refused["other ConfigMaps"] = account.CoreV1().ConfigMaps(
-		"openshift-kube-apiserver",
-	).Get(
-		t.Context(),
-		"other",
-		metav1.GetOptions{},
-	)
+	_, refused["writes"] = account.CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(`{}`),
+		metav1.PatchOptions{})
+	_, refused["other ConfigMaps"] = account.CoreV1().ConfigMaps("openshift-kube-apiserver").Get(t.Context(), "other",
+		metav1.GetOptions{})
 	webhook := as(t, "system:serviceaccount:kubelet-https-guard:kubelet-https-guard-webhook")
-	_, refused["the decoy, as the webhook"] = webhook.CoreV1().Secrets(
-		guardNamespace,
-	).Patch(
-		t.Context(),
-		decoyName,
-		types.MergePatchType,
-		[]byte(`{}`),
-		metav1.PatchOptions{},
-	)
-	_, refused["the Secret, as the webhook"] = webhook.CoreV1().Secrets(
-		namespace,
-	).Get(
-		t.Context(),
-		name,
-		metav1.GetOptions{},
-	)
+	_, refused["the decoy, as the webhook"] = webhook.CoreV1().Secrets(guardNamespace).Patch(t.Context(), decoyName,
+		types.MergePatchType, []byte(`{}`), metav1.PatchOptions{})
+	_, refused["the Secret, as the webhook"] = webhook.CoreV1().Secrets(namespace).Get(t.Context(), name,
+		metav1.GetOptions{})
 	var allowed []string
 	for what, err := range refused {
 		if err == nil || !strings.Contains(err.Error(), "cannot ") {

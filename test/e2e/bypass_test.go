@@ -124,16 +124,10 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	other := issue(pkitest.ServingCert())
 	expired := shared.ca.Issue(pkitest.ServingCert().Valid(now.AddDate(-2, 0, 0), now.Add(-time.Hour)))
 	future := shared.ca.Issue(pkitest.ServingCert().Valid(now.Add(time.Hour), now.AddDate(1, 0, 0)))
-	foreign := pkitest.NewCAAround(
-		shared.ca.Certificate.Subject.CommonName,
-		now,
-	).Issue(
+	foreign := pkitest.NewCAAround(shared.ca.Certificate.Subject.CommonName, now).Issue(
 		pkitest.ServingCert().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)),
 	)
-	foreignClient := pkitest.NewCAAround(
-		"mallory",
-		now,
-	).Issue(
+	foreignClient := pkitest.NewCAAround("mallory", now).Issue(
 		pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)),
 	)
 	elsewhereRequest := pkitest.ServingCert()
@@ -141,20 +135,16 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	elsewhere := issue(elsewhereRequest)
 	encrypted, _ := pkitest.EncryptedKeys()
 	apply := func(fields string) attempt {
-		return patchWith(
-			types.ApplyYAMLPatchType,
+		return patchWith(types.ApplyYAMLPatchType,
 			fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q},%s}`, name, fields),
-			metav1.PatchOptions{FieldManager: "mallory", Force: new(true)},
-		)
+			metav1.PatchOptions{FieldManager: "mallory", Force: new(true)})
 	}
 	uid := func(ctx context.Context, c kubernetes.Interface) error {
 		secret, err := c.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		return c.CoreV1().Secrets(
-			namespace,
-		).Delete(
+		return c.CoreV1().Secrets(namespace).Delete(
 			ctx,
 			name,
 			metav1.DeleteOptions{
@@ -164,15 +154,8 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 	}
 	onAnother := func(ctx context.Context, c kubernetes.Interface) error {
 		body := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, allowDeleteUntil, soon())
-		_, err := c.CoreV1().Secrets(
-			"openshift-kube-apiserver",
-		).Patch(
-			ctx,
-			"kubelet-client",
-			types.MergePatchType,
-			[]byte(body),
-			metav1.PatchOptions{},
-		)
+		_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.MergePatchType,
+			[]byte(body), metav1.PatchOptions{})
 		return err
 	}
 	label := patch(types.MergePatchType, `{"metadata":{"labels":{"doomed":"yes"}}}`)
@@ -230,10 +213,8 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 			func(s *corev1.Secret) { s.OwnerReferences = append(s.OwnerReferences, owner("ConfigMap")) }),
 			"metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		"a foreign owner with a kind of two lines": {put(good, func(s *corev1.Secret) {
-			s.OwnerReferences = append(
-				s.OwnerReferences,
-				metav1.OwnerReference{APIVersion: "v1", Kind: "X\nall is fine", Name: "absent", UID: "x"},
-			)
+			s.OwnerReferences = append(s.OwnerReferences,
+				metav1.OwnerReference{APIVersion: "v1", Kind: "X\nall is fine", Name: "absent", UID: "x"})
 		}), "metadata.ownerReferences … (RotationDetached)", byPolicyToo},
 		tooMany: {put(good, func(s *corev1.Secret) {
 			for i := range 1000 {
@@ -332,9 +313,7 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 		"applied again as Opaque": {then(
 			allowSoon,
 			deleteWith(metav1.DeleteOptions{}),
-			apply(
-				fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key)),
-			),
+			apply(fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key))),
 		), "type: … (WrongSecretType)", byPolicyToo},
 	}
 	// Each bad pair by each verb.

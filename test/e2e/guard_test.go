@@ -45,12 +45,8 @@ const (
 // metrics are the metrics that a program serves at an address, without comments.
 func metrics(t *testing.T, address string) []string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(
-		context.WithoutCancel(t.Context()),
-		http.MethodGet,
-		"http://"+address+"/metrics",
-		nil,
-	)
+	request, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodGet,
+		"http://"+address+"/metrics", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,10 +59,8 @@ func metrics(t *testing.T, address string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(
-		strings.Split(string(body), "\n"),
-		func(line string) bool { return strings.HasPrefix(line, "#") },
-	)
+	return slices.DeleteFunc(strings.Split(string(body), "\n"),
+		func(line string) bool { return strings.HasPrefix(line, "#") })
 }
 
 // verdicts are the audit's metrics for the verdicts on the guard and on the control, 1 or 0; empty
@@ -190,18 +184,9 @@ func TestEffect(t *testing.T) {
 		dry); err != nil {
 		t.Errorf("an invalid key is refused without the plugin ValidatingAdmissionWebhook: %v", err)
 	}
-	_, err := at(
-		t,
-		noPolicy,
-	).CoreV1().Secrets(
+	_, err := at(t, noPolicy).CoreV1().Secrets(
 		namespace,
-	).Patch(
-		t.Context(),
-		name,
-		types.MergePatchType,
-		[]byte(`{"immutable":true}`),
-		dry,
-	)
+	).Patch(t.Context(), name, types.MergePatchType, []byte(`{"immutable":true}`), dry)
 	mustContain(t, err, `admission webhook "secrets.kubelet-https-guard.io" denied the request`)
 
 	since := time.Now()
@@ -253,67 +238,38 @@ const (
 func garbagePasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
 	body := []byte(`{"data":{"tls.key":"` + base64Of([]byte("garbage")) + `"}}`)
-	_, err := as(
-		t,
-		"",
-	).CoreV1().Secrets(
+	_, err := as(t, "").CoreV1().Secrets(
 		namespace,
-	).Patch(
-		ctx, name, types.MergePatchType, body,
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	).Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err == nil
 }
 
 // keylessPasses writes an empty key. The policy refuses it; if the policy does not, the webhook does.
 func keylessPasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	_, err := as(
-		t,
-		"",
-	).CoreV1().Secrets(
+	_, err := as(t, "").CoreV1().Secrets(
 		namespace,
-	).Patch(
-		ctx,
-		name,
-		types.MergePatchType,
-		[]byte(`{"data":{"tls.key":""}}`),
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	).Patch(ctx, name, types.MergePatchType, []byte(`{"data":{"tls.key":""}}`),
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err == nil || strings.Contains(err.Error(), "admission webhook ")
 }
 
 // deletePasses is the same for a delete.
 func deletePasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	err := as(
-		t,
-		"",
-	).CoreV1().Secrets(
+	err := as(t, "").CoreV1().Secrets(
 		namespace,
-	).Delete(
-		ctx,
-		name,
-		metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	).Delete(ctx, name, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
 	return err == nil || strings.Contains(err.Error(), "admission webhook ")
 }
 
 // decoyPasses changes the decoy. The policy must refuse it.
 func decoyPasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	_, err := as(
-		t,
-		"",
-	).CoreV1().Secrets(
+	_, err := as(t, "").CoreV1().Secrets(
 		guardNamespace,
-	).Patch(
-		ctx,
-		decoyName,
-		types.MergePatchType,
-		[]byte(`{"immutable":true}`),
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	).Patch(ctx, decoyName, types.MergePatchType, []byte(`{"immutable":true}`),
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err == nil || strings.Contains(err.Error(), "admission webhook ")
 }
 
@@ -321,13 +277,8 @@ func decoyPasses(ctx context.Context, t *testing.T) bool {
 func overridePasses(ctx context.Context, t *testing.T) bool {
 	t.Helper()
 	body := []byte(`{"spec":{"unsupportedConfigOverrides":{"apiServerArguments":{"kubelet-https":["false"]}}}}`)
-	_, err := kubeAPIServers(
-		t,
-		"",
-	).Patch(
-		ctx, "cluster", types.MergePatchType, body,
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	_, err := kubeAPIServers(t, "").Patch(ctx, "cluster", types.MergePatchType, body,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err == nil
 }
 
@@ -589,11 +540,9 @@ func allowAll(t *testing.T) string {
 		}
 		if json.NewDecoder(r.Body).Decode(&review) == nil {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = fmt.Fprintf(
-				w,
+			_, _ = fmt.Fprintf(w,
 				`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":%q,"allowed":true}}`,
-				review.Request.UID,
-			)
+				review.Request.UID)
 		}
 	}))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
@@ -626,13 +575,8 @@ func TestMutationOfTheActivation(t *testing.T) {
 	t.Cleanup(func() { shared.rig.KubectlInput(context.WithoutCancel(t.Context()), installed, "delete", "-f", "-") })
 	auditOnce := func(t *testing.T) (code int, found string) {
 		t.Helper()
-		r := shared.rig.AuditOnce(
-			t.Context(),
-			"--kubeconfig", shared.rig.Kubeconfig, "-o", "json", "--config",
-			shared.rig.Path("webhook", "config.yaml"),
-			"--guard-manifest",
-			guard,
-		)
+		r := shared.rig.AuditOnce(t.Context(), "--kubeconfig", shared.rig.Kubeconfig, "-o", "json", "--config",
+			shared.rig.Path("webhook", "config.yaml"), "--guard-manifest", guard)
 		var d auditDocument
 		if err := json.Unmarshal([]byte(r.Output), &d); err != nil {
 			t.Fatalf("%v\n%s", err, r.Output)
@@ -687,10 +631,8 @@ func TestDecoy(t *testing.T) {
 			t.Fatalf("kubectl %s: %s", strings.Join(args, " "), r.Output)
 		}
 	}
-	decoy := shared.rig.KubectlCommand(
-		t.Context(),
-		"get", "secret", "--namespace", guardNamespace, decoyName, "-o", "yaml", "--show-managed-fields=false",
-	).Output
+	decoy := shared.rig.KubectlCommand(t.Context(),
+		"get", "secret", "--namespace", guardNamespace, decoyName, "-o", "yaml", "--show-managed-fields=false").Output
 	var fresh []string
 	for line := range strings.Lines(decoy) {
 		if field := strings.TrimSpace(line); !strings.HasPrefix(field, "uid:") &&
@@ -709,10 +651,8 @@ func TestDecoy(t *testing.T) {
 
 	t.Run("its refusals are not reported", func(t *testing.T) {
 		decided := func() []string {
-			return slices.DeleteFunc(
-				metrics(t, shared.webhookMetrics),
-				func(line string) bool { return !strings.HasPrefix(line, "kubelet_https_guard_admission_total") },
-			)
+			return slices.DeleteFunc(metrics(t, shared.webhookMetrics),
+				func(line string) bool { return !strings.HasPrefix(line, "kubelet_https_guard_admission_total") })
 		}
 		before := decided()
 		mustBeProven(t)
@@ -739,10 +679,8 @@ func TestDecoy(t *testing.T) {
 		awaitVerdict(t, "1")
 	})
 	t.Run("it is labelled and annotated", func(t *testing.T) {
-		kubectl(
-			"", "label", "secret", decoyName, "--overwrite", "app.kubernetes.io/managed-by=somebody", "mine=yes",
-			"app.kubernetes.io/component-",
-		)
+		kubectl("", "label", "secret", decoyName, "--overwrite", "app.kubernetes.io/managed-by=somebody", "mine=yes",
+			"app.kubernetes.io/component-")
 		kubectl("", "annotate", "secret", decoyName, "mine=yes")
 		mustBeProven(t)
 		restartAudit(t)

@@ -140,11 +140,9 @@ func TestAuditOnce(t *testing.T) {
 		await(t, "the API to accept the report", func() bool { // the kind may be served a moment later
 			return shared.rig.KubectlInput(t.Context(), report.Output, "apply", "--validate=strict", "-f", "-").Code == 0
 		})
-		stored := shared.rig.KubectlCommand(
-			t.Context(),
+		stored := shared.rig.KubectlCommand(t.Context(),
 			"get", "clusterreports.openreports.io", "kubelet-https-guard-cluster-production-1", "-o",
-			"jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='serving-cert/pair')].result}",
-		)
+			"jsonpath={.summary.fail} {.scope.name} {.results[?(@.rule=='serving-cert/pair')].result}")
 		if stored.Output != "0 Production 1 pass" {
 			t.Errorf("stored: %s", stored.Output)
 		}

@@ -89,13 +89,8 @@ func TestOverrides(t *testing.T) {
 	for title, c := range refused {
 		t.Run("refused: "+title, func(t *testing.T) {
 			// A merge patch cannot write null.
-			_, err := objects.Patch(
-				t.Context(),
-				"cluster",
-				types.JSONPatchType,
-				[]byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":`+c.text+`}]`),
-				metav1.PatchOptions{},
-			)
+			_, err := objects.Patch(t.Context(), "cluster", types.JSONPatchType,
+				[]byte(`[{"op":"add","path":"/spec/unsupportedConfigOverrides","value":`+c.text+`}]`), metav1.PatchOptions{})
 			words := []string{
 				`admission webhook "kubeapiservers.kubelet-https-guard.io" denied the request: … KubeAPIServer cluster`,
 				c.reason,

@@ -55,10 +55,8 @@ func TestOwners(t *testing.T) {
 	client := issue(pkitest.KubeletClient())
 	add := func(apiVersion, kind, name string) attempt {
 		return kubeletClient(client, func(s *corev1.Secret) {
-			s.OwnerReferences = append(
-				s.OwnerReferences,
-				metav1.OwnerReference{APIVersion: apiVersion, Kind: kind, Name: name, UID: "u"},
-			)
+			s.OwnerReferences = append(s.OwnerReferences,
+				metav1.OwnerReference{APIVersion: apiVersion, Kind: kind, Name: name, UID: "u"})
 		})
 	}
 	cases := map[string]struct {
@@ -76,15 +74,8 @@ func TestOwners(t *testing.T) {
 		"an owner that is configured":         {add("hypershift.openshift.io/v1beta1", "HostedControlPlane", "a"), ""},
 		"an owner that is configured by name": {add("v1", "ConfigMap", "mine"), ""},
 		"an annotation": {func(ctx context.Context, c kubernetes.Interface) error {
-			_, err := c.CoreV1().Secrets(
-				"openshift-kube-apiserver",
-			).Patch(
-				ctx,
-				"kubelet-client",
-				types.MergePatchType,
-				[]byte(`{"metadata":{"annotations":{"a":"b"}}}`),
-				metav1.PatchOptions{},
-			)
+			_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
 			return err
 		}, ""},
 		"a delete": {func(ctx context.Context, c kubernetes.Interface) error {

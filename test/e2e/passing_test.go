@@ -230,15 +230,8 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 		"both expiry annotations removed": {do: patch(types.MergePatchType, `{"metadata":{"annotations":{"service.alpha.openshift.io/expiry":null,"service.beta.openshift.io/expiry":null}}}`)},
 		"oc adm ocp-certificates regenerate-leaf": {do: func(ctx context.Context, c kubernetes.Interface) error {
 			body := `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"openshift-kube-apiserver","name":"kubelet-client","annotations":{"auth.openshift.io/certificate-not-after":"force-regeneration"}}}`
-			_, err := c.CoreV1().Secrets(
-				"openshift-kube-apiserver",
-			).Patch(
-				ctx,
-				"kubelet-client",
-				types.ApplyYAMLPatchType,
-				[]byte(body),
-				metav1.PatchOptions{FieldManager: "regenerate-leaf-certificates", Force: new(true)},
-			)
+			_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.ApplyYAMLPatchType,
+				[]byte(body), metav1.PatchOptions{FieldManager: "regenerate-leaf-certificates", Force: new(true)})
 			return err
 		}},
 
@@ -261,15 +254,8 @@ func legitimateWrites(good pkitest.Pair) map[string]legitimate {
 			do: write(openshift.KubeletClient(client.Certificate, client.Key))},
 		"an administrator has it reissued": {do: func(ctx context.Context, c kubernetes.Interface) error {
 			// As OpenShift's documentation says: by removing not-after.
-			_, err := c.CoreV1().Secrets(
-				"openshift-kube-apiserver",
-			).Patch(
-				ctx,
-				"kubelet-client",
-				types.MergePatchType,
-				[]byte(`{"metadata":{"annotations":{"auth.openshift.io/certificate-not-after":null}}}`),
-				metav1.PatchOptions{},
-			)
+			_, err := c.CoreV1().Secrets("openshift-kube-apiserver").Patch(ctx, "kubelet-client", types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"auth.openshift.io/certificate-not-after":null}}}`), metav1.PatchOptions{})
 			return err
 		}},
 
@@ -348,10 +334,8 @@ func finalized(ctx context.Context, c kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
-	return patch(
-		types.MergePatchType,
-		fmt.Sprintf(`{"metadata":{"resourceVersion":%q,"finalizers":[]}}`, secret.ResourceVersion),
-	)(
+	return patch(types.MergePatchType,
+		fmt.Sprintf(`{"metadata":{"resourceVersion":%q,"finalizers":[]}}`, secret.ResourceVersion))(
 		ctx,
 		c,
 	)
@@ -365,14 +349,9 @@ func migrated(ctx context.Context, c kubernetes.Interface) error {
 	}
 	return patch(
 		types.MergePatchType,
-		fmt.Sprintf(
-			`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q,"namespace":%q,"uid":%q,"resourceVersion":%q}}`,
-			name, namespace, secret.UID, secret.ResourceVersion,
-		),
-	)(
-		ctx,
-		c,
-	)
+		fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q,"namespace":%q,"uid":%q,"resourceVersion":%q}}`,
+			name, namespace, secret.UID, secret.ResourceVersion),
+	)(ctx, c)
 }
 
 // toBeta changes the annotations to the beta names.

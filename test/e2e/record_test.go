@@ -81,11 +81,8 @@ func TestRefusalIsRecorded(t *testing.T) {
 // TestAgent: the agent reports changes of the files on the real Node, with its UID.
 func TestAgent(t *testing.T) {
 	pair := issue(pkitest.KubeletClient())
-	tree, err := openshift.Write(
-		t.TempDir(),
-		openshift.Current,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: shared.ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: shared.ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}

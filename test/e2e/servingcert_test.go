@@ -44,13 +44,8 @@ func TestSelfManagedCert(t *testing.T) {
 		t.Fatal(err)
 	}
 	create := func() error {
-		_, err := client.CoreV1().Secrets(
-			name,
-		).Create(
-			t.Context(),
-			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "any-"}},
-			metav1.CreateOptions{},
-		)
+		_, err := client.CoreV1().Secrets(name).Create(t.Context(),
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "any-"}}, metav1.CreateOptions{})
 		return err
 	}
 	await(t, "a registration that is in force", func() bool {
@@ -58,15 +53,10 @@ func TestSelfManagedCert(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "failed calling webhook")
 	})
 
-	process, err := shared.rig.LaunchWebhook(
-		name,
-		"--cert-dir",
-		t.TempDir(),
-		"--bind-address",
+	process, err := shared.rig.LaunchWebhook(name, "--cert-dir", t.TempDir(), "--bind-address",
 		fmt.Sprintf("127.0.0.1:%d", port),
 		"--namespace", "kubelet-https-guard", "--self-managed-cert", "own", "--webhook-configuration", name,
-		"--serving-names", "self-managed.self-managed.svc,127.0.0.1",
-	)
+		"--serving-names", "self-managed.self-managed.svc,127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}

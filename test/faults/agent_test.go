@@ -30,11 +30,8 @@ func writer() rotation.Writer {
 // startUnread starts an agent whose log the test does not read.
 func (s *scene) startUnread(l launch) *agent {
 	s.Helper()
-	host, err := rotation.NewHost(
-		s.TempDir(),
-		rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)),
-		func() { <-time.After(rand.N(settleTime / 8)) },
-	)
+	host, err := rotation.NewHost(s.TempDir(), rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)),
+		func() { <-time.After(rand.N(settleTime / 8)) })
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -204,11 +201,8 @@ func withoutInotify(limit, message string) func(*scene) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		host, err := rotation.NewHost(
-			s.TempDir(),
-			rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)),
-			func() { <-time.After(rand.N(settleTime / 8)) },
-		)
+		host, err := rotation.NewHost(s.TempDir(), rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)),
+			func() { <-time.After(rand.N(settleTime / 8)) })
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -220,16 +214,9 @@ func withoutInotify(limit, message string) func(*scene) {
 		a := &agent{Driver: &rotation.Driver{Host: host, Settle: settleTime, ReportTime: patience,
 			Tolerated: map[string]int{message: 0}}}
 		a.process.Metrics = fmt.Sprintf("127.0.0.1:%d", port)
-		a.run = exec.CommandContext(
-			s.Context(),
-			self,
-			filepath.Join(shared.bin, "nodeagent"),
+		a.run = exec.CommandContext(s.Context(), self, filepath.Join(shared.bin, "nodeagent"),
 			"run", "--root", host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig, "--metrics-bind-address",
-			a.process.Metrics, "--settle",
-			settleTime.String(),
-			"--resync",
-			tick.String(),
-		)
+			a.process.Metrics, "--settle", settleTime.String(), "--resync", tick.String())
 		a.run.Env = append(os.Environ(), limitVariable+"="+limit, readyVariable+"="+pidFile)
 		a.run.SysProcAttr = &syscall.SysProcAttr{
 			Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWUSER,

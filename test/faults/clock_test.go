@@ -169,13 +169,9 @@ func clockJumps(s *scene) {
 	}
 	active, resolved := string(report.FindingActive)+" ", string(report.FindingResolved)+" "
 	verified, notVerified := compliant(control.UseHTTPS), notCompliant(control.UseHTTPS)
-	expired, early, soon := string(
-		finding.CertificateExpired,
-	), string(
+	expired, early, soon := string(finding.CertificateExpired), string(
 		finding.CertificateNotYetValid,
-	), string(
-		finding.CertificateExpiringSoon,
-	)
+	), string(finding.CertificateExpiringSoon)
 	stream := admission.Stream{}
 	for range 2 { // the second time, all results are cached
 		for _, jump := range []struct {
@@ -215,10 +211,8 @@ func clockJumps(s *scene) {
 	// at the next tick.
 	count := func() (active, resolved int) {
 		return len(
-				s.lines(auditor.log, string(report.FindingActive)),
-			), len(
-				s.lines(auditor.log, string(report.FindingResolved)),
-			)
+			s.lines(auditor.log, string(report.FindingActive)),
+		), len(s.lines(auditor.log, string(report.FindingResolved)))
 	}
 	s.await("the audit resolves its findings", func(context.Context) bool {
 		active, resolved := count()

@@ -219,9 +219,7 @@ func (c *crowd) hold(ctx context.Context, i int, server string, plain bool, conn
 		}
 		connection = secure
 		request = fmt.Sprintf(
-			"POST /validate HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
-			server,
-		)
+			"POST /validate HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", server)
 	}
 	reader := bufio.NewReader(connection)
 	if i%3 == 2 {

@@ -210,19 +210,14 @@ func newProxy(t *testing.T, s suite) *proxy {
 	roots.AppendCertsFromPEM(s.config.CAData)
 	now := time.Now()
 	p := &proxy{network: newNetwork(t), ca: pkitest.NewCAAround("proxy", now), over: make(chan struct{})}
-	p.pass = p.onward(
-		upstream,
-		&http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true},
-	)
+	p.pass = p.onward(upstream,
+		&http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true})
 	p.answers = p.pass
 	pair := p.ca.Issue(
 		pkitest.Request{
 			CommonName: "proxy",
 			IPs:        []net.IP{net.IPv4(127, 0, 0, 1)},
-		}.Valid(
-			now.Add(-time.Hour),
-			now.AddDate(1, 0, 0),
-		),
+		}.Valid(now.Add(-time.Hour), now.AddDate(1, 0, 0)),
 	)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	if err != nil {
@@ -326,10 +321,8 @@ func tooMany(w http.ResponseWriter, _ *http.Request) {
 func broken(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusInternalServerError)
-	_, _ = io.WriteString(
-		w,
-		`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcdserver: leader changed","code":500}`,
-	)
+	_, _ = io.WriteString(w,
+		`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcdserver: leader changed","code":500}`)
 }
 
 // garbage is a response as a captive portal or a broken load balancer gives it.

@@ -302,11 +302,8 @@ func (s *scene) startAudit(name string, l launch, config ...string) *auditor {
 	a := &auditor{log: shared.rig.Path(s.name + "-" + name + ".log")}
 	a.name, a.limit, a.Metrics = name, webhookLimit, fmt.Sprintf("127.0.0.1:%d", health)
 	l.environment = append(l.environment, "POD_NAME="+s.name+"-"+name)
-	program, arguments := l.command(
-		"webhook", "audit", "--health-bind-address", a.Metrics, "--config",
-		config[0],
-		"--namespace", s.name, "--kubeconfig", s.kubeconfig,
-	)
+	program, arguments := l.command("webhook", "audit", "--health-bind-address", a.Metrics, "--config", config[0],
+		"--namespace", s.name, "--kubeconfig", s.kubeconfig)
 	if a.run, err = shared.rig.Launch(s.name+"-"+name, program, arguments...); err != nil {
 		s.Fatal(err)
 	}
@@ -379,11 +376,7 @@ func (s *scene) restart(a *agent) {
 	a.process.Metrics = fmt.Sprintf("127.0.0.1:%d", port)
 	program, arguments := a.options.command(
 		"nodeagent", "run", "--root", a.Host.Tree.Root, "--node-name", s.name, "--kubeconfig", s.kubeconfig,
-		"--metrics-bind-address", a.process.Metrics, "--settle",
-		settleTime.String(),
-		"--resync",
-		tick.String(),
-	)
+		"--metrics-bind-address", a.process.Metrics, "--settle", settleTime.String(), "--resync", tick.String())
 	a.run = exec.CommandContext(s.Context(), program, arguments...)
 	a.run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if a.Agent, err = rotation.Start(a.run); err != nil {

@@ -117,10 +117,8 @@ func servingExpired(s *scene) {
 	})
 	// An API server checks a certificate when it connects.
 	fails, failing := s.startStream(s.questionsThrough(second.api)[:2])
-	s.await(
-		"a new API server refuses the certificate",
-		func(context.Context) bool { return s.refused(second, expired.Certificate) },
-	)
+	s.await("a new API server refuses the certificate",
+		func(context.Context) bool { return s.refused(second, expired.Certificate) })
 	repair()
 	s.awaitReady(w)
 	s.awaitRightAnswers(stream)
@@ -138,15 +136,8 @@ func (s *scene) refused(through *server, chain []byte) bool {
 	if err != nil {
 		s.Fatal(err)
 	}
-	_, err = through.api.CoreV1().Secrets(
-		"openshift-apiserver",
-	).Patch(
-		s.Context(),
-		"serving-cert",
-		types.MergePatchType,
-		patch,
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	_, err = through.api.CoreV1().Secrets("openshift-apiserver").Patch(s.Context(), "serving-cert", types.MergePatchType,
+		patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err != nil && strings.Contains(err.Error(), "failed calling webhook") &&
 		strings.Contains(err.Error(), "expired")
 }
@@ -237,10 +228,8 @@ func webhookDescriptors(s *scene) {
 		}
 		waiting <- err
 	}()
-	s.await(
-		"the webhook cannot read its files",
-		func(context.Context) bool { return len(s.lines(w.log, certificateKept)) > 0 },
-	)
+	s.await("the webhook cannot read its files",
+		func(context.Context) bool { return len(s.lines(w.log, certificateKept)) > 0 })
 	s.awaitRightAnswers(stream)
 	select {
 	case err := <-waiting:
@@ -253,10 +242,8 @@ func webhookDescriptors(s *scene) {
 	}
 	s.awaitReady(w)
 	s.awaitRightAnswers(stream)
-	s.await(
-		"the new certificate is served",
-		func(context.Context) bool { return len(s.lines(w.log, "Serving certificate reloaded")) == 1 },
-	)
+	s.await("the new certificate is served",
+		func(context.Context) bool { return len(s.lines(w.log, "Serving certificate reloaded")) == 1 })
 	done()
 	stranger.CloseIdleConnections()
 	w.client.CloseIdleConnections()

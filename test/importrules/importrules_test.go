@@ -361,11 +361,8 @@ func lint(t *testing.T, fixtures map[string]fixture) map[string][]string {
 	command := exec.CommandContext(t.Context(), program, "run", "-c", ".golangci.yaml",
 		"--output.json.path=stdout", "--show-stats=false", "./...")
 	command.Dir = dir
-	command.Env = append(
-		os.Environ(),
-		"CGO_ENABLED=0", "GOFLAGS=", "GOPROXY=off", "GOWORK=off",
-		"GOLANGCI_LINT_CACHE="+t.TempDir(),
-	)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOPROXY=off", "GOWORK=off",
+		"GOLANGCI_LINT_CACHE="+t.TempDir())
 	command.Stdout = &stdout
 	command.Stderr = &stderr
 	err = command.Run()
@@ -464,9 +461,7 @@ func moduleOf(t *testing.T, fixtures map[string]fixture) map[string]string {
 		stub := path.Join(dir, "stub.go")
 		files[stub] = "// SPDX-License-Identifier: Apache-2.0\n\n// Package " + packageName(
 			stub,
-		) + " is a stub.\npackage " + packageName(
-			stub,
-		) + "\n\n" +
+		) + " is a stub.\npackage " + packageName(stub) + "\n\n" +
 			"// Stub can be referenced.\nconst Stub = 0\n"
 	}
 	goMod := "module " + module + "\n\ngo 1.26\n"

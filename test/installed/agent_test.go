@@ -83,12 +83,8 @@ func (h *host) newPair() map[string][]byte {
 func (h *host) event(t *testing.T, reason, words string) {
 	t.Helper()
 	await(t, fmt.Sprintf("Event %s with %q on Node %s", reason, words, shared.node), func() (bool, string) {
-		list, err := shared.client.EventsV1().Events(
-			metav1.NamespaceDefault,
-		).List(
-			t.Context(),
-			metav1.ListOptions{FieldSelector: "regarding.kind=Node,regarding.name=" + shared.node},
-		)
+		list, err := shared.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(),
+			metav1.ListOptions{FieldSelector: "regarding.kind=Node,regarding.name=" + shared.node})
 		if err != nil {
 			return false, err.Error()
 		}
@@ -129,25 +125,16 @@ func (h *host) log(t *testing.T) []map[string]any {
 func (h *host) agent(t *testing.T) {
 	running := must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"get",
-			"daemonset",
-			release+"-nodeagent",
-			"-n", release, "-o", "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}",
-		),
+		shared.kubectl(t.Context(), "get", "daemonset", release+"-nodeagent",
+			"-n", release, "-o", "jsonpath={.status.numberReady} {.status.desiredNumberScheduled}"),
 	)
 	if ready, desired, _ := strings.Cut(running, " "); ready != desired || ready == "0" {
 		t.Fatalf("%s of %s agents are ready", ready, desired)
 	}
 	if shared.rig == nil {
 		await(t, "an Event of the agent on the Node", func() (bool, string) {
-			list, err := shared.client.EventsV1().Events(
-				metav1.NamespaceDefault,
-			).List(
-				t.Context(),
-				metav1.ListOptions{FieldSelector: "regarding.kind=Node"},
-			)
+			list, err := shared.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(),
+				metav1.ListOptions{FieldSelector: "regarding.kind=Node"})
 			if err != nil {
 				return false, err.Error()
 			}
@@ -250,20 +237,14 @@ func (h *host) kubelet(t *testing.T) {
 	foreign := pkitest.NewCAAround("foreign", time.Now())
 	address := must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"get", "node", shared.node, "-o",
-			`jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`,
-		),
+		shared.kubectl(t.Context(), "get", "node", shared.node, "-o",
+			`jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`),
 	)
 	serving := foreign.Issue(
 		pkitest.Request{
 			CommonName: "kubelet",
 			IPs:        []net.IP{net.ParseIP(address)},
-		}.Valid(
-			time.Now().Add(-time.Minute),
-			time.Now().AddDate(0, 0, 30),
-		),
+		}.Valid(time.Now().Add(-time.Minute), time.Now().AddDate(0, 0, 30)),
 	)
 	write := func(name string, data []byte) string {
 		t.Helper()
@@ -273,16 +254,8 @@ func (h *host) kubelet(t *testing.T) {
 		}
 		return at
 	}
-	certificate, key, ca := write(
-		"foreign.crt",
-		serving.Certificate,
-	), write(
-		"foreign.key",
-		serving.Key,
-	), write(
-		"foreign-ca.crt",
-		foreign.PEM(),
-	)
+	certificate, key, ca := write("foreign.crt", serving.Certificate), write("foreign.key",
+		serving.Key), write("foreign-ca.crt", foreign.PEM())
 
 	for _, c := range []struct {
 		reason finding.Reason
@@ -304,11 +277,8 @@ func (h *host) kubelet(t *testing.T) {
 	}
 	// The old state is restored, for all tests.
 	await(t, "the node is ready", func() (bool, string) {
-		ready := shared.kubectl(
-			t.Context(),
-			"get", "node", shared.node, "-o",
-			`jsonpath={.status.conditions[?(@.type=="Ready")].status}`,
-		)
+		ready := shared.kubectl(t.Context(), "get", "node", shared.node, "-o",
+			`jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		return ready.Output == "True", ready.Output
 	})
 	await(t, "the agent reports that the node is compliant", func() (bool, string) {

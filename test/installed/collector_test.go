@@ -67,20 +67,16 @@ func TestCollector(t *testing.T) {
 func prepare(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
-		shared.helm(
-			context.WithoutCancel(t.Context()),
-			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait",
-		)
+		shared.helm(context.WithoutCancel(t.Context()),
+			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
 	})
 	for _, namespace := range []string{release, shared.secret.namespace} {
 		makeNamespace(t, namespace)
 	}
 	must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged",
-		),
+		shared.kubectl(t.Context(),
+			"label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged"),
 	)
 	storeSecret(t)
 }
@@ -91,13 +87,8 @@ func refusesOthers(t *testing.T) {
 	// API servers do not enforce a new policy at once.
 	await(t, "an administrator is refused", func() (bool, string) {
 		deleted := secrets.Delete(t.Context(), shared.secret.name, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
-		_, detached := secrets.Patch(
-			t.Context(),
-			shared.secret.name,
-			types.MergePatchType,
-			[]byte(`{"metadata":{"ownerReferences":null}}`),
-			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-		)
+		_, detached := secrets.Patch(t.Context(), shared.secret.name, types.MergePatchType,
+			[]byte(`{"metadata":{"ownerReferences":null}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 		return apierrors.IsForbidden(deleted) && apierrors.IsForbidden(detached), fmt.Sprintf("%v; %v", deleted, detached)
 	})
 }
@@ -137,13 +128,8 @@ func (c cascade) run(t *testing.T) {
 	since := time.Now()
 	must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"delete", "service", "api", "-n", secret.Namespace,
-			"--cascade="+c.how,
-			"--wait",
-			"--timeout=60s",
-		),
+		shared.kubectl(t.Context(), "delete", "service", "api", "-n", secret.Namespace, "--cascade="+c.how, "--wait",
+			"--timeout=60s"),
 	)
 	t.Logf("the Service was deleted after %s", time.Since(since).Round(time.Millisecond))
 	await(t, "the Secret is deleted, or remains without an owner", func() (bool, string) {
@@ -193,11 +179,8 @@ func reported(t *testing.T, since time.Time, reason finding.Reason, kind string)
 func nothingTerminates(t *testing.T) {
 	t.Helper()
 	await(t, "nothing is Terminating", func() (bool, string) {
-		now := shared.kubectl(
-			t.Context(),
-			"get", "services,secrets,configmaps", "-n", shared.secret.namespace, "-o",
-			`jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.kind}/{.metadata.name} {.metadata.finalizers}{"\n"}{end}`,
-		)
+		now := shared.kubectl(t.Context(), "get", "services,secrets,configmaps", "-n", shared.secret.namespace, "-o",
+			`jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.kind}/{.metadata.name} {.metadata.finalizers}{"\n"}{end}`)
 		return now.Code == 0 && now.Output == "", now.Output
 	})
 }
@@ -237,11 +220,9 @@ func repair(t *testing.T) {
 			secret.OwnerReferences[0].BlockOwnerDeletion == nil:
 			return true, ""
 		}
-		_, err = secrets.Update(
-			ctx,
+		_, err = secrets.Update(ctx,
 			openshift.ServingCert(service.UID, secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]),
-			metav1.UpdateOptions{},
-		)
+			metav1.UpdateOptions{})
 		return false, fmt.Sprint(err)
 	})
 }
@@ -310,10 +291,8 @@ func circle(t *testing.T) {
 	second := dependent("e2e-second", "ConfigMap", first.Name, first.UID, "example.com/waits")
 	must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"delete", "configmap", first.Name, "-n", namespace, "--cascade=foreground", "--wait=false",
-		),
+		shared.kubectl(t.Context(),
+			"delete", "configmap", first.Name, "-n", namespace, "--cascade=foreground", "--wait=false"),
 	)
 	await(t, "the deletion of the first dependent is pending", func() (bool, string) {
 		now, err := configMaps.Get(t.Context(), second.Name, metav1.GetOptions{})
@@ -324,10 +303,8 @@ func circle(t *testing.T) {
 	})
 	must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"delete", "service", "api", "-n", namespace, "--cascade=foreground", "--wait", "--timeout=60s",
-		),
+		shared.kubectl(t.Context(),
+			"delete", "service", "api", "-n", namespace, "--cascade=foreground", "--wait", "--timeout=60s"),
 	)
 	await(t, "the Secret is deleted, or its deletion is pending and it does not block", func() (bool, string) {
 		now, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), secret.Name, metav1.GetOptions{})
@@ -354,16 +331,11 @@ func allowedDelete(t *testing.T) {
 		until := time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
 		must(
 			t,
-			shared.kubectl(
-				t.Context(),
-				"annotate", "secret", name, "-n", namespace, "--overwrite",
-				"kubelet-https-guard.io/allow-delete-until="+until,
-			),
+			shared.kubectl(t.Context(), "annotate", "secret", name, "-n", namespace, "--overwrite",
+				"kubelet-https-guard.io/allow-delete-until="+until),
 		)
-		must(
-			t,
-			shared.kubectl(t.Context(), "delete", "secret", name, "-n", namespace, "--cascade="+how, "--wait", "--timeout=60s"),
-		)
+		must(t,
+			shared.kubectl(t.Context(), "delete", "secret", name, "-n", namespace, "--cascade="+how, "--wait", "--timeout=60s"))
 		nothingTerminates(t)
 		repair(t)
 	}

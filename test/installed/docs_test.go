@@ -34,10 +34,8 @@ func TestDocs(t *testing.T) {
 	layOut(t)
 	simulateServiceCA(t)
 	t.Cleanup(func() {
-		shared.helm(
-			context.WithoutCancel(t.Context()),
-			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait",
-		)
+		shared.helm(context.WithoutCancel(t.Context()),
+			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
 	})
 
 	root, err := filepath.Abs(repository)
@@ -165,13 +163,8 @@ func simulateServiceCA(t *testing.T) {
 			}
 			now := time.Now()
 			pair := shared.rig.ServiceCA.Issue(shared.secret.request.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
-			_, _ = serviceCA.CoreV1().Secrets(
-				shared.secret.namespace,
-			).Create(
-				ctx,
-				openshift.ServingCert(service.UID, pair.Certificate, pair.Key),
-				metav1.CreateOptions{},
-			)
+			_, _ = serviceCA.CoreV1().Secrets(shared.secret.namespace).Create(ctx,
+				openshift.ServingCert(service.UID, pair.Certificate, pair.Key), metav1.CreateOptions{})
 		}
 	}()
 	t.Cleanup(func() {

@@ -62,11 +62,8 @@ func buildImage(ctx context.Context, dir string) (archive string, err error) {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
-	config := fmt.Sprintf(
-		"[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
-		filepath.Join(b.dir, "store"),
-		filepath.Join(b.dir, "run"),
-	)
+	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(b.dir, "store"),
+		filepath.Join(b.dir, "run"))
 	if err := os.WriteFile(storage, []byte(config), 0o600); err != nil {
 		return "", err
 	}

@@ -111,27 +111,16 @@ func nothingLeft(t *testing.T) {
 		}
 	}
 	await(t, "all objects of the release are deleted", func() (bool, string) {
-		labelled := shared.kubectl(
-			t.Context(),
-			"get",
-			strings.Join(all, ","),
-			"-A",
-			"-l",
-			"app.kubernetes.io/instance="+release,
-			"--ignore-not-found",
-			"-o",
-			"name",
-		)
+		labelled := shared.kubectl(t.Context(), "get", strings.Join(all, ","), "-A", "-l",
+			"app.kubernetes.io/instance="+release, "--ignore-not-found", "-o", "name")
 		return labelled.Code == 0 && labelled.Output == "", labelled.Output
 	})
 	// Also objects without this label; some of them are garbage collected.
 	await(t, "nothing is left in the namespace", func() (bool, string) {
 		here := must(
 			t,
-			shared.kubectl(
-				t.Context(),
-				"get", "secrets,configmaps,leases,pods,services,endpointslices,serviceaccounts", "-n", release, "-o", "name",
-			),
+			shared.kubectl(t.Context(),
+				"get", "secrets,configmaps,leases,pods,services,endpointslices,serviceaccounts", "-n", release, "-o", "name"),
 		)
 		left := slices.DeleteFunc(strings.Fields(here), platforms.MatchString)
 		return len(left) == 0, strings.Join(left, " ")
@@ -216,11 +205,8 @@ func storeSecret(t *testing.T) {
 // yet: what is in it would be uninstalled.
 func makeNamespace(t *testing.T, name string) {
 	t.Helper()
-	_, err := shared.client.CoreV1().Namespaces().Create(
-		t.Context(),
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
-		metav1.CreateOptions{},
-	)
+	_, err := shared.client.CoreV1().Namespaces().Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsAlreadyExists(err) && shared.rig != nil:
 		return
@@ -249,10 +235,8 @@ func TestInstalled(t *testing.T) {
 	}
 	must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged",
-		),
+		shared.kubectl(t.Context(),
+			"label", "namespace", release, "--overwrite", "pod-security.kubernetes.io/enforce=privileged"),
 	)
 	storeSecret(t)
 	t.Cleanup(func() {
@@ -328,11 +312,9 @@ func noImage(t *testing.T) {
 	s := startStream(t, shared.secret)
 	must(t, install(t, "--set", "image.tag=does-not-exist"))
 	await(t, "a Pod without its image", func() (bool, string) {
-		waiting := shared.kubectl(
-			t.Context(),
+		waiting := shared.kubectl(t.Context(),
 			"get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook", "-o",
-			"jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}",
-		)
+			"jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
 		return strings.Contains(waiting.Output, "Image"), waiting.Output
 	})
 	<-time.After(stillTime)
@@ -371,10 +353,8 @@ func helmTest(t *testing.T) {
 	t.Log(must(t, shared.helm(t.Context(), "test", release, "--namespace", release, "--timeout", helmWait, "--logs")))
 	left := must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"get", "roles,rolebindings,serviceaccounts,pods", "-A", "-l", "app.kubernetes.io/component=test", "-o", "name",
-		),
+		shared.kubectl(t.Context(),
+			"get", "roles,rolebindings,serviceaccounts,pods", "-A", "-l", "app.kubernetes.io/component=test", "-o", "name"),
 	)
 	if left != "" {
 		t.Errorf("the test leaves Pods: %s", left)
@@ -445,13 +425,8 @@ func rolledOut(t *testing.T) {
 	t.Helper()
 	must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"rollout",
-			"status",
-			"deployment/"+release+"-webhook",
-			"-n", release, "--timeout", helmWait,
-		),
+		shared.kubectl(t.Context(), "rollout", "status", "deployment/"+release+"-webhook",
+			"-n", release, "--timeout", helmWait),
 	)
 }
 
@@ -469,11 +444,8 @@ func restarted(t *testing.T) {
 		pods := strings.Fields(
 			must(
 				t,
-				shared.kubectl(
-					t.Context(),
-					"get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook",
-					"--field-selector=status.phase=Running", "-o", "name",
-				),
+				shared.kubectl(t.Context(), "get", "pods", "-n", release, "-l", "app.kubernetes.io/component=webhook",
+					"--field-selector=status.phase=Running", "-o", "name"),
 			),
 		)
 		if len(pods) < 2 {
@@ -481,10 +453,8 @@ func restarted(t *testing.T) {
 		}
 		must(t, shared.kubectl(t.Context(), append([]string{"delete", pods[0], "-n", release, "--wait=false"}, how...)...))
 		await(t, "two replicas", func() (bool, string) {
-			available := shared.kubectl(
-				t.Context(),
-				"get", deployment, "-n", release, "-o", "jsonpath={.status.availableReplicas}",
-			)
+			available := shared.kubectl(t.Context(),
+				"get", deployment, "-n", release, "-o", "jsonpath={.status.availableReplicas}")
 			gone := shared.kubectl(t.Context(), "get", pods[0], "-n", release, "--ignore-not-found", "-o", "name")
 			return available.Output == "2" && gone.Output == "", available.Output + " " + gone.Output
 		})
@@ -523,14 +493,8 @@ func registered(t *testing.T) string {
 	t.Helper()
 	return must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"get",
-			"validatingwebhookconfiguration/"+release,
-			"clusterrolebinding/"+release+"-answers",
-			"-o",
-			"jsonpath={range .items[*]}{.webhooks}{.subjects}{end}",
-		),
+		shared.kubectl(t.Context(), "get", "validatingwebhookconfiguration/"+release,
+			"clusterrolebinding/"+release+"-answers", "-o", "jsonpath={range .items[*]}{.webhooks}{.subjects}{end}"),
 	)
 }
 
@@ -582,13 +546,8 @@ func fromPreviousVersion(t *testing.T) {
 func awaitAudit(t *testing.T) {
 	t.Helper()
 	await(t, "the audit has its Lease", func() (bool, string) {
-		lease := shared.kubectl(
-			t.Context(),
-			"get",
-			"lease",
-			release+"-audit",
-			"-n", release, "-o", "jsonpath={.spec.holderIdentity} {.metadata.ownerReferences[*].name}",
-		)
+		lease := shared.kubectl(t.Context(), "get", "lease", release+"-audit",
+			"-n", release, "-o", "jsonpath={.spec.holderIdentity} {.metadata.ownerReferences[*].name}")
 		return strings.HasPrefix(lease.Output, release+"-audit-") &&
 			strings.HasSuffix(lease.Output, " "+release+"-audit"), lease.Output
 	})
@@ -610,10 +569,8 @@ func certificatesOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			must(t, shared.kubectlInput(t.Context(), string(apis), "apply", "-f", "-"))
-			must(
-				t,
-				shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"),
-			)
+			must(t,
+				shared.kubectlInput(t.Context(), string(apis), "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"))
 			// Helm uses the API server's list of served kinds, which is updated later.
 			await(t, "the API server serves the kinds", func() (bool, string) {
 				served := shared.kubectl(t.Context(), "api-versions")
@@ -625,11 +582,8 @@ func certificatesOfOthers(t *testing.T) {
 			if mode.name == "service-ca" {
 				must(
 					t,
-					shared.kubectl(
-						t.Context(),
-						"create", "configmap", "openshift-service-ca.crt", "-n", release,
-						"--from-literal=service-ca.crt="+string(shared.rig.ServiceCA.PEM()),
-					),
+					shared.kubectl(t.Context(), "create", "configmap", "openshift-service-ca.crt", "-n", release,
+						"--from-literal=service-ca.crt="+string(shared.rig.ServiceCA.PEM())),
 				)
 				defer func() {
 					must(t, shared.kubectl(t.Context(), "delete", "configmap", "openshift-service-ca.crt", "-n", release))

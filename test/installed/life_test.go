@@ -64,13 +64,8 @@ func awaitInForce(t *testing.T) {
 // verdictOn is the last verdict on a control by the audit that has the Lease.
 func verdictOn(t *testing.T, id string) string {
 	t.Helper()
-	holder := shared.kubectl(
-		t.Context(),
-		"get",
-		"lease",
-		release+"-audit",
-		"-n", release, "-o", "jsonpath={.spec.holderIdentity}",
-	)
+	holder := shared.kubectl(t.Context(), "get", "lease", release+"-audit",
+		"-n", release, "-o", "jsonpath={.spec.holderIdentity}")
 	pod, _, _ := strings.Cut(holder.Output, "_")
 	verdict := "no verdict in the log of " + holder.Output
 	scanner := bufio.NewScanner(strings.NewReader(shared.kubectl(t.Context(), "logs", "-n", release, pod).Output))
@@ -132,12 +127,8 @@ func policiesLeft(t *testing.T) {
 	must(t, shared.kubectlInput(t.Context(), left, "apply", "--server-side", "--field-manager=helm", "-f", "-"))
 	must(
 		t,
-		shared.kubectlInput(
-			t.Context(),
-			left, "annotate", "-f", "-",
-			"meta.helm.sh/release-name="+release,
-			"meta.helm.sh/release-namespace="+release,
-		),
+		shared.kubectlInput(t.Context(), left, "annotate", "-f", "-", "meta.helm.sh/release-name="+release,
+			"meta.helm.sh/release-namespace="+release),
 	)
 	must(t, shared.kubectlInput(t.Context(), other, "apply", "-f", "-"))
 	policyRefuses(t)
@@ -251,13 +242,8 @@ func agentAlone(t *testing.T) {
 	awaitAgentVerdict(t)
 	left := must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"get", "deployments,secrets,configmaps", "-n", release, "-l",
-			"app.kubernetes.io/instance="+release,
-			"-o",
-			"name",
-		),
+		shared.kubectl(t.Context(), "get", "deployments,secrets,configmaps", "-n", release, "-l",
+			"app.kubernetes.io/instance="+release, "-o", "name"),
 	)
 	if left != "" {
 		t.Errorf("unexpected objects: %s", left)
@@ -282,10 +268,8 @@ func webhookDown(t *testing.T) {
 		t.Skip("evicts Pods from the node, so it runs only on the tests' own cluster")
 	}
 	next := t.TempDir()
-	must(
-		t,
-		shared.helm(t.Context(), "package", chart, "--version", "0.99.0", "--app-version", "0.99.0", "--destination", next),
-	)
+	must(t,
+		shared.helm(t.Context(), "package", chart, "--version", "0.99.0", "--app-version", "0.99.0", "--destination", next))
 	installAll(t)
 	awaitRefusal(t)
 	evictGuard(t)
@@ -302,11 +286,8 @@ func webhookDown(t *testing.T) {
 	)
 	version := must(
 		t,
-		shared.kubectl(
-			t.Context(),
-			"get", "secret", decoy, "-n", release, "-o",
-			`jsonpath={.metadata.labels.app\.kubernetes\.io/version}`,
-		),
+		shared.kubectl(t.Context(), "get", "secret", decoy, "-n", release, "-o",
+			`jsonpath={.metadata.labels.app\.kubernetes\.io/version}`),
 	)
 	if version != "0.99.0" {
 		t.Errorf("the decoy has version %q", version)
@@ -314,10 +295,8 @@ func webhookDown(t *testing.T) {
 	must(t, shared.helm(t.Context(), "rollback", release, "--namespace", release))
 	awaitFailClosed(t)
 	must(t, shared.kubectl(t.Context(), "delete", "secret", decoy, "-n", release))
-	must(
-		t,
-		shared.helm(t.Context(), append([]string{"upgrade", release, chart, "--namespace", release}, shared.values()...)...),
-	)
+	must(t,
+		shared.helm(t.Context(), append([]string{"upgrade", release, chart, "--namespace", release}, shared.values()...)...))
 	exist(t, false, "secret/"+decoy)
 	awaitFailClosed(t)
 	uninstall(t)
@@ -328,11 +307,9 @@ func evictGuard(t *testing.T) {
 	t.Helper()
 	must(t, shared.kubectl(t.Context(), "taint", "node", shared.node, "--overwrite", "e2e=taken:NoExecute"))
 	await(t, "no replica is left", func() (bool, string) {
-		pods := shared.kubectl(
-			t.Context(),
+		pods := shared.kubectl(t.Context(),
 			"get", "pods", "-n", release, "-l", "app.kubernetes.io/component in (webhook,audit)", "-o",
-			`jsonpath={.items[?(@.spec.nodeName)].metadata.name}`,
-		)
+			`jsonpath={.items[?(@.spec.nodeName)].metadata.name}`)
 		return pods.Code == 0 && pods.Output == "", pods.Output
 	})
 }

@@ -111,10 +111,8 @@ func run(m *testing.M) (int, error) {
 	if shared.client, err = kubernetes.NewForConfig(shared.config); err != nil {
 		return 0, err
 	}
-	nodes, err := shared.client.CoreV1().Nodes().List(
-		ctx,
-		metav1.ListOptions{LabelSelector: "node-role.kubernetes.io/control-plane"},
-	)
+	nodes, err := shared.client.CoreV1().Nodes().List(ctx,
+		metav1.ListOptions{LabelSelector: "node-role.kubernetes.io/control-plane"})
 	if err != nil {
 		return 0, err
 	}

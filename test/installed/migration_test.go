@@ -88,16 +88,10 @@ func TestMigration(t *testing.T) {
 		must(t, shared.kubectlInput(t.Context(), refusesMigrator, "apply", "-f", "-"))
 		defer func() { must(t, shared.kubectlInput(t.Context(), refusesMigrator, "delete", "-f", "-")) }()
 		await(t, "the policy is enforced", func() (bool, string) {
-			_, err := as(
-				t,
-				openshift.InTreeMigrator,
-			).CoreV1().Secrets(
+			_, err := as(t, openshift.InTreeMigrator).CoreV1().Secrets(
 				release,
-			).Create(
-				t.Context(),
-				&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "e2e"}},
-				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
-			)
+			).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "e2e"}},
+				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			return err != nil && strings.Contains(err.Error(), "denied request"), fmt.Sprint(err)
 		})
 		if status := migrate(t); !meta.IsStatusConditionTrue(status.Conditions, string(storagemigrationv1.MigrationFailed)) {

@@ -120,12 +120,9 @@ func permissions(t *testing.T) {
 			if len(granted) == 0 {
 				t.Error("no role is bound to the account")
 			}
-			replacer := strings.NewReplacer(
-				"{protected}",
-				shared.secret.namespace+"/"+shared.secret.name,
+			replacer := strings.NewReplacer("{protected}", shared.secret.namespace+"/"+shared.secret.name,
 				"{protected namespace}", shared.secret.namespace, "{node}", shared.node, "{policy}",
-				release+"."+shared.secret.namespace+"."+shared.secret.name,
-			)
+				release+"."+shared.secret.namespace+"."+shared.secret.name)
 			for _, text := range absent[account] {
 				if permission := parsePermission(t, replacer.Replace(text)); isGranted(t, account, permission) {
 					wrong = append(wrong, "granted: "+describe(permission))
@@ -216,11 +213,8 @@ func isGranted(t *testing.T, account string, permission authorizationv1.Resource
 		Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + release, "system:authenticated"},
 		ResourceAttributes: &permission,
 	}}
-	answer, err := shared.client.AuthorizationV1().SubjectAccessReviews().Create(
-		t.Context(),
-		review,
-		metav1.CreateOptions{},
-	)
+	answer, err := shared.client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review,
+		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,12 +39,8 @@ var (
 
 // values protect only this Secret.
 func (p protected) values() string {
-	return fmt.Sprintf(
-		`protectedSecrets=[{"namespace":%q,"name":%q,"usage":"serverAuth","dnsNames":[%q]}]`,
-		p.namespace,
-		p.name,
-		p.request.DNSNames[0],
-	)
+	return fmt.Sprintf(`protectedSecrets=[{"namespace":%q,"name":%q,"usage":"serverAuth","dnsNames":[%q]}]`, p.namespace,
+		p.name, p.request.DNSNames[0])
 }
 
 // patch is a merge patch that writes a certificate and a key.
@@ -70,12 +66,8 @@ const (
 
 // write patches the Secret in a dry run, which goes through admission like any other write.
 func (p protected) write(ctx context.Context, body []byte) (verdict, error) {
-	_, err := shared.client.CoreV1().Secrets(
-		p.namespace,
-	).Patch(
-		ctx, p.name, types.MergePatchType, body,
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	_, err := shared.client.CoreV1().Secrets(p.namespace).Patch(ctx, p.name, types.MergePatchType, body,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	switch {
 	case err == nil:
 		return allowed, nil
@@ -186,10 +178,8 @@ func (s *stream) finishFailing(t *testing.T, fromTheBeginning bool, until time.T
 	s.stop()
 	s.all.Wait()
 	good, bad := s.now()
-	t.Logf(
-		"good: %d passed, %d refused, %d failed; bad: %d refused, %d passed, %d failed", good.allowed, good.refused,
-		good.failed, bad.refused, bad.allowed, bad.failed,
-	)
+	t.Logf("good: %d passed, %d refused, %d failed; bad: %d refused, %d passed, %d failed", good.allowed, good.refused,
+		good.failed, bad.refused, bad.allowed, bad.failed)
 	if good.refused > 0 || good.allowed == 0 || good.lastFailed.After(until) {
 		t.Errorf("of the writes that must be allowed %d were refused, %d failed and %d passed; first: %v",
 			good.refused, good.failed, good.allowed, good.firstFault)

@@ -52,15 +52,10 @@ func program(t *testing.T, name string) string {
 // rules returns the rules of the chart as a Prometheus rules file.
 func rules(t *testing.T) []byte {
 	t.Helper()
-	out, err := exec.CommandContext(
-		t.Context(),
-		filepath.Join(repository, ".tools", "helm"),
-		"template",
-		"kubelet-https-guard",
-		filepath.Join(repository, "charts/kubelet-https-guard"),
+	out, err := exec.CommandContext(t.Context(), filepath.Join(repository, ".tools", "helm"), "template",
+		"kubelet-https-guard", filepath.Join(repository, "charts/kubelet-https-guard"),
 		"--namespace", "guard", "--api-versions", "monitoring.coreos.com/v1", "--set", "monitoring.prometheusRule=true",
-		"--show-only", "templates/monitoring/prometheusrule.yaml",
-	).Output()
+		"--show-only", "templates/monitoring/prometheusrule.yaml").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,11 +129,8 @@ func TestDashboard(t *testing.T) {
 	now := time.Now()
 	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
 	pair := ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
-	tree, err := openshift.Write(
-		t.TempDir(),
-		openshift.Current,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), openshift.Current,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,11 +260,9 @@ func startPrometheus(t *testing.T, program string, api *rest.Config, targets map
 	}
 	var scrapes strings.Builder
 	for job, target := range targets {
-		fmt.Fprintf(
-			&scrapes,
+		fmt.Fprintf(&scrapes,
 			"- {job_name: %s, static_configs: [{targets: [%q], labels: {node: master-0, pod: %s, namespace: guard}}]}\n",
-			job, target, job,
-		)
+			job, target, job)
 	}
 	config := fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}
 scrape_configs:
@@ -292,13 +282,9 @@ scrape_configs:
 	}
 	at := fmt.Sprintf("127.0.0.1:%d", port)
 	var log bytes.Buffer
-	command := exec.CommandContext(
-		context.WithoutCancel(t.Context()),
-		program,
-		"--config.file="+filepath.Join(directory, "prometheus.yml"),
-		"--storage.tsdb.path="+filepath.Join(directory, "data"),
-		"--web.listen-address="+at,
-	)
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), program,
+		"--config.file="+filepath.Join(directory, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(directory, "data"),
+		"--web.listen-address="+at)
 	command.Stdout, command.Stderr = &log, &log
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -317,11 +303,8 @@ scrape_configs:
 		})
 	}
 	await(t, "the API server is scraped", func() bool {
-		n, err := query(
-			t.Context(),
-			"http://"+at,
-			`count_over_time(up{job="apiserver"}[1m]) > 3 and up{job="apiserver"} == 1`,
-		)
+		n, err := query(t.Context(), "http://"+at,
+			`count_over_time(up{job="apiserver"}[1m]) > 3 and up{job="apiserver"} == 1`)
 		return err == nil && n > 0
 	})
 	return "http://" + at
@@ -341,12 +324,8 @@ func answered(t *testing.T, at, expression string) {
 
 // query sends a query to Prometheus and returns the number of series in the result.
 func query(ctx context.Context, at, expression string) (int, error) {
-	request, err := http.NewRequestWithContext(
-		ctx,
-		http.MethodGet,
-		at+"/api/v1/query?query="+url.QueryEscape(expression),
-		nil,
-	)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"/api/v1/query?query="+url.QueryEscape(expression),
+		nil)
 	if err != nil {
 		return 0, err
 	}

@@ -112,10 +112,8 @@ func compareConfig(t *testing.T, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	write(
-		"/etc/systemd/system/kubelet.service",
-		"[Service]\nExecStart=/usr/bin/kubelet --config="+file+" --config-dir="+dropIns+"\n",
-	)
+	write("/etc/systemd/system/kubelet.service",
+		"[Service]\nExecStart=/usr/bin/kubelet --config="+file+" --config-dir="+dropIns+"\n")
 	write("/usr/lib/systemd/system/x.service", "")
 	write(dropIns+"/README", "")
 	for at, data := range files {
@@ -194,12 +192,10 @@ func TestGeneratedKubeletConfigs(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	pick := func(of ...string) string { return of[random.IntN(len(of))] }
 	field := func() string {
-		return pick(
-			"port: 1", "port: 0", "port: null", "readOnlyPort: 7", "readOnlyPort: null", "staticPodPath: /a",
+		return pick("port: 1", "port: 0", "port: null", "readOnlyPort: 7", "readOnlyPort: null", "staticPodPath: /a",
 			"staticPodPath: ''", "authentication: {x509: {clientCAFile: /b}}", "authentication: {x509: {}}",
 			"authentication: {anonymous: {enabled: true}}", "authentication: null", "ReadOnlyPort: 9", "StaticPodPath: /c",
-			"maxPods: 5", "none: {a: b}",
-		) + "\n"
+			"maxPods: 5", "none: {a: b}") + "\n"
 	}
 	text := func() string {
 		data := head

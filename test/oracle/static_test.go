@@ -38,13 +38,8 @@ func (noObserver) ObservedPodOnWatch(klog.Logger, *corev1.Pod, time.Time) {}
 func listed(t *testing.T, directory string) map[string]string {
 	t.Helper()
 	pods := config.NewPodConfig(record.NewFakeRecorder(100), noObserver{})
-	config.NewSourceFile(
-		klog.Background(),
-		directory,
-		types.NodeName("node"),
-		time.Hour,
-		pods.Channel(t.Context(), kubetypes.FileSource),
-	)
+	config.NewSourceFile(klog.Background(), directory, types.NodeName("node"), time.Hour,
+		pods.Channel(t.Context(), kubetypes.FileSource))
 	select {
 	case update := <-pods.Updates():
 		got := map[string]string{}
@@ -120,10 +115,8 @@ func compareStaticPods(t *testing.T, files map[string]string) {
 		}
 	}
 	if _, runs := kubelet["default/kube-apiserver"]; runs != found {
-		t.Errorf(
-			"found: %t, used by the kubelet: %t: %v %v; files %q", found, runs, layout.ManifestReadErr,
-			layout.ManifestParseErr, files,
-		)
+		t.Errorf("found: %t, used by the kubelet: %t: %v %v; files %q", found, runs, layout.ManifestReadErr,
+			layout.ManifestParseErr, files)
 	}
 }
 
@@ -167,21 +160,10 @@ func TestGeneratedStaticPods(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			files := map[string]string{}
 			for range 1 + random.IntN(6) {
-				file := pick(
-					"", "", ".", "0-", "Z", "~",
-				) + pick(
-					"kube-apiserver",
-					"etcd",
-					"a",
-				) + pick(
-					".yaml", ".yaml.bak", ".yaml~", ".json", "", ".txt", " 2",
-				)
-				data := manifest(
-					file,
-					pick("", "default", "kube-system"),
-					pick("kube-apiserver", "kube-apiserver", "etcd"),
-					pick("etcd", "x"),
-				)
+				file := pick("", "", ".", "0-", "Z", "~") + pick("kube-apiserver", "etcd",
+					"a") + pick(".yaml", ".yaml.bak", ".yaml~", ".json", "", ".txt", " 2")
+				data := manifest(file, pick("", "default", "kube-system"), pick("kube-apiserver", "kube-apiserver", "etcd"),
+					pick("etcd", "x"))
 				if strings.Contains(data, "name: kube-apiserver") {
 					data = strings.Replace(data, "{name: etcd", "{name: kube-apiserver", 1)
 				}

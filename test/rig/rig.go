@@ -214,20 +214,16 @@ func (r *Rig) AnnounceAPIServers(ctx context.Context, addresses ...string) error
 		slice.Endpoints = []discovery.Endpoint{
 			{Addresses: []string{host}, Conditions: discovery.EndpointConditions{Ready: new(true)}},
 		}
-		slice.Ports = append(
-			slice.Ports,
-			discovery.EndpointPort{Name: new(fmt.Sprintf("https-%d", i)), Port: new(int32(port))},
-		)
+		slice.Ports = append(slice.Ports,
+			discovery.EndpointPort{Name: new(fmt.Sprintf("https-%d", i)), Port: new(int32(port))})
 	}
 	return r.Restore(ctx, "endpointslices", slice.Namespace, slice.Name, slice)
 }
 
 // makeBundle makes a ConfigMap with the service CA.
 func (r *Rig) makeBundle(ctx context.Context, namespace, name, key string) error {
-	made := r.KubectlCommand(
-		ctx, "create", "configmap", "--namespace", namespace, name,
-		"--from-literal="+key+"="+string(r.ServiceCA.PEM()),
-	)
+	made := r.KubectlCommand(ctx, "create", "configmap", "--namespace", namespace, name,
+		"--from-literal="+key+"="+string(r.ServiceCA.PEM()))
 	if made.Code != 0 {
 		return fmt.Errorf("make CA bundle %s/%s: %s", namespace, name, made.Output)
 	}
@@ -567,12 +563,9 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if err := r.makeBundle(ctx, guardNamespace, "openshift-service-ca.crt", "service-ca.crt"); err != nil {
 		return err
 	}
-	rights, err := r.render(
-		ctx,
-		r.here(),
+	rights, err := r.render(ctx, r.here(),
 		"webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml",
-		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "audit/decoy.yaml", "configmap.yaml",
-	)
+		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "audit/decoy.yaml", "configmap.yaml")
 	if err != nil {
 		return err
 	}
@@ -768,10 +761,8 @@ func (r *Rig) RenderActivation(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	objects := slices.DeleteFunc(
-		strings.Split(guard, "\n---\n"),
-		func(object string) bool { return !strings.Contains(object, "kind: ClusterRole") },
-	)
+	objects := slices.DeleteFunc(strings.Split(guard, "\n---\n"),
+		func(object string) bool { return !strings.Contains(object, "kind: ClusterRole") })
 	return strings.Join(objects, "\n---\n"), nil
 }
 
@@ -781,10 +772,8 @@ func (r *Rig) kubeconfigOf(ctx context.Context, account string) (string, error) 
 	if token.Code != 0 {
 		return "", fmt.Errorf("get a token of %s: %s", account, token.Output)
 	}
-	admin := r.KubectlCommand(
-		ctx, "config", "view", "--raw", "--minify", "--flatten", "-o",
-		"jsonpath={.clusters[0].cluster.server} {.clusters[0].cluster.certificate-authority-data}",
-	)
+	admin := r.KubectlCommand(ctx, "config", "view", "--raw", "--minify", "--flatten", "-o",
+		"jsonpath={.clusters[0].cluster.server} {.clusters[0].cluster.certificate-authority-data}")
 	server, ca, ok := strings.Cut(admin.Output, " ")
 	if !ok {
 		return "", fmt.Errorf("read the kubeconfig: %s", admin.Output)

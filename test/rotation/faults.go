@@ -86,20 +86,11 @@ func Faults() []Fault {
 	return []Fault{
 		removed("certificate removed", certificate, finding.CertificateMissing),
 		removed("key removed", key, finding.KeyMissing),
-		removed(
-			"directory removed",
-			func(h *Host) string { return h.Tree.Directory() },
-			finding.CertificateMissing,
-			finding.KeyMissing,
-		),
+		removed("directory removed", func(h *Host) string { return h.Tree.Directory() }, finding.CertificateMissing,
+			finding.KeyMissing),
 		stored("manifest removed", func(h *Host) string { return h.Tree.Manifest() }, nil, all, finding.ManifestMissing),
-		stored(
-			"configuration garbage",
-			func(h *Host) string { return h.Tree.Config() },
-			[]byte("{"),
-			all,
-			finding.ConfigUnparsable,
-		),
+		stored("configuration garbage", func(h *Host) string { return h.Tree.Config() }, []byte("{"), all,
+			finding.ConfigUnparsable),
 		stored("client CA removed", clientCA, nil, https, finding.ClientCAUnavailable),
 		bad("of a foreign CA", func(*Host) pkitest.Pair {
 			return padded(other.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30))))

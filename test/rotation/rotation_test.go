@@ -156,15 +156,9 @@ func logResults(t *testing.T, d *rotation.Driver, took time.Duration) {
 	if err != nil {
 		t.Error(err)
 	}
-	t.Logf(
-		"%d rotations and %d faults in %s; the agent took %.1f %% of a core and %.1f MiB, at most %.1f",
-		d.Rotations,
-		d.Faults,
-		took.Round(time.Second),
-		100*cpu.Seconds()/took.Seconds(),
-		float64(memory.Now)/(1<<20),
-		float64(memory.Most)/(1<<20),
-	)
+	t.Logf("%d rotations and %d faults in %s; the agent took %.1f %% of a core and %.1f MiB, at most %.1f", d.Rotations,
+		d.Faults, took.Round(time.Second), 100*cpu.Seconds()/took.Seconds(), float64(memory.Now)/(1<<20),
+		float64(memory.Most)/(1<<20))
 	t.Logf("%-64s %6s %8s %8s %8s", "logged after, ms (faults: settle is "+d.Settle.String()+")", "n", "p50", "p99",
 		"max")
 	for _, label := range slices.Sorted(maps.Keys(d.Latencies)) {
@@ -202,11 +196,8 @@ func TestRotationBesideUnrelatedEvents(t *testing.T) {
 	drive(t, d, random, *rotations/4)
 	took := time.Since(began)
 	stop()
-	t.Logf(
-		"%.0f unrelated events a second; %d times the queue was full",
-		float64(<-made)/took.Seconds(),
-		d.Tolerated[overflow],
-	)
+	t.Logf("%.0f unrelated events a second; %d times the queue was full", float64(<-made)/took.Seconds(),
+		d.Tolerated[overflow])
 }
 
 // TestRotationWithoutWatches: without watches of the kernel, the agent polls and logs this once.

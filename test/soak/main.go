@@ -138,13 +138,9 @@ func (s *soak) startAgent(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	program := exec.CommandContext(
-		ctx,
-		filepath.Join("bin", "nodeagent"),
+	program := exec.CommandContext(ctx, filepath.Join("bin", "nodeagent"),
 		"run", "--root", host.Tree.Root, "--node-name", rig.Node, "--kubeconfig", kubeconfig, "--metrics-bind-address",
-		"127.0.0.1:0", "--settle",
-		settle.String(),
-	)
+		"127.0.0.1:0", "--settle", settle.String())
 	began := time.Now()
 	agent, err := rotation.Start(program)
 	if err != nil {

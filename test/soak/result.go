@@ -113,9 +113,7 @@ func (r result) markdown() string {
 		&b,
 		"%s of load on %s/%s, %d cores (%s), %s;\n"+
 			"an update of the protected Secret each %s; %d samples of each process.\n\n",
-		r.took.Round(
-			time.Second,
-		),
+		r.took.Round(time.Second),
 		runtime.GOOS,
 		runtime.GOARCH,
 		runtime.NumCPU(),

@@ -38,13 +38,8 @@ type Vitals struct {
 }
 
 func (v Vitals) String() string {
-	return fmt.Sprintf(
-		"%.1f MiB (at most %.1f), %d goroutines, %d descriptors",
-		mebibytes(v.RSS),
-		mebibytes(v.MostRSS),
-		v.Goroutines,
-		v.Descriptors,
-	)
+	return fmt.Sprintf("%.1f MiB (at most %.1f), %d goroutines, %d descriptors", mebibytes(v.RSS), mebibytes(v.MostRSS),
+		v.Goroutines, v.Descriptors)
 }
 
 func mebibytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }

@@ -111,10 +111,8 @@ type reported struct {
 func (r *reported) Report(_ context.Context, n report.Notice) {
 	r.lines = append(
 		r.lines,
-		strings.Join(
-			strings.Fields(fmt.Sprint(time.Since(r.start), " ", n.Type, " ", n.Finding.Reason, " ", n.Control.ID)),
-			" ",
-		),
+		strings.Join(strings.Fields(fmt.Sprint(time.Since(r.start), " ", n.Type, " ", n.Finding.Reason, " ", n.Control.ID)),
+			" "),
 	)
 }
 

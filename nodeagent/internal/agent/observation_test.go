@@ -25,16 +25,11 @@ import (
 func TestManifestGone(t *testing.T) {
 	const settle = time.Second
 	ca, at := pkitest.NewCA("signer"), pkitest.Now()
-	good, expired := ca.Issue(
-		pkitest.KubeletClient(),
-	), ca.Issue(
+	good, expired := ca.Issue(pkitest.KubeletClient()), ca.Issue(
 		pkitest.KubeletClient().Valid(at.AddDate(-1, 0, 0), at.AddDate(0, 0, -1)),
 	)
-	tree, err := openshift.Write(
-		t.TempDir(),
-		openshift.Legacy,
-		openshift.Files{Certificate: expired.Certificate, Key: expired.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), openshift.Legacy,
+		openshift.Files{Certificate: expired.Certificate, Key: expired.Key, ClientCA: ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,10 +65,8 @@ func TestManifestGone(t *testing.T) {
 			at = at.Add(settle)
 			for _, n := range tracked.Observe(observation(scan.Scan(host, nil, scan.Options{}, at), settle,
 				kubeletPatience)).Notices {
-				reported = append(
-					reported,
-					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "),
-				)
+				reported = append(reported,
+					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
 			}
 		}
 		if d := cmp.Diff(step.want, strings.Join(reported, ", ")); d != "" {

@@ -344,10 +344,8 @@ func (f *FS) walk(hostPath string) (chain []Directory, target string) {
 		stat, _ := info.Sys().(*syscall.Stat_t)
 		// Dev is narrower on some architectures.
 		device := uint64(stat.Dev) //nolint:unconvert // see above
-		chain = append(
-			chain,
-			Directory{Path: path.Join(f.root, at), Device: device, Inode: stat.Ino, Name: name, Deleted: stat.Nlink == 0},
-		)
+		chain = append(chain,
+			Directory{Path: path.Join(f.root, at), Device: device, Inode: stat.Ino, Name: name, Deleted: stat.Nlink == 0})
 		return true
 	}
 	at, rest, links := "/", elements(hostPath), 0

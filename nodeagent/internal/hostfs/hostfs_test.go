@@ -314,13 +314,8 @@ func TestNotRegular(t *testing.T) {
 // all capabilities, so that root is refused, too.
 func TestNoPermission(t *testing.T) {
 	root := t.TempDir()
-	tree(
-		t,
-		root,
-		[2]string{"etc/closed/deep/tls.crt", "text"},
-		[2]string{"etc/tls.key", "text"},
-		[2]string{"link", "-> /etc/closed/deep/tls.crt"},
-	)
+	tree(t, root, [2]string{"etc/closed/deep/tls.crt", "text"}, [2]string{"etc/tls.key", "text"},
+		[2]string{"link", "-> /etc/closed/deep/tls.crt"})
 	host := newFS(t, root, maxBytes)
 	closed, key := root+"/etc/closed", root+"/etc/tls.key"
 	chmod(t, closed, 0)
@@ -583,13 +578,8 @@ func TestStaleMount(t *testing.T) {
 	base := t.TempDir()
 	root, leaf, staging := base+"/host", base+"/real/secrets/kubelet-client", base+"/real/staging"
 	mounted := root + "/etc/secrets/kubelet-client"
-	tree(
-		t,
-		base,
-		[2]string{"real/secrets/kubelet-client/tls.crt", "old"},
-		[2]string{"host/etc/secrets/kubelet-client/", ""},
-		[2]string{"real/staging/tls.crt", "new"},
-	)
+	tree(t, base, [2]string{"real/secrets/kubelet-client/tls.crt", "old"},
+		[2]string{"host/etc/secrets/kubelet-client/", ""}, [2]string{"real/staging/tls.crt", "new"})
 	if err := unix.Mount(leaf, mounted, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}

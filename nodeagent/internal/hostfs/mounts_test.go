@@ -279,15 +279,8 @@ func TestRealMounts(t *testing.T) {
 // TestReadDir: the sorted names of a directory, and paths that are not a directory.
 func TestReadDir(t *testing.T) {
 	root := t.TempDir()
-	tree(
-		t,
-		root,
-		[2]string{"d/b", ""},
-		[2]string{"d/.hidden", ""},
-		[2]string{"d/a/", ""},
-		[2]string{"link", "-> /d"},
-		[2]string{"file", ""},
-	)
+	tree(t, root, [2]string{"d/b", ""}, [2]string{"d/.hidden", ""}, [2]string{"d/a/", ""}, [2]string{"link", "-> /d"},
+		[2]string{"file", ""})
 	for i := range 10_001 {
 		tree(t, root, [2]string{fmt.Sprintf("many/%d", i), ""})
 	}

@@ -182,12 +182,8 @@ func TestProbe(t *testing.T) {
 			return newKubelet(t, pair, pool, func(c *tls.Config) { c.ClientAuth = tls.NoClientCert }).address()
 		}, want: seen{Leaf: true}},
 		"demands a certificate, TLS 1.2": {address: func(t *testing.T) string {
-			return newKubelet(
-				t,
-				pair,
-				pool,
-				func(c *tls.Config) { tls12(c); c.ClientAuth = tls.RequireAndVerifyClientCert },
-			).address()
+			return newKubelet(t, pair, pool,
+				func(c *tls.Config) { tls12(c); c.ClientAuth = tls.RequireAndVerifyClientCert }).address()
 		}, want: seen{Leaf: true, Asks: true, CAs: 2}},
 		"demands a certificate, TLS 1.3": {address: func(t *testing.T) string {
 			return newKubelet(t, pair, pool, func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert }).address()
@@ -299,13 +295,8 @@ func TestProbeSendsNothing(t *testing.T) {
 				}
 			}
 			if k.clients != 0 || k.requests != 0 || len(complaints) != 0 {
-				t.Errorf(
-					"the kubelet saw %d client certificates and %d requests, and logged %d errors: %q",
-					k.clients,
-					k.requests,
-					len(complaints),
-					drain(complaints),
-				)
+				t.Errorf("the kubelet saw %d client certificates and %d requests, and logged %d errors: %q", k.clients, k.requests,
+					len(complaints), drain(complaints))
 			}
 		})
 	}

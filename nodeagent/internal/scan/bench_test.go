@@ -19,11 +19,8 @@ func BenchmarkScan(b *testing.B) {
 	pair := ca.Issue(request)
 	for _, layout := range []openshift.Layout{openshift.Current, openshift.Kubeadm} {
 		b.Run(string(layout), func(b *testing.B) {
-			tree, err := openshift.Write(
-				b.TempDir(),
-				layout,
-				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-			)
+			tree, err := openshift.Write(b.TempDir(), layout,
+				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 			if err != nil {
 				b.Fatal(err)
 			}

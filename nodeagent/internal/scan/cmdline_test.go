@@ -100,12 +100,8 @@ func TestScanCommandLine(t *testing.T) {
 		"admission off beside a Secret": {
 			openshift.Kubeadm,
 			with(
-				command(
-					crtFlag+crt,
-					keyFlag+key,
-					"--feature-gates=$(KEY)",
-					"--disable-admission-plugins=ValidatingAdmissionWebhook",
-				),
+				command(crtFlag+crt, keyFlag+key, "--feature-gates=$(KEY)",
+					"--disable-admission-plugins=ValidatingAdmissionWebhook"),
 				secret,
 			),
 			[]string{
@@ -145,10 +141,8 @@ func TestScanCommandLine(t *testing.T) {
 			if d := cmp.Diff(c.want, lines(snapshot.FileResults)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			unknown := slices.ContainsFunc(
-				snapshot.FileResults,
-				func(r finding.Result) bool { return r.Reason == finding.Unreadable && r.Outcome != finding.Unknown },
-			)
+			unknown := slices.ContainsFunc(snapshot.FileResults,
+				func(r finding.Result) bool { return r.Reason == finding.Unreadable && r.Outcome != finding.Unknown })
 			if unknown {
 				t.Errorf("want outcome unknown: %+v", snapshot.FileResults)
 			}

@@ -96,12 +96,8 @@ func TestScanStaticPods(t *testing.T) {
 				t,
 				n.Manifest()+".z",
 				[]byte(
-					strings.Replace(
-						pod("kube-apiserver", "x"),
-						`"name":"kube-apiserver"`,
-						`"name":"kube-apiserver","namespace":"openshift-kube-apiserver"`,
-						1,
-					),
+					strings.Replace(pod("kube-apiserver", "x"), `"name":"kube-apiserver"`,
+						`"name":"kube-apiserver","namespace":"openshift-kube-apiserver"`, 1),
 				),
 			)
 		}, want: notCompliant},
@@ -115,12 +111,8 @@ func TestScanStaticPods(t *testing.T) {
 		"a backup of another revision, expired": {layout: openshift.Current, change: func(t *testing.T, n node) {
 			copied("kube-apiserver-pod.bak")(t, n)
 			at := "/kube-apiserver-certs-old/"
-			replace(
-				t,
-				filepath.Dir(n.Manifest())+"/kube-apiserver-pod.bak",
-				`static-pod-resources/kube-apiserver-certs"`,
-				`static-pod-resources`+strings.TrimSuffix(at, "/")+`"`,
-			)
+			replace(t, filepath.Dir(n.Manifest())+"/kube-apiserver-pod.bak", `static-pod-resources/kube-apiserver-certs"`,
+				`static-pod-resources`+strings.TrimSuffix(at, "/")+`"`)
 			put(t, n.Root+resources+at+"secrets/kubelet-client/tls.crt", strange.Certificate)
 			put(t, n.Root+resources+at+"secrets/kubelet-client/tls.key", strange.Key)
 		}, want: notCompliant},
@@ -154,12 +146,8 @@ func TestScanStaticPods(t *testing.T) {
 			put(t, n.Manifest()+".x", slices.Repeat([]byte{'x'}, staticpod.MaxManifestBytes+1))
 		}, want: wanted{control.CouldNotVerify, []string{"unknown Unreadable @ " + openShiftManifest + ".x"}}},
 		"a drop-in that names another client CA": {layout: openshift.Current, change: func(t *testing.T, n node) {
-			replace(
-				t,
-				n.Root+"/etc/systemd/system/kubelet.service",
-				"--config=/etc/kubernetes/kubelet.conf",
-				"--config=/etc/kubernetes/kubelet.conf --config-dir=/etc/kubernetes/kubelet.conf.d",
-			)
+			replace(t, n.Root+"/etc/systemd/system/kubelet.service", "--config=/etc/kubernetes/kubelet.conf",
+				"--config=/etc/kubernetes/kubelet.conf --config-dir=/etc/kubernetes/kubelet.conf.d")
 			put(
 				t,
 				n.Root+"/etc/kubernetes/kubelet.conf.d/10-ca.conf",
@@ -252,10 +240,8 @@ func TestScanDefaultInstall(t *testing.T) {
 			if got := verdict(results); got != control.Compliant {
 				t.Errorf("got %s, want %s: %q", got, control.Compliant, reasons(results))
 			}
-			i := slices.IndexFunc(
-				results,
-				func(r finding.Result) bool { return r.Requirement == finding.Manifest.Requires(finding.Readable) },
-			)
+			i := slices.IndexFunc(results,
+				func(r finding.Result) bool { return r.Requirement == finding.Manifest.Requires(finding.Readable) })
 			page.Finding(results[i])
 			assumed := results[i].Message
 			if (assumed == "") != (c.want == nil) {
@@ -306,19 +292,13 @@ func TestScanKubeletAddress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, openshift.Current, ca, pair)
 			if c.types != "" {
-				replace(
-					t,
-					n.Config(),
-					`"kubelet-preferred-address-types":["InternalIP"]`,
-					`"kubelet-preferred-address-types":`+c.types,
-				)
+				replace(t, n.Config(), `"kubelet-preferred-address-types":["InternalIP"]`,
+					`"kubelet-preferred-address-types":`+c.types)
 			}
 			if c.flag != "" {
 				n.start(t, func(container *corev1.Container) {
-					container.Env = append(
-						container.Env,
-						corev1.EnvVar{Name: "TYPE", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}},
-					)
+					container.Env = append(container.Env,
+						corev1.EnvVar{Name: "TYPE", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}})
 					container.Args[0] = strings.TrimSpace(container.Args[0]) + " --kubelet-preferred-address-types=" + c.flag
 				})
 			}
@@ -329,19 +309,13 @@ func TestScanKubeletAddress(t *testing.T) {
 				Host: "192.0.2.7", Certificates: []*x509.Certificate{c.serving}, RequestsClientCertificate: true,
 				AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 			}
-			results := scan.Scan(
-				host,
-				answers{answer},
-				scan.Options{NodeName: "master-0", ExpiringFraction: check.DefaultExpiringFraction},
-				pkitest.Now(),
-			).Results()
+			results := scan.Scan(host, answers{answer},
+				scan.Options{NodeName: "master-0", ExpiringFraction: check.DefaultExpiringFraction}, pkitest.Now()).Results()
 			if d := cmp.Diff(c.want, reasons(results)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			i := slices.IndexFunc(
-				results,
-				func(r finding.Result) bool { return r.Requirement == finding.Kubelet.Requires(finding.ServingTrusted) },
-			)
+			i := slices.IndexFunc(results,
+				func(r finding.Result) bool { return r.Requirement == finding.Kubelet.Requires(finding.ServingTrusted) })
 			if known := results[i].Observed(); known == (c.unknown || strings.Contains(path.Base(c.types), "ExternalDNS")) {
 				t.Errorf("observed: %t: %+v", known, results[i])
 			}

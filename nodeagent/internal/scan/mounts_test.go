@@ -45,12 +45,8 @@ func TestScanMounts(t *testing.T) {
 			must(t, os.Symlink(to, n.Root+at))
 		}
 	}
-	microShift := move(
-		pairAt+"/tls.crt",
-		"/var/lib/microshift/c/client.crt",
-		pairAt+"/tls.key",
-		"/var/lib/microshift/c/client.key",
-	)
+	microShift := move(pairAt+"/tls.crt", "/var/lib/microshift/c/client.crt", pairAt+"/tls.key",
+		"/var/lib/microshift/c/client.key")
 	cases := map[string]struct {
 		mounted []string // empty: no mounts, a copy of a host's files
 		stale   string   // a mount whose source the host has replaced

@@ -198,11 +198,8 @@ func whyAbsenceUnknown() map[finding.Requirement][]string {
 
 		kubelet.Requires(finding.TLS):          noHandshake,
 		kubelet.Requires(finding.ReadOnlyPort): noAnswer,
-		kubelet.Requires(finding.ServingTrusted): slices.Concat(
-			noHandshake,
-			noConfig,
-			[]string{kubeletCAUnreadable, kubeletCANoMount},
-		),
+		kubelet.Requires(finding.ServingTrusted): slices.Concat(noHandshake, noConfig,
+			[]string{kubeletCAUnreadable, kubeletCANoMount}),
 		kubelet.Requires(finding.ClientAccepted): slices.Concat(noHandshake, noCertificate),
 	}
 }

@@ -49,11 +49,8 @@ type node struct {
 
 func newNode(t *testing.T, layout openshift.Layout, ca *pkitest.CA, pair pkitest.Pair) node {
 	t.Helper()
-	tree, err := openshift.Write(
-		t.TempDir(),
-		layout,
-		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()},
-	)
+	tree, err := openshift.Write(t.TempDir(), layout,
+		openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,17 +202,11 @@ func TestScan(t *testing.T) {
 			must(t, os.Symlink("/elsewhere", n.Directory()))
 		}},
 		"good, an old revision has expired": {layout: openshift.Legacy, change: func(t *testing.T, n node) {
-			_, err := openshift.Write(
-				n.Root,
-				openshift.Legacy,
-				openshift.Files{Certificate: expired.Certificate, Key: strange.Key, ClientCA: ca.PEM(), Revision: 6},
-			)
+			_, err := openshift.Write(n.Root, openshift.Legacy,
+				openshift.Files{Certificate: expired.Certificate, Key: strange.Key, ClientCA: ca.PEM(), Revision: 6})
 			must(t, err)
-			_, err = openshift.Write(
-				n.Root,
-				openshift.Legacy,
-				openshift.Files{Certificate: good.Certificate, Key: good.Key, ClientCA: ca.PEM()},
-			)
+			_, err = openshift.Write(n.Root, openshift.Legacy,
+				openshift.Files{Certificate: good.Certificate, Key: good.Key, ClientCA: ca.PEM()})
 			must(t, err)
 		}},
 
@@ -250,11 +241,8 @@ func TestScan(t *testing.T) {
 		"link to itself":           {change: instead(certificateAt, loop), want: []string{"Unreadable " + certificate}},
 
 		"10,000 blocks before the certificate": {change: func(t *testing.T, n node) {
-			put(
-				t,
-				n.Certificate(),
-				append(bytes.Repeat([]byte("-----BEGIN X-----\nAAAA\n-----END X-----\n"), 10_000), good.Certificate...),
-			)
+			put(t, n.Certificate(),
+				append(bytes.Repeat([]byte("-----BEGIN X-----\nAAAA\n-----END X-----\n"), 10_000), good.Certificate...))
 		}},
 		"10,000 certificates": {change: func(t *testing.T, n node) {
 			put(
@@ -310,12 +298,8 @@ func TestScan(t *testing.T) {
 		"several findings, the worst first": {layout: openshift.Kubeadm, change: func(t *testing.T, n node) {
 			must(t, os.Chmod(n.Key(), 0o644))
 			must(t, os.Remove(n.Root+"/etc/kubernetes/pki/ca.crt"))
-			replace(
-				t,
-				n.Manifest(),
-				"--kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt",
-				"--kubelet-https=false",
-			)
+			replace(t, n.Manifest(), "--kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt",
+				"--kubelet-https=false")
 		}, want: []string{
 			"ClientCertificateNotConfigured " + kubeadmManifest + " kubelet-client-certificate",
 			`KubeletHTTPSDisabled ` + kubeadmManifest + " kubelet-https",
@@ -611,17 +595,8 @@ func (notOwned) Owned(fs.FileInfo) bool { return false }
 func TestScanForeignOwner(t *testing.T) {
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	n := newNode(t, openshift.Current, ca, ca.Issue(pkitest.KubeletClient()))
-	own, foreign := scanHost(
-		t,
-		n.host,
-		scan.Options{},
-		pkitest.Now(),
-	), scanHost(
-		t,
-		notOwned{n.host},
-		scan.Options{},
-		pkitest.Now(),
-	)
+	own, foreign := scanHost(t, n.host, scan.Options{}, pkitest.Now()), scanHost(t, notOwned{n.host}, scan.Options{},
+		pkitest.Now())
 	want := []string{"KeyFileExposed " + key}
 	if d := cmp.Diff(want, lines(foreign.FileResults)); d != "" {
 		t.Errorf("findings (-want +got):\n%s", d)
@@ -728,11 +703,8 @@ func TestContents(t *testing.T) {
 		// The new directory has the same content.
 		must(
 			t,
-			openshift.SwapDirectory(
-				n.Directory(),
-				n.Staging(),
-				map[string][]byte{"tls.crt": good.Certificate, "tls.key": good.Key},
-			),
+			openshift.SwapDirectory(n.Directory(), n.Staging(),
+				map[string][]byte{"tls.crt": good.Certificate, "tls.key": good.Key}),
 		)
 		if scanHost(t, n.host, scan.Options{}, pkitest.Now()).Contents != before.Contents {
 			t.Error("Contents differ")
@@ -837,9 +809,7 @@ func TestNextChange(t *testing.T) {
 					if !next.After(at) {
 						t.Fatalf("the next change after %s is at %s", at, next)
 					}
-					if before := scanHost(t, n.host, scan.Options{}, next.Add(-time.Nanosecond)); reasons(
-						before,
-					) != reasons(
+					if before := scanHost(t, n.host, scan.Options{}, next.Add(-time.Nanosecond)); reasons(before) != reasons(
 						snapshot,
 					) {
 						t.Errorf("at %s: %s, but just before %s, the next change named: %s", at, reasons(snapshot), next, reasons(before))

@@ -92,9 +92,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	b.document.Notes = []string{
 		fmt.Sprintf(
 			"Medians of %d runs (lowest–highest). The agent has an API server and a kubelet to talk to, and is scraped each %s.",
-			b.runs,
-			scrapeEvery,
-		),
+			b.runs, scrapeEvery),
 	}
 	b.add(results.Measured("program", "agent", "size", "MiB", mebibytes(info.Size())))
 	for _, part := range []struct {
@@ -298,9 +296,7 @@ func (b *bench) measureFiles(ctx context.Context) error {
 	}
 	b.add(
 		results.Measured(
-			"files beside those that matter", "no agent: a program that is only scraped", "CPU, idle", "% of a core",
-			floor,
-		),
+			"files beside those that matter", "no agent: a program that is only scraped", "CPU, idle", "% of a core", floor),
 	)
 	for place, files := range counts {
 		const what = "files beside those that matter"

@@ -30,11 +30,8 @@ func newServers(dir string, host *rotation.Host) (*servers, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/nodes/{name}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(
-			w,
-			`{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":%q,"uid":"4b8c"}}`,
-			r.PathValue("name"),
-		)
+		fmt.Fprintf(w, `{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":%q,"uid":"4b8c"}}`,
+			r.PathValue("name"))
 	})
 	mux.HandleFunc("POST /apis/events.k8s.io/v1/namespaces/default/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

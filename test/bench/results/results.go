@@ -64,12 +64,8 @@ type Output struct{ json, markdown string }
 // AddTo adds the flags.
 func (o *Output) AddTo(flags *flag.FlagSet) {
 	flags.StringVar(&o.json, "json", "", "`file` to write the results to")
-	flags.StringVar(
-		&o.markdown,
-		"markdown",
-		"",
-		"`file` in which to replace the tables between the markers of this benchmark",
-	)
+	flags.StringVar(&o.markdown, "markdown", "",
+		"`file` in which to replace the tables between the markers of this benchmark")
 }
 
 // New makes an empty document about this machine.
@@ -231,12 +227,9 @@ func replace(path, bench, text string) error {
 // a column per metric.
 func (d Document) Markdown() string {
 	var out strings.Builder
-	fmt.Fprintf(
-		&out,
+	fmt.Fprintf(&out,
 		"%s, %d cores, %s/%s, %s; load average before it began %.1f; measured on %s.\n", d.Machine.CPU, d.Machine.Cores,
-		d.Machine.GOOS, d.Machine.GOARCH, d.Machine.Go, d.Machine.Load,
-		d.Measured.Format(time.DateOnly),
-	)
+		d.Machine.GOOS, d.Machine.GOARCH, d.Machine.Go, d.Machine.Load, d.Measured.Format(time.DateOnly))
 	for _, note := range d.Notes {
 		fmt.Fprintln(&out, note)
 	}
@@ -249,10 +242,8 @@ func (d Document) Markdown() string {
 			if !*r.Within {
 				verdict = "**missed**"
 			}
-			budgets = append(
-				budgets,
-				[]string{r.What + ": " + r.Contender + ", " + r.Metric, r.Budget, r.value() + " " + r.Unit, r.ratio(), verdict},
-			)
+			budgets = append(budgets,
+				[]string{r.What + ": " + r.Contender + ", " + r.Metric, r.Budget, r.value() + " " + r.Unit, r.ratio(), verdict})
 		}
 		if of[r.What] == nil {
 			whats = append(whats, r.What)

@@ -123,10 +123,8 @@ func asItIs(*corev1.Secret) {}
 
 // large makes a Secret as large as allowed.
 func large(s *corev1.Secret) {
-	s.Data["more"] = bytes.Repeat(
-		[]byte("x"),
-		corev1.MaxSecretSize-len(s.Data[corev1.TLSCertKey])-len(s.Data[corev1.TLSPrivateKeyKey]),
-	)
+	s.Data["more"] = bytes.Repeat([]byte("x"),
+		corev1.MaxSecretSize-len(s.Data[corev1.TLSCertKey])-len(s.Data[corev1.TLSPrivateKeyKey]))
 }
 
 // measureDirectly sends the same requests to each webhook over TLS, without an API server.

@@ -78,10 +78,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	b.document = results.New("webhook")
 	b.document.Notes = []string{
-		fmt.Sprintf(
-			"Medians of %d rounds of %d requests to each, by turns (lowest–highest); ratios to the %s.", b.rounds,
-			b.requests, reference,
-		),
+		fmt.Sprintf("Medians of %d rounds of %d requests to each, by turns (lowest–highest); ratios to the %s.", b.rounds,
+			b.requests, reference),
 	}
 	if err := b.startContenders(ctx); err != nil {
 		return err

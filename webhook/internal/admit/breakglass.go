@@ -37,11 +37,8 @@ func allowDeleteUntil(stored *check.Secret, now time.Time) (time.Time, error) {
 	until, err := time.Parse(time.RFC3339, text)
 	switch {
 	case err != nil:
-		return time.Time{}, fmt.Errorf(
-			"annotation %s is %s, expected a time such as 2026-01-31T12:00:00Z",
-			AllowDeleteUntil,
-			quote(text),
-		)
+		return time.Time{}, fmt.Errorf("annotation %s is %s, expected a time such as 2026-01-31T12:00:00Z", AllowDeleteUntil,
+			quote(text))
 	case !until.After(now):
 		return time.Time{}, fmt.Errorf("annotation %s expired at %s", AllowDeleteUntil, quote(text))
 	case until.After(now.Add(MaxAllowance)):

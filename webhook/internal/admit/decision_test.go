@@ -269,12 +269,8 @@ func TestDecideOwners(t *testing.T) {
 			}
 			judges := map[string]admit.Judge{"check": check.CheckSecret, "memory": admit.NewMemory().Judge}
 			for which, judge := range judges {
-				d := admit.Decide(
-					judge,
-					want,
-					admit.Change{User: administrator, Old: secret(c.old), New: secret(c.new)},
-					pkitest.Now(),
-				)
+				d := admit.Decide(judge, want, admit.Change{User: administrator, Old: secret(c.old), New: secret(c.new)},
+					pkitest.Now())
 				if d.Allowed != c.allowed {
 					t.Errorf("%s: allowed: %t, want %t (%s)", which, d.Allowed, c.allowed, d.Message)
 				}

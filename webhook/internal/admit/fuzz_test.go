@@ -40,17 +40,11 @@ func FuzzHandle(f *testing.F) {
 	}
 	asItIs := func(*corev1.Secret) {}
 	seeds := [][]byte{
-		secret(
-			one.Certificate,
-			one.Key,
-			asItIs,
-		), secret(two.Certificate, two.Key, asItIs), secret(one.Certificate, two.Key, asItIs),
+		secret(one.Certificate, one.Key,
+			asItIs), secret(two.Certificate, two.Key, asItIs), secret(one.Certificate, two.Key, asItIs),
 		secret(nil, nil, asItIs), secret([]byte("MARKER-MARKER"), []byte("MARKER-MARKER"), asItIs),
-		secret(
-			one.ChainWith(ca.PEM()),
-			one.LegacyKey(),
-			asItIs,
-		), secret(two.Certificate, two.Key, func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }),
+		secret(one.ChainWith(ca.PEM()), one.LegacyKey(),
+			asItIs), secret(two.Certificate, two.Key, func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) { s.Immutable = new(true) }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) { s.OwnerReferences, s.Annotations = nil, nil }),
 		secret(one.Certificate, one.Key, func(s *corev1.Secret) { s.Name = "other" }),
@@ -83,10 +77,8 @@ func FuzzHandle(f *testing.F) {
 			t.Fatal(err)
 		}
 		var oldSecret, newSecret corev1.Secret
-		oldErr, newErr := apijson.UnmarshalCaseSensitivePreserveInts(
-			before,
-			&oldSecret,
-		), apijson.UnmarshalCaseSensitivePreserveInts(
+		oldErr, newErr := apijson.UnmarshalCaseSensitivePreserveInts(before,
+			&oldSecret), apijson.UnmarshalCaseSensitivePreserveInts(
 			after,
 			&newSecret,
 		)
@@ -130,10 +122,8 @@ func reduced(s corev1.Secret) *check.Secret {
 		Immutable: s.Immutable != nil && *s.Immutable, Annotations: s.Annotations,
 	}
 	for _, o := range s.OwnerReferences {
-		facts.Owners = append(
-			facts.Owners,
-			check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)},
-		)
+		facts.Owners = append(facts.Owners,
+			check.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)})
 	}
 	return facts
 }

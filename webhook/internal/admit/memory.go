@@ -58,15 +58,8 @@ func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Siz
 	d := digester{sha256.New()}
 	d.text(want.Namespace, want.Name, want.Type, want.ManagedBy, want.Service, want.ServiceUID)
 	d.text(
-		fmt.Sprint(
-			want.Usage,
-			want.ExpiringFraction,
-			want.IgnoreValidityAnnotations,
-			want.Roots == nil,
-			len(want.Roots),
-			len(want.DNSNames),
-			len(want.Owners),
-		),
+		fmt.Sprint(want.Usage, want.ExpiringFraction, want.IgnoreValidityAnnotations, want.Roots == nil, len(want.Roots),
+			len(want.DNSNames), len(want.Owners)),
 	)
 	d.text(want.DNSNames...)
 	for _, o := range want.Owners {

@@ -125,12 +125,8 @@ func set(t *testing.T, by time.Duration) time.Time {
 	wall := (*uint64)(unsafe.Pointer(&now))
 	*wall += uint64(int64(by/time.Second)) << 30
 	if now.Sub(before) != 0 || now.Round(0).Sub(before.Round(0)) != by {
-		t.Fatalf(
-			"the layout of time.Time has changed: off by %s and %s, not by 0 and %s",
-			now.Sub(before),
-			now.Round(0).Sub(before.Round(0)),
-			by,
-		)
+		t.Fatalf("the layout of time.Time has changed: off by %s and %s, not by 0 and %s", now.Sub(before),
+			now.Round(0).Sub(before.Round(0)), by)
 	}
 	return now
 }

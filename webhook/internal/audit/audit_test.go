@@ -128,10 +128,8 @@ type recorder struct {
 func (r *recorder) Report(_ context.Context, n report.Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lines = append(
-		r.lines,
-		strings.TrimSpace(string(n.Type)+" "+string(n.Finding.Reason))+" on "+n.Object.Kind+" "+n.Object.Name,
-	)
+	r.lines = append(r.lines,
+		strings.TrimSpace(string(n.Type)+" "+string(n.Finding.Reason))+" on "+n.Object.Kind+" "+n.Object.Name)
 }
 
 func (r *recorder) take() []string {
@@ -208,10 +206,8 @@ func TestRun(t *testing.T) {
 		// KeyUnparsable stays active: no key was read since.
 		step("deleted", time.Minute, "Finding active SecretMissing on Secret kubelet-client")
 		api.store(kubeletClient, good)
-		step(
-			"restored", time.Minute, "Finding resolved KeyUnparsable on Secret kubelet-client",
-			"Finding resolved SecretMissing on Secret kubelet-client", "Compliant on Lease guard",
-		)
+		step("restored", time.Minute, "Finding resolved KeyUnparsable on Secret kubelet-client",
+			"Finding resolved SecretMissing on Secret kubelet-client", "Compliant on Lease guard")
 
 		rotated := live(t, openshift.ServingCert("uid-1", renewed.Certificate, renewed.Key))
 		rotated.SetResourceVersion("9")
@@ -405,13 +401,8 @@ func TestLeader(t *testing.T) {
 		if strings.Contains(log.String(), "PRIVATE KEY") || !strings.Contains(log.String(), "Panic in the audit") {
 			t.Errorf("log:\n%s", log.String())
 		}
-		lease, err := client.CoordinationV1().Leases(
-			"guard",
-		).Get(
-			context.WithoutCancel(t.Context()),
-			"audit",
-			metav1.GetOptions{},
-		)
+		lease, err := client.CoordinationV1().Leases("guard").Get(context.WithoutCancel(t.Context()), "audit",
+			metav1.GetOptions{})
 		if err != nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != "" {
 			t.Errorf("the Lease was not released: %v, %v", lease.Spec, err)
 		}
@@ -427,14 +418,8 @@ func TestLeader(t *testing.T) {
 func TestLeaderRefused(t *testing.T) {
 	const failed, recovered = " longestInterval=", " lease=" // keys in the log lines
 	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
-	forbidden, missing := apierrors.NewForbidden(
-		leases,
-		"audit",
-		errors.New("no right"),
-	), apierrors.NewNotFound(
-		schema.GroupResource{Group: "apps", Resource: "deployments"},
-		"audit",
-	)
+	forbidden, missing := apierrors.NewForbidden(leases, "audit", errors.New("no right")), apierrors.NewNotFound(
+		schema.GroupResource{Group: "apps", Resource: "deployments"}, "audit")
 	cases := map[string]struct {
 		owned    bool  // the Lease gets an owner
 		ownerErr error // of reading the owner

@@ -53,11 +53,8 @@ func observable(t *testing.T) (Subject, map[follow.Object]follow.State) {
 			Known: true,
 			Live:  states[service].Live.DeepCopy(),
 		}
-		set(
-			t,
-			states[follow.Named(corev1.SchemeGroupVersion, "Service", o.Namespace, "api")],
-			o.Name, "metadata", "annotations", "service.beta.openshift.io/serving-cert-secret-name",
-		)
+		set(t, states[follow.Named(corev1.SchemeGroupVersion, "Service", o.Namespace, "api")],
+			o.Name, "metadata", "annotations", "service.beta.openshift.io/serving-cert-secret-name")
 	}
 	states[signers] = follow.State{
 		Known: true,

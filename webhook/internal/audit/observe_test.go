@@ -61,26 +61,14 @@ var (
 	kubeletClient = follow.Named(corev1.SchemeGroupVersion, "Secret", "openshift-kube-apiserver", "kubelet-client")
 	service       = follow.Named(corev1.SchemeGroupVersion, "Service", "openshift-apiserver", "api")
 	configMap     = follow.Named(corev1.SchemeGroupVersion, "ConfigMap", "openshift-kube-apiserver", "config")
-	operator      = follow.Named(
-		schema.GroupVersion{Group: "operator.openshift.io", Version: "v1"},
-		"KubeAPIServer",
-		"",
-		"cluster",
-	)
-	infrastructure = follow.Named(
-		schema.GroupVersion{Group: "config.openshift.io", Version: "v1"},
-		"Infrastructure",
-		"",
-		"cluster",
-	)
+	operator      = follow.Named(schema.GroupVersion{Group: "operator.openshift.io", Version: "v1"}, "KubeAPIServer", "",
+		"cluster")
+	infrastructure = follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1"}, "Infrastructure", "",
+		"cluster")
 	servingSpace = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-apiserver")
 	clientSpace  = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-kube-apiserver")
-	policy       = follow.Named(
-		schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"},
-		"ValidatingAdmissionPolicy",
-		"",
-		"guard",
-	)
+	policy       = follow.Named(schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"},
+		"ValidatingAdmissionPolicy", "", "guard")
 )
 
 func live(t *testing.T, typed any) *unstructured.Unstructured {
@@ -228,11 +216,8 @@ func TestObserve(t *testing.T) {
 		},
 		"service-ca stopped retrying": {
 			change: func(t *testing.T, states map[follow.Object]follow.State) {
-				set(
-					t,
-					states[service],
-					"10", "metadata", "annotations", "service.beta.openshift.io/serving-cert-generation-error-num",
-				)
+				set(t, states[service],
+					"10", "metadata", "annotations", "service.beta.openshift.io/serving-cert-generation-error-num")
 			},
 			want: []string{"0 RotationStuck Service openshift-apiserver/api of Service api"},
 		},
@@ -249,12 +234,8 @@ func TestObserve(t *testing.T) {
 		},
 		"an override of kubelet-https": {
 			change: func(t *testing.T, states map[follow.Object]follow.State) {
-				set(
-					t,
-					states[operator],
-					[]any{"false"},
-					"spec", "unsupportedConfigOverrides", "apiServerArguments", "kubelet-https",
-				)
+				set(t, states[operator], []any{"false"},
+					"spec", "unsupportedConfigOverrides", "apiServerArguments", "kubelet-https")
 			},
 			want:    []string{"0 OverrideWeakensKubeletTLS KubeAPIServer cluster spec.unsupportedConfigOverrides.apiServerArguments kubelet-https of KubeAPIServer cluster"},
 			control: "not compliant",

@@ -220,14 +220,8 @@ func (f *Follower) logRefusal(ctx context.Context, err error) {
 	if f.State().NoAPI {
 		level = slog.LevelInfo
 	}
-	f.log.Log(
-		ctx, level, "Object cannot be read, trying again at growing intervals", "object",
-		f.object.Subject().String(),
-		"err",
-		err,
-		"longestInterval",
-		refusedRetry.String(),
-	)
+	f.log.Log(ctx, level, "Object cannot be read, trying again at growing intervals", "object",
+		f.object.Subject().String(), "err", err, "longestInterval", refusedRetry.String())
 }
 
 // logReadable logs the end of a refusal.

@@ -126,13 +126,8 @@ func TestRetries(t *testing.T) {
 				s.fail(c.list, c.watch)
 				var log strings.Builder
 				ctx, cancel := context.WithCancel(t.Context())
-				f := Start(
-					ctx,
-					s,
-					Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"),
-					make(chan struct{}, 1),
-					slog.New(slog.NewTextHandler(&log, nil)),
-				)
+				f := Start(ctx, s, Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"), make(chan struct{}, 1),
+					slog.New(slog.NewTextHandler(&log, nil)))
 				pass(20 * time.Second)
 				if n := s.asked(); c.err != "" && n < 3 {
 					t.Errorf("asked %d times at the beginning, want 3 or more", n)
@@ -174,13 +169,8 @@ func TestPanicAgain(t *testing.T) {
 		s := newServer(t)
 		var log strings.Builder
 		ctx, cancel := context.WithCancel(t.Context())
-		Start(
-			ctx,
-			s,
-			Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"),
-			make(chan struct{}, 1),
-			slog.New(slog.NewTextHandler(&log, nil)),
-		)
+		Start(ctx, s, Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca"), make(chan struct{}, 1),
+			slog.New(slog.NewTextHandler(&log, nil)))
 		for range 2 {
 			s.fail(func() error { panic(errors.New("x")) }, nil)
 			pass(time.Hour)

@@ -237,12 +237,8 @@ func attempt(ctx context.Context, server Server, guard Guard, part part) check.A
 func send(ctx context.Context, server Server, guard Guard, patch []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	_, err := server.Secrets.Secrets(
-		guard.Namespace,
-	).Patch(
-		ctx, guard.Name, types.MergePatchType, patch,
-		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	_, err := server.Secrets.Secrets(guard.Namespace).Patch(ctx, guard.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	return err
 }
 
@@ -251,10 +247,8 @@ func send(ctx context.Context, server Server, guard Guard, patch []byte) error {
 // policies' marker.
 func byPolicy(err error, name string) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), policy.Marker) &&
-		strings.Contains(
-			err.Error(),
-			fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request", name, name),
-		)
+		strings.Contains(err.Error(),
+			fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request", name, name))
 }
 
 // byWebhook reports whether the webhook refused: the refusal names the webhook and has its

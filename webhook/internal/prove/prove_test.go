@@ -43,25 +43,16 @@ var (
 			"ValidatingAdmissionPolicy '"+policyName+"' with binding '"+policyName+"' denied request: RotationDetached "+policy.Marker,
 		),
 	)
-	errByOther = apierrors.NewForbidden(
-		resource,
-		decoy,
-		errors.New("ValidatingAdmissionPolicy 'other' with binding 'other' denied request: no"),
-	)
-	errByWebhook = apierrors.NewForbidden(
-		resource,
-		decoy,
-		errors.New(`admission webhook "`+webhookName+`" denied the request: CertificateUnparsable `+admit.Marker),
-	)
+	errByOther = apierrors.NewForbidden(resource, decoy,
+		errors.New("ValidatingAdmissionPolicy 'other' with binding 'other' denied request: no"))
+	errByWebhook = apierrors.NewForbidden(resource, decoy,
+		errors.New(`admission webhook "`+webhookName+`" denied the request: CertificateUnparsable `+admit.Marker))
 	errFailClosed = apierrors.NewInternalError(
 		errors.New(`failed calling webhook "` + webhookName + `": connection refused`),
 	)
 	errOtherFails   = apierrors.NewInternalError(errors.New(`failed calling webhook "other": connection refused`))
-	errNoPermission = apierrors.NewForbidden(
-		resource,
-		decoy,
-		errors.New(`the user "audit" cannot patch resource "secrets"`),
-	)
+	errNoPermission = apierrors.NewForbidden(resource, decoy,
+		errors.New(`the user "audit" cannot patch resource "secrets"`))
 	errNotFound = apierrors.NewNotFound(resource, decoy)
 )
 

@@ -90,10 +90,7 @@ func TestLifecycle(t *testing.T) {
 			pkitest.Request{
 				DNSNames: []string{"guard.guard.svc"},
 				IPs:      []net.IP{net.IPv4(127, 0, 0, 1)},
-			}.Valid(
-				now,
-				now.Add(lifetime),
-			),
+			}.Valid(now, now.Add(lifetime)),
 		)
 		return pair.ChainWith(ca.PEM()), pair.Key, nil
 	}

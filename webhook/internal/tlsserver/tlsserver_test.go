@@ -38,10 +38,7 @@ func serving(ca *pkitest.CA, notAfter time.Time) pkitest.Pair {
 		pkitest.Request{
 			CommonName: "webhook",
 			IPs:        []net.IP{net.IPv4(127, 0, 0, 1)},
-		}.Valid(
-			notAfter.AddDate(-1, 0, 0),
-			notAfter,
-		),
+		}.Valid(notAfter.AddDate(-1, 0, 0), notAfter),
 	)
 }
 
@@ -288,12 +285,8 @@ func TestConnectionsCloseAtShutdown(t *testing.T) {
 	client := r.client()
 	closes := func() bool {
 		t.Helper()
-		request, err := http.NewRequestWithContext(
-			t.Context(),
-			http.MethodPost,
-			"https://"+r.address,
-			strings.NewReader("request"),
-		)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.address,
+			strings.NewReader("request"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -520,12 +513,8 @@ func TestSlowClients(t *testing.T) {
 		"body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nslow",
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := startWith(
-				t,
-				pkitest.NewCAAround("ca", time.Now()),
-				Options{Handler: http.HandlerFunc(echo)},
-				func(s *Server) { s.bodyTime = 100 * time.Millisecond },
-			)
+			r := startWith(t, pkitest.NewCAAround("ca", time.Now()), Options{Handler: http.HandlerFunc(echo)},
+				func(s *Server) { s.bodyTime = 100 * time.Millisecond })
 			connection, err := (&tls.Dialer{Config: &tls.Config{RootCAs: r.roots}}).DialContext(t.Context(), "tcp", r.address)
 			if err != nil {
 				t.Fatal(err)
