@@ -49,7 +49,7 @@ func TestAuditClient(t *testing.T) {
 			"HOME": home}, want: "https://second.example.com:6443"},
 		"in the home folder": {env: map[string]string{"HOME": home}, want: "https://home.example.com"},
 		"an empty --kubeconfig": {flag: empty, env: map[string]string{"KUBECONFIG": second, "HOME": home},
-			want: "--kubeconfig " + empty + ": it has no clusters and contexts"},
+			want: "--kubeconfig " + empty + ": it has no clusters or contexts"},
 		"KUBECONFIG does not exist": {env: map[string]string{"KUBECONFIG": "/does/not/exist", "HOME": home},
 			want: "KUBECONFIG /does/not/exist: no such file"},
 		"a server without a scheme": {flag: noScheme, want: "http://plain.example.com:6443"},

@@ -21,7 +21,8 @@ const nodeStopGrace = cgroupRemoveTimeout + 5*time.Second
 
 // nodeNamespaces are the namespaces of the node. Its cgroups are in the hierarchy of the
 // machine, below a cgroup of the node.
-const nodeNamespaces = syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS
+const nodeNamespaces = syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID |
+	syscall.CLONE_NEWUTS
 
 // ensureNode provides everything that a node needs, and returns the directory of its
 // binaries.
@@ -95,14 +96,8 @@ func startNode(f clusterDirectory, binaries string, lock *os.File) (node *proces
 		defer file.Close()
 		files = append(files, file)
 	}
-	cmd := exec.Command(
-		"/proc/self/exe",
-		"node-init",
-		"--dir",
-		string(f),
-		"--binaries",
-		binaries,
-	) //nolint:noctx // stop stops it
+	cmd := exec.Command( //nolint:noctx // stop stops it
+		"/proc/self/exe", "node-init", "--dir", string(f), "--binaries", binaries)
 	cmd.Stdin = read
 	cmd.ExtraFiles = files
 	// A separate process group protects it from ^C in the terminal. The parent-death
