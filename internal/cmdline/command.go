@@ -119,7 +119,7 @@ func isSpecial(name string) bool {
 
 func hasKey[V any](m map[string]V, key string) bool { _, has := m[key]; return has }
 
-// input returns the text of the here-document in the redirections, or nil if there is none.
+// input returns the text of the here-document in the redirections, or nil without one.
 func (s *shell) input(redirects []*syntax.Redirect) *value {
 	var found *value
 	for _, r := range redirects {

@@ -147,7 +147,7 @@ type Changes struct {
 	// Notices to report, in order. They have no Object.
 	Notices []report.Notice
 	// NextChange is when the changes may differ by time alone: a finding is due or has settled, or
-	// [Observation.NextChange]. It is zero if there is none.
+	// [Observation.NextChange]. It is zero if time alone changes nothing.
 	NextChange time.Time
 	// Pending has a value for each source: whether one of its findings is pending.
 	Pending []bool
