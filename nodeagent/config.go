@@ -3,12 +3,19 @@
 package main
 
 import (
+	"errors"
 	"flag"
+	"net"
 	"path"
+	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/connection"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
@@ -31,6 +38,7 @@ type config struct {
 	root, directory, clientCA string
 	certificate, key          string // of the kubelet client pair
 	nodeName, kubeconfig      string
+	pod                       string        // NAMESPACE/NAME of the agent's own Pod; empty: the connection is not checked
 	kubelet                   *probe.Prober // nil: the kubelet is not probed
 	metricsAddress            string
 	resync, settle            time.Duration
@@ -84,10 +92,21 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		"`address` of this node's kubelet, HOST or HOST:PORT; the default port is 10250. If empty, the kubelet is not "+
 			"contacted",
 	)
-	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080",
-		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
-	flags.DurationVar(&c.resync, "resync", 30*time.Second,
-		"longest `time` between two checks of the node, even if no file changed: 1s to 24h")
+	flags.StringVar(&c.pod, "pod", "",
+		"`name` of the agent's own Pod, NAMESPACE/NAME. The agent asks this node's kube-apiserver for a line of the Pod's "+
+			"log, which it can only get from the kubelet. If empty, the kube-apiserver's connection is not checked")
+	flags.StringVar(
+		&c.metricsAddress,
+		"metrics-bind-address",
+		":8080",
+		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them",
+	)
+	flags.DurationVar(
+		&c.resync,
+		"resync",
+		30*time.Second,
+		"longest `time` between two checks of the node, even if no file changed: 1s to 24h",
+	)
 	flags.DurationVar(
 		&c.settle,
 		"settle",
@@ -129,7 +148,7 @@ func checkedGroups() []command.Group {
 	return []command.Group{
 		{Title: "What to check", Flags: []string{
 			"root", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address",
-			"expiring-fraction",
+			"pod", "expiring-fraction",
 		}},
 	}
 }
@@ -162,6 +181,10 @@ func (c *config) validate() error {
 				c.kubeletAddress)
 		}
 	}
+	if namespace, name, ok := strings.Cut(c.pod, "/"); c.pod != "" &&
+		(!ok || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0) {
+		return command.Usagef("--pod %q: must be NAMESPACE/NAME of a Pod", c.pod)
+	}
 	if c.metricsAddress != noAddress {
 		if err := command.CheckBindAddress("--metrics-bind-address", c.metricsAddress); err != nil {
 			return err
@@ -181,4 +204,28 @@ func (c *config) validatePaths() error {
 		}
 	}
 	return nil
+}
+
+// host returns the host of --kubelet-address, empty without one.
+func (c *config) host() string {
+	if host, _, err := net.SplitHostPort(c.kubeletAddress); err == nil {
+		return host
+	}
+	return strings.Trim(c.kubeletAddress, "[]")
+}
+
+// asker returns what asks the kube-apiserver about its connection, nil without --pod.
+func (c *config) asker() (*connection.Asker, error) {
+	if c.pod == "" {
+		return nil, nil //nolint:nilnil // see above
+	}
+	api, err := kubeclient.Config(c.kubeconfig, userAgent())
+	switch {
+	case errors.Is(err, kubeclient.ErrNoAPIServer):
+		return nil, command.Usagef("--pod requires an API server: run in a Pod, or set --kubeconfig")
+	case err != nil:
+		return nil, err
+	}
+	namespace, name, _ := strings.Cut(c.pod, "/")
+	return connection.New(connection.Options{API: api, Namespace: namespace, Pod: name, Node: c.host()})
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/agent"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/connection"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
@@ -40,6 +41,9 @@ import (
 )
 
 const reporterName = "kubelet-https-guard.io/nodeagent"
+
+// userAgent names this program to API servers.
+func userAgent() string { return "kubelet-https-guard-nodeagent/" + version.String() }
 
 // The agent's heap is small, and it rarely works. So, unless GOGC and GOMAXPROCS are set, the
 // heap grows by half as much as usual between collections, and Go code runs on one thread. This
@@ -85,7 +89,7 @@ func program(getenv func(string) string) command.Program {
 			{
 				Name: "check", Summary: "check the node once, print a report, and exit with the code of the verdict",
 				Description: "Check the node once, print a report, and exit with the code of the verdict. Changes nothing on " +
-					"the node and calls no API server. It must be able to read the host's files: run it as root on the node, or in " +
+					"the node, and calls an API server only with --pod. It must be able to read the host's files: run it as root on the node, or in " +
 					"the agent's Pod with --root=/host.",
 				Groups: checkGroups(), Exits: command.Verdicts(),
 				New: func(flags *flag.FlagSet) command.Run { return newRun(flags, getenv, true) },
@@ -123,18 +127,32 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 			Directory: c.directory, Certificate: c.certificate, Key: c.key,
 			ClientCA: c.clientCA, ExpiringFraction: c.expiringFraction, NodeName: c.nodeName,
 		}
+		asker, err := c.asker()
+		if err != nil {
+			return command.ExitUsage, err
+		}
 		if c.once {
+			answer := askNow(ctx, asker)
 			guard.Scan = func(now time.Time) scan.Snapshot {
-				return scan.Scan(host.WithCurrentMounts(), probeNow(ctx, c.kubelet), options, now)
+				return scan.Scan(scan.Sources{
+					Host: host.WithCurrentMounts(), Kubelet: probeNow(ctx, c.kubelet), Connection: answer,
+				}, options, now)
 			}
 			return checkOnce(ctx, guard, c, output.Stdout, getenv)
 		}
-		var kubelet scan.Kubelet
+		var from scan.Sources
 		if c.kubelet != nil {
-			kubelet, guard.Kubelet = c.kubelet, c.kubelet
+			from.Kubelet, guard.Kubelet = c.kubelet, c.kubelet
 		}
-		guard.Scan = func(now time.Time) scan.Snapshot { return scan.Scan(host.WithCurrentMounts(), kubelet, options, now) }
-		err = serve(ctx, guard, c, log)
+		if asker != nil {
+			from.Connection, guard.Connection = asker, asker
+		}
+		guard.Scan = func(now time.Time) scan.Snapshot {
+			from := from
+			from.Host = host.WithCurrentMounts()
+			return scan.Scan(from, options, now)
+		}
+		err = serve(ctx, guard, c, asker, log)
 		if err != nil && !command.IsUsage(err) {
 			log.Error("Stopped", "err", err)
 			return command.ExitFailed, nil
@@ -173,10 +191,26 @@ type probed struct{ answer *check.KubeletAnswer }
 
 func (p probed) Answer() *check.KubeletAnswer { return p.answer }
 
+// askNow asks the kube-apiserver and waits for its answer. It returns nil if it is not asked.
+func askNow(ctx context.Context, asker *connection.Asker) scan.Connection {
+	if asker == nil {
+		return nil
+	}
+	answer := asker.Ask(ctx)
+	return asked{&answer}
+}
+
+// asked is a kube-apiserver that was asked once.
+type asked struct{ answer *check.ConnectionAnswer }
+
+func (a asked) Answer() *check.ConnectionAnswer { return a.answer }
+
 // serve runs the agent until the context ends or a part of the agent fails. If one part
 // fails, all of it stops: otherwise nobody could tell a broken agent from one that finds
 // nothing. Events that are waiting are still delivered.
-func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Logger) error {
+func serve(
+	ctx context.Context, guard *agent.Agent, config config, asker *connection.Asker, log *slog.Logger,
+) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := report.NewMetrics(registry)
@@ -186,7 +220,7 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
 	defer delivered()
 	var deliverer errgroup.Group
-	client, err := kubeclient.Connect(config.kubeconfig, "kubelet-https-guard-nodeagent/"+version.String())
+	client, err := kubeclient.Connect(config.kubeconfig, userAgent())
 	switch {
 	case errors.Is(err, kubeclient.ErrNoAPIServer):
 		log.Info("No API server configured: reporting in the log and in metrics only")
@@ -208,6 +242,9 @@ func serve(ctx context.Context, guard *agent.Agent, config config, log *slog.Log
 	group.Go(func() error { return watcher.Run(ctx) })
 	if config.kubelet != nil {
 		group.Go(func() error { return config.kubelet.Run(ctx) })
+	}
+	if asker != nil {
+		group.Go(func() error { return asker.Run(ctx) })
 	}
 	if config.metricsAddress != noAddress {
 		var listen net.ListenConfig

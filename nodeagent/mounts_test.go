@@ -149,7 +149,8 @@ func TestMountsByValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot := scan.Scan(host, nil,
+	snapshot := scan.Scan(
+		scan.Sources{Host: host},
 		scan.Options{Directory: parsed.directory, ClientCA: parsed.clientCA, ExpiringFraction: parsed.expiringFraction},
 		pkitest.Now())
 	if !snapshot.Valid {
@@ -413,7 +414,7 @@ func touched(t *testing.T, root string, config config) []string {
 	ctx, cancel := context.WithCancel(t.Context())
 	guard := &agent.Agent{
 		Scan: func(now time.Time) scan.Snapshot {
-			snapshot := scan.Scan(recorder{host, asked}, nil, options, now)
+			snapshot := scan.Scan(scan.Sources{Host: recorder{host, asked}}, options, now)
 			kubelet = slices.Concat(snapshot.Layout.Kubelet.Tried, snapshot.Layout.Kubelet.Listed)
 			return snapshot
 		},
@@ -457,7 +458,7 @@ func notMounted(t *testing.T, pod corev1.PodSpec, root string, config config) []
 		ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
 	}
 	var subjects []string
-	for _, result := range scan.Scan(host, nil, options, pkitest.Now()).FileResults {
+	for _, result := range scan.Scan(scan.Sources{Host: host}, options, pkitest.Now()).FileResults {
 		if result.Reason == finding.NotMounted {
 			subjects = append(subjects, result.Subject.Path)
 		}

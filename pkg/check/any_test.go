@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"testing"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
@@ -112,14 +113,20 @@ func TestAnyFacts(t *testing.T) {
 				for _, client := range clients {
 					for i, bundle := range bundles {
 						known := settings[i%len(settings)]
-						results, _ := check.NewKubelet(answer, configured, client, bundle, known).Check(now)
-						for i, r := range results {
-							// The zero value of a pair has no subject.
-							if r.Reason == finding.CertificateMissing {
-								results[i].Subject = at
+						for _, connection := range anyConnections() {
+							kubelet := check.NewKubelet(answer, configured, client, bundle, known).
+								Connection(connection, configured || connection != nil)
+							results, ofConnection, _ := kubelet.Check(now)
+							results = slices.Concat(results, ofConnection)
+							for i, r := range results {
+								// The zero value of a pair has no subject.
+								if r.Reason == finding.CertificateMissing {
+									results[i].Subject = at
+								}
 							}
+							assertComplete(t, results, finding.Kubelet,
+								"tls serving-trusted client-accepted connection read-only-port")
 						}
-						assertComplete(t, results, finding.Kubelet, "tls serving-trusted client-accepted read-only-port")
 					}
 				}
 			}
@@ -243,4 +250,13 @@ func zeroFiles() []finding.Result {
 		results[i].Subject = finding.File("")
 	}
 	return results
+}
+
+// anyConnections returns no answer, and one of each state and of one that does not exist.
+func anyConnections() []*check.ConnectionAnswer {
+	answers := []*check.ConnectionAnswer{nil}
+	for state := range check.ConnectionUnreachable + 1 {
+		answers = append(answers, &check.ConnectionAnswer{State: state, Why: "why", Remedy: "remedy"})
+	}
+	return answers
 }

@@ -56,7 +56,7 @@ func kinds() map[string]kind {
 		"files":    {only(finding.ClientFiles), filesAspects, filesFixtures()},
 		"manifest": {only(finding.Manifest), "readable single", manifestFixtures()},
 		"config":   {only(finding.Config), configAspects, configFixtures()},
-		"kubelet":  {only(finding.Kubelet), "tls serving-trusted client-accepted read-only-port", kubeletFixtures()},
+		"kubelet":  {only(finding.Kubelet), "tls serving-trusted client-accepted connection read-only-port", kubeletFixtures()},
 		"platform": {only(finding.Platform), "control-plane", platformFixtures()},
 		"override": {only(finding.Overrides), "kubelet-arguments admission", overrideFixtures()},
 		"guard":    {only(finding.Guard), "installed", guardFixtures()},

@@ -76,6 +76,9 @@ type Kubelet struct {
 	known      KubeletSettings
 	roots      *x509.CertPool // nil if ca contains no certificate
 	cas        []*x509.Certificate
+
+	connection           *ConnectionAnswer
+	connectionConfigured bool
 }
 
 // NewKubelet combines a kubelet's response with files of its node: client is the kube-apiserver's client pair, ca the
@@ -94,9 +97,24 @@ func NewKubelet(answer *KubeletAnswer, configured bool, client KeyPair, ca File,
 	return kubelet
 }
 
-// Check answers the requirements of the kubelet.
-func (k Kubelet) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
-	return runChecks(finding.Kubelet, kubeletChecks(), k, now), k.nextChange(now)
+// Check answers the requirements of the kubelet. connection are the results that rest on the kube-apiserver's
+// connection: they may be wrong for some minutes after the client certificate changed.
+func (k Kubelet) Check(now time.Time) (results, connection []finding.Result, next time.Time) {
+	for _, r := range runChecks(finding.Kubelet, kubeletChecks(), k, now) {
+		if k.restsOnConnection(r.Requirement.Aspect()) {
+			connection = append(connection, r)
+		} else {
+			results = append(results, r)
+		}
+	}
+	return results, connection, k.nextChange(now)
+}
+
+// restsOnConnection reports whether the result for an aspect rests on the kube-apiserver's connection.
+func (k Kubelet) restsOnConnection(aspect finding.Aspect) bool {
+	needsNoClient := k.known.NoClientCAAt != "" ||
+		k.answer != nil && k.answer.Answered() && !k.answer.RequestsClientCertificate && !k.connection.refused()
+	return aspect == finding.Connection || aspect == finding.ClientAccepted && k.connectionConfigured && !needsNoClient
 }
 
 // nextChange returns the next time after now at which the results may change although the
@@ -135,8 +153,18 @@ func kubeletChecks() []check[Kubelet] {
 			Kubelet.at, kubeletTrusted,
 		},
 		{
-			finding.ClientAccepted, nil, []finding.Reason{finding.ClientCertificateNotAccepted},
+			finding.ClientAccepted, nil,
+			[]finding.Reason{finding.ClientCertificateNotAccepted, finding.ClientAcceptanceUnknown},
 			Kubelet.at, kubeletAcceptsClient,
+		},
+		{
+			finding.Connection, nil,
+			[]finding.Reason{
+				finding.ClientCertificateNotAccepted, finding.ClientNotAuthorized, finding.KubeletCertificateUntrusted,
+				finding.ClientCertificateUnusable, finding.KubeletNotTLS, finding.KubeletUnreachable,
+				finding.ConnectionUnknown, finding.NotChecked, finding.NotObserved,
+			},
+			Kubelet.at, kubeletConnection,
 		},
 		{
 			finding.ReadOnlyPort, nil, []finding.Reason{finding.ReadOnlyPortOpen, finding.KubeletUnreachable},

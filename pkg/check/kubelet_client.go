@@ -10,47 +10,79 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-// kubeletAcceptsClient: the running kubelet trusts the CA that issued the kube-apiserver's client certificate. The
-// handshake shows it: a server that verifies clients sends the names of its CAs (RFC 8446 4.2.4), and a kubelet without
-// authentication.x509.clientCAFile does not request a client certificate (Kubernetes cmd/kubelet/app/server.go,
-// InitializeTLS). The CA bundle on the node may be newer than the one that the kubelet has loaded.
+// kubeletAcceptsClient: the running kubelet accepts the kube-apiserver's client certificate.
 //
-// A configuration without client CAs is a failure, whatever the handshake shows.
+// A kubelet without authentication.x509.clientCAFile does not request one (Kubernetes cmd/kubelet/app/server.go,
+// InitializeTLS), so its configuration and the handshake show that. Apart from this, only the kube-apiserver's
+// connection shows whether the kubelet accepts the certificate.
 //
-// Names are compared byte by byte, as crypto/x509 finds issuers. The private key is not used.
+// If the connection is not checked, the names of the CAs in the kubelet's request (RFC 8446 4.2.4) are the only
+// evidence, and it is weak: a kubelet authenticates with the current client CA bundle, but sends the names of the one
+// that it loaded at its start (before Kubernetes 1.36) or up to a minute ago. So a name that is missing is unknown, not a
+// failure. Names are compared byte by byte, as crypto/x509 finds issuers.
 func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 	if k.known.NoClientCAAt != "" {
 		return single(finding.ClientCertificateNotAccepted, finding.File(k.known.NoClientCAAt),
 			"the kubelet has no client CA configured, so it does not accept the kube-apiserver's client certificate",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
 	}
-	if tls := kubeletTLS(k, now); len(tls) > 0 {
+	if tls := kubeletTLS(k, now); len(tls) > 0 && !k.connection.refused() {
 		return []finding.Result{Unknown(tls[0])}
 	}
-	leaf := k.client.Leaf()
-	if leaf == nil {
-		return []finding.Result{Unknown(certificateParses(k.client, time.Time{})[0])}
-	}
-	if !k.answer.RequestsClientCertificate {
+	switch {
+	case !k.connection.refused() && !k.answer.RequestsClientCertificate:
 		return single(finding.ClientCertificateNotAccepted, k.answer.At,
 			"the kubelet does not request client certificates, so the kube-apiserver's certificate has no effect",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
+	case !k.connectionConfigured:
+		return k.acceptsByName()
+	case k.connection.refused():
+		return k.clientRefused()
+	case !k.connection.authenticated():
+		return []finding.Result{Unknown(kubeletConnection(k, now)[0])}
 	}
-	if len(k.answer.AcceptedCAs) == 0 {
-		return nil
+	if accepted, issuer := k.acceptsIssuer(); !accepted {
+		return []finding.Result{{
+			Subject: k.answer.At, Outcome: finding.Pass,
+			Message: Assuming("the CAs that the kubelet names, which do not include " + quoteName(issuer) +
+				", are those of an older client CA bundle: the connection works"),
+		}}
+	}
+	return nil
+}
+
+// acceptsByName answers without a connection.
+func (k Kubelet) acceptsByName() []finding.Result {
+	if k.client.Leaf() == nil {
+		return []finding.Result{Unknown(certificateParses(k.client, time.Time{})[0])}
+	}
+	accepted, issuer := k.acceptsIssuer()
+	if !accepted {
+		return single(finding.ClientAcceptanceUnknown, k.answer.At,
+			"the CAs that the kubelet names do not include "+quoteName(issuer)+", the issuer of the kube-apiserver's client "+
+				"certificate; a kubelet may name those of an older client CA bundle, and the connection was not checked",
+			"check the connection (--pod; chart: nodeagent.connection), or compare the kubelet's client CA bundle "+
+				"with the certificate")
+	}
+	return []finding.Result{{
+		Subject: k.answer.At, Outcome: finding.Pass,
+		Message: Assuming("the CAs that the kubelet names are those of its current client CA bundle"),
+	}}
+}
+
+// acceptsIssuer reports whether the CAs that the kubelet names include an issuer of the client certificate's chain, or
+// the kubelet names none, so that it accepts any (RFC 8446 4.2.4, RFC 5246 7.4.4). It is true if the certificate could
+// not be read.
+func (k Kubelet) acceptsIssuer() (accepted bool, issuer string) {
+	leaf := k.client.Leaf()
+	if leaf == nil || len(k.answer.AcceptedCAs) == 0 {
+		return true, ""
 	}
 	issuers := [][]byte{leaf.RawIssuer}
 	for _, certificate := range k.client.chain.Rest {
 		issuers = append(issuers, certificate.RawIssuer)
 	}
-	for _, accepted := range k.answer.AcceptedCAs {
-		if slices.ContainsFunc(issuers, func(issuer []byte) bool { return bytes.Equal(issuer, accepted) }) {
-			return nil
-		}
-	}
-	return single(finding.ClientCertificateNotAccepted, k.answer.At,
-		"the kubelet does not accept client certificates issued by "+quoteName(leaf.Issuer.CommonName)+
-			", the issuer of the kube-apiserver's certificate",
-		"update the kubelet's client CA bundle (on OpenShift the machine-config-operator does), "+
-			"or renew the client certificate")
+	return slices.ContainsFunc(k.answer.AcceptedCAs, func(accepted []byte) bool {
+		return slices.ContainsFunc(issuers, func(issuer []byte) bool { return bytes.Equal(issuer, accepted) })
+	}), leaf.Issuer.CommonName
 }

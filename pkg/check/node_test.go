@@ -457,6 +457,8 @@ func kubeletFixtures() map[string]fixture {
 		client     check.Source
 		ca         check.File
 		known      check.KubeletSettings
+		connection *check.ConnectionAnswer
+		asked      bool // whether the kube-apiserver is asked about its connection
 	}
 	seen := func(change func(f *facts)) func(finding.Family) []finding.Result {
 		f := facts{
@@ -466,13 +468,15 @@ func kubeletFixtures() map[string]fixture {
 				ReadOnlyAt: readOnlyAt,
 			},
 			configured: true, client: check.Source{At: finding.File("/crt"), Data: client.Certificate},
-			ca:    file("/ca.crt", servingCA.PEM()),
-			known: check.KubeletSettings{AddressTypes: []string{"InternalIP"}},
+			ca:         file("/ca.crt", servingCA.PEM()),
+			known:      check.KubeletSettings{AddressTypes: []string{"InternalIP"}},
+			connection: &check.ConnectionAnswer{State: check.ConnectionWorks}, asked: true,
 		}
 		change(&f)
 		pair := check.NewKeyPair(f.client, check.Source{At: finding.File("/key"), Data: client.Key}, check.Expectation{})
-		results, _ := check.NewKubelet(f.answer, f.configured, pair, f.ca, f.known).Check(now)
-		return always(results)
+		kubelet := check.NewKubelet(f.answer, f.configured, pair, f.ca, f.known).Connection(f.connection, f.asked)
+		results, connection, _ := kubelet.Check(now)
+		return always(slices.Concat(results, connection))
 	}
 	answers := func(change func(a *check.KubeletAnswer)) func(finding.Family) []finding.Result {
 		return seen(func(f *facts) { change(f.answer) })
@@ -510,8 +514,81 @@ func kubeletFixtures() map[string]fixture {
 	refuses := unknown("tls "+afterTLS, "KubeletRefusesHandshake"+at)
 	unreachable := unknown("tls "+afterTLS, "KubeletUnreachable"+at)
 
+	connected := func(a check.ConnectionAnswer) func(finding.Family) []finding.Result {
+		return seen(func(f *facts) { f.connection = &a })
+	}
+	broken := func(state check.ConnectionState) func(finding.Family) []finding.Result {
+		return connected(check.ConnectionAnswer{State: state, Remedy: "restore the agent's Role", Why: map[check.ConnectionState]string{
+			check.ConnectionForbidden: "403 Forbidden", check.ConnectionUntrusted: "it has expired or is not yet valid",
+			check.ConnectionPairUnusable: "the key does not match the certificate",
+			check.ConnectionUnreachable:  "connection refused", check.ConnectionUnknown: "the agent may not read its own Pod's log",
+		}[state]})
+	}
+	const acceptance, connection = "client-accepted", "connection"
+	brokenBy := func(outcome string, reason finding.Reason) []string {
+		return append(unknown(acceptance, string(reason)+at), connection+" "+outcome+" "+string(reason)+at)
+	}
+
 	return map[string]fixture{
-		"good":                        {results: seen(func(*facts) {})},
+		"good": {results: seen(func(*facts) {})},
+		"connection not checked": {
+			results: seen(func(f *facts) { f.connection, f.asked = nil, false }),
+			want:    unknown(connection, "NotChecked"+at),
+		},
+		"connection not checked, other CAs": {
+			results: seen(func(f *facts) {
+				f.connection, f.asked, f.answer.AcceptedCAs = nil, false, [][]byte{foreign.Certificate.RawSubject}
+			}),
+			want: append(unknown(acceptance, "ClientAcceptanceUnknown"+at), unknown(connection, "NotChecked"+at)...),
+		},
+		"connection not checked, any CA": {
+			results: seen(func(f *facts) { f.connection, f.asked, f.answer.AcceptedCAs = nil, false, nil }),
+			want:    unknown(connection, "NotChecked"+at),
+		},
+		"connection not checked, no client certificate": {
+			results: seen(func(f *facts) { f.connection, f.asked, f.client.Data = nil, false, nil }),
+			want:    append(unknown(acceptance, "CertificateMissing @ /crt"), unknown(connection, "NotChecked"+at)...),
+		},
+		"connection not checked, client certificate not known": {
+			results: seen(func(f *facts) {
+				f.connection, f.asked, f.client = nil, false, check.Source{Problem: because(finding.Unreadable)}
+			}),
+			want: append(unknown(acceptance, "Unreadable @ /why"), unknown(connection, "NotChecked"+at)...),
+		},
+		"no answer about the connection yet": {
+			results: seen(func(f *facts) { f.connection = nil }),
+			want:    unknown(acceptance+" "+connection, "NotObserved"+at),
+		},
+		"connection, unauthenticated": {
+			results: broken(check.ConnectionUnauthenticated),
+			want:    []string{notAccepted, connection + " fail ClientCertificateNotAccepted" + at},
+		},
+		"connection, forbidden": {
+			results: broken(check.ConnectionForbidden),
+			want:    []string{connection + " fail ClientNotAuthorized" + at},
+		},
+		"connection, kubelet not trusted": {
+			results: broken(check.ConnectionUntrusted), want: brokenBy("fail", finding.KubeletCertificateUntrusted),
+		},
+		"connection, pair unusable": {
+			results: broken(check.ConnectionPairUnusable), want: brokenBy("fail", finding.ClientCertificateUnusable),
+		},
+		"connection, no TLS": {
+			results: broken(check.ConnectionNotTLS), want: brokenBy("fail", finding.KubeletNotTLS),
+		},
+		"connection, kubelet unreachable": {
+			results: broken(check.ConnectionUnreachable), want: brokenBy("unknown", finding.KubeletUnreachable),
+		},
+		"connection unknown": {
+			results: broken(check.ConnectionUnknown), want: brokenBy("unknown", finding.ConnectionUnknown),
+		},
+		"connection through the Service": {
+			results: connected(check.ConnectionAnswer{State: check.ConnectionWorks, ThroughService: true}),
+		},
+		"connection through the Service, unauthenticated": {
+			results: connected(check.ConnectionAnswer{State: check.ConnectionUnauthenticated, ThroughService: true}),
+			want:    []string{notAccepted, connection + " fail ClientCertificateNotAccepted" + at},
+		},
 		"good, takes any client's CA": {results: answers(func(a *check.KubeletAnswer) { a.AcceptedCAs = nil })},
 		"good, takes the bridge's CA": {results: seen(func(f *facts) { f.client.Data = ofBridged.Certificate })},
 		"no CA configured": {
@@ -524,11 +601,7 @@ func kubeletFixtures() map[string]fixture {
 			want: []string{"serving-trusted notApplicable " + at},
 		},
 		"CA file not known":     {results: withCA(check.File{WhyUnknown: because(finding.ConfigMissing)}), want: []string{"serving-trusted unknown ConfigMissing @ /why"}},
-		"no client certificate": {results: seen(func(f *facts) { f.client.Data = nil }), want: []string{"client-accepted unknown CertificateMissing @ /crt"}},
-		"client certificate not known": {
-			results: seen(func(f *facts) { f.client = check.Source{Problem: because(finding.Unreadable)} }),
-			want:    []string{"client-accepted unknown Unreadable @ /why"},
-		},
+		"no client certificate": {results: seen(func(f *facts) { f.client.Data = nil })},
 		"not checked": {
 			results: seen(func(f *facts) { f.answer, f.configured = nil, false }),
 			want:    unknown("tls "+afterTLS+" read-only-port", "NotChecked @ Kubelet"),
@@ -665,8 +738,7 @@ func kubeletFixtures() map[string]fixture {
 			results: answers(func(a *check.KubeletAnswer) { a.RequestsClientCertificate = false }), want: []string{notAccepted},
 		},
 		"knows another client CA": {
-			results: answers(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), want: []string{notAccepted},
-			mentions: `"signer"`,
+			results: answers(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }),
 		},
 	}
 }
@@ -766,12 +838,90 @@ func TestKubeletNextChange(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if _, got := check.NewKubelet(c.answer, true, check.KeyPair{}, c.ca,
-				check.KubeletSettings{}).Check(c.now); !got.Equal(
-				c.want,
-			) {
+			kubelet := check.NewKubelet(c.answer, true, check.KeyPair{}, c.ca, check.KubeletSettings{})
+			if _, _, got := kubelet.Check(c.now); !got.Equal(c.want) {
 				t.Errorf("at %s: got %s, want %s", c.now, got, c.want)
 			}
 		})
+	}
+}
+
+// TestKubeletAcceptsClient: the names of the CAs that the kubelet accepts are evidence only together with
+// the connection. Each pair of both has its result.
+func TestKubeletAcceptsClient(t *testing.T) {
+	ca, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
+	pair := ca.Issue(pkitest.KubeletClient())
+	own, other := ca.Certificate.RawSubject, foreign.Certificate.RawSubject
+	at := finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"}
+	handshakes := map[string]*check.KubeletAnswer{
+		"not answered": nil,
+		"failed":       {At: at, Err: errors.New("refused")},
+		"asks nobody":  {At: at, Certificates: []*x509.Certificate{pair.Leaf}},
+		"names none":   {At: at, Certificates: []*x509.Certificate{pair.Leaf}, RequestsClientCertificate: true},
+		"names ours": {
+			At: at, Certificates: []*x509.Certificate{pair.Leaf}, RequestsClientCertificate: true, AcceptedCAs: [][]byte{other, own},
+		},
+		"names others": {
+			At: at, Certificates: []*x509.Certificate{pair.Leaf}, RequestsClientCertificate: true, AcceptedCAs: [][]byte{other},
+		},
+	}
+	states := map[string]check.ConnectionState{
+		"works": check.ConnectionWorks, "unauthenticated": check.ConnectionUnauthenticated,
+		"forbidden": check.ConnectionForbidden, "untrusted": check.ConnectionUntrusted,
+		"pair unusable": check.ConnectionPairUnusable, "no TLS": check.ConnectionNotTLS,
+		"unreachable": check.ConnectionUnreachable, "unknown": check.ConnectionUnknown,
+	}
+	const refuses, unseen, failed = "fail ClientCertificateNotAccepted", "unknown NotObserved", "unknown KubeletUnreachable"
+	rest := func(when string) map[string]string { // the connection shows neither
+		return map[string]string{
+			"untrusted": "unknown KubeletCertificateUntrusted", "pair unusable": "unknown ClientCertificateUnusable",
+			"no TLS": "unknown KubeletNotTLS", "unreachable": "unknown KubeletUnreachable",
+			"unknown": "unknown ConnectionUnknown", "not answered": unseen, "unauthenticated": refuses,
+			"works": "pass", "forbidden": "pass", "not checked": when,
+		}
+	}
+	always := func(result string) map[string]string {
+		all := rest(result)
+		for connection := range all {
+			if connection != "unauthenticated" {
+				all[connection] = result
+			}
+		}
+		return all
+	}
+	asksNobody := always(refuses)
+	want := map[string]map[string]string{
+		"not answered": always(unseen),
+		"failed":       always(failed),
+		"asks nobody":  asksNobody,
+		"names none":   rest("pass"),
+		"names ours":   rest("pass"),
+		"names others": rest("unknown ClientAcceptanceUnknown"),
+	}
+	keys := check.NewKeyPair(
+		check.Source{At: finding.File("/crt"), Data: pair.Certificate},
+		check.Source{At: finding.File("/key"), Data: pair.Key}, check.Expectation{},
+	)
+	got := map[string]map[string]string{}
+	for handshake, answer := range handshakes {
+		got[handshake] = map[string]string{}
+		judge := func(name string, connection *check.ConnectionAnswer, configured bool) {
+			kubelet := check.NewKubelet(answer, true, keys, check.File{}, check.KubeletSettings{}).
+				Connection(connection, configured)
+			results, ofConnection, _ := kubelet.Check(pkitest.Now())
+			for _, r := range slices.Concat(results, ofConnection) {
+				if r.Requirement == finding.Kubelet.Requires(finding.ClientAccepted) {
+					got[handshake][name] = strings.TrimSpace(r.Outcome.String() + " " + string(r.Reason))
+				}
+			}
+		}
+		judge("not checked", nil, false)
+		judge("not answered", nil, true)
+		for name, state := range states {
+			judge(name, &check.ConnectionAnswer{State: state}, true)
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("client-accepted by handshake and connection (-want +got):\n%s", d)
 	}
 }

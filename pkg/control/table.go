@@ -117,7 +117,8 @@ func useHTTPS() Control {
 			requires(finding.ClientFiles, onNode, finding.Issuer, finding.Identity, finding.KeyFileMode),
 			optional(
 				requires(
-					finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.ReadOnlyPort,
+					finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.Connection,
+					finding.ReadOnlyPort,
 				),
 			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),

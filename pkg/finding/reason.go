@@ -81,9 +81,23 @@ const (
 	KubeletRefusesHandshake      Reason = "KubeletRefusesHandshake"
 	KubeletCertificateUntrusted  Reason = "KubeletCertificateUntrusted"
 	ClientCertificateNotAccepted Reason = "ClientCertificateNotAccepted"
-	ReadOnlyPortOpen             Reason = "ReadOnlyPortOpen"
+	// ClientAcceptanceUnknown: neither its list of accepted CAs nor a connection shows whether it
+	// accepts the kube-apiserver's certificate.
+	ClientAcceptanceUnknown Reason = "ClientAcceptanceUnknown"
+	ReadOnlyPortOpen        Reason = "ReadOnlyPortOpen"
 	// KubeletConfigUnknown: its configuration cannot be determined from its files.
 	KubeletConfigUnknown Reason = "KubeletConfigUnknown"
+)
+
+// The connection of the running kube-apiserver to the kubelet.
+const (
+	// ClientNotAuthorized: the kubelet accepts the certificate, and its user may not do what the
+	// kube-apiserver must do.
+	ClientNotAuthorized Reason = "ClientNotAuthorized"
+	// ClientCertificateUnusable: the kube-apiserver cannot load the certificate or its key.
+	ClientCertificateUnusable Reason = "ClientCertificateUnusable"
+	// ConnectionUnknown: the kube-apiserver's answer does not show whether it can connect.
+	ConnectionUnknown Reason = "ConnectionUnknown"
 )
 
 // The guard itself: the objects that register it with the API server.
@@ -157,8 +171,13 @@ var outcomes = map[Reason]Outcome{
 	KubeletRefusesHandshake:      Unknown,
 	KubeletCertificateUntrusted:  Fail,
 	ClientCertificateNotAccepted: Fail,
+	ClientAcceptanceUnknown:      Unknown,
 	ReadOnlyPortOpen:             Warn,
 	KubeletConfigUnknown:         Unknown,
+
+	ClientNotAuthorized:       Fail,
+	ClientCertificateUnusable: Fail,
+	ConnectionUnknown:         Unknown,
 
 	GuardMissing:      Fail,
 	GuardWeakened:     Warn,

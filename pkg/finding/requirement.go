@@ -91,6 +91,7 @@ const (
 	TLS            Aspect = "tls"             // it speaks TLS
 	ServingTrusted Aspect = "serving-trusted" // the kube-apiserver trusts its certificate
 	ClientAccepted Aspect = "client-accepted" // it accepts the kube-apiserver's certificate
+	Connection     Aspect = "connection"      // the running kube-apiserver connects to it
 )
 
 // The aspects of overrides.

@@ -27,6 +27,12 @@ const maxRescans = 3
 // reported: a kubelet restarts within seconds, and takes a moment to load new CAs.
 const kubeletPatience = 10 * time.Second
 
+// connectionPatience is how long a finding from the kube-apiserver's connection must last before it
+// is reported. A kube-apiserver keeps a connection and its client certificate for up to 5 minutes
+// after the files changed, and the first request after that fails once (Kubernetes client-go
+// transport/cert_rotation.go).
+const connectionPatience = 6 * time.Minute
+
 // Watcher wakes the agent when files change; see package watch.
 type Watcher interface {
 	Watch(directories []hostfs.Directory) (changed bool)
@@ -36,6 +42,11 @@ type Watcher interface {
 // Kubelet is probed in the background; see package probe.
 type Kubelet interface {
 	Ask()
+	Answered() <-chan struct{}
+}
+
+// Connection is checked in the background; see package connection.
+type Connection interface {
 	Answered() <-chan struct{}
 }
 
@@ -56,10 +67,14 @@ const (
 	Tick            Trigger = "tick"    // Resync has passed
 	Moment          Trigger = "moment"  // a finding has settled, or a result may change by time alone
 	KubeletAnswered Trigger = "kubelet" // the kubelet has answered
+	// ConnectionAnswered: the kube-apiserver has answered whether it can connect to the kubelet.
+	ConnectionAnswered Trigger = "connection"
 )
 
 // Triggers returns all of them.
-func Triggers() []Trigger { return []Trigger{Start, FileEvent, Tick, Moment, KubeletAnswered} }
+func Triggers() []Trigger {
+	return []Trigger{Start, FileEvent, Tick, Moment, KubeletAnswered, ConnectionAnswered}
+}
 
 // Agent checks a host for as long as it runs.
 type Agent struct {
@@ -70,6 +85,8 @@ type Agent struct {
 	Watcher Watcher
 	// Kubelet is nil if the kubelet is not probed.
 	Kubelet Kubelet
+	// Connection is nil if the kube-apiserver's connection is not checked.
+	Connection Connection
 	// Reporter gets a notice of each change.
 	Reporter report.Reporter
 	Meter    Meter
@@ -96,16 +113,18 @@ func Controls() []control.Control {
 const (
 	fromFiles = iota
 	fromKubelet
+	fromConnection
 )
 
 // observation converts a snapshot for the tracker.
-func observation(s scan.Snapshot, settle, kubeletPatience time.Duration) tracker.Observation {
+func observation(s scan.Snapshot, settle, kubeletPatience, connectionPatience time.Duration) tracker.Observation {
 	return tracker.Observation{
 		At: s.At, Contents: s.Contents, NextChange: s.NextChange,
 		Scope: control.Node, Controls: Controls(),
 		Sources: []tracker.Source{
-			fromFiles:   {Results: s.FileResults, Patience: settle},
-			fromKubelet: {Results: s.KubeletResults, Patience: kubeletPatience},
+			fromFiles:      {Results: s.FileResults, Patience: settle},
+			fromKubelet:    {Results: s.KubeletResults, Patience: kubeletPatience},
+			fromConnection: {Results: s.ConnectionResults, Patience: connectionPatience},
 		},
 		Certificates: []tracker.Certificate{{
 			Role: CertificateRole, At: finding.File(s.Layout.Certificate.Host), Leaf: s.Leaf, Valid: s.Valid,
@@ -122,12 +141,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.Kubelet != nil {
 		answered = a.Kubelet.Answered()
 	}
+	var connection <-chan struct{}
+	if a.Connection != nil {
+		connection = a.Connection.Answered()
+	}
 	loggedHow, contents, trigger := "", [sha256.Size]byte{}, Start
 	for {
 		begin := a.Now()
 		snapshot := a.scanAndWatch()
 		a.Meter.Scanned(trigger, a.Now().Sub(begin), snapshot)
-		changes := tracked.Observe(observation(snapshot, a.Settle, kubeletPatience))
+		changes := tracked.Observe(observation(snapshot, a.Settle, kubeletPatience, connectionPatience))
 		// While a file is being replaced, this may be wrong for a moment.
 		if snapshot.Layout.How != loggedHow && !changes.Pending[fromFiles] {
 			loggedHow = snapshot.Layout.How
@@ -151,6 +174,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			trigger = FileEvent
 		case <-answered:
 			trigger = KubeletAnswered
+		case <-connection:
+			trigger = ConnectionAnswered
 		case <-tick.C:
 			trigger = Tick
 		case <-due:
@@ -207,7 +232,7 @@ func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
 	deadline := a.Now().Add(2 * a.Settle)
 	for {
 		snapshot := a.Scan(a.Now())
-		changes := tracked.Observe(observation(snapshot, a.Settle, a.Settle))
+		changes := tracked.Observe(observation(snapshot, a.Settle, a.Settle, a.Settle))
 		if !slices.Contains(changes.Pending, true) || !snapshot.At.Before(deadline) {
 			return snapshot
 		}

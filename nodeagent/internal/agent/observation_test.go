@@ -63,10 +63,12 @@ func TestManifestGone(t *testing.T) {
 		var reported []string
 		for range 3 {
 			at = at.Add(settle)
-			for _, n := range tracked.Observe(observation(scan.Scan(host, nil, scan.Options{}, at), settle,
-				kubeletPatience)).Notices {
-				reported = append(reported,
-					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
+			snapshot := scan.Scan(scan.Sources{Host: host}, scan.Options{}, at)
+			for _, n := range tracked.Observe(observation(snapshot, settle, kubeletPatience, connectionPatience)).Notices {
+				reported = append(
+					reported,
+					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "),
+				)
 			}
 		}
 		if d := cmp.Diff(step.want, strings.Join(reported, ", ")); d != "" {

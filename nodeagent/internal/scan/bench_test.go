@@ -30,7 +30,7 @@ func BenchmarkScan(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				scan.Scan(host, nil, scan.Options{}, pkitest.Now())
+				scan.Scan(scan.Sources{Host: host}, scan.Options{}, pkitest.Now())
 			}
 		})
 	}

@@ -26,8 +26,9 @@ import (
 // view is a node and the options of its scan.
 type view struct {
 	node
-	kubelet scan.Kubelet
-	options scan.Options
+	kubelet    scan.Kubelet
+	options    scan.Options
+	connection scan.Connection
 }
 
 // blindness makes an observation impossible.
@@ -51,6 +52,13 @@ func noMount(file string) blindness {
 func pairElsewhere(t *testing.T, v *view) {
 	put(t, v.Root+staticpod.CISDirectory+"/tls.crt", v.pair.Certificate)
 	put(t, v.Root+staticpod.CISDirectory+"/tls.key", v.pair.Key)
+}
+
+// connected sets what the kube-apiserver's answer shows about its connection.
+func connected(state check.ConnectionState) blindness {
+	return func(_ *testing.T, v *view) {
+		v.connection = connections{&check.ConnectionAnswer{State: state, Why: "boom", Remedy: "mend it"}}
+	}
 }
 
 // Ways to make something unobservable.
@@ -90,6 +98,11 @@ const (
 	kubeletRefuses      = "kubelet refuses the handshake"
 	kubeletCAUnreadable = "CA of kubelets unreadable"
 	kubeletCANoMount    = "CA of kubelets under no mount"
+
+	connectionNotAsked    = "connection not checked"
+	connectionSilent      = "no answer about the connection yet"
+	connectionUnknown     = "connection unknown"
+	connectionUnreachable = "the kube-apiserver does not reach the kubelet"
 )
 
 func ways() map[string]blindness {
@@ -152,6 +165,11 @@ func ways() map[string]blindness {
 		},
 		kubeletCAUnreadable: unreadable(func(n node) string { return n.Root + kubeletCA }),
 		kubeletCANoMount:    noMount("/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"),
+
+		connectionNotAsked:    func(_ *testing.T, v *view) { v.connection = nil },
+		connectionSilent:      func(_ *testing.T, v *view) { v.connection = connections{} },
+		connectionUnknown:     connected(check.ConnectionUnknown),
+		connectionUnreachable: connected(check.ConnectionUnreachable),
 	}
 }
 
@@ -169,6 +187,7 @@ func whyAbsenceUnknown() map[finding.Requirement][]string {
 	noKey := slices.Concat(noFiles, []string{keyUnreadable, keyNoMount})
 	noAnswer := []string{kubeletNotAsked, kubeletSilent, kubeletAway}
 	noHandshake := slices.Concat(noAnswer, []string{kubeletRefuses})
+	noConnection := []string{connectionSilent, connectionUnknown, connectionUnreachable}
 	manifest, config, files, kubelet := finding.Manifest, finding.Config, finding.ClientFiles, finding.Kubelet
 	return map[finding.Requirement][]string{
 		manifest.Requires(finding.Readable): slices.Concat(noManifest, []string{directoryGiven}),
@@ -198,9 +217,13 @@ func whyAbsenceUnknown() map[finding.Requirement][]string {
 
 		kubelet.Requires(finding.TLS):          noHandshake,
 		kubelet.Requires(finding.ReadOnlyPort): noAnswer,
-		kubelet.Requires(finding.ServingTrusted): slices.Concat(noHandshake, noConfig,
-			[]string{kubeletCAUnreadable, kubeletCANoMount}),
-		kubelet.Requires(finding.ClientAccepted): slices.Concat(noHandshake, noCertificate),
+		kubelet.Requires(finding.ServingTrusted): slices.Concat(
+			noHandshake,
+			noConfig,
+			[]string{kubeletCAUnreadable, kubeletCANoMount},
+		),
+		kubelet.Requires(finding.ClientAccepted): slices.Concat(noHandshake, noConnection),
+		kubelet.Requires(finding.Connection):     append([]string{connectionNotAsked}, noConnection...),
 	}
 }
 
@@ -225,8 +248,9 @@ func TestUnobservedIsNeverCompliant(t *testing.T) {
 			RequestsClientCertificate: true, AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 		}}}
 		v.options.ExpiringFraction = check.DefaultExpiringFraction
+		connected(check.ConnectionWorks)(t, v)
 		blind(t, v)
-		return scan.Scan(v.host, v.kubelet, v.options, pkitest.Now()).Results()
+		return scan.Scan(scan.Sources{Host: v.host, Kubelet: v.kubelet, Connection: v.connection}, v.options, pkitest.Now()).Results()
 	}
 	requirements, unseen := nodeRequirements(), whyAbsenceUnknown()
 	t.Run("all observed", func(t *testing.T) {
@@ -308,7 +332,7 @@ func TestEveryRequirementIsAnswered(t *testing.T) {
 			v := &view{node: newNode(t, openshift.Current, ca, pair)}
 			blind(t, v)
 			answered := map[finding.Requirement]bool{}
-			for _, r := range scan.Scan(v.host, v.kubelet, v.options, pkitest.Now()).Results() {
+			for _, r := range scan.Scan(scan.Sources{Host: v.host, Kubelet: v.kubelet, Connection: v.connection}, v.options, pkitest.Now()).Results() {
 				answered[r.Requirement] = true
 				if r.Outcome == finding.Unknown && (r.Reason == "" || r.Message == "" || r.Remedy == "" || r.Subject.Kind == "") {
 					t.Errorf("an unknown result without reason, message or remedy: %+v", r)
@@ -351,14 +375,14 @@ func TestGuessed(t *testing.T) {
 					AcceptedCAs:               [][]byte{ca.Certificate.RawSubject},
 				},
 			}
-			s := scan.Scan(n.host, kubelet, scan.Options{}, pkitest.Now())
+			s := scan.Scan(scan.Sources{Host: n.host, Kubelet: kubelet}, scan.Options{}, pkitest.Now())
 			var got []string
 			unknown := map[finding.Requirement]bool{}
 			for _, r := range s.Results() {
 				switch {
 				case r.Outcome == finding.Unknown:
 					unknown[r.Requirement] = true
-					if r.Reason != finding.ManifestMissing {
+					if r.Reason != finding.ManifestMissing && r.Requirement != finding.Kubelet.Requires(finding.Connection) {
 						t.Errorf("unknown because of %s at %s", r.Reason, r.Subject)
 					}
 				case r.Requirement.Family() == finding.Kubelet && (r.Requirement.Aspect() == finding.TLS ||

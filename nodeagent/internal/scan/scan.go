@@ -52,9 +52,10 @@ type Options struct {
 type Snapshot struct {
 	At     time.Time
 	Layout staticpod.Layout
-	// FileResults come from files, KubeletResults from the kubelet's answer. Together they
-	// have a result for every requirement of a node.
-	FileResults, KubeletResults []finding.Result
+	// FileResults come from files, KubeletResults from the kubelet's answer, and
+	// ConnectionResults from the kube-apiserver's answer about its connection to the kubelet.
+	// Together they have a result for every requirement of a node.
+	FileResults, KubeletResults, ConnectionResults []finding.Result
 	// Serving is the kubelet's serving certificate; nil if none was seen. ServingAt is
 	// the kubelet; the zero value if it has not answered.
 	Serving   *x509.Certificate
@@ -71,8 +72,10 @@ type Snapshot struct {
 	NextChange time.Time
 }
 
-// Results returns the results from files and from the kubelet.
-func (s Snapshot) Results() []finding.Result { return slices.Concat(s.FileResults, s.KubeletResults) }
+// Results returns all results.
+func (s Snapshot) Results() []finding.Result {
+	return slices.Concat(s.FileResults, s.KubeletResults, s.ConnectionResults)
+}
 
 // Kubelet has the last answer of the kubelet.
 type Kubelet interface {
@@ -80,9 +83,24 @@ type Kubelet interface {
 	Answer() *check.KubeletAnswer
 }
 
-// Scan checks the host and the last answer of its kubelet. kubelet is nil if the kubelet is
-// not probed. Scan has no error: what cannot be read is a result.
-func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
+// Connection has the kube-apiserver's last answer about its connection to the kubelet.
+type Connection interface {
+	// Answer returns nil before the first answer.
+	Answer() *check.ConnectionAnswer
+}
+
+// Sources are what a scan looks at. Kubelet is nil if the kubelet is not probed, Connection if the
+// kube-apiserver is not asked.
+type Sources struct {
+	Host       Host
+	Kubelet    Kubelet
+	Connection Connection
+}
+
+// Scan checks the host, the last answer of its kubelet, and that of its kube-apiserver. It has no
+// error: what cannot be read is a result.
+func Scan(from Sources, options Options, now time.Time) Snapshot {
+	host := from.Host
 	layout := discover(host, options)
 	if options.ClientCA != "" {
 		layout.ClientCA = options.ClientCA
@@ -116,11 +134,18 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	snapshot.FileResults = slices.Concat(manifestResults, configResults, fileResults)
 
 	var answer *check.KubeletAnswer
-	if kubelet != nil {
-		answer = kubelet.Answer()
+	if from.Kubelet != nil {
+		answer = from.Kubelet.Answer()
 	}
-	asked := check.NewKubelet(answer, kubelet != nil, pair, facts.kubeletCA, settings(layout, options))
-	snapshot.KubeletResults = keepNextChange(asked.Check(now))
+	var connection *check.ConnectionAnswer
+	if from.Connection != nil {
+		connection = from.Connection.Answer()
+	}
+	kubelet := check.NewKubelet(answer, from.Kubelet != nil, pair, facts.kubeletCA, settings(layout, options)).
+		Connection(connection, from.Connection != nil)
+	var next time.Time
+	snapshot.KubeletResults, snapshot.ConnectionResults, next = kubelet.Check(now)
+	snapshot.NextChange = earliest(snapshot.NextChange, next)
 	if answer != nil {
 		snapshot.ServingAt = answer.At
 		if len(answer.Certificates) > 0 {
@@ -131,7 +156,7 @@ func Scan(host Host, kubelet Kubelet, options Options, now time.Time) Snapshot {
 	for _, plugin := range slices.Sorted(maps.Keys(config.PluginFiles)) {
 		read = append(read, config.PluginFiles[plugin])
 	}
-	snapshot.Contents = contents(layout, answer, read...)
+	snapshot.Contents = contents(layout, answer, connection, read...)
 	return snapshot
 }
 
@@ -349,8 +374,13 @@ func read(host Host, hostPath string) check.File {
 }
 
 // contents is a checksum of everything that was read and answered.
-func contents(layout staticpod.Layout, answer *check.KubeletAnswer, files ...check.File) (sum [sha256.Size]byte) {
+func contents(
+	layout staticpod.Layout, answer *check.KubeletAnswer, connection *check.ConnectionAnswer, files ...check.File,
+) (sum [sha256.Size]byte) {
 	h := sha256.New()
+	if connection != nil {
+		hashField(h, fmt.Sprintf("%+v", *connection))
+	}
 	hashField(h, fmt.Sprintf("%+v", layout))
 	for _, file := range files {
 		hashField(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))

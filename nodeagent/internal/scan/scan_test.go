@@ -66,7 +66,7 @@ func scanHost(t *testing.T, host scan.Host, options scan.Options, now time.Time)
 	t.Helper()
 	options.ExpiringFraction = check.DefaultExpiringFraction
 	result := make(chan scan.Snapshot, 1)
-	go func() { result <- scan.Scan(host, nil, options, now) }()
+	go func() { result <- scan.Scan(scan.Sources{Host: host}, options, now) }()
 	select {
 	case snapshot := <-result:
 		return snapshot
@@ -438,6 +438,11 @@ func TestScanDevice(t *testing.T) {
 	}
 }
 
+// connections has a kube-apiserver's answer about its connection.
+type connections struct{ answer *check.ConnectionAnswer }
+
+func (c connections) Answer() *check.ConnectionAnswer { return c.answer }
+
 type answers struct{ answer *check.KubeletAnswer }
 
 func (a answers) Answer() *check.KubeletAnswer { return a.answer }
@@ -460,7 +465,7 @@ func TestScanKubelet(t *testing.T) {
 		return &a
 	}
 	scanned := func(kubelet scan.Kubelet) scan.Snapshot {
-		return scan.Scan(n.host, kubelet, scan.Options{}, pkitest.Now())
+		return scan.Scan(scan.Sources{Host: n.host, Kubelet: kubelet}, scan.Options{}, pkitest.Now())
 	}
 	cases := map[string]struct {
 		answer *check.KubeletAnswer
@@ -468,7 +473,7 @@ func TestScanKubelet(t *testing.T) {
 	}{
 		"good":               {answer: answer(func(*check.KubeletAnswer) {})},
 		"of a foreign CA":    {answer(func(a *check.KubeletAnswer) { a.Certificates[0] = strange.Leaf }), []string{"KubeletCertificateUntrusted Kubelet 192.0.2.7:10250"}},
-		"accepts another CA": {answer(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
+		"accepts another CA": {answer(func(a *check.KubeletAnswer) { a.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }), []string{"ClientAcceptanceUnknown Kubelet 192.0.2.7:10250"}},
 		"asks nobody":        {answer(func(a *check.KubeletAnswer) { a.RequestsClientCertificate = false }), []string{"ClientCertificateNotAccepted Kubelet 192.0.2.7:10250"}},
 		"away":               {&check.KubeletAnswer{At: at, Err: errBoom}, []string{"KubeletUnreachable Kubelet 192.0.2.7:10250"}},
 		"no TLS":             {&check.KubeletAnswer{At: at, Err: errBoom, NotTLS: true}, []string{"KubeletNotTLS Kubelet 192.0.2.7:10250"}},

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package connection asks the kube-apiserver of this node for the last line of the agent's own log. The
+// kube-apiserver gets it from the kubelet, so the answer shows whether it can connect to this kubelet with its client
+// certificate. Package check decides what the answer means.
+//
+// The agent needs no permission on Nodes for that: only "get" on pods/log in its own namespace.
+package connection
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+)
+
+const (
+	// interval is the time between two requests. A kube-apiserver closes an idle connection to a kubelet after 90 s
+	// (k8s.io/apimachinery pkg/util/net, SetTransportDefaults), so without other requests each one needs a new
+	// handshake. jitter is the largest random addition: agents that start together spread their requests.
+	interval, jitter = 2 * time.Minute, 10 * time.Second
+	// timeout bounds one request with its answer. A kube-apiserver gives up after 54 s if the kubelet cannot authorize
+	// the request, and after 30 s if the kubelet does not respond.
+	timeout = time.Minute
+	// lookupTime bounds the lookup of this node's kube-apiserver.
+	lookupTime = 10 * time.Second
+	// maxAnswer bounds an answer, in bytes.
+	maxAnswer = 64 << 10
+	// maxTries bounds the requests for one answer: the first one after a change of the client certificate fails once.
+	maxTries = 2
+
+	// serverName is a DNS name of each kube-apiserver's serving certificate, which may not have the node's address.
+	serverName = "kubernetes.default.svc"
+	// endpoints is the EndpointSlice of Service default/kubernetes (Kubernetes pkg/controlplane/reconcilers).
+	endpoints = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+)
+
+// Options configure an [Asker].
+type Options struct {
+	// API says how to connect to the Service of the API servers, and how to authenticate.
+	API *rest.Config
+	// Namespace and Pod name the agent's own Pod.
+	Namespace, Pod string
+	// Node is the address of this node, which finds its kube-apiserver among the endpoints of the Service. If it is not an
+	// IP address, or is not among them, the Service is asked.
+	Node string
+}
+
+// Asker asks the kube-apiserver. [New] makes one.
+type Asker struct {
+	path, node string
+	api        *url.URL
+	// throughService is the client of the Service, direct that of an endpoint.
+	throughService, direct *http.Client
+
+	answered chan struct{}
+	mu       sync.Mutex
+	answer   *check.ConnectionAnswer
+}
+
+// New returns an asker. It sends no request.
+func New(options Options) (*Asker, error) {
+	config := rest.CopyConfig(options.API)
+	config.Timeout = timeout
+	service, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	config.TLSClientConfig.ServerName = serverName
+	direct, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	api, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("read the address of the API server: %w", err)
+	}
+	query := url.Values{"tailLines": {"1"}, "limitBytes": {"1"}}
+	return &Asker{
+		path: "/api/v1/namespaces/" + url.PathEscape(options.Namespace) + "/pods/" + url.PathEscape(options.Pod) + "/log?" +
+			query.Encode(),
+		node: options.Node, api: api, throughService: service, direct: direct, answered: make(chan struct{}, 1),
+	}, nil
+}
+
+// Answered receives a value after each answer.
+func (a *Asker) Answered() <-chan struct{} { return a.answered }
+
+// Answer returns the last answer, nil before the first one.
+func (a *Asker) Answer() *check.ConnectionAnswer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.answer
+}
+
+// Run asks at once and then in intervals, until the context ends.
+func (a *Asker) Run(ctx context.Context) error {
+	for {
+		answer := a.Ask(ctx)
+		if ctx.Err() != nil {
+			return nil // the request may have failed because of this
+		}
+		a.mu.Lock()
+		a.answer = &answer
+		a.mu.Unlock()
+		select {
+		case a.answered <- struct{}{}:
+		default: // a value is waiting already
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(interval + rand.N(jitter)):
+		}
+	}
+}
+
+// Ask asks now. It takes a minute or two at most.
+func (a *Asker) Ask(ctx context.Context) check.ConnectionAnswer {
+	client, server := a.direct, a.ownServer(ctx)
+	direct := server != nil
+	if !direct {
+		client, server = a.throughService, a.api
+	}
+	var answer check.ConnectionAnswer
+	for range maxTries {
+		var again bool
+		if answer, again = a.ask(ctx, client, server); !again {
+			break
+		}
+	}
+	answer.ThroughService = !direct
+	return answer
+}
+
+// ownServer returns the address of this node's kube-apiserver, nil if it is not known.
+func (a *Asker) ownServer(ctx context.Context) *url.URL {
+	node := net.ParseIP(a.node)
+	if node == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	code, body, err := get(ctx, a.throughService, a.api.Scheme+"://"+a.api.Host+endpoints)
+	if err != nil || code != http.StatusOK {
+		return nil
+	}
+	var slice struct {
+		Endpoints []struct {
+			Addresses []string `json:"addresses"`
+		} `json:"endpoints"`
+		Ports []struct {
+			Name string `json:"name"`
+			Port int    `json:"port"`
+		} `json:"ports"`
+	}
+	if json.Unmarshal(body, &slice) != nil {
+		return nil
+	}
+	for _, endpoint := range slice.Endpoints {
+		for _, address := range endpoint.Addresses {
+			for _, port := range slice.Ports {
+				if node.Equal(net.ParseIP(address)) && port.Name == "https" && port.Port > 0 {
+					return &url.URL{Scheme: "https", Host: net.JoinHostPort(address, strconv.Itoa(port.Port))}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// ask sends one request. again: the answer says that the client certificate has just changed.
+func (a *Asker) ask(ctx context.Context, client *http.Client, server *url.URL) (answer check.ConnectionAnswer, again bool) {
+	code, body, err := get(ctx, client, server.Scheme+"://"+server.Host+a.path)
+	if err != nil {
+		return unknown("the API server did not answer: "+plainError(err), reachAPIServer), false
+	}
+	status := metav1.Status{Code: int32(code)}
+	if code != http.StatusOK {
+		// A proxy may answer with anything.
+		if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
+			status = metav1.Status{}
+		}
+	}
+	return interpret(code, status)
+}
+
+// get sends a request and reads the answer within the bounds.
+func get(ctx context.Context, client *http.Client, address string) (code int, body []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return 0, nil, err
+	}
+	request.Header.Set("Accept", "application/json, */*")
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	return response.StatusCode, body, err
+}
+
+// plainError returns the text of an error without the address of the request, and without local ports.
+func plainError(err error) string {
+	if ofURL, ok := errors.AsType[*url.Error](err); ok {
+		if ofURL.Timeout() {
+			return fmt.Sprintf("no answer within %s", timeout)
+		}
+		err = ofURL.Err
+	}
+	if operation, ok := errors.AsType[*net.OpError](err); ok {
+		err = operation.Err
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connection_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/connection"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	endpoints = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+	podLog    = "/api/v1/namespaces/guard/pods/agent-x/log?limitBytes=1&tailLines=1"
+)
+
+// apiServer is an API server that records the requests for the agent's log. Its certificate is valid only for
+// kubernetes.default.svc.
+type apiServer struct {
+	*httptest.Server
+	name string
+	// slice is its answer to a request for the EndpointSlice, log that to one for the agent's log. The zero value is 404.
+	slice string
+	log   []http.HandlerFunc // one for each request; the last one for all that follow
+
+	mu   sync.Mutex
+	seen []string
+}
+
+func startAPIServer(t *testing.T, ca *pkitest.CA, name string) *apiServer {
+	t.Helper()
+	s := &apiServer{name: name}
+	now := time.Now()
+	pair := ca.Issue(pkitest.Request{CommonName: "kube-apiserver", DNSNames: []string{"kubernetes.default.svc"}}.
+		Valid(now.Add(-time.Hour), now.Add(time.Hour)))
+	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server = httptest.NewUnstartedServer(s)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == endpoints && s.slice != "" {
+		_, _ = w.Write([]byte(s.slice))
+		return
+	}
+	if r.URL.Path == endpoints || r.URL.RequestURI() != podLog || r.Method != http.MethodGet ||
+		r.Header.Get("Authorization") != "Bearer token" {
+		http.NotFound(w, r)
+		return
+	}
+	s.mu.Lock()
+	s.seen = append(s.seen, s.name)
+	answer := s.log[min(len(s.seen), len(s.log))-1]
+	s.mu.Unlock()
+	answer(w, r)
+}
+
+func (s *apiServer) requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
+}
+
+// at returns an EndpointSlice with the server's address, after one of another node.
+func (s *apiServer) at(t *testing.T) string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`{"kind":"EndpointSlice","endpoints":[{"addresses":["192.0.2.1"]},{"addresses":[%q]}],`+
+		`"ports":[{"name":"other","port":1},{"name":"https","port":%s}]}`, host, port)
+}
+
+func line(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) }
+
+func failure(code int, kind, message string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"kind": "Status", "apiVersion": "v1", "message": message, "details": map[string]any{"kind": kind},
+		})
+	}
+}
+
+func body(code int, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		_, _ = w.Write([]byte(text))
+	}
+}
+
+func newAsker(t *testing.T, ca *pkitest.CA, service *apiServer, node string) *connection.Asker {
+	t.Helper()
+	asker, err := connection.New(connection.Options{
+		API: &rest.Config{Host: service.URL, BearerToken: "token", TLSClientConfig: rest.TLSClientConfig{
+			CAData: ca.PEM(), ServerName: "kubernetes.default.svc",
+		}},
+		Namespace: "guard", Pod: "agent-x", Node: node,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return asker
+}
+
+// TestAsk: the agent asks this node's kube-apiserver if it finds it, else the Service.
+func TestAsk(t *testing.T) {
+	ca := pkitest.NewCAAround("ca", time.Now())
+	const changed = "write tcp: use of closed network connection"
+	type asked struct {
+		State          check.ConnectionState
+		ThroughService bool
+		By             []string // the servers that were asked for the log
+	}
+	cases := map[string]struct {
+		node  string
+		slice func(own *apiServer) string
+		log   []http.HandlerFunc
+		want  asked
+	}{
+		"own": {
+			node: "127.0.0.1", log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, By: []string{"own"}},
+		},
+		"own, mapped to IPv6": {
+			node: "::ffff:127.0.0.1", log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, By: []string{"own"}},
+		},
+		"own, refused": {
+			node: "127.0.0.1", log: []http.HandlerFunc{failure(401, "pods/log", "the server has asked for the client to provide credentials")},
+			want: asked{State: check.ConnectionUnauthenticated, By: []string{"own"}},
+		},
+		"own, just changed": {
+			node: "127.0.0.1", log: []http.HandlerFunc{failure(500, "", changed), line},
+			want: asked{State: check.ConnectionWorks, By: []string{"own", "own"}},
+		},
+		"own, changed twice": {
+			node: "127.0.0.1", log: []http.HandlerFunc{failure(500, "", changed)},
+			want: asked{State: check.ConnectionUnknown, By: []string{"own", "own"}},
+		},
+		"own, garbage": {
+			node: "127.0.0.1", log: []http.HandlerFunc{body(500, "x509: certificate signed by unknown authority")},
+			want: asked{State: check.ConnectionUnknown, By: []string{"own"}},
+		},
+		"own, an answer without end": {
+			node: "127.0.0.1", log: []http.HandlerFunc{body(500, `{"kind":"Status","message":"`+strings.Repeat("x", 1<<20))},
+			want: asked{State: check.ConnectionUnknown, By: []string{"own"}},
+		},
+		"own, cut off": {
+			node: "127.0.0.1", log: []http.HandlerFunc{func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+			want: asked{State: check.ConnectionUnknown, By: []string{"own"}},
+		},
+		"another node": {
+			node: "192.0.2.7", log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, ThroughService: true, By: []string{"service"}},
+		},
+		"node not known": {
+			node: "", log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, ThroughService: true, By: []string{"service"}},
+		},
+		"node known by name only": {
+			node: "master-0", log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, ThroughService: true, By: []string{"service"}},
+		},
+		"no EndpointSlice": {
+			node: "127.0.0.1", slice: func(*apiServer) string { return "" }, log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, ThroughService: true, By: []string{"service"}},
+		},
+		"an EndpointSlice that is garbage": {
+			node: "127.0.0.1", slice: func(*apiServer) string { return "[" }, log: []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, ThroughService: true, By: []string{"service"}},
+		},
+		"an EndpointSlice without a port": {
+			node: "127.0.0.1", slice: func(*apiServer) string { return `{"endpoints":[{"addresses":["127.0.0.1"]}]}` },
+			log:  []http.HandlerFunc{line},
+			want: asked{State: check.ConnectionWorks, ThroughService: true, By: []string{"service"}},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			service, own := startAPIServer(t, ca, "service"), startAPIServer(t, ca, "own")
+			own.Config.ErrorLog, service.Config.ErrorLog = discard(), discard()
+			service.log, own.log, service.slice = c.log, c.log, own.at(t)
+			if c.slice != nil {
+				service.slice = c.slice(own)
+			}
+			answer := newAsker(t, ca, service, c.node).Ask(t.Context())
+			got := asked{answer.State, answer.ThroughService, append(service.requests(), own.requests()...)}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s\n%+v", d, answer)
+			}
+		})
+	}
+	t.Run("no API server", func(t *testing.T) {
+		service := startAPIServer(t, ca, "service")
+		asker := newAsker(t, ca, service, "127.0.0.1")
+		service.Close()
+		answer := asker.Ask(t.Context())
+		if answer.State != check.ConnectionUnknown || strings.Contains(answer.Why, "127.0.0.1") {
+			t.Errorf("%+v", answer)
+		}
+	})
+	t.Run("an API server of another CA", func(t *testing.T) {
+		service := startAPIServer(t, pkitest.NewCAAround("foreign", time.Now()), "service")
+		service.log, service.Config.ErrorLog = []http.HandlerFunc{line}, discard()
+		if answer := newAsker(t, ca, service, "").Ask(t.Context()); answer.State != check.ConnectionUnknown ||
+			len(service.requests()) != 0 {
+			t.Errorf("%+v, requests %v", answer, service.requests())
+		}
+	})
+}
+
+func discard() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// transport answers every request, without a network.
+type transport struct {
+	mu    sync.Mutex
+	times []time.Duration
+	begin time.Time
+}
+
+func (tr *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if strings.Contains(r.URL.Path, "/log") {
+		tr.times = append(tr.times, time.Since(tr.begin))
+	}
+	return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("x")), Request: r}, nil
+}
+
+// TestRun: it asks at once, and never sooner than 2 minutes after the last time: until then the kube-apiserver may
+// use a connection that it had before.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &transport{begin: time.Now()}
+		asker, err := connection.New(connection.Options{
+			API: &rest.Config{Host: "https://192.0.2.1", Transport: tr}, Namespace: "guard", Pod: "agent-x",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asker.Answer() != nil {
+			t.Error("an answer before the first request")
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- asker.Run(ctx) }()
+		for range 3 {
+			<-asker.Answered()
+			if got := asker.Answer(); got == nil || got.State != check.ConnectionWorks {
+				t.Errorf("answer %+v", got)
+			}
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		if len(tr.times) != 3 || tr.times[0] != 0 {
+			t.Fatalf("requests at %v", tr.times)
+		}
+		for i, at := range tr.times[1:] {
+			if pause := at - tr.times[i]; pause < 2*time.Minute || pause > 2*time.Minute+10*time.Second {
+				t.Errorf("a pause of %s", pause)
+			}
+		}
+	})
+}
