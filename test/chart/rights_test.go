@@ -25,6 +25,7 @@ var unnamed = map[string]string{
 		"permission",
 	"ClusterRole: get nodes": "an Event about a Node needs its UID; the agents of all " +
 		"nodes share one ServiceAccount",
+	"Role: get pods/log": "Pod names are generated; in the agent's namespace",
 }
 
 // TestRights: no rendering grants more permissions than necessary.
@@ -99,10 +100,15 @@ func TestRightsOfEach(t *testing.T) {
 		"default: get discovery.k8s.io/endpointslices kubernetes",
 		"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
 	}
+	agent := []string{"default: create events.k8s.io/events", "get nodes "}
 	cases := map[string]struct {
 		account, rendering string
 		want               []string
 	}{
+		"agent": {"nodeagent", "OpenShift", slices.Concat(agent, []string{
+			"default: get discovery.k8s.io/endpointslices kubernetes",
+			"kubelet-https-guard: get pods/log",
+		})},
 		"audit":                      {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies)},
 		"audit only":                 {"audit", "only the audit", withoutWebhook},
 		"audit, without the webhook": {"audit", "without the webhook", slices.Concat(withoutWebhook, policies)},

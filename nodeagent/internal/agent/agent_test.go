@@ -225,6 +225,53 @@ func TestScansAgainForNewDirectories(t *testing.T) {
 	})
 }
 
+// TestConnectionPatience: a finding from the kube-apiserver's connection is reported after 6 minutes, because the
+// kube-apiserver uses an old certificate for up to 5 minutes. One that ends sooner is not reported.
+func TestConnectionPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, got := &host{}, &reported{start: time.Now()}
+		answers := &kubelet{answered: make(chan struct{})}
+		var reason atomic.Value
+		reason.Store(finding.Reason(""))
+		a := &Agent{
+			Scan: func(now time.Time) scan.Snapshot {
+				s := h.scan(now)
+				s.KubeletResults = answered(isKubelet, "")
+				connection := func(r finding.Requirement) bool { return r == finding.Kubelet.Requires(finding.Connection) }
+				s.KubeletResults = slices.DeleteFunc(s.KubeletResults, func(r finding.Result) bool { return connection(r.Requirement) })
+				answer := reason.Load().(finding.Reason)
+				s.ConnectionResults, s.Contents = answered(connection, answer), sha256.Sum256([]byte(answer))
+				return s
+			},
+			Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: &meter{}, Watcher: make(wakes),
+			Connection: answers, Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute, Settle: time.Second,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- a.Run(ctx) }()
+		synctest.Wait()
+		for _, step := range []struct {
+			reason finding.Reason
+			lasts  time.Duration
+		}{{finding.ClientCertificateUnusable, 5 * time.Minute}, {"", time.Minute}, {finding.ClientNotAuthorized, 7 * time.Minute}, {"", time.Minute}} {
+			reason.Store(step.reason)
+			answers.answered <- struct{}{}
+			pass(step.lasts)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		want := []string{
+			"0s Compliant use-https", "0s Compliant admission-enabled", "12m0s Finding active ClientNotAuthorized",
+			"12m0s Not compliant use-https", "13m0s Finding resolved ClientNotAuthorized", "13m0s Compliant use-https",
+		}
+		if d := cmp.Diff(want, got.lines); d != "" {
+			t.Errorf("reported (-want +got):\n%s", d)
+		}
+	})
+}
+
 // kubelet counts how often it is probed, and answers when the test says so.
 type kubelet struct {
 	asked    atomic.Int64
