@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -257,24 +258,105 @@ func (h *host) kubelet(t *testing.T) {
 	certificate, key, ca := write("foreign.crt", serving.Certificate), write("foreign.key",
 		serving.Key), write("foreign-ca.crt", foreign.PEM())
 
-	for _, c := range []struct {
-		reason finding.Reason
-		change func(map[string]any)
-	}{
-		{finding.ReadOnlyPortOpen, func(c map[string]any) { c["readOnlyPort"] = 10255 }},
-		{finding.KubeletCertificateUntrusted, func(c map[string]any) { c["tlsCertFile"], c["tlsPrivateKeyFile"] = certificate, key }},
-		{finding.ClientCertificateNotAccepted, func(c map[string]any) {
-			c["authentication"] = map[string]any{"anonymous": map[string]any{"enabled": false},
-				"webhook": map[string]any{"enabled": true}, "x509": map[string]any{"clientCAFile": ca}}
-		}},
-	} {
-		t.Run(string(c.reason), func(t *testing.T) {
-			configure(c.change)
-			h.event(t, string(c.reason), "")
-			configure(func(map[string]any) {})
-			h.event(t, string(c.reason), "Resolved: ")
+	nodeagent := filepath.Join(t.TempDir(), "nodeagent")
+	if built := output(exec.CommandContext(t.Context(), "go", "build", "-o", nodeagent, "../../nodeagent")); built.Code != 0 {
+		t.Fatal(built.Output)
+	}
+	pod := must(t, shared.kubectl(t.Context(), "get", "pod", "-n", release, "-l", "app.kubernetes.io/component=nodeagent",
+		"-o", "jsonpath={.items[0].metadata.name}"))
+	// connection waits until the kube-apiserver's connection to the kubelet has this result, as 'nodeagent check' reports
+	// it: the agent itself reports a finding only after 6 minutes.
+	connection := func(t *testing.T, want string) {
+		t.Helper()
+		await(t, "the connection: "+want, func() (bool, string) {
+			report, _ := exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
+				"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod).Output() // exit code 1 or 2 is no error
+			var document struct {
+				Results []struct{ Requirement, Outcome, Reason string }
+			}
+			if err := json.Unmarshal(report, &document); err != nil {
+				return false, err.Error()
+			}
+			for _, r := range document.Results {
+				if r.Requirement == string(finding.Kubelet.Requires(finding.Connection)) {
+					got := strings.TrimSpace(r.Outcome + " " + r.Reason)
+					return got == want, got
+				}
+			}
+			return false, "no result"
 		})
 	}
+	connection(t, "pass")
+	asksOthers := func(c map[string]any) {
+		c["authentication"] = map[string]any{"anonymous": map[string]any{"enabled": false},
+			"webhook": map[string]any{"enabled": true}, "x509": map[string]any{"clientCAFile": ca}}
+	}
+	asksNobody := func(c map[string]any) {
+		c["authentication"] = map[string]any{"anonymous": map[string]any{"enabled": false},
+			"webhook": map[string]any{"enabled": true}}
+	}
+	for _, c := range []struct {
+		name       string
+		change     func(map[string]any)
+		event      finding.Reason // of the agent, by its handshake
+		connection string
+	}{
+		{"read-only port", func(c map[string]any) { c["readOnlyPort"] = 10255 }, finding.ReadOnlyPortOpen, "pass"},
+		{"serving certificate of another CA", func(c map[string]any) {
+			c["tlsCertFile"], c["tlsPrivateKeyFile"] = certificate, key
+		}, finding.KubeletCertificateUntrusted, "fail KubeletCertificateUntrusted"},
+		{"asks nobody", asksNobody, finding.ClientCertificateNotAccepted, "fail ClientCertificateNotAccepted"},
+		{"asks others", asksOthers, "", "fail ClientCertificateNotAccepted"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			configure(c.change)
+			if c.event != "" {
+				h.event(t, string(c.event), "")
+			}
+			connection(t, c.connection)
+			configure(func(map[string]any) {})
+			if c.event != "" {
+				h.event(t, string(c.event), "Resolved: ")
+			}
+			connection(t, "pass")
+		})
+	}
+	// restart restarts the kubelet, which closes its connections and forgets what it authorized.
+	pods := 100
+	restart := func() { pods++; configure(func(c map[string]any) { c["maxPods"] = pods }) }
+	t.Run("user not authorized", func(t *testing.T) {
+		const binding = "kube-apiserver-kubelet-api-admin"
+		bindings := shared.client.RbacV1().ClusterRoleBindings()
+		old, err := bindings.Get(t.Context(), binding, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t, shared.kubectl(t.Context(), "delete", "clusterrolebinding", binding))
+		restart()
+		connection(t, "fail ClientNotAuthorized")
+		old.ObjectMeta = metav1.ObjectMeta{Name: binding}
+		if _, err := bindings.Create(t.Context(), old, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		restart()
+		connection(t, "pass")
+	})
+	t.Run("key of another certificate", func(t *testing.T) {
+		at := shared.rig.Path("cluster", "pki/kubelet-client.key")
+		old := h.file(t, "pki/kubelet-client.key")
+		replace := func(data []byte) {
+			t.Helper()
+			if err := os.WriteFile(at, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		replace(h.newPair()["tls.key"])
+		restart()
+		connection(t, "fail ClientCertificateUnusable")
+		replace(old)
+		connection(t, "pass")
+	})
+	configure(func(map[string]any) {})
 	// The old state is restored, for all tests.
 	await(t, "the node is ready", func() (bool, string) {
 		ready := shared.kubectl(t.Context(), "get", "node", shared.node, "-o",

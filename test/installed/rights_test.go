@@ -86,6 +86,10 @@ var absent = map[string][]string{
 		"get secrets {protected}", "list secrets /", "get secrets " + release + "/" + release + "-webhook-self-managed",
 		"patch secrets " + release + "/" + decoy, "get configmaps kube-system/kubeadm-config",
 		"list nodes /", "update nodes /{node}", "patch nodes/status /{node}", "get nodes/proxy /{node}",
+		"create nodes/proxy /{node}", "get pods/exec " + release + "/", "create pods/attach " + release + "/",
+		"create pods/portforward " + release + "/", "get pods/proxy " + release + "/", "get pods " + release + "/",
+		"get pods/log default/", "get pods/log kube-system/",
+		"list endpointslices.discovery.k8s.io default/",
 		"get nodes/metrics /{node}", "delete nodes /{node}",
 		"get events.events.k8s.io default/", "update events.events.k8s.io default/any", "delete events.events.k8s.io " +
 			"default/any", "create events.events.k8s.io kube-system/",
