@@ -100,7 +100,7 @@ func TestRightsOfEach(t *testing.T) {
 		"default: get discovery.k8s.io/endpointslices kubernetes",
 		"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
 	}
-	agent := []string{"default: create events.k8s.io/events", "get nodes "}
+	agent := []string{"default: create events.k8s.io/events", "get nodes"}
 	cases := map[string]struct {
 		account, rendering string
 		want               []string
