@@ -82,8 +82,8 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		&c.kubeconfig,
 		"kubeconfig",
 		"",
-		"kubeconfig `file` for the API server that Events are sent to (default: the Pod's ServiceAccount; outside a Pod "+
-			"no Events are sent)",
+		"kubeconfig `file` for the API server: for Events and for --pod (default: the Pod's ServiceAccount; outside a "+
+			"Pod no Events are sent)",
 	)
 	flags.StringVar(
 		&c.kubeletAddress,
@@ -95,18 +95,10 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 	flags.StringVar(&c.pod, "pod", "",
 		"`name` of the agent's own Pod, NAMESPACE/NAME. The agent asks this node's kube-apiserver for a line of the Pod's "+
 			"log, which it can only get from the kubelet. If empty, the kube-apiserver's connection is not checked")
-	flags.StringVar(
-		&c.metricsAddress,
-		"metrics-bind-address",
-		":8080",
-		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them",
-	)
-	flags.DurationVar(
-		&c.resync,
-		"resync",
-		30*time.Second,
-		"longest `time` between two checks of the node, even if no file changed: 1s to 24h",
-	)
+	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080",
+		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
+	flags.DurationVar(&c.resync, "resync", 30*time.Second,
+		"longest `time` between two checks of the node, even if no file changed: 1s to 24h")
 	flags.DurationVar(
 		&c.settle,
 		"settle",
@@ -139,7 +131,7 @@ func runGroups() []command.Group {
 func checkGroups() []command.Group {
 	return append(checkedGroups(),
 		command.Group{Title: "When to check", Flags: []string{"settle"}},
-		command.Group{Title: "Report", Flags: []string{"node-name", "o", "log-format", "log-level"}},
+		command.Group{Title: "Report", Flags: []string{"node-name", "kubeconfig", "o", "log-format", "log-level"}},
 	)
 }
 

@@ -18,7 +18,7 @@ import (
 //
 // If the connection is not checked, the names of the CAs in the kubelet's request (RFC 8446 4.2.4) are the only
 // evidence, and it is weak: a kubelet authenticates with the current client CA bundle, but sends the names of the one
-// that it loaded at its start (before Kubernetes 1.36) or up to a minute ago. So a name that is missing is unknown, not a
+// that it loaded at its start (before Kubernetes 1.36) or up to a minute ago. So a missing name is unknown, not a
 // failure. Names are compared byte by byte, as crypto/x509 finds issuers.
 func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 	if k.known.NoClientCAAt != "" {

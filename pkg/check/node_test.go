@@ -518,11 +518,12 @@ func kubeletFixtures() map[string]fixture {
 		return seen(func(f *facts) { f.connection = &a })
 	}
 	broken := func(state check.ConnectionState) func(finding.Family) []finding.Result {
-		return connected(check.ConnectionAnswer{State: state, Remedy: "restore the agent's Role", Why: map[check.ConnectionState]string{
+		why := map[check.ConnectionState]string{
 			check.ConnectionForbidden: "403 Forbidden", check.ConnectionUntrusted: "it has expired or is not yet valid",
 			check.ConnectionPairUnusable: "the key does not match the certificate",
 			check.ConnectionUnreachable:  "connection refused", check.ConnectionUnknown: "the agent may not read its own Pod's log",
-		}[state]})
+		}
+		return connected(check.ConnectionAnswer{State: state, Why: why[state], Remedy: "restore the agent's Role"})
 	}
 	const acceptance, connection = "client-accepted", "connection"
 	brokenBy := func(outcome string, reason finding.Reason) []string {
@@ -871,7 +872,8 @@ func TestKubeletAcceptsClient(t *testing.T) {
 		"pair unusable": check.ConnectionPairUnusable, "no TLS": check.ConnectionNotTLS,
 		"unreachable": check.ConnectionUnreachable, "unknown": check.ConnectionUnknown,
 	}
-	const refuses, unseen, failed = "fail ClientCertificateNotAccepted", "unknown NotObserved", "unknown KubeletUnreachable"
+	const refuses = "fail ClientCertificateNotAccepted"
+	const unseen, failed = "unknown NotObserved", "unknown KubeletUnreachable"
 	rest := func(when string) map[string]string { // the connection shows neither
 		return map[string]string{
 			"untrusted": "unknown KubeletCertificateUntrusted", "pair unusable": "unknown ClientCertificateUnusable",
@@ -898,10 +900,8 @@ func TestKubeletAcceptsClient(t *testing.T) {
 		"names ours":   rest("pass"),
 		"names others": rest("unknown ClientAcceptanceUnknown"),
 	}
-	keys := check.NewKeyPair(
-		check.Source{At: finding.File("/crt"), Data: pair.Certificate},
-		check.Source{At: finding.File("/key"), Data: pair.Key}, check.Expectation{},
-	)
+	keys := check.NewKeyPair(check.Source{At: finding.File("/crt"), Data: pair.Certificate},
+		check.Source{At: finding.File("/key"), Data: pair.Key}, check.Expectation{})
 	got := map[string]map[string]string{}
 	for handshake, answer := range handshakes {
 		got[handshake] = map[string]string{}

@@ -116,10 +116,8 @@ func useHTTPS() Control {
 			requires(finding.ClientFiles, onNode, pairAspects()...),
 			requires(finding.ClientFiles, onNode, finding.Issuer, finding.Identity, finding.KeyFileMode),
 			optional(
-				requires(
-					finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.Connection,
-					finding.ReadOnlyPort,
-				),
+				requires(finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.Connection,
+					finding.ReadOnlyPort),
 			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),
 			optional(requires(finding.ServingCert, inCluster, finding.Issuer)),

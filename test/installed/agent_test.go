@@ -4,6 +4,7 @@ package installed_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -259,7 +260,8 @@ func (h *host) kubelet(t *testing.T) {
 		serving.Key), write("foreign-ca.crt", foreign.PEM())
 
 	nodeagent := filepath.Join(t.TempDir(), "nodeagent")
-	if built := output(exec.CommandContext(t.Context(), "go", "build", "-o", nodeagent, "../../nodeagent")); built.Code != 0 {
+	built := output(exec.CommandContext(t.Context(), "go", "build", "-o", nodeagent, "../../nodeagent"))
+	if built.Code != 0 {
 		t.Fatal(built.Output)
 	}
 	pod := must(t, shared.kubectl(t.Context(), "get", "pod", "-n", release, "-l", "app.kubernetes.io/component=nodeagent",
@@ -269,13 +271,16 @@ func (h *host) kubelet(t *testing.T) {
 	connection := func(t *testing.T, want string) {
 		t.Helper()
 		await(t, "the connection: "+want, func() (bool, string) {
-			report, _ := exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
-				"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod).Output() // exit code 1 or 2 is no error
+			var stdout, stderr bytes.Buffer
+			check := exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
+				"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod)
+			check.Stdout, check.Stderr = &stdout, &stderr
+			_ = check.Run() // its exit code is that of the verdict
 			var document struct {
 				Results []struct{ Requirement, Outcome, Reason string }
 			}
-			if err := json.Unmarshal(report, &document); err != nil {
-				return false, err.Error()
+			if err := json.Unmarshal(stdout.Bytes(), &document); err != nil {
+				return false, err.Error() + ": " + stderr.String()
 			}
 			for _, r := range document.Results {
 				if r.Requirement == string(finding.Kubelet.Requires(finding.Connection)) {

@@ -238,7 +238,8 @@ func TestConnectionPatience(t *testing.T) {
 				s := h.scan(now)
 				s.KubeletResults = answered(isKubelet, "")
 				connection := func(r finding.Requirement) bool { return r == finding.Kubelet.Requires(finding.Connection) }
-				s.KubeletResults = slices.DeleteFunc(s.KubeletResults, func(r finding.Result) bool { return connection(r.Requirement) })
+				s.KubeletResults = slices.DeleteFunc(s.KubeletResults,
+					func(r finding.Result) bool { return connection(r.Requirement) })
 				answer := reason.Load().(finding.Reason)
 				s.ConnectionResults, s.Contents = answered(connection, answer), sha256.Sum256([]byte(answer))
 				return s
@@ -253,7 +254,10 @@ func TestConnectionPatience(t *testing.T) {
 		for _, step := range []struct {
 			reason finding.Reason
 			lasts  time.Duration
-		}{{finding.ClientCertificateUnusable, 5 * time.Minute}, {"", time.Minute}, {finding.ClientNotAuthorized, 7 * time.Minute}, {"", time.Minute}} {
+		}{
+			{finding.ClientCertificateUnusable, 5 * time.Minute}, {"", time.Minute},
+			{finding.ClientNotAuthorized, 7 * time.Minute}, {"", time.Minute},
+		} {
 			reason.Store(step.reason)
 			answers.answered <- struct{}{}
 			pass(step.lasts)

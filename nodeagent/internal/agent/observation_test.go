@@ -65,10 +65,8 @@ func TestManifestGone(t *testing.T) {
 			at = at.Add(settle)
 			snapshot := scan.Scan(scan.Sources{Host: host}, scan.Options{}, at)
 			for _, n := range tracked.Observe(observation(snapshot, settle, kubeletPatience, connectionPatience)).Notices {
-				reported = append(
-					reported,
-					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "),
-				)
+				reported = append(reported,
+					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
 			}
 		}
 		if d := cmp.Diff(step.want, strings.Join(reported, ", ")); d != "" {

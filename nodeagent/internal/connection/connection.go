@@ -111,8 +111,10 @@ func (a *Asker) Answer() *check.ConnectionAnswer {
 func (a *Asker) Run(ctx context.Context) error {
 	for {
 		answer := a.Ask(ctx)
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return nil // the request may have failed because of this
+		default:
 		}
 		a.mu.Lock()
 		a.answer = &answer
@@ -124,7 +126,7 @@ func (a *Asker) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(interval + rand.N(jitter)):
+		case <-time.After(interval + rand.N(jitter)): //nolint:gosec // it only spreads requests
 		}
 	}
 }
@@ -184,12 +186,14 @@ func (a *Asker) ownServer(ctx context.Context) *url.URL {
 }
 
 // ask sends one request. again: the answer says that the client certificate has just changed.
-func (a *Asker) ask(ctx context.Context, client *http.Client, server *url.URL) (answer check.ConnectionAnswer, again bool) {
+func (a *Asker) ask(
+	ctx context.Context, client *http.Client, server *url.URL,
+) (answer check.ConnectionAnswer, again bool) {
 	code, body, err := get(ctx, client, server.Scheme+"://"+server.Host+a.path)
 	if err != nil {
 		return unknown("the API server did not answer: "+plainError(err), reachAPIServer), false
 	}
-	status := metav1.Status{Code: int32(code)}
+	var status metav1.Status
 	if code != http.StatusOK {
 		// A proxy may answer with anything.
 		if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {

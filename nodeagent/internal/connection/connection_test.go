@@ -253,7 +253,7 @@ func (tr *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if strings.Contains(r.URL.Path, "/log") {
 		tr.times = append(tr.times, time.Since(tr.begin))
 	}
-	return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("x")), Request: r}, nil
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("x")), Request: r}, nil
 }
 
 // TestRun: it asks at once, and never sooner than 2 minutes after the last time: until then the kube-apiserver may

@@ -41,7 +41,8 @@ func texts() []text {
 	return []text{
 		{"x509: certificate signed by unknown authority", check.ConnectionUntrusted,
 			"it is not signed by a CA in kubelet-certificate-authority"},
-		{"x509: certificate has expired or is not yet valid", check.ConnectionUntrusted, "it has expired or is not yet valid"},
+		{"x509: certificate has expired or is not yet valid", check.ConnectionUntrusted,
+			"it has expired or is not yet valid"},
 		{"x509: cannot validate certificate for", check.ConnectionUntrusted, notForAddress},
 		{"x509: certificate is valid for", check.ConnectionUntrusted, notForAddress},
 		{"x509: certificate is not valid for any names", check.ConnectionUntrusted, notForAddress},
@@ -50,7 +51,8 @@ func texts() []text {
 		{"private key does not match public key", check.ConnectionPairUnusable, "the key does not match the certificate"},
 		{"failed to find any PEM data", check.ConnectionPairUnusable, "a file contains no PEM data"},
 		{"failed to find PEM block", check.ConnectionPairUnusable, "a file contains no certificate or no key"},
-		{"failed to find certificate PEM data", check.ConnectionPairUnusable, "the certificate's file contains no certificate"},
+		{"failed to find certificate PEM data", check.ConnectionPairUnusable,
+			"the certificate's file contains no certificate"},
 		{"no such file or directory", check.ConnectionPairUnusable, "a file does not exist"},
 		{"permission denied", check.ConnectionPairUnusable, "it may not read a file"},
 

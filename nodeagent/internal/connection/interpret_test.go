@@ -53,7 +53,8 @@ func TestInterpret(t *testing.T) {
 		"no such code":               {999, metav1.Status{}, shown{}},
 
 		"authorizer hangs": {
-			500, status("InternalError", "", "Authorization error (user=someone, verb=get, resource=nodes, subresource(s)=[proxy])"),
+			500,
+			status("InternalError", "", "Authorization error (user=someone, verb=get, resource=nodes, subresource(s)=[proxy])"),
 			shown{},
 		},
 		"the kubelet's own error": {500, status("InternalError", "pods/log", "an error on the server: x509: certificate signed by unknown authority"), shown{}},

@@ -309,11 +309,8 @@ func TestScanKubeletAddress(t *testing.T) {
 				Host: "192.0.2.7", Certificates: []*x509.Certificate{c.serving}, RequestsClientCertificate: true,
 				AcceptedCAs: [][]byte{ca.Certificate.RawSubject},
 			}
-			results := scan.Scan(
-				scan.Sources{Host: host, Kubelet: answers{answer}},
-				scan.Options{NodeName: "master-0", ExpiringFraction: check.DefaultExpiringFraction},
-				pkitest.Now(),
-			).Results()
+			results := scan.Scan(scan.Sources{Host: host, Kubelet: answers{answer}},
+				scan.Options{NodeName: "master-0", ExpiringFraction: check.DefaultExpiringFraction}, pkitest.Now()).Results()
 			if d := cmp.Diff(c.want, reasons(results)); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}

@@ -31,6 +31,11 @@ type view struct {
 	connection scan.Connection
 }
 
+func (v *view) scan() scan.Snapshot {
+	from := scan.Sources{Host: v.host, Kubelet: v.kubelet, Connection: v.connection}
+	return scan.Scan(from, v.options, pkitest.Now())
+}
+
 // blindness makes an observation impossible.
 type blindness func(t *testing.T, v *view)
 
@@ -217,11 +222,8 @@ func whyAbsenceUnknown() map[finding.Requirement][]string {
 
 		kubelet.Requires(finding.TLS):          noHandshake,
 		kubelet.Requires(finding.ReadOnlyPort): noAnswer,
-		kubelet.Requires(finding.ServingTrusted): slices.Concat(
-			noHandshake,
-			noConfig,
-			[]string{kubeletCAUnreadable, kubeletCANoMount},
-		),
+		kubelet.Requires(finding.ServingTrusted): slices.Concat(noHandshake, noConfig,
+			[]string{kubeletCAUnreadable, kubeletCANoMount}),
 		kubelet.Requires(finding.ClientAccepted): slices.Concat(noHandshake, noConnection),
 		kubelet.Requires(finding.Connection):     append([]string{connectionNotAsked}, noConnection...),
 	}
@@ -250,7 +252,7 @@ func TestUnobservedIsNeverCompliant(t *testing.T) {
 		v.options.ExpiringFraction = check.DefaultExpiringFraction
 		connected(check.ConnectionWorks)(t, v)
 		blind(t, v)
-		return scan.Scan(scan.Sources{Host: v.host, Kubelet: v.kubelet, Connection: v.connection}, v.options, pkitest.Now()).Results()
+		return v.scan().Results()
 	}
 	requirements, unseen := nodeRequirements(), whyAbsenceUnknown()
 	t.Run("all observed", func(t *testing.T) {
@@ -332,7 +334,7 @@ func TestEveryRequirementIsAnswered(t *testing.T) {
 			v := &view{node: newNode(t, openshift.Current, ca, pair)}
 			blind(t, v)
 			answered := map[finding.Requirement]bool{}
-			for _, r := range scan.Scan(scan.Sources{Host: v.host, Kubelet: v.kubelet, Connection: v.connection}, v.options, pkitest.Now()).Results() {
+			for _, r := range v.scan().Results() {
 				answered[r.Requirement] = true
 				if r.Outcome == finding.Unknown && (r.Reason == "" || r.Message == "" || r.Remedy == "" || r.Subject.Kind == "") {
 					t.Errorf("an unknown result without reason, message or remedy: %+v", r)
