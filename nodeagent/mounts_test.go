@@ -329,7 +329,8 @@ func renderedPod(t *testing.T, args []string) corev1.PodSpec {
 // containerArgs parses the arguments of the agent's container and more flags.
 func containerArgs(t *testing.T, pod corev1.PodSpec, flags []string) config {
 	t.Helper()
-	values := strings.NewReplacer("$(NODE_NAME)", "master-0", "$(HOST_IP)", "192.0.2.1", "$(POD_NAMESPACE)", "guard", "$(POD_NAME)", "agent-x")
+	values := strings.NewReplacer("$(NODE_NAME)", "master-0", "$(HOST_IP)", "192.0.2.1",
+		"$(POD_NAMESPACE)", "guard", "$(POD_NAME)", "agent-x")
 	var args []string
 	for _, arg := range pod.Containers[0].Args {
 		args = append(args, values.Replace(arg))

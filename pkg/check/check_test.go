@@ -133,7 +133,7 @@ func TestPassesAt(t *testing.T) {
 		},
 		finding.Kubelet: {
 			"tls @ Kubelet 192.0.2.7:10250", "serving-trusted @ Kubelet 192.0.2.7:10250",
-			"client-accepted @ Kubelet 192.0.2.7:10250", "read-only-port @ Kubelet 192.0.2.7:10255",
+			"client-accepted @ Kubelet 192.0.2.7:10250", "connection @ Kubelet 192.0.2.7:10250", "read-only-port @ Kubelet 192.0.2.7:10255",
 		},
 		finding.Overrides: {
 			"kubelet-arguments @ KubeAPIServer cluster spec.unsupportedConfigOverrides",
@@ -361,6 +361,11 @@ func TestCheckedReasons(t *testing.T) {
 		for _, name := range fixtures {
 			results = append(results, all[name].results(finding.Kubelet)...)
 		}
+		// Only one of these cases is about the connection, whose reasons those of other requirements include.
+		if !slices.Equal(fixtures, []string{"good", "connection, forbidden"}) {
+			results = slices.DeleteFunc(results,
+				func(r finding.Result) bool { return r.Requirement == finding.Kubelet.Requires(finding.Connection) })
+		}
 		var got []string
 		for _, reason := range check.CheckedReasons(results) {
 			got = append(got, string(reason))
@@ -373,10 +378,10 @@ func TestCheckedReasons(t *testing.T) {
 	everything := join(notAccepted, untrusted, notTLS, open)
 	for name, want := range map[string]string{
 		"good":                    everything,
-		"no client certificate":   join(untrusted, notTLS, open),
+		"no client certificate":   everything, // the kube-apiserver has one
 		"no CA configured":        join(notAccepted, notTLS, open),
 		"CA bundle forbidden":     join(notAccepted, notTLS, open),
-		"knows another client CA": join(untrusted, notTLS, open),
+		"knows another client CA": everything, // it accepts the certificate
 		"read-only port open":     everything, // a warning only
 		"no TLS":                  open,
 		"nothing answers":         "",
@@ -385,6 +390,9 @@ func TestCheckedReasons(t *testing.T) {
 		t.Run(name, func(t *testing.T) { looked(t, want, name) })
 	}
 	t.Run("one of two subjects is unknown", func(t *testing.T) { looked(t, "", "good", "has not answered yet") })
+	t.Run("a connection that works, and one that is forbidden", func(t *testing.T) {
+		looked(t, everything, "good", "connection, forbidden")
+	})
 	t.Run("one of two subjects was not checked", func(t *testing.T) { looked(t, everything, "good", "not checked") })
 }
 
