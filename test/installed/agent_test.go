@@ -363,6 +363,10 @@ func (h *host) kubelet(t *testing.T) {
 	})
 	configure(func(map[string]any) {})
 	// The old state is restored, for all tests.
+	await(t, "the kubelet has its old configuration", func() (bool, string) {
+		config := shared.kubectl(t.Context(), "get", "--raw", "/api/v1/nodes/"+shared.node+"/proxy/configz")
+		return strings.Contains(config.Output, `"maxPods":110,`), config.Output
+	})
 	await(t, "the node is ready", func() (bool, string) {
 		ready := shared.kubectl(t.Context(), "get", "node", shared.node, "-o",
 			`jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
