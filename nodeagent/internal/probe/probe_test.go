@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubelettls"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
@@ -51,7 +52,7 @@ func TestNew(t *testing.T) {
 			var got addresses
 			p, err := New(address)
 			if err == nil {
-				got = addresses{p.host, p.address, p.readOnly}
+				got = addresses{p.to.Host, p.to.Address, p.to.ReadOnly}
 			}
 			if (err != nil) != (c.want == addresses{}) || got != c.want {
 				t.Errorf("New(%q): got %v and %v, want %v", address, got, err, c.want)
@@ -103,7 +104,7 @@ func at(t *testing.T, address string) *Prober {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.readOnly = "127.0.0.1:1" // nothing listens on it
+	p.to.ReadOnly = "127.0.0.1:1" // nothing listens on it
 	return p
 }
 
@@ -217,11 +218,11 @@ func TestProbe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := at(t, c.address(t))
 			if c.readOnly {
-				p.readOnly = listen(t, func(net.Conn) {})
+				p.to.ReadOnly = listen(t, func(net.Conn) {})
 			}
 			begin := time.Now()
 			answer := p.Probe(t.Context())
-			if took := time.Since(begin); took > timeout+patience {
+			if took := time.Since(begin); took > kubelettls.Timeout+patience {
 				t.Errorf("it took %s", took)
 			}
 			got := seen{
@@ -373,37 +374,6 @@ func awaitEnd(t *testing.T, ended <-chan error) {
 	}
 }
 
-// TestReadOnlyAnswers: only a refused connection shows that the port is closed.
-func TestReadOnlyAnswers(t *testing.T) {
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	cases := map[string]struct {
-		ctx      context.Context
-		address  string
-		open     bool
-		wantsErr bool
-	}{
-		"open":                  {t.Context(), listen(t, func(net.Conn) {}), true, false},
-		"refused":               {t.Context(), "127.0.0.1:1", false, false},
-		"no such address":       {t.Context(), "127.0.0.1:no-such-port", false, true},
-		"no answer in the time": {ended, "127.0.0.1:1", false, true},
-		"no way there":          {t.Context(), "255.255.255.255:10255", false, true},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			p := at(t, "127.0.0.1:1")
-			p.readOnly = c.address
-			open, err := p.readOnlyOpen(c.ctx)
-			if open != c.open || (err != nil) != c.wantsErr {
-				t.Errorf("open: %t, error: %v, want %t and an error: %t", open, err, c.open, c.wantsErr)
-			}
-			if err != nil && strings.Contains(err.Error(), "127.0.0.1") {
-				t.Errorf("the error %q has addresses, which the finding names already or which change", err)
-			}
-		})
-	}
-}
-
 // TestReadOnlyPort: an open port counts as open while nothing answers.
 func TestReadOnlyPort(t *testing.T) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -414,7 +384,7 @@ func TestReadOnlyPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.readOnly = listener.Addr().String()
+	p.to.ReadOnly = listener.Addr().String()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
