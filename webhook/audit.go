@@ -251,7 +251,7 @@ func auditOnce(
 	if err != nil {
 		return evidence.Document{}, fmt.Errorf("create a client for the API server: %w", err)
 	}
-	result, err := audit.Once(ctx, objects, loaded.subject(0), time.Now)
+	result, err := audit.Once(ctx, objects, loaded.subject(0), nil, time.Now)
 	if err != nil {
 		return evidence.Document{}, fmt.Errorf("check the stored objects: %w", err)
 	}

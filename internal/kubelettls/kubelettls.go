@@ -152,11 +152,22 @@ func (l *limited) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// tooManyCertificatesError is the number of certificates that the peer sent.
+// tooManyCertificatesError: the peer sent this number of certificates.
 type tooManyCertificatesError int
 
 func (n tooManyCertificatesError) Error() string {
 	return fmt.Sprintf("the server sent %d certificates, more than %d", int(n), maxCertificates)
+}
+
+// timeoutError: there was no answer within this time.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %s", time.Duration(e)) }
+
+// IsTimeout reports whether an error of this package is that there was no answer.
+func IsTimeout(err error) bool {
+	_, ok := errors.AsType[timeoutError](err)
+	return ok
 }
 
 // interpretAlert handles a handshake that the kubelet itself ended. If it sent its
@@ -220,7 +231,7 @@ func stableError(err error, timeout time.Duration) error {
 	case errors.As(err, &name):
 		return errNoDNS
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer within %s", timeout)
+		return timeoutError(timeout)
 	case isOperation && operation.Op == remoteError: // an alert, whose names are those of the standard
 		return err
 	case isOperation:

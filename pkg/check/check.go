@@ -10,7 +10,7 @@
 // Each subject has a Check method. It returns the results and the next time at which they may change although the facts
 // are the same (zero: never). Each check has its own file, with the source of its rule above it. Nothing registers
 // itself: the lists in keypair.go, files.go, secret.go, service.go, platform.go, override.go, manifest.go,
-// configuration.go, kubelet.go, guard.go, action.go and effect.go contain all checks.
+// configuration.go, kubelet.go, node_kubelet.go, guard.go, action.go and effect.go contain all checks.
 package check
 
 import (
@@ -151,6 +151,7 @@ func catalogue() []entry {
 		entries(finding.ClientFiles, keyPairChecks()),
 		entries(finding.ClientFiles, filesChecks()),
 		entries(finding.Kubelet, kubeletChecks()),
+		entries(finding.NodeKubelet, nodeKubeletChecks()),
 		entries(finding.Overrides, overrideChecks()),
 		entries(finding.Guard, guardChecks()),
 		entries(finding.Guard, actionChecks()),

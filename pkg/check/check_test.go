@@ -57,6 +57,7 @@ func kinds() map[string]kind {
 		"manifest": {only(finding.Manifest), "readable single", manifestFixtures()},
 		"config":   {only(finding.Config), configAspects, configFixtures()},
 		"kubelet":  {only(finding.Kubelet), "tls serving-trusted client-accepted connection read-only-port", kubeletFixtures()},
+		"kubelets": {only(finding.NodeKubelet), nodeKubeletAspects, nodeKubeletFixtures()},
 		"platform": {only(finding.Platform), "control-plane", platformFixtures()},
 		"override": {only(finding.Overrides), "kubelet-arguments admission", overrideFixtures()},
 		"guard":    {only(finding.Guard), "installed", guardFixtures()},
@@ -133,7 +134,11 @@ func TestPassesAt(t *testing.T) {
 		},
 		finding.Kubelet: {
 			"tls @ Kubelet 192.0.2.7:10250", "serving-trusted @ Kubelet 192.0.2.7:10250",
-			"client-accepted @ Kubelet 192.0.2.7:10250", "connection @ Kubelet 192.0.2.7:10250", "read-only-port @ Kubelet 192.0.2.7:10255",
+			"client-accepted @ Kubelet 192.0.2.7:10250", "connection @ Kubelet 192.0.2.7:10250",
+			"read-only-port @ Kubelet 192.0.2.7:10255",
+		},
+		finding.NodeKubelet: {
+			"tls @ Node worker-1", "serving-trusted @ Node worker-1", "identity @ Node worker-1", "read-only-port @ Node worker-1",
 		},
 		finding.Overrides: {
 			"kubelet-arguments @ KubeAPIServer cluster spec.unsupportedConfigOverrides",
@@ -148,7 +153,7 @@ func TestPassesAt(t *testing.T) {
 	good := map[string]string{
 		"secret": "as service-ca writes it", "service": "requests it", "files": "good", "manifest": "read", "config": "good",
 		"kubelet": "good", "platform": "in this cluster", "override": "nothing", "guard": "as installed", "action": "Deny",
-		"effect": "both refuse",
+		"effect": "both refuse", "kubelets": "good",
 	}
 	all := kinds()
 	got := map[finding.Family][]string{}

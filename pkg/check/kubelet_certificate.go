@@ -28,26 +28,39 @@ func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
 			"the kube-apiserver cannot verify any kubelet: its CA bundle "+k.ca.Path+" is missing or contains no certificate",
 			"restore that file; on OpenShift the installer Pod writes it for each new revision of the kube-apiserver")
 	}
-	leaf, intermediates := k.answer.Certificates[0], x509.NewCertPool()
-	for _, certificate := range k.answer.Certificates[1:] {
+	if why := whyDistrusted(k.answer.Certificates, k.roots, k.ca.Path, now); why != "" {
+		return k.untrusted(why)
+	}
+	return k.validForAddress(k.answer.Certificates[0])
+}
+
+// whyDistrusted says why a kubelet's certificates, its own first, do not lead to one of the roots, for a server. bundle
+// names where the roots are from. It is empty if they do. It quotes nothing of the certificates but the issuer's name.
+func whyDistrusted(certificates []*x509.Certificate, roots *x509.CertPool, bundle string, now time.Time) string {
+	leaf, intermediates := certificates[0], x509.NewCertPool()
+	for _, certificate := range certificates[1:] {
 		intermediates.AddCert(certificate)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: k.roots, Intermediates: intermediates, CurrentTime: now,
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err == nil {
-		return k.validForAddress(leaf)
+		return ""
 	}
-	why := oneLine(err)
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
+	_, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
+	switch {
+	case isInvalid && invalid.Reason == x509.Expired:
 		// Without the time of the check, which differs each time.
-		why = "it, or a CA in its chain, has expired or is not yet valid (it is valid from " + timestamp(leaf.NotBefore) +
+		return "it, or a CA in its chain, has expired or is not yet valid (it is valid from " + timestamp(leaf.NotBefore) +
 			" to " + timestamp(leaf.NotAfter) + ")"
-	} else if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
-		why = "it was issued by " + quoteName(leaf.Issuer.CommonName) + " and is not signed by a CA in " + k.ca.Path
+	case isUnknown:
+		return "it was issued by " + quoteName(leaf.Issuer.CommonName) + " and is not signed by a CA in " + bundle
+	case isInvalid && invalid.Reason == x509.IncompatibleUsage:
+		return "its extended key usage does not include serverAuth, so it is not for a server"
 	}
-	return k.untrusted(why)
+	return "it cannot be verified: a CA in its chain may not issue it, or it has an extension that is not known"
 }
 
 func (k Kubelet) untrusted(why string) []finding.Result {

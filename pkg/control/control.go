@@ -75,6 +75,9 @@ type Required struct {
 	// Optional: the control can be compliant if the requirement is not configured to be
 	// checked ([finding.NotChecked]). The document then lists it as not checked.
 	Optional bool
+	// Supplementary: the control can be compliant although the requirement is unknown, whatever the reason. It is about
+	// something that comes and goes, such as Nodes. If it fails, the control fails.
+	Supplementary bool
 	// Strict: a warning fails the requirement. The same reason may be a warning for one
 	// control and a failure for another: with unverified kubelet certificates the
 	// kube-apiserver still uses https, but the control on the kubelet CA fails.
@@ -218,7 +221,8 @@ func answer(required Required, results []finding.Result) Answer {
 		case finding.Fail:
 			answer.Met = false
 		case finding.Unknown:
-			answer.Met = answer.Met && required.Optional && r.Reason == finding.NotChecked
+			answer.Met = answer.Met &&
+				(required.Supplementary || required.Optional && r.Reason == finding.NotChecked)
 		case finding.Pass, finding.Warn, finding.NotApplicable:
 		}
 	}

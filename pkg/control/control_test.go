@@ -23,6 +23,7 @@ const (
 	needed   = finding.Requirement("config/https")
 	strict   = finding.Requirement("config/certificate-authority")
 	optional = finding.Requirement("kubelet/tls")
+	ofNodes  = finding.Requirement("node-kubelet/tls")
 )
 
 func example() control.Control {
@@ -34,6 +35,7 @@ func example() control.Control {
 			{Requirement: needed, Scopes: node},
 			{Requirement: strict, Scopes: node, Strict: true},
 			{Requirement: optional, Scopes: node, Optional: true},
+			{Requirement: ofNodes, Scopes: node, Optional: true, Supplementary: true},
 			{Requirement: "guard/installed", Scopes: []control.Scope{control.Cluster}},
 		},
 	}
@@ -54,7 +56,7 @@ func pass(requirements ...finding.Requirement) []finding.Result {
 // TestJudge: the first of these that applies is the verdict: control plane elsewhere, failed,
 // not observed, not applicable, compliant.
 func TestJudge(t *testing.T) {
-	allPass := pass(platform, needed, strict, optional)
+	allPass := pass(platform, needed, strict, optional, ofNodes)
 	// with replaces the results of the given requirements.
 	with := func(results ...finding.Result) []finding.Result {
 		rest := slices.DeleteFunc(slices.Clone(allPass), func(old finding.Result) bool {
@@ -97,7 +99,7 @@ func TestJudge(t *testing.T) {
 		},
 		"not observed":    {results: with(unread), want: want{Unmet: []finding.Requirement{needed}}},
 		"no result":       {results: without(needed), want: want{Unmet: []finding.Requirement{needed}}},
-		"no results":      {want: want{Unmet: []finding.Requirement{platform, needed, strict, optional}}},
+		"no results":      {want: want{Unmet: []finding.Requirement{platform, needed, strict, optional, ofNodes}}},
 		"an empty result": {results: with(finding.Result{Requirement: needed}), want: want{Unmet: []finding.Requirement{needed}}},
 		"a required one that was not configured": {
 			results: with(result(needed, finding.Unknown, finding.NotChecked)), want: want{Unmet: []finding.Requirement{needed}},
@@ -116,6 +118,21 @@ func TestJudge(t *testing.T) {
 			results: with(result(optional, finding.Fail, finding.KubeletNotTLS)),
 			want:    want{Status: control.NotCompliant, Unmet: []finding.Requirement{optional}},
 		},
+		"a supplementary one that could not be observed": {
+			results: with(result(ofNodes, finding.Unknown, finding.KubeletUnreachable)), want: want{Status: control.Compliant},
+		},
+		"a supplementary one that passes for one subject and could not be observed for another": {
+			results: append(with(), result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
+			want:    want{Status: control.Compliant},
+		},
+		"a supplementary one without a result": {
+			results: without(ofNodes), want: want{Unmet: []finding.Requirement{ofNodes}},
+		},
+		"a supplementary one that fails for one subject": {
+			results: append(with(result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
+				result(ofNodes, finding.Fail, finding.KubeletNotTLS)),
+			want: want{Status: control.NotCompliant, Unmet: []finding.Requirement{ofNodes}},
+		},
 		"a warning leaves it compliant": {results: with(result(needed, finding.Warn, finding.WeakKey)), want: want{Status: control.Compliant}},
 		"a warning fails a strict one": {
 			results: with(result(strict, finding.Warn, finding.KubeletCANotConfigured)),
@@ -125,7 +142,7 @@ func TestJudge(t *testing.T) {
 		"nothing applies": {
 			results: []finding.Result{
 				elsewhere, result(needed, finding.NotApplicable, ""), result(strict, finding.NotApplicable, ""),
-				result(optional, finding.NotApplicable, ""),
+				result(optional, finding.NotApplicable, ""), result(ofNodes, finding.NotApplicable, ""),
 			},
 			want: want{Status: control.NotApplicable},
 		},
@@ -144,8 +161,8 @@ func TestJudge(t *testing.T) {
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("Judge (-want +got):\n%s", d)
 			}
-			if len(verdict.Answers) != 4 {
-				t.Errorf("it answers %d requirements, the scope has 4", len(verdict.Answers))
+			if len(verdict.Answers) != 5 {
+				t.Errorf("it answers %d requirements, the scope has 5", len(verdict.Answers))
 			}
 		})
 	}
@@ -200,9 +217,9 @@ func allPass(c control.Control, scope control.Scope) []finding.Result {
 // a time. The verdict is then not compliant, except for an optional requirement that is not
 // configured to be checked.
 func TestMutationOfObservation(t *testing.T) {
-	const unasked = "nobody asked"
+	const unasked, unanswered = "nobody asked", "no result"
 	mutations := map[string][]finding.Result{
-		"no result":            nil,
+		unanswered:             nil,
 		"unreadable":           {{Reason: finding.Unreadable}},
 		unasked:                {{Reason: finding.NotChecked}},
 		"unreadable elsewhere": {{Outcome: finding.Pass}, {Reason: finding.Unreadable}},
@@ -230,7 +247,7 @@ func TestMutationOfObservation(t *testing.T) {
 						results = append(results, r)
 					}
 					want := control.CouldNotVerify
-					if required.Optional && name == unasked {
+					if required.Optional && name == unasked || required.Supplementary && name != unanswered {
 						want = control.Compliant
 					}
 					if got := c.Judge(scope, results).Status; got != want {

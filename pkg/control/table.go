@@ -67,6 +67,14 @@ func optional(all []Required) []Required {
 	return all
 }
 
+// supplementary makes requirements supplementary, and optional.
+func supplementary(all []Required) []Required {
+	for i := range all {
+		all[i].Supplementary = true
+	}
+	return optional(all)
+}
+
 // strict makes requirements strict.
 func strict(all []Required) []Required {
 	for i := range all {
@@ -119,6 +127,11 @@ func useHTTPS() Control {
 				requires(finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.Connection,
 					finding.ReadOnlyPort),
 			),
+			supplementary(
+				requires(
+					finding.NodeKubelet, inCluster, finding.TLS, finding.ServingTrusted, finding.Identity, finding.ReadOnlyPort,
+				),
+			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),
 			optional(requires(finding.ServingCert, inCluster, finding.Issuer)),
 			requires(finding.KubeletClient, inCluster, secretAspects()...),
@@ -127,7 +140,8 @@ func useHTTPS() Control {
 		),
 		Automated: "Everything in the control's audit procedure: the arguments in the configuration, the files on each " +
 			"node, and the Secret's type and both values. In addition: certificate and key match, the certificate" +
-			" is valid and signed by the right CA, and the kubelet speaks TLS.",
+			" is valid and signed by the right CA, and the kubelet speaks TLS. From the control plane, where that is enabled:" +
+			" TLS, certificate and read-only port of each Node's kubelet.",
 		LeftToTheAuditor: "Whether the agent ran on every control-plane node and the audit ran on the cluster (there is a " +
 			"document of each, or the alert KubeletHTTPSAgentMissing), and who can disable the guard " +
 			"(SECURITY.md).",

@@ -85,6 +85,10 @@ const (
 	// accepts the kube-apiserver's certificate.
 	ClientAcceptanceUnknown Reason = "ClientAcceptanceUnknown"
 	ReadOnlyPortOpen        Reason = "ReadOnlyPortOpen"
+	// KubeletIdentityUnexpected: its certificate does not identify the kubelet of its Node.
+	KubeletIdentityUnexpected Reason = "KubeletIdentityUnexpected"
+	// NodeAddressUnusable: its Node has no address, or one that must not be connected to.
+	NodeAddressUnusable Reason = "NodeAddressUnusable"
 	// KubeletConfigUnknown: its configuration cannot be determined from its files.
 	KubeletConfigUnknown Reason = "KubeletConfigUnknown"
 )
@@ -173,6 +177,8 @@ var outcomes = map[Reason]Outcome{
 	ClientCertificateNotAccepted: Fail,
 	ClientAcceptanceUnknown:      Unknown,
 	ReadOnlyPortOpen:             Warn,
+	KubeletIdentityUnexpected:    Warn,
+	NodeAddressUnusable:          Unknown,
 	KubeletConfigUnknown:         Unknown,
 
 	ClientNotAuthorized:       Fail,

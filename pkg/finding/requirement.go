@@ -21,6 +21,8 @@ const (
 	ClientFiles Family = "client-files"
 	// Kubelet is a node's kubelet, observed by a TLS handshake.
 	Kubelet Family = "kubelet"
+	// NodeKubelet is the kubelet of any Node, observed by a TLS handshake from the control plane.
+	NodeKubelet Family = "node-kubelet"
 	// ServingCert is Secret openshift-apiserver/serving-cert.
 	ServingCert Family = "serving-cert"
 	// KubeletClient is Secret openshift-kube-apiserver/kubelet-client.
@@ -74,7 +76,7 @@ const (
 // The aspects of files.
 const (
 	KeyFileMode Aspect = "key-file-mode" // only root can read the key
-	Identity    Aspect = "identity"      // the certificate identifies a kube-apiserver
+	Identity    Aspect = "identity"      // the certificate identifies a kube-apiserver, or a Node's kubelet
 )
 
 // The aspects of a Secret.

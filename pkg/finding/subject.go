@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
-// Kinds of subjects that are not Kubernetes kinds.
+// Kinds of subjects. All but Node are not Kubernetes kinds.
 const (
 	// KindFile is a file on the host. [Subject.Path] is its path. If the path is not known,
 	// [Subject.Name] says which file it is.
 	KindFile = "File"
 	// KindKubelet is a kubelet. [Subject.Name] is the address of the connection.
 	KindKubelet = "Kubelet"
+	// KindNode is a Node. Without a name it is several Nodes, which the message names.
+	KindNode = "Node"
 	// KindAPIServer is one kube-apiserver. [Subject.Name] is its address.
 	KindAPIServer = "APIServer"
 )

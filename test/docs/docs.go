@@ -55,8 +55,10 @@ type Requirement struct {
 	ID       finding.Requirement `json:"id"`
 	Scopes   []string            `json:"scopes"`
 	Optional bool                `json:"optional"`
-	Strict   bool                `json:"strict"`
-	Reasons  []finding.Reason    `json:"reasons"`
+	// Supplementary: it may be unknown, whatever the reason.
+	Supplementary bool             `json:"supplementary"`
+	Strict        bool             `json:"strict"`
+	Reasons       []finding.Reason `json:"reasons"`
 }
 
 // NewMapping is the mapping of all controls, with the reasons that checks give for each
@@ -86,9 +88,9 @@ func NewMapping(reasons func(finding.Requirement) []finding.Reason) Mapping {
 func requirementOf(required control.Required, reasons []finding.Reason) Requirement {
 	out := Requirement{
 		ID:       required.Requirement,
-		Optional: required.Optional,
-		Strict:   required.Strict,
-		Reasons:  append([]finding.Reason{}, reasons...),
+		Optional: required.Optional, Supplementary: required.Supplementary,
+		Strict:  required.Strict,
+		Reasons: append([]finding.Reason{}, reasons...),
 	}
 	slices.Sort(out.Reasons)
 	out.Reasons = slices.Compact(out.Reasons)
@@ -150,7 +152,10 @@ func (c Control) fullName() string {
 // notes are the special rules for the requirement in its control.
 func (r Requirement) notes() string {
 	var notes []string
-	if r.Optional {
+	switch {
+	case r.Supplementary:
+		notes = append(notes, "may be unknown")
+	case r.Optional:
 		notes = append(notes, "optional")
 	}
 	if r.Strict {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
@@ -50,6 +51,14 @@ type Meter interface {
 	Audited(certificates []tracker.Certificate)
 }
 
+// Kubelets has results about the kubelets of all Nodes.
+type Kubelets interface {
+	// Results returns the last results, at least one for each requirement.
+	Results() []finding.Result
+	// UID returns the UID of a Node, empty if it is not known.
+	UID(node string) string
+}
+
 // Auditor checks the objects of its subject whenever one changes, and reports.
 type Auditor struct {
 	Client dynamic.Interface
@@ -60,6 +69,8 @@ type Auditor struct {
 	Meter    Meter
 	// Effects returns what each API server refused in the last dry runs; nil if no dry runs are made.
 	Effects func() []check.Effect
+	// Kubelets has the last results about the kubelets of all Nodes; nil if they are not checked.
+	Kubelets Kubelets
 	// Self is the object of notices about verdicts, which concern more than one object.
 	Self report.Object
 	Now  func() time.Time
@@ -99,7 +110,7 @@ func (a *Auditor) Run(ctx context.Context) {
 			states[o] = f.State()
 		}
 
-		seen := observe(subject, states, a.effects(), a.Now())
+		seen := observe(subject, states, a.effects(), a.kubelets(), a.Now())
 		changes := tracked.Observe(seen.Observation)
 		for _, notice := range changes.Notices {
 			notice.Object = a.objectOf(notice, seen)
@@ -133,6 +144,13 @@ func (a *Auditor) effects() []check.Effect {
 	return a.Effects()
 }
 
+func (a *Auditor) kubelets() []finding.Result {
+	if a.Kubelets == nil {
+		return nil
+	}
+	return a.Kubelets.Results()
+}
+
 // objectOf returns the object that a notice is about.
 func (a *Auditor) objectOf(n report.Notice, seen observation) report.Object {
 	subject := n.Finding.Subject
@@ -141,6 +159,11 @@ func (a *Auditor) objectOf(n report.Notice, seen observation) report.Object {
 	}
 	if o, ok := seen.objectOf(subject); ok {
 		return o
+	}
+	if subject.Kind == finding.KindNode && subject.Name != "" && a.Kubelets != nil {
+		return report.Object{
+			APIVersion: "v1", Kind: finding.KindNode, Name: subject.Name, UID: a.Kubelets.UID(subject.Name),
+		}
 	}
 	return a.Self
 }

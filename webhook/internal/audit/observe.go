@@ -41,6 +41,9 @@ const (
 	// moment: after a manual rotation of the service CA, service-ca writes bundles and
 	// certificates one after the other, in any order.
 	comparedPatience = time.Minute
+	// kubeletPatience is for the kubelets of Nodes: they restart, and a new one waits for its certificate. In this time
+	// they are asked four times (package sweep).
+	kubeletPatience = 3*time.Minute + 30*time.Second
 )
 
 // The indexes of [tracker.Observation] Sources: each has its own patience.
@@ -49,12 +52,15 @@ const (
 	fromCompared
 	fromGuard
 	fromErrors
+	fromKubelets
 	sources
 )
 
 // sourceOf returns the source of a result, which determines how long it must last.
 func sourceOf(r finding.Result) int {
 	switch {
+	case r.Requirement.Family() == finding.NodeKubelet:
+		return fromKubelets
 	case r.Reason == finding.Unreadable || r.Reason == finding.NotObserved:
 		return fromErrors
 	case r.Requirement.Family() == finding.Guard:
@@ -153,15 +159,16 @@ type observation struct {
 	platform finding.Result
 }
 
-// observe checks the known states of the objects and the effects of the guard. It
-// depends on nothing but its arguments.
+// observe checks the known states of the objects and the effects of the guard, and adds
+// the results about the kubelets. It depends on nothing but its arguments.
 func observe(
-	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, now time.Time,
+	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
+	now time.Time,
 ) observation {
 	seen := observation{
 		Observation: tracker.Observation{
 			At: now, Sources: make([]tracker.Source, sources), Scope: control.Cluster,
-			Controls: controlsOf(subject), Contents: contents(subject, states, effects),
+			Controls: controlsOf(subject), Contents: contents(subject, states, effects, kubelets),
 		},
 		states: states,
 	}
@@ -169,6 +176,7 @@ func observe(
 	seen.Sources[fromCompared].Patience = comparedPatience
 	seen.Sources[fromGuard].Patience = subject.GuardPatience
 	seen.Sources[fromErrors].Patience = unreadablePatience
+	seen.Sources[fromKubelets].Patience = kubeletPatience
 
 	seen.checkPlatform(subject)
 	for _, want := range subject.Secrets {
@@ -186,12 +194,15 @@ func observe(
 			seen.add(effect.Check(now))
 		}
 	}
+	seen.add(kubelets, time.Time{})
 	seen.addNotChecked()
 	return seen
 }
 
 // contents is a digest of all inputs of an observation.
-func contents(subject Subject, states map[follow.Object]follow.State, effects []check.Effect) (sum [sha256.Size]byte) {
+func contents(
+	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
+) (sum [sha256.Size]byte) {
 	digest := sha256.New()
 	// The expectations belong to it: an upgrade changes them before or after the objects.
 	for _, s := range subject.Secrets {
@@ -212,6 +223,9 @@ func contents(subject Subject, states map[follow.Object]follow.State, effects []
 	for _, e := range effects {
 		_, _ = fmt.Fprintln(digest, e.Server, e.Policy.Refused, e.Policy.WhyUnknown != nil,
 			e.Webhook.Refused, e.Webhook.WhyUnknown != nil)
+	}
+	for _, r := range kubelets {
+		_, _ = fmt.Fprintln(digest, r.Requirement, r.Subject, r.Outcome, r.Reason)
 	}
 	digest.Sum(sum[:0])
 	return sum
@@ -252,8 +266,13 @@ func (seen *observation) addNotChecked() {
 					Requirement: required.Requirement, Subject: finding.Subject{Kind: "Cluster"}, Reason: finding.NotChecked,
 					Message: "the configuration does not include it", Remedy: "add the chart's default entry to protectedSecrets",
 				}
-				if required.Family() == finding.Guard {
+				switch required.Family() {
+				case finding.Guard:
 					result.Message, result.Remedy = "no dry runs were made", "run helm test, or webhook prove"
+				case finding.NodeKubelet:
+					result.Message = "the kubelets of the Nodes were not checked, because --kubelets is not set"
+					result.Remedy = "set webhook.kubelets.enabled=true (--kubelets)"
+				default:
 				}
 				seen.add([]finding.Result{result}, time.Time{})
 			}

@@ -41,14 +41,19 @@ const maxObservations = 4
 // [storedPatience], until it finds nothing, or the same as before; after
 // [maxObservations] the last observation counts. So a rotation in progress is not
 // reported, and all that the last observation found, or could not read, is reported. The
-// longer patience for the guard and for unreadable objects does not apply here. The
-// error is the context's.
-func Once(ctx context.Context, client dynamic.Interface, subject Subject, now func() time.Time) (Result, error) {
-	return once(ctx, func() map[follow.Object]follow.State { return readAll(ctx, client, subject) }, subject, now)
+// longer patience for the guard and for unreadable objects does not apply here. kubelets are
+// the results about the kubelets of all Nodes, nil if they were not checked. The error is the
+// context's.
+func Once(
+	ctx context.Context, client dynamic.Interface, subject Subject, kubelets []finding.Result, now func() time.Time,
+) (Result, error) {
+	read := func() map[follow.Object]follow.State { return readAll(ctx, client, subject) }
+	return once(ctx, read, subject, kubelets, now)
 }
 
 func once(
-	ctx context.Context, readAll func() map[follow.Object]follow.State, subject Subject, now func() time.Time,
+	ctx context.Context, readAll func() map[follow.Object]follow.State, subject Subject,
+	kubelets []finding.Result, now func() time.Time,
 ) (Result, error) {
 	var states map[follow.Object]follow.State
 	var seen observation
@@ -61,7 +66,7 @@ func once(
 			}
 		}
 		states = readAll()
-		seen = observe(subject, states, nil, now())
+		seen = observe(subject, states, nil, kubelets, now())
 		found := findingIDs(seen.results())
 		if len(found) == 0 || slices.Equal(found, before) {
 			break

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
+)
+
+// kubeletResults returns a result with an outcome and reason for each requirement of a Node's kubelet.
+func kubeletResults(node string, outcome finding.Outcome, reason finding.Reason) []finding.Result {
+	var results []finding.Result
+	for _, requirement := range check.NodeKubeletRequirements() {
+		r := finding.Result{
+			Requirement: requirement, Subject: finding.Subject{Kind: finding.KindNode, Name: node}, Outcome: outcome,
+			Reason: reason,
+		}
+		if reason != "" {
+			r.Message, r.Remedy = "why", "how"
+		}
+		results = append(results, r)
+	}
+	return results
+}
+
+// TestKubeletsUnknown: a kubelet that was not observed is never a pass, and does not change the verdict. One that fails
+// does.
+func TestKubeletsUnknown(t *testing.T) {
+	type want struct {
+		status  control.Status
+		outcome finding.Outcome
+		met     bool
+	}
+	good := kubeletResults("worker-1", finding.Pass, "")
+	with := func(outcome finding.Outcome, reason finding.Reason) []finding.Result {
+		return append(kubeletResults("worker-2", outcome, reason), good...)
+	}
+	cases := map[string]struct {
+		kubelets []finding.Result
+		want     want
+	}{
+		"not checked":     {nil, want{control.Compliant, finding.Unknown, true}},
+		"all pass":        {good, want{control.Compliant, finding.Pass, true}},
+		"one unreachable": {with(finding.Unknown, finding.KubeletUnreachable), want{control.Compliant, finding.Unknown, true}},
+		"not asked yet": {
+			kubeletResults("", finding.Unknown, finding.NotObserved), want{control.Compliant, finding.Unknown, true},
+		},
+		"one warns":   {with(finding.Warn, finding.KubeletIdentityUnexpected), want{control.Compliant, finding.Warn, true}},
+		"one fails":   {with(finding.Fail, finding.KubeletNotTLS), want{control.NotCompliant, finding.Fail, false}},
+		"one deleted": {with(finding.NotApplicable, ""), want{control.Compliant, finding.Pass, true}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			subject, states := observable(t)
+			seen := observe(subject, states, effective(), c.kubelets, pkitest.Now())
+			verdict := control.ByID(control.UseHTTPS).Judge(control.Cluster, seen.results())
+			for _, a := range verdict.Answers {
+				if a.Family() != finding.NodeKubelet {
+					continue
+				}
+				if got := (want{verdict.Status, a.Outcome, a.Met}); got != c.want {
+					t.Errorf("%s: got %+v, want %+v", a.Requirement, got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// TestKubeletEdges: a finding about a Node becomes active after the kubelets were asked several times, and is resolved
+// when the Node passes or is deleted, but not while it is unknown.
+func TestKubeletEdges(t *testing.T) {
+	fail, pass := kubeletResults("worker-1", finding.Fail, finding.KubeletNotTLS), kubeletResults("worker-1", finding.Pass, "")
+	other := kubeletResults("worker-2", finding.Pass, "")
+	for name, c := range map[string]struct {
+		steps [][]finding.Result // one each 2 minutes
+		want  []report.NoticeType
+	}{
+		"for a moment":   {[][]finding.Result{pass, fail, pass, pass}, nil},
+		"lasts, repairs": {[][]finding.Result{pass, fail, fail, fail, pass}, []report.NoticeType{report.FindingActive, report.FindingResolved}},
+		"deleted": {
+			[][]finding.Result{pass, fail, fail, fail, kubeletResults("worker-1", finding.NotApplicable, "")},
+			[]report.NoticeType{report.FindingActive, report.FindingResolved},
+		},
+		"unreachable": {
+			[][]finding.Result{pass, fail, fail, fail, append(kubeletResults("worker-1", finding.Unknown, finding.KubeletUnreachable), other...)},
+			[]report.NoticeType{report.FindingActive},
+		},
+		"not asked recently": {
+			[][]finding.Result{pass, fail, fail, fail, kubeletResults("", finding.Unknown, finding.NotObserved)},
+			[]report.NoticeType{report.FindingActive},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			subject, states := observable(t)
+			tracked := tracker.New(storedPatience)
+			var got []report.NoticeType
+			at := pkitest.Now()
+			for _, kubelets := range c.steps {
+				for range 4 { // the audit checks more often than the kubelets are asked
+					seen := observe(subject, states, effective(), kubelets, at)
+					for _, n := range tracked.Observe(seen.Observation).Notices {
+						if n.Finding.Reason == finding.KubeletNotTLS {
+							got = append(got, n.Type)
+						}
+					}
+					at = at.Add(30 * time.Second)
+				}
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// namedNodes knows the UID of each Node.
+type namedNodes struct{}
+
+func (namedNodes) Results() []finding.Result { return nil }
+func (namedNodes) UID(node string) string    { return "uid of " + node }
+
+// TestKubeletObject: a notice about a Node is about that Node, one about several is about the audit.
+func TestKubeletObject(t *testing.T) {
+	self := report.Object{Kind: "Lease", Name: "audit"}
+	a := Auditor{Kubelets: namedNodes{}, Self: self}
+	for node, want := range map[string]report.Object{
+		"worker-1": {APIVersion: "v1", Kind: "Node", Name: "worker-1", UID: "uid of worker-1"},
+		"":         self,
+	} {
+		notice := report.Notice{Finding: kubeletResults(node, finding.Fail, finding.KubeletNotTLS)[0]}
+		if got := a.objectOf(notice, observation{}); got != want {
+			t.Errorf("%q: got %+v, want %+v", node, got, want)
+		}
+	}
+}
