@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sweep
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	certificatesclient "k8s.io/client-go/kubernetes/typed/certificates/v1"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+)
+
+const (
+	// callTime bounds one request to the API server.
+	callTime = 10 * time.Second
+	// pageSize is the number of Nodes in one answer: a Node has 10 to 20 KiB, mostly names of images.
+	pageSize = 100
+	// maxRequests bounds how many certificate signing requests are read.
+	maxRequests = 2000
+)
+
+// The ConfigMaps with the kube-apiserver's configuration on OpenShift, and with the CAs that it verifies kubelets with:
+// each node has a copy (cluster-kube-apiserver-operator pkg/operator/targetconfigcontroller).
+const (
+	configNamespace, configName, configKey = "openshift-kube-apiserver", "config", "config.yaml"
+	caName, caKey                          = "kubelet-serving-ca", "ca-bundle.crt"
+	// caPath is in the path of that bundle on each node.
+	caPath = "/configmaps/" + caName + "/"
+)
+
+// defaultAddressTypes are used if those of the kube-apiserver are not known. OpenShift has InternalIP alone, kubeadm
+// InternalIP, ExternalIP, Hostname.
+func defaultAddressTypes() []string {
+	types := []corev1.NodeAddressType{
+		corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName, corev1.NodeInternalDNS, corev1.NodeExternalDNS,
+	}
+	var names []string
+	for _, t := range types {
+		names = append(names, string(t))
+	}
+	return names
+}
+
+// API reads from an API server. [NewAPI] makes one.
+type API struct {
+	core         coreclient.CoreV1Interface
+	certificates certificatesclient.CertificatesV1Interface
+}
+
+// NewAPI returns a reader that uses a configuration.
+func NewAPI(config *rest.Config) (API, error) {
+	own := rest.CopyConfig(config)
+	// Protobuf takes a fifth of the time and memory of JSON.
+	own.ContentType, own.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf"
+	own.QPS = -1 // a sweep makes few requests, and the API server has its own limits
+	core, err := coreclient.NewForConfig(own)
+	if err != nil {
+		return API{}, fmt.Errorf("create a client for Nodes: %w", err)
+	}
+	certificates, err := certificatesclient.NewForConfig(own)
+	if err != nil {
+		return API{}, fmt.Errorf("create a client for certificate signing requests: %w", err)
+	}
+	return API{core, certificates}, nil
+}
+
+// Nodes implements [Cluster]. It reads them in pages and keeps little of each.
+func (a API) Nodes(ctx context.Context, types []string) ([]Node, error) {
+	var nodes []Node
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		page, err := a.page(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		for i := range page.Items {
+			nodes = append(nodes, NewNode(&page.Items[i], types))
+		}
+		if options.Continue = page.Continue; options.Continue == "" {
+			return nodes, nil
+		}
+	}
+}
+
+func (a API) page(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	return a.core.Nodes().List(ctx, options)
+}
+
+// Node implements [Cluster]. It lists with the Node's name, which needs no other permission.
+func (a API) Node(ctx context.Context, name string, types []string) (node Node, exists bool, err error) {
+	list, err := a.page(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
+	})
+	if err != nil || len(list.Items) == 0 {
+		return Node{}, false, err
+	}
+	return NewNode(&list.Items[0], types), true, nil
+}
+
+// Requests implements [Cluster]. Without permission, or if the API server does not answer, nothing is known.
+func (a API) Requests(ctx context.Context) map[string]string {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	list, err := a.certificates.CertificateSigningRequests().List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName).String(),
+		Limit:         maxRequests,
+	})
+	if err != nil {
+		return nil
+	}
+	return requestsOf(list.Items)
+}
+
+// requestsOf returns what became of the newest request of each Node, if it was not signed.
+func requestsOf(requests []certificatesv1.CertificateSigningRequest) map[string]string {
+	newestFirst := slices.SortedStableFunc(slices.Values(requests), func(a, b certificatesv1.CertificateSigningRequest) int {
+		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	seen, unsigned := map[string]bool{}, map[string]string{}
+	for _, r := range newestFirst {
+		// The signer signs no other request (Kubernetes pkg/apis/certificates/helpers.go).
+		node, isNode := strings.CutPrefix(r.Spec.Username, "system:node:")
+		if r.Spec.SignerName != certificatesv1.KubeletServingSignerName || !isNode || seen[node] {
+			continue
+		}
+		seen[node] = true
+		if state := stateOf(r); state != "" {
+			unsigned[node] = "its CertificateSigningRequest " + strconv.Quote(r.Name) + " " + state
+		}
+	}
+	return unsigned
+}
+
+// stateOf says what became of a request; empty if it was signed.
+func stateOf(r certificatesv1.CertificateSigningRequest) string {
+	is := func(t certificatesv1.RequestConditionType) bool {
+		return slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
+			return c.Type == t && c.Status == corev1.ConditionTrue
+		})
+	}
+	switch {
+	case is(certificatesv1.CertificateDenied):
+		return "was denied"
+	case is(certificatesv1.CertificateFailed):
+		return "was approved, but signing it failed"
+	case len(r.Status.Certificate) > 0:
+		return ""
+	case is(certificatesv1.CertificateApproved):
+		return "was approved, but is not signed yet"
+	}
+	return "is pending"
+}
+
+// Settings implements [Cluster]. They are known on OpenShift, whose operator stores the configuration in a ConfigMap.
+func (a API) Settings(ctx context.Context) Settings {
+	settings := Settings{AddressTypes: defaultAddressTypes()}
+	configMap, err := a.configMap(ctx, configName)
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		// Not OpenShift: the namespace does not exist, and the chart grants nothing in it. If it is, the audit reports that
+		// it cannot read its configuration.
+		return settings
+	case err != nil:
+		settings.CA.NotKnown = new(unreadableConfig(configName, readError(err)))
+		return settings
+	}
+	text := []byte(configMap.Data[configKey])
+	config, err := kubeapiserver.ParseConfig(text)
+	if err != nil {
+		settings.CA.NotKnown = new(unreadableConfig(configName, err.Error()))
+		return settings
+	}
+	if types := config.List(kubeapiserver.KubeletPreferredAddressTypes); len(types) > 0 {
+		settings.AddressTypes = types
+	}
+	settings.Services = servicesOf(config, text)
+	settings.CA = a.kubeletCA(ctx, config)
+	return settings
+}
+
+// servicesOf returns the cluster's ranges for Services: of the argument, or of OpenShift's own field. A range that cannot
+// be parsed is ignored.
+func servicesOf(config kubeapiserver.Config, text []byte) []netip.Prefix {
+	var file struct {
+		ServicesSubnet string `json:"servicesSubnet"`
+	}
+	_ = plainyaml.Unmarshal(text, &file) // a field of another type counts as absent; ParseConfig checked the format
+	var ranges []netip.Prefix
+	for _, text := range append(config.List("service-cluster-ip-range"), strings.Split(file.ServicesSubnet, ",")...) {
+		if prefix, err := netip.ParsePrefix(strings.TrimSpace(text)); err == nil {
+			ranges = append(ranges, prefix)
+		}
+	}
+	return ranges
+}
+
+// kubeletCA returns the CAs that the kube-apiserver verifies kubelets with.
+func (a API) kubeletCA(ctx context.Context, config kubeapiserver.Config) check.KubeletCA {
+	path, set := config.Value(kubeapiserver.KubeletCertificateAuthority)
+	switch {
+	case !set || path == "":
+		return check.KubeletCA{NotConfigured: true}
+	case !strings.Contains(path, caPath):
+		return check.KubeletCA{} // a file of the nodes that no ConfigMap has
+	}
+	configMap, err := a.configMap(ctx, caName)
+	if err != nil {
+		return check.KubeletCA{NotKnown: new(unreadableConfig(caName, readError(err)))}
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(configMap.Data[caKey])) {
+		return check.KubeletCA{NotKnown: new(unreadableConfig(caName, "it has no certificate under the key "+caKey))}
+	}
+	return check.KubeletCA{At: "ConfigMap " + configNamespace + "/" + caName, Roots: roots}
+}
+
+func (a API) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	return a.core.ConfigMaps(configNamespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+// unreadableConfig says why a ConfigMap cannot be used.
+func unreadableConfig(name, why string) finding.Result {
+	return finding.Result{
+		Subject: finding.Subject{Kind: "ConfigMap", Namespace: configNamespace, Name: name}, Reason: finding.Unreadable,
+		Message: "cannot use it to verify kubelets: " + why,
+		Remedy: "grant the audit's ServiceAccount (or the user of the kubeconfig) permission to get it, " +
+			"or check that the API server is available",
+	}
+}
+
+// readError describes an error in words that are the same at each attempt.
+func readError(err error) string {
+	if reason := apierrors.ReasonForError(err); reason != "" {
+		return "the API server answers " + string(reason)
+	}
+	return "the API server does not answer"
+}

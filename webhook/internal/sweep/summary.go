@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sweep
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+const (
+	// maxNamed bounds the number of Nodes that have results of their own. Each of them can be a finding with an Event.
+	maxNamed = 100
+	// maxListed bounds how many Nodes a result about several Nodes names.
+	maxListed = 10
+	// forgetAfter is how long a Node that had a finding keeps its own results after it passes or is deleted. It must be
+	// longer than a tracker needs to see that the finding is gone.
+	forgetAfter = 10 * time.Minute
+)
+
+// summary turns the outcomes of all Nodes into few results, so that a tracker of findings does not hold one for each
+// Node and requirement.
+//
+// A Node that fails, or has a warning, is named: it has a result for each requirement, its passes included, until it has
+// passed for [forgetAfter]. So the finding is resolved when the Node is seen to pass, hidden while it is unknown, and
+// resolved when the Node is deleted. At most [maxNamed] Nodes are named, and none gives its place to another one while it
+// has a finding. All other Nodes are counted: there is one result for each requirement, outcome and reason.
+type summary struct {
+	named map[string]*namedNode
+	// counted has the Nodes that are not named and fail or have a warning, and those of which that is not known any
+	// more. While there is one, a pass of others says nothing about the finding about several Nodes.
+	counted map[finding.Requirement]map[string]bool
+}
+
+// namedNode is a Node with results of its own.
+type namedNode struct {
+	// since is when it was first seen to pass, or to be deleted; zero while it has a finding.
+	since time.Time
+}
+
+func newSummary() *summary {
+	return &summary{named: map[string]*namedNode{}, counted: map[finding.Requirement]map[string]bool{}}
+}
+
+// results returns the results of all outcomes at a time.
+func (s *summary) results(outcomes []Outcome, now time.Time) []finding.Result {
+	sorted := slices.SortedFunc(slices.Values(outcomes), func(a, b Outcome) int { return cmp.Compare(a.Node, b.Node) })
+	s.name(sorted)
+	s.forget(sorted, now)
+	return slices.Concat(s.ofNamed(sorted), s.ofCounted(sorted))
+}
+
+// name names Nodes while there is room, those that fail first.
+func (s *summary) name(sorted []Outcome) {
+	for _, worst := range []finding.Outcome{finding.Fail, finding.Warn} {
+		for _, o := range sorted {
+			if len(s.named) >= maxNamed {
+				return
+			}
+			if s.named[o.Node] == nil && has(o, worst) {
+				s.named[o.Node] = &namedNode{}
+			}
+		}
+	}
+}
+
+// has reports whether a result of a Node has an outcome.
+func has(o Outcome, outcome finding.Outcome) bool {
+	return len(finding.WithOutcome(o.Results, outcome)) > 0
+}
+
+// forget updates since when named Nodes have had no finding, and forgets those that have had none for [forgetAfter].
+func (s *summary) forget(sorted []Outcome, now time.Time) {
+	unsettled := map[string]bool{}
+	for _, o := range sorted {
+		unsettled[o.Node] = len(finding.Findings(o.Results)) > 0 // an unknown result may hide a finding
+	}
+	for name, n := range s.named {
+		switch {
+		case unsettled[name]:
+			n.since = time.Time{}
+		case n.since.IsZero():
+			n.since = now
+		case now.Sub(n.since) > forgetAfter:
+			delete(s.named, name)
+		}
+	}
+}
+
+// ofNamed returns the results of the named Nodes. A requirement does not apply to a Node that was deleted.
+func (s *summary) ofNamed(sorted []Outcome) []finding.Result {
+	var results []finding.Result
+	exists := map[string]bool{}
+	for _, o := range sorted {
+		if s.named[o.Node] != nil {
+			exists[o.Node] = true
+			results = append(results, o.All()...)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.named)) {
+		if exists[name] {
+			continue
+		}
+		for _, requirement := range check.NodeKubeletRequirements() {
+			results = append(results, finding.Result{
+				Requirement: requirement, Subject: finding.Subject{Kind: finding.KindNode, Name: name},
+				Outcome: finding.NotApplicable, Message: "the Node was deleted",
+			})
+		}
+	}
+	return results
+}
+
+// several is the subject of results about several Nodes; passing that of passes which do not resolve a finding about
+// several.
+var (
+	several = finding.Subject{Kind: finding.KindNode}
+	passing = finding.Subject{Kind: "Nodes"}
+)
+
+// group is what the results about several Nodes have in common.
+type group struct {
+	outcome finding.Outcome
+	reason  finding.Reason
+}
+
+// ofCounted returns the results of the Nodes that are not named, one for each requirement, outcome and reason. If the
+// kubelets of Nodes that are not ready, or are virtual, do not answer, that is no finding: the cluster reports it.
+func (s *summary) ofCounted(sorted []Outcome) []finding.Result {
+	var results []finding.Result
+	for _, requirement := range check.NodeKubeletRequirements() {
+		nodes, examples := map[group][]string{}, map[group]finding.Result{}
+		counted := map[string]bool{}
+		for _, o := range sorted {
+			if s.named[o.Node] != nil {
+				continue
+			}
+			r := o.of(requirement)
+			if r == nil {
+				r = &finding.Result{Outcome: finding.Pass}
+			}
+			if r.Outcome == finding.Warn || r.Outcome == finding.Fail ||
+				r.Outcome == finding.Unknown && s.counted[requirement][o.Node] {
+				counted[o.Node] = true
+			}
+			of := group{r.Outcome, r.Reason}
+			if o.excused && r.Reason == finding.KubeletUnreachable && !s.counted[requirement][o.Node] {
+				of.reason = finding.NotChecked
+			}
+			if nodes[of] = append(nodes[of], o.Node); len(nodes[of]) == 1 {
+				examples[of] = *r
+			}
+		}
+		s.counted[requirement] = counted
+		for _, of := range slices.SortedFunc(maps.Keys(nodes), compareGroups) {
+			results = append(results, resultOf(requirement, of, nodes[of], examples[of], len(counted) > 0))
+		}
+	}
+	return results
+}
+
+func compareGroups(a, b group) int {
+	return cmp.Or(cmp.Compare(a.outcome, b.outcome), cmp.Compare(a.reason, b.reason))
+}
+
+// resultOf returns the result about several Nodes.
+func resultOf(
+	requirement finding.Requirement, of group, nodes []string, example finding.Result, others bool,
+) finding.Result {
+	result := finding.Result{Requirement: requirement, Subject: several, Outcome: of.outcome, Reason: of.reason}
+	switch {
+	case of.outcome == finding.Pass && others:
+		result.Subject = passing
+	case of.outcome == finding.Pass:
+	case of.outcome == finding.NotApplicable:
+		result.Message = example.Message
+		if others {
+			result.Subject = passing
+		}
+	default:
+		result.Message, result.Remedy = list(nodes)+": "+example.Message, example.Remedy
+		if len(nodes) > 1 {
+			result.Message = list(nodes) + ", the first one: " + example.Message
+		}
+	}
+	return result
+}
+
+// list lists names, with a limit.
+func list(nodes []string) string {
+	what := fmt.Sprintf("%d Nodes", len(nodes))
+	if len(nodes) == 1 {
+		what = "1 Node"
+	}
+	if more := len(nodes) - maxListed; more > 0 {
+		return what + " (" + strings.Join(nodes[:maxListed], ", ") + fmt.Sprintf(" and %d more)", more)
+	}
+	return what + " (" + strings.Join(nodes, ", ") + ")"
+}

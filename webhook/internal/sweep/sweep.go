@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sweep
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubelettls"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+const (
+	// Every is the interval of sweeps. A random part of everyJitter is added to each.
+	Every, everyJitter = 5 * time.Minute, 30 * time.Second
+	// confirmEvery is the interval at which Nodes with a new finding are asked again, confirmations how often a finding
+	// must be seen in a row until it waits for the next sweep, and maxConfirmed the number of Nodes each time.
+	confirmEvery, confirmations, maxConfirmed = time.Minute, 4, 100
+	// perSecond bounds how many kubelets are asked in a second, maxInFlight how many at the same time. A kubelet that
+	// does not answer takes [kubelettls.Timeout].
+	perSecond, maxInFlight = 250, 256
+	// staleAfter is the age at which the outcomes of a sweep become unknown.
+	staleAfter = 3 * Every
+	// retryOnce is the time after which [Sweeper.Once] asks the Nodes with findings again.
+	retryOnce = 3 * time.Second
+)
+
+// Settings are what the kube-apiserver is configured with.
+type Settings struct {
+	// AddressTypes are its kubelet-preferred-address-types.
+	AddressTypes []string
+	// Services are the ranges for Services, empty if not known.
+	Services []netip.Prefix
+	CA       check.KubeletCA
+}
+
+// Cluster reads from the API.
+type Cluster interface {
+	// Settings returns what is known; it has no error.
+	Settings(ctx context.Context) Settings
+	// Nodes returns all Nodes.
+	Nodes(ctx context.Context, types []string) ([]Node, error)
+	// Node returns one Node. exists is false if it was deleted.
+	Node(ctx context.Context, name string, types []string) (node Node, exists bool, err error)
+	// Requests returns for each Node whose kubelet has a certificate signing request that was not signed what became of
+	// it. It returns what is known.
+	Requests(ctx context.Context) map[string]string
+}
+
+// Sweep describes a sweep, for metrics.
+type Sweep struct {
+	// Nodes by their worst outcome, and by each reason that they have.
+	Outcomes map[finding.Outcome]int
+	Reasons  map[finding.Reason]int
+	Took     time.Duration
+}
+
+// Sweeper asks the kubelets of all Nodes in turn. Its exported fields must be set before use.
+type Sweeper struct {
+	Cluster Cluster
+	// Refuse says why an address must not be dialed; see [Refuse].
+	Refuse func(address netip.Addr, services []netip.Prefix) string
+	// Random spreads the work. Only one goroutine uses it at a time.
+	Random *rand.Rand
+	Now    func() time.Time
+	// Swept is called after each sweep.
+	Swept func(Sweep)
+	Log   *slog.Logger
+
+	mu       sync.Mutex
+	outcomes map[string]Outcome
+	results  []finding.Result
+	at       time.Time // of the last sweep
+	err      error     // of the last attempt to list Nodes
+	summary  *summary
+	// logged: a sweep was logged, with loggedReasons.
+	logged        bool
+	loggedReasons []finding.Reason
+}
+
+// Run sweeps until the context ends. It begins with unknown outcomes: those of an earlier run may be old.
+func (s *Sweeper) Run(ctx context.Context) {
+	s.reset()
+	for s.wait(ctx, time.Duration(s.Random.Int64N(int64(confirmEvery/12)))) {
+		began := s.Now()
+		s.sweep(ctx)
+		next := began.Add(Every + time.Duration(s.Random.Int64N(int64(everyJitter))))
+		for next.Sub(s.Now()) > confirmEvery {
+			if !s.wait(ctx, confirmEvery) {
+				return
+			}
+			s.confirm(ctx)
+		}
+		if !s.wait(ctx, next.Sub(s.Now())) {
+			return
+		}
+	}
+}
+
+func (s *Sweeper) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outcomes, s.results, s.at, s.err, s.summary = nil, nil, time.Time{}, nil, newSummary()
+}
+
+// wait waits for a time; false if the context ended.
+func (s *Sweeper) wait(ctx context.Context, long time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(long):
+		return true
+	}
+}
+
+// Once asks all kubelets, and those with a finding again, and returns the outcomes, sorted by name.
+func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
+	s.reset()
+	s.sweep(ctx)
+	if s.err == nil && s.wait(ctx, retryOnce) {
+		s.confirm(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return slices.SortedFunc(maps.Values(s.outcomes), func(a, b Outcome) int { return strings.Compare(a.Node, b.Node) }), s.err
+}
+
+// sweep asks all kubelets.
+func (s *Sweeper) sweep(ctx context.Context) {
+	began := s.Now()
+	settings := s.Cluster.Settings(ctx)
+	nodes, err := s.Cluster.Nodes(ctx, settings.AddressTypes)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.Log.WarnContext(ctx, "Cannot list Nodes, so their kubelets are not checked", "err", err)
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+		return
+	}
+	// Another order each time: Nodes that hang are not asked one after the other, nor always last.
+	s.Random.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	asked := s.ask(ctx, nodes, settings)
+	if ctx.Err() != nil {
+		return // some were not asked
+	}
+	outcomes := make(map[string]Outcome, len(asked))
+	for _, o := range asked {
+		outcomes[o.Node] = s.following(o)
+	}
+	s.store(outcomes, true)
+	s.report(ctx, s.Now().Sub(began))
+}
+
+// following returns an outcome that follows the last one of the Node.
+func (s *Sweeper) following(o Outcome) Outcome {
+	if last, known := s.outcomes[o.Node]; known && slices.Equal(last.reasons(), o.reasons()) {
+		o.seen = last.seen + 1
+	}
+	return o
+}
+
+// confirm asks again the kubelets that have a finding that is new. Only a few Nodes are read, each by its name.
+func (s *Sweeper) confirm(ctx context.Context) {
+	var names []string
+	for name, o := range s.outcomes {
+		if o.seen < confirmations && len(o.reasons()) > 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	slices.Sort(names)
+	s.Random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	names = names[:min(len(names), maxConfirmed)]
+	settings, outcomes := s.Cluster.Settings(ctx), maps.Clone(s.outcomes)
+	var nodes []Node
+	for _, name := range names {
+		node, exists, err := s.Cluster.Node(ctx, name, settings.AddressTypes)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil: // the last outcome stays
+		case !exists:
+			delete(outcomes, name)
+		default:
+			nodes = append(nodes, node)
+		}
+	}
+	asked := s.ask(ctx, nodes, settings)
+	if ctx.Err() != nil {
+		return
+	}
+	for _, o := range asked {
+		outcomes[o.Node] = s.following(o)
+	}
+	s.store(outcomes, false)
+}
+
+// store stores the outcomes of all Nodes; whole: of a whole sweep.
+func (s *Sweeper) store(outcomes map[string]Outcome, whole bool) {
+	now := s.Now()
+	results := s.summary.results(slices.Collect(maps.Values(outcomes)), now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outcomes, s.results = outcomes, results
+	if whole {
+		s.at, s.err = now, nil
+	}
+}
+
+// report reports a sweep, in the log only if it differs from the one before.
+func (s *Sweeper) report(ctx context.Context, took time.Duration) {
+	sweep := Sweep{Outcomes: map[finding.Outcome]int{}, Reasons: map[finding.Reason]int{}, Took: took}
+	for _, o := range s.outcomes {
+		sweep.Outcomes[o.Worst()]++
+		for _, reason := range o.reasons() {
+			sweep.Reasons[reason]++
+		}
+	}
+	if s.Swept != nil {
+		s.Swept(sweep)
+	}
+	reasons := slices.Sorted(maps.Keys(sweep.Reasons))
+	if !s.logged || !slices.Equal(reasons, s.loggedReasons) {
+		s.logged, s.loggedReasons = true, reasons
+		s.Log.InfoContext(ctx, "Kubelets of the Nodes checked", "nodes", len(s.outcomes),
+			"passing", sweep.Outcomes[finding.Pass], "reasons", sweep.Reasons,
+			"took", took.Round(time.Millisecond).String())
+	}
+}
+
+// ask asks the kubelets of some Nodes, and returns the outcomes in any order. If the context ends, some are missing.
+func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Outcome {
+	requests := s.Cluster.Requests(ctx)
+	dialer := kubelettls.Dialer{
+		Control: controlOf(func(address netip.Addr) string { return s.Refuse(address, settings.Services) }),
+	}
+	outcomes := make([]Outcome, len(nodes))
+	began := s.Now()
+	var group errgroup.Group
+	group.SetLimit(maxInFlight)
+	for i, node := range nodes {
+		due := began.Add(time.Duration(i) * time.Second / perSecond)
+		if early := due.Sub(s.Now()); early > 0 && !s.wait(ctx, early) {
+			break
+		}
+		group.Go(func() error {
+			facts := askNode(ctx, dialer, node)
+			facts.CA, facts.Request = settings.CA, requests[node.Name]
+			results, _ := facts.Check(s.Now())
+			outcomes[i] = outcomeOf(node, results)
+			return nil
+		})
+	}
+	_ = group.Wait() // always nil
+	return slices.DeleteFunc(outcomes, func(o Outcome) bool { return o.Node == "" })
+}
+
+// askNode asks the kubelet of a Node.
+func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.NodeKubelet {
+	facts := check.NodeKubelet{Node: node.Name, Excuse: node.Excuse, NotAsked: node.Problem}
+	if node.Problem != "" {
+		return facts
+	}
+	to := kubelettls.At(node.Host, node.Port)
+	answer := &check.KubeletAnswer{Host: node.Host}
+	dialer.Handshake(ctx, to, answer)
+	if refused, ok := errors.AsType[*kubelettls.RefusedError](answer.Err); ok {
+		facts.NotAsked = refused.Why
+		return facts
+	}
+	facts.Answer = answer
+	if answer.Answered() {
+		answer.ReadOnlyOpen, answer.ReadOnlyErr = dialer.ReadOnlyOpen(ctx, to)
+		facts.ReadOnlyFiltered = kubelettls.IsTimeout(answer.ReadOnlyErr)
+	}
+	return facts
+}
+
+// Results returns the results about all Nodes, few however many Nodes there are (see summary).
+func (s *Sweeper) Results() []finding.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.at.IsZero() && s.err == nil:
+		return allUnknown(finding.Result{
+			Subject: several, Reason: finding.NotObserved, Message: "the kubelets have not been asked yet",
+			Remedy: "wait a minute; if this persists, read the audit's log",
+		})
+	case s.err != nil && (s.at.IsZero() || s.Now().Sub(s.at) > staleAfter):
+		return allUnknown(unreadable(s.err))
+	case s.Now().Sub(s.at) > staleAfter:
+		return allUnknown(finding.Result{
+			Subject: several, Reason: finding.NotObserved, Message: "the kubelets have not been asked recently",
+			Remedy: "wait; if this persists, read the audit's log",
+		})
+	}
+	return s.results
+}
+
+// UID returns the UID of a Node that was seen.
+func (s *Sweeper) UID(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outcomes[name].UID
+}
+
+// allUnknown returns an unknown result for each requirement.
+func allUnknown(because finding.Result) []finding.Result {
+	var all []finding.Result
+	for _, requirement := range check.NodeKubeletRequirements() {
+		r := check.Unknown(because)
+		r.Requirement = requirement
+		all = append(all, r)
+	}
+	return all
+}
+
+// unreadable says why the Nodes could not be listed, in words that are the same at each attempt.
+func unreadable(err error) finding.Result {
+	return finding.Result{
+		Subject: several, Reason: finding.Unreadable, Message: "cannot list Nodes: " + readError(err),
+		Remedy: "grant the audit's ServiceAccount (or the user of the kubeconfig) permission to list nodes, " +
+			"or check that the API server is available",
+	}
+}

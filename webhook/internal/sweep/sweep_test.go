@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sweep
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubelettls"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+)
+
+// fake is a cluster with these Nodes.
+type fake struct {
+	mu       sync.Mutex
+	settings Settings
+	nodes    []Node
+	err      error
+	requests map[string]string
+	// lists counts lists of all Nodes, single has the names of Nodes that were read alone.
+	lists  int
+	single []string
+}
+
+func (f *fake) Settings(context.Context) Settings { return f.settings }
+
+func (f *fake) Requests(context.Context) map[string]string { return f.requests }
+
+func (f *fake) Nodes(context.Context, []string) ([]Node, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lists++
+	return slices.Clone(f.nodes), f.err
+}
+
+func (f *fake) Node(_ context.Context, name string, _ []string) (Node, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.single = append(f.single, name)
+	for _, n := range f.nodes {
+		if n.Name == name {
+			return n, true, f.err
+		}
+	}
+	return Node{}, false, f.err
+}
+
+func (f *fake) set(nodes ...Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodes = nodes
+}
+
+// allowLoopback refuses what [Refuse] refuses, except loopback.
+func allowLoopback(address netip.Addr, services []netip.Prefix) string {
+	if plain(address).IsLoopback() {
+		return ""
+	}
+	return Refuse(address, services)
+}
+
+func sweeper(f *fake, now func() time.Time) *Sweeper {
+	return &Sweeper{
+		Cluster: f, Refuse: allowLoopback, Random: rand.New(rand.NewPCG(1, 2)), //nolint:gosec // for tests
+		Now: now, Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// serve answers each connection at the loopback address with a function, and returns the port.
+func serve(t *testing.T, answer func(net.Conn)) int {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var connections sync.WaitGroup
+	connections.Go(func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() {
+				defer func() { _ = connection.Close() }()
+				answer(connection)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		connections.Wait()
+	})
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+// kubelet is a kubelet with a certificate.
+func kubelet(t *testing.T, pair pkitest.Pair) int {
+	t.Helper()
+	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12,
+	}
+	return serve(t, func(c net.Conn) {
+		server := tls.Server(c, config)
+		if server.HandshakeContext(context.Background()) == nil {
+			_, _ = server.Read(make([]byte, 1)) // until the client closes
+		}
+	})
+}
+
+// serving returns a certificate of the kubelet of a Node, valid now.
+func serving(ca *pkitest.CA, node string) pkitest.Pair {
+	return ca.Issue(pkitest.Request{
+		CommonName: "system:node:" + node, Organization: "system:nodes", IPs: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}.Valid(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
+}
+
+// hang never answers, until the client closes.
+func hang(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+// TestSweep asks kubelets of every kind.
+func TestSweep(t *testing.T) {
+	ca, foreign := pkitest.NewCAAround("signer", time.Now()), pkitest.NewCAAround("foreign", time.Now())
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate)
+	at := func(name string, port int) Node { return Node{Name: name, UID: "uid", Host: "127.0.0.1", Port: port} }
+	without := at("without", 1)
+	without.Problem = "the Node has no address"
+	draining := at("draining", 1)
+	draining.Excuse = "the Node is not ready"
+	metadata := at("metadata", 80)
+	metadata.Host = "169.254.169.254"
+	mapped := at("mapped", 80)
+	mapped.Host = "::ffff:100.100.100.200"
+	service := at("service", 443)
+	service.Host = "172.30.0.1"
+	f := &fake{
+		settings: Settings{
+			CA:       check.KubeletCA{At: "the bundle", Roots: roots},
+			Services: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/16")},
+		},
+		requests: map[string]string{"foreign": `its CertificateSigningRequest "csr-1" is pending`},
+		nodes: []Node{
+			at("good", kubelet(t, serving(ca, "good"))), at("foreign", kubelet(t, serving(foreign, "foreign"))),
+			at("stranger", kubelet(t, serving(ca, "another"))), at("down", 1), draining, without, metadata, mapped, service,
+			at("hangs", serve(t, hang)),
+			at("plain", serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.0 400 Bad Request\r\n\r\n"); hang(c) })),
+		},
+	}
+	s := sweeper(f, time.Now)
+	var swept []Sweep
+	s.Swept = func(sweep Sweep) { swept = append(swept, sweep) }
+	outcomes, err := s.Once(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]finding.Reason{}
+	for _, o := range outcomes {
+		got[o.Node] = o.reasons()
+		if o.Node == "foreign" && !strings.Contains(o.Results[0].Message, "csr-1") {
+			t.Errorf("the message does not name the request: %q", o.Results[0].Message)
+		}
+		if o.Node == "draining" && !strings.Contains(o.Results[0].Message, draining.Excuse) {
+			t.Errorf("the message does not name the excuse: %q", o.Results[0].Message)
+		}
+	}
+	unreachable, unusable := []finding.Reason{finding.KubeletUnreachable}, []finding.Reason{finding.NodeAddressUnusable}
+	want := map[string][]finding.Reason{
+		"good": nil, "foreign": {finding.KubeletCertificateUntrusted}, "stranger": {finding.KubeletIdentityUnexpected},
+		"down": unreachable, "draining": unreachable, "hangs": unreachable, "plain": {finding.KubeletNotTLS},
+		"without": unusable, "metadata": unusable, "mapped": unusable, "service": unusable,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("reasons (-want +got):\n%s", d)
+	}
+	if len(swept) != 1 || swept[0].Outcomes[finding.Pass] != 1 || swept[0].Reasons[finding.NodeAddressUnusable] != 4 {
+		t.Errorf("swept: %+v", swept)
+	}
+	if s.UID("good") != "uid" || s.UID("nobody") != "" {
+		t.Error("wrong UIDs")
+	}
+}
+
+// TestHangingDelaysNoOther: Nodes that hang cost no more than their own time.
+func TestHangingDelaysNoOther(t *testing.T) {
+	ca := pkitest.NewCA("signer")
+	good, bad := kubelet(t, serving(ca, "good")), serve(t, hang)
+	var nodes []Node
+	for i := range 100 {
+		port := good
+		if i%2 == 0 {
+			port = bad
+		}
+		nodes = append(nodes, Node{Name: fmt.Sprintf("n-%d", i), Host: "127.0.0.1", Port: port})
+	}
+	s := sweeper(&fake{nodes: nodes}, time.Now)
+	began := time.Now()
+	outcomes := s.ask(t.Context(), nodes, Settings{})
+	if took, most := time.Since(began), 2*kubelettls.Timeout+10*time.Second; took > most || len(outcomes) != len(nodes) {
+		t.Errorf("%d Nodes were asked in %s, want %d in less than %s", len(outcomes), took, len(nodes), most)
+	}
+	hanging := 0
+	for _, o := range outcomes {
+		if slices.Contains(o.reasons(), finding.KubeletUnreachable) {
+			hanging++
+		}
+	}
+	if hanging != 50 {
+		t.Errorf("%d Nodes are unreachable, want 50", hanging)
+	}
+}
+
+// problems returns Nodes that need no connection.
+func problems(n int) (nodes []Node) {
+	for i := range n {
+		nodes = append(nodes, Node{Name: fmt.Sprintf("n-%d", i), UID: "uid", Problem: "it has no address"})
+	}
+	return nodes
+}
+
+// TestRate: kubelets are asked at a bounded rate, in an order that differs.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := problems(5 * perSecond)
+		s := sweeper(&fake{nodes: nodes}, time.Now)
+		began := time.Now()
+		if outcomes, err := s.Once(t.Context()); err != nil || len(outcomes) != len(nodes) {
+			t.Fatalf("%d outcomes, %v", len(outcomes), err)
+		}
+		// All of them are asked once, and the first ones again.
+		want := 5*time.Second - time.Second/perSecond + retryOnce + (maxConfirmed-1)*time.Second/perSecond
+		if took := time.Since(began); took != want {
+			t.Errorf("it took %s, want %s", took, want)
+		}
+	})
+}
+
+// TestRun: Nodes with a new finding are asked again soon, one that was deleted is forgotten, and all are asked at each
+// interval.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{nodes: problems(2)}
+		s := sweeper(f, time.Now)
+		first := s.Results()
+		if len(first) != 4 || first[0].Reason != finding.NotObserved {
+			t.Errorf("before Run: %+v", first)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.Run(ctx)
+		}()
+		time.Sleep(confirmEvery / 2)
+		synctest.Wait()
+		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NodeAddressUnusable"}) {
+			t.Errorf("after the first sweep: %q", got)
+		}
+		f.set(problems(1)...)
+		time.Sleep(confirmEvery)
+		synctest.Wait()
+		f.mu.Lock()
+		slices.Sort(f.single)
+		if d := cmp.Diff([]string{"n-0", "n-1"}, f.single); d != "" || f.lists != 1 {
+			t.Errorf("%d lists, and asked again (-want +got):\n%s", f.lists, d)
+		}
+		f.mu.Unlock()
+		if s.UID("n-1") != "" || s.UID("n-0") == "" {
+			t.Error("the Node that was deleted is not forgotten")
+		}
+		// A finding that lasts waits for the next sweep.
+		time.Sleep(Every + everyJitter)
+		synctest.Wait()
+		f.mu.Lock()
+		if n := len(f.single) - 1; n != confirmations-1 || f.lists != 2 { // without the one that was deleted
+			t.Errorf("%d reads of a Node, want %d; %d lists, want 2", n, confirmations-1, f.lists)
+		}
+		// The last outcomes count for a while if Nodes cannot be listed.
+		f.err = errors.New("no answer")
+		f.mu.Unlock()
+		time.Sleep(Every + everyJitter)
+		synctest.Wait()
+		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NodeAddressUnusable"}) {
+			t.Errorf("after one list failed: %q", got)
+		}
+		time.Sleep(staleAfter)
+		synctest.Wait()
+		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown Unreadable"}) {
+			t.Errorf("after all lists failed: %q", got)
+		}
+		stop()
+		<-ended
+	})
+}
+
+// TestConfirmIsBounded: only some of the Nodes with a new finding are asked again each time.
+func TestConfirmIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{nodes: problems(3 * maxConfirmed)}
+		s := sweeper(f, time.Now)
+		s.reset()
+		s.sweep(t.Context())
+		s.confirm(t.Context())
+		if len(f.single) != maxConfirmed {
+			t.Errorf("%d Nodes were asked again, want %d", len(f.single), maxConfirmed)
+		}
+	})
+}
+
+// TestEnds: a sweep whose context ends leaves no outcomes of some Nodes only.
+func TestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sweeper(&fake{nodes: problems(2 * perSecond)}, time.Now)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if outcomes, err := s.Once(ctx); !errors.Is(err, context.DeadlineExceeded) || outcomes != nil {
+			t.Errorf("%d outcomes, %v", len(outcomes), err)
+		}
+	})
+}
