@@ -24,6 +24,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
 
@@ -39,7 +40,7 @@ const auditTime, minAuditTime, maxAuditTime = time.Minute, 5 * time.Second, 10 *
 type auditOptions struct {
 	kubeconfig, config, guardManifest, namespace string
 	output                                       evidence.Format
-	once                                         bool
+	once, kubelets                               bool
 	// Only with --once:
 	installed, cluster string
 	time               time.Duration
@@ -66,7 +67,7 @@ func auditCommand(getenv func(string) string) command.Command {
 			"Of several replicas, only the holder of the Lease checks. This is what the audit's Deployment runs.\n" +
 			"With --once: check once, print a report, and exit with the code of the verdict.",
 		Groups: []command.Group{
-			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard-manifest", "namespace"}},
+			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard-manifest", "namespace", "kubelets"}},
 			{Title: "Without --once", Flags: continuousFlags()},
 			{Title: "With --once", Flags: append([]string{"once"}, onceFlags()...)},
 		},
@@ -97,6 +98,9 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 		"kubeconfig `file` for the API server (default: the Pod's ServiceAccount; with --once $KUBECONFIG or "+
 			"~/.kube/config come first)",
 	)
+	flags.BoolVar(&o.kubelets, "kubelets", false,
+		"connect to the kubelet of each Node with TLS, every 5 minutes, and check its certificate. "+
+			"It needs permission to list Nodes, and a network path to their port 10250")
 	flags.StringVar(&o.installed, "installed", "",
 		"read the configuration and the guard's manifests from the chart's ConfigMap `namespace/name`, "+
 			"not from --config and --guard-manifest")
@@ -251,7 +255,13 @@ func auditOnce(
 	if err != nil {
 		return evidence.Document{}, fmt.Errorf("create a client for the API server: %w", err)
 	}
-	result, err := audit.Once(ctx, objects, loaded.subject(0), nil, time.Now)
+	var kubelets []finding.Result
+	if options.kubelets {
+		if kubelets, err = sweepOnce(ctx, client); err != nil {
+			return evidence.Document{}, err
+		}
+	}
+	result, err := audit.Once(ctx, objects, loaded.subject(0), kubelets, time.Now)
 	if err != nil {
 		return evidence.Document{}, fmt.Errorf("check the stored objects: %w", err)
 	}

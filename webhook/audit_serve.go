@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
@@ -69,6 +70,11 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	auditor.Effects = prover.Effects
 	leader.Audit = func(ctx context.Context) { runBoth(ctx, auditor.Run, prover.Run) }
 	leader.Leading, leader.Failed = meter.setLeading, meter.failed.Inc
+	if options.kubelets {
+		if err := auditKubelets(&auditor, leader, client, registry, log); err != nil {
+			return err
+		}
+	}
 
 	// The last Events are delivered after the audit has ended.
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
@@ -94,6 +100,27 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	err = group.Wait()
 	delivered()
 	return errors.Join(err, deliverer.Wait())
+}
+
+// auditKubelets makes an audit also sweep the kubelets of all Nodes.
+func auditKubelets(
+	auditor *audit.Auditor, leader *audit.Leader, client *rest.Config, registry prometheus.Registerer, log *slog.Logger,
+) error {
+	sweeper, err := newSweeper(client, log)
+	if err != nil {
+		return err
+	}
+	kubelets := newKubeletMeter(registry)
+	sweeper.Swept, auditor.Kubelets = kubelets.swept, sweeper
+	withoutKubelets, leading := leader.Audit, leader.Leading
+	leader.Audit = func(ctx context.Context) { runBoth(ctx, withoutKubelets, sweeper.Run) }
+	leader.Leading = func(yes bool) {
+		if !yes {
+			kubelets.forget()
+		}
+		leading(yes)
+	}
+	return nil
 }
 
 // runBoth runs both functions until the context ends, or the first returns. If the second

@@ -22,13 +22,15 @@ const maxLabel = 512
 // Metrics exports notices as Prometheus metrics. [NewMetrics] makes one.
 //
 // Label values are bounded: reasons and severities are a fixed set, and locations are those
-// of the few objects that are checked.
+// of the few objects that are checked. All Nodes have the same location.
 type Metrics struct {
 	findings, compliant, inForce, notBefore, notAfter *prometheus.GaugeVec
 
 	mu sync.Mutex
 	// at is the last location of the certificate of each role.
 	at map[string]string
+	// nodes has the active findings about Nodes, by their labels.
+	nodes map[[3]string]map[string]bool
 }
 
 // NewMetrics registers the metrics.
@@ -48,7 +50,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			"in Unix time.", "location", "role"),
 		notAfter: gauge("certificate_not_after_seconds", "End of the validity of the certificate last read, "+
 			"in Unix time.", "location", "role"),
-		at: map[string]string{},
+		at: map[string]string{}, nodes: map[[3]string]map[string]bool{},
 	}
 	gauge("build_info", "Always 1; the labels identify the build.", "version", "go_version").
 		WithLabelValues(version.String(), runtime.Version()).Set(1)
@@ -57,16 +59,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 
 // Report implements [Reporter].
 func (m *Metrics) Report(_ context.Context, n Notice) {
-	labels := func() []string {
-		return []string{
-			string(n.Finding.Reason), n.Finding.Outcome.Severity(), cut(n.Finding.Subject.String(), maxLabel),
-		}
-	}
 	switch n.Type {
 	case FindingActive, FindingStillActive:
-		m.findings.WithLabelValues(labels()...).Set(1)
+		m.setFinding(n.Finding, true)
 	case FindingResolved:
-		m.findings.DeleteLabelValues(labels()...)
+		m.setFinding(n.Finding, false)
 	case Compliant:
 		m.setVerdict(n.Verdict, 1)
 	case NotCompliant, CouldNotVerify:
@@ -75,6 +72,32 @@ func (m *Metrics) Report(_ context.Context, n Notice) {
 		m.deleteVerdict(n.Verdict)
 	case CertificateRotated, RequestDenied, RequestByBreakGlass:
 	}
+}
+
+// setFinding exports whether a finding is active. There is one series for all Nodes, as there may be thousands.
+func (m *Metrics) setFinding(f finding.Result, isActive bool) {
+	at := f.Subject
+	if at.Kind == finding.KindNode {
+		at = finding.Subject{Kind: finding.KindNode}
+	}
+	labels := [3]string{string(f.Reason), f.Outcome.Severity(), cut(at.String(), maxLabel)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at.Kind == finding.KindNode {
+		if m.nodes[labels] == nil {
+			m.nodes[labels] = map[string]bool{}
+		}
+		delete(m.nodes[labels], f.Subject.Name)
+		if isActive {
+			m.nodes[labels][f.Subject.Name] = true
+		}
+		isActive = len(m.nodes[labels]) > 0
+	}
+	if isActive {
+		m.findings.WithLabelValues(labels[:]...).Set(1)
+		return
+	}
+	m.findings.DeleteLabelValues(labels[:]...)
 }
 
 // series returns the metric and labels of a verdict. The guard has its own metric, so that a
@@ -100,7 +123,7 @@ func (m *Metrics) deleteVerdict(v control.Verdict) {
 func (m *Metrics) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.at = map[string]string{}
+	m.at, m.nodes = map[string]string{}, map[[3]string]map[string]bool{}
 	for _, vector := range []*prometheus.GaugeVec{m.findings, m.compliant, m.inForce, m.notBefore, m.notAfter} {
 		vector.Reset()
 	}

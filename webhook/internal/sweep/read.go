@@ -181,13 +181,13 @@ func (a API) Settings(ctx context.Context) Settings {
 		// it cannot read its configuration.
 		return settings
 	case err != nil:
-		settings.CA.NotKnown = new(unreadableConfig(configName, readError(err)))
+		settings.CA.WhyUnknown = new(unreadableConfig(configName, readError(err)))
 		return settings
 	}
 	text := []byte(configMap.Data[configKey])
 	config, err := kubeapiserver.ParseConfig(text)
 	if err != nil {
-		settings.CA.NotKnown = new(unreadableConfig(configName, err.Error()))
+		settings.CA.WhyUnknown = new(unreadableConfig(configName, err.Error()))
 		return settings
 	}
 	if types := config.List(kubeapiserver.KubeletPreferredAddressTypes); len(types) > 0 {
@@ -225,11 +225,11 @@ func (a API) kubeletCA(ctx context.Context, config kubeapiserver.Config) check.K
 	}
 	configMap, err := a.configMap(ctx, caName)
 	if err != nil {
-		return check.KubeletCA{NotKnown: new(unreadableConfig(caName, readError(err)))}
+		return check.KubeletCA{WhyUnknown: new(unreadableConfig(caName, readError(err)))}
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(configMap.Data[caKey])) {
-		return check.KubeletCA{NotKnown: new(unreadableConfig(caName, "it has no certificate under the key "+caKey))}
+		return check.KubeletCA{WhyUnknown: new(unreadableConfig(caName, "it has no certificate under the key "+caKey))}
 	}
 	return check.KubeletCA{At: "ConfigMap " + configNamespace + "/" + caName, Roots: roots}
 }

@@ -187,7 +187,7 @@ func TestSettings(t *testing.T) {
 		Services      string
 		Roots         bool
 		NotConfigured bool
-		NotKnown      finding.Reason
+		WhyUnknown      finding.Reason
 	}
 	all := strings.Join(defaultAddressTypes(), " ")
 	cases := map[string]struct {
@@ -202,7 +202,7 @@ func TestSettings(t *testing.T) {
 		"not OpenShift":                 {nil, nil, seen{Types: all}},
 		"not OpenShift, no permissions": {nil, map[string]int{"": http.StatusForbidden}, seen{Types: all}},
 		"an API server that fails": {
-			nil, map[string]int{"/config": http.StatusInternalServerError}, seen{Types: all, NotKnown: finding.Unreadable},
+			nil, map[string]int{"/config": http.StatusInternalServerError}, seen{Types: all, WhyUnknown: finding.Unreadable},
 		},
 		"no CA configured": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":"172.30.0.0/16"`), "kubelet-serving-ca": bundle}, nil,
@@ -214,19 +214,19 @@ func TestSettings(t *testing.T) {
 		},
 		"no bundle": {
 			map[string]map[string]string{"config": openshift}, nil,
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", NotKnown: finding.Unreadable},
+			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"an empty bundle": {
 			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": "x"}}, nil,
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", NotKnown: finding.Unreadable},
+			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"bundle forbidden": {
 			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": bundle},
 			map[string]int{"/kubelet-serving-ca": http.StatusForbidden},
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", NotKnown: finding.Unreadable},
+			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"unparsable": {
-			map[string]map[string]string{"config": {"config.yaml": "]"}}, nil, seen{Types: all, NotKnown: finding.Unreadable},
+			map[string]map[string]string{"config": {"config.yaml": "]"}}, nil, seen{Types: all, WhyUnknown: finding.Unreadable},
 		},
 		"ranges that are none": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":7,"apiServerArguments":{"service-cluster-ip-range":["x,172.30.0.0/16"]}`)},
@@ -240,8 +240,8 @@ func TestSettings(t *testing.T) {
 				Types: strings.Join(settings.AddressTypes, " "), Services: join(settings.Services),
 				Roots: settings.CA.Roots != nil, NotConfigured: settings.CA.NotConfigured,
 			}
-			if settings.CA.NotKnown != nil {
-				got.NotKnown = settings.CA.NotKnown.Reason
+			if settings.CA.WhyUnknown != nil {
+				got.WhyUnknown = settings.CA.WhyUnknown.Reason
 			}
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("(-want +got):\n%s", d)

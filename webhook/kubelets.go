@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/sweep"
+)
+
+// newSweeper returns a sweeper of the kubelets of all Nodes.
+func newSweeper(client *rest.Config, log *slog.Logger) (*sweep.Sweeper, error) {
+	api, err := sweep.NewAPI(client)
+	if err != nil {
+		return nil, err
+	}
+	return &sweep.Sweeper{
+		Cluster: api, Refuse: sweep.Refuse, Now: time.Now, Log: log,
+		Random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // it spreads the work
+	}, nil
+}
+
+// sweepOnce asks the kubelets of all Nodes, and returns a result for each Node and requirement.
+func sweepOnce(ctx context.Context, client *rest.Config) ([]finding.Result, error) {
+	sweeper, err := newSweeper(client, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	outcomes, err := sweeper.Once(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("check the kubelets of the Nodes: %w", ctx.Err())
+	case err != nil:
+		return sweeper.Results(), nil // they say why they are unknown
+	}
+	var results []finding.Result
+	for _, o := range outcomes {
+		results = append(results, o.All()...)
+	}
+	return results, nil
+}
+
+// kubeletMeter counts the kubelets of the Nodes. Its labels do not have the Nodes.
+type kubeletMeter struct {
+	outcomes, reasons *prometheus.GaugeVec
+	took              prometheus.Gauge
+}
+
+func newKubeletMeter(registry prometheus.Registerer) kubeletMeter {
+	m := kubeletMeter{
+		outcomes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_kubelets",
+			Help: "Nodes by the worst outcome of their kubelet in the last sweep: pass, warn, fail or unknown.",
+		}, []string{"outcome"}),
+		reasons: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_kubelet_findings",
+			Help: "Nodes whose kubelet has a finding with the reason in the last sweep.",
+		}, []string{"reason"}),
+		took: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_kubelet_sweep_seconds", Help: "Duration of the last sweep of all Nodes.",
+		}),
+	}
+	registry.MustRegister(m.outcomes, m.reasons, m.took)
+	return m
+}
+
+// swept replaces the values by those of a sweep.
+func (m kubeletMeter) swept(s sweep.Sweep) {
+	m.forget()
+	for _, outcome := range []finding.Outcome{finding.Pass, finding.Warn, finding.Fail, finding.Unknown} {
+		m.outcomes.WithLabelValues(outcome.String()).Set(float64(s.Outcomes[outcome]))
+	}
+	for reason, count := range s.Reasons {
+		m.reasons.WithLabelValues(string(reason)).Set(float64(count))
+	}
+	m.took.Set(s.Took.Seconds())
+}
+
+// forget removes all values.
+func (m kubeletMeter) forget() {
+	m.outcomes.Reset()
+	m.reasons.Reset()
+	m.took.Set(0)
+}
