@@ -56,6 +56,7 @@ var renderings = map[string]rendering{
 	"without the agent":    {set: []string{"nodeagent.enabled=false"}},
 	"without the webhook":  {apis: openShift, set: []string{"webhook.enabled=false"}},
 	"without the audit":    {apis: openShift, set: []string{"audit.enabled=false"}},
+	"without the kubelets": {apis: openShift, set: []string{"webhook.kubelets.enabled=false"}},
 	"without the policies": {set: []string{"policy.enabled=false", "networkPolicy.enabled=false"}},
 	"only the audit": {
 		apis: openShift,

@@ -23,6 +23,8 @@ var unnamed = map[string]string{
 	"Role: create secrets":                    "as above; in the webhook's namespace, mode self-managed",
 	"ClusterRole: answer kubelet-https-guard.io/admissions": "no such objects exist; match conditions check the " +
 		"permission",
+	"ClusterRole: list nodes": "the audit connects to the kubelet of each Node",
+	"ClusterRole: list certificates.k8s.io/certificatesigningrequests": "they name the Node in their content only",
 	"ClusterRole: get nodes": "an Event about a Node needs its UID; the agents of all " +
 		"nodes share one ServiceAccount",
 	"Role: get pods/log": "Pod names are generated; in the agent's namespace",
@@ -71,6 +73,10 @@ func TestRightsOfEach(t *testing.T) {
 		"openshift-kube-apiserver: create events.k8s.io/events",
 		"openshift-kube-apiserver: " + look + "configmaps config",
 	})
+	kubelets := []string{
+		"list nodes", "list certificates.k8s.io/certificatesigningrequests",
+		"openshift-kube-apiserver: get configmaps kubelet-serving-ca",
+	}
 	policies := []string{
 		look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " + strings.Join(
 			[]string{
@@ -109,10 +115,11 @@ func TestRightsOfEach(t *testing.T) {
 			"default: get discovery.k8s.io/endpointslices kubernetes",
 			"kubelet-https-guard: get pods/log",
 		})},
-		"audit":                      {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies)},
-		"audit only":                 {"audit", "only the audit", withoutWebhook},
-		"audit, without the webhook": {"audit", "without the webhook", slices.Concat(withoutWebhook, policies)},
-		"audit, disabled":            {"audit", "without the audit", nil},
+		"audit":                       {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies, kubelets)},
+		"audit only":                  {"audit", "only the audit", slices.Concat(withoutWebhook, kubelets)},
+		"audit, without the webhook":  {"audit", "without the webhook", slices.Concat(withoutWebhook, policies, kubelets)},
+		"audit, without the kubelets": {"audit", "without the kubelets", slices.Concat(withoutWebhook, registration, policies)},
+		"audit, disabled":             {"audit", "without the audit", nil},
 		"webhook": {"webhook", "OpenShift", slices.Concat(webhook, []string{
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
 		})},
@@ -135,6 +142,32 @@ func TestRightsOfEach(t *testing.T) {
 			got := rightsOf(t, renderings[tc.rendering].objects(t), chart.Release+"-"+tc.account)
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("permissions of %s (-want +got):\n%s", tc.account, diff)
+			}
+		})
+	}
+}
+
+// TestNoRightOnKubelets: in no rendering can anybody act on kubelets or Pods: what the guard learns of kubelets it gets
+// from a TLS handshake.
+func TestNoRightOnKubelets(t *testing.T) {
+	denied := []string{
+		"nodes/proxy", "nodes/exec", "nodes/log", "nodes/metrics", "nodes/stats", "nodes/status",
+		"pods/exec", "pods/attach", "pods/portforward", "pods/proxy", "pods/ephemeralcontainers",
+		"certificatesigningrequests/approval", "certificatesigningrequests/status", "signers",
+	}
+	for name, r := range renderings {
+		t.Run(name, func(t *testing.T) {
+			for _, o := range r.objects(t) {
+				if o.GetKind() != "Role" && o.GetKind() != "ClusterRole" {
+					continue
+				}
+				for _, rule := range typed[rbacv1.ClusterRole](t, o).Rules { // a Role has the same rules
+					for _, resource := range rule.Resources {
+						if slices.Contains(denied, resource) {
+							t.Errorf("%s %s: %v %s", o.GetKind(), o.GetName(), rule.Verbs, resource)
+						}
+					}
+				}
 			}
 		})
 	}

@@ -302,3 +302,8 @@ caBundle: {{ . }}
 {{- fail "nodeagent.clientDirectory and nodeagent.clientCertificate are both set: set only one of them." -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* Whether the audit connects to the kubelets of all Nodes: "true" or empty. Values of an earlier chart do not have it. */}}
+{{- define "kubelet-https-guard.kubelets" -}}
+{{- if dig "kubelets" "enabled" true .Values.webhook }}true{{ end }}
+{{- end }}

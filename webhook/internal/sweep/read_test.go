@@ -187,7 +187,7 @@ func TestSettings(t *testing.T) {
 		Services      string
 		Roots         bool
 		NotConfigured bool
-		WhyUnknown      finding.Reason
+		WhyUnknown    finding.Reason
 	}
 	all := strings.Join(defaultAddressTypes(), " ")
 	cases := map[string]struct {
