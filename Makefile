@@ -145,12 +145,13 @@ vuln: ## Check the code that the programs call for known vulnerabilities (querie
 	@go build -C tools -o ../.tools/ golang.org/x/vuln/cmd/govulncheck
 	$(TOOLS)/govulncheck ./webhook/... ./nodeagent/...
 
-# For shorter runs: BENCH_WEBHOOK="-rounds 2 -requests 50" BENCH_AGENT="-runs 1 -idle 30s -noise 10s".
+# For shorter runs: BENCH_WEBHOOK="-rounds 2 -requests 50" BENCH_AGENT="-runs 1 -idle 30s -noise 10s" BENCH_SWEEP="-runs 1".
 BENCH_WEBHOOK ?=
 BENCH_AGENT ?=
+BENCH_SWEEP ?=
 .PHONY: bench
 bench: MARKDOWN := -markdown docs/benchmarks.md
-bench: bench-webhook bench-agent ## Benchmark both programs (about 10 minutes); write tables to docs/benchmarks.md and data to dist/bench-*.json
+bench: bench-webhook bench-agent bench-sweep ## Benchmark both programs (about 15 minutes); write tables to docs/benchmarks.md and data to dist/bench-*.json
 
 .PHONY: test-faults
 test-faults: ## Run both programs with injected faults and a real API server (some minutes)
@@ -168,6 +169,10 @@ bench-webhook: ## Benchmark admission, compared with no webhook, policies only, 
 .PHONY: bench-agent
 bench-agent: ## Benchmark the agent: memory, CPU, time to report, cost of files and events
 	@go run ./test/bench/agent -json $(DIST)/bench-agent.json $(MARKDOWN) $(BENCH_AGENT)
+
+.PHONY: bench-sweep
+bench-sweep: ## Benchmark the audit's sweep of 5,000 kubelets: time, CPU, memory (as root, or with user namespaces)
+	@go run ./test/bench/sweep -json $(DIST)/bench-sweep.json $(MARKDOWN) $(BENCH_SWEEP)
 
 .PHONY: lint
 lint: tools ## Lint the code, the import rules, the chart and the wording
