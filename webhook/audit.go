@@ -257,7 +257,9 @@ func auditOnce(
 	}
 	var kubelets []finding.Result
 	if options.kubelets {
-		if kubelets, err = sweepOnce(ctx, client); err != nil {
+		// A ClusterReport is an object of the API, which has no room for thousands of Nodes.
+		few := options.output == evidence.OpenReports
+		if kubelets, err = sweepOnce(ctx, client, few); err != nil {
 			return evidence.Document{}, err
 		}
 	}
