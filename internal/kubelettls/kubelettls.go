@@ -262,4 +262,5 @@ type RefusedError struct {
 	Why string
 }
 
+// Error returns why the address is refused.
 func (e *RefusedError) Error() string { return e.Why }

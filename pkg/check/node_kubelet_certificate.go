@@ -28,8 +28,8 @@ func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
 	}
 	why := whyDistrusted(k.Answer.Certificates, k.CA.Roots, k.CA.At, now)
 	if leaf := k.Answer.Certificates[0]; why == "" && leaf.VerifyHostname(k.Answer.Host) != nil {
-		why = "it is not valid for " + quoteName(k.Answer.Host) + ", the address that the kube-apiserver connects to, but for " +
-			subjectAltNames(leaf)
+		why = "it is not valid for " + quoteName(k.Answer.Host) +
+			", the address that the kube-apiserver connects to, but for " + subjectAltNames(leaf)
 	}
 	if why == "" {
 		return nil

@@ -20,7 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 )
 
-// api is an API server with the Nodes of the kubelets, OpenShift's configuration and a Lease. It refuses everything else.
+// api is an API server with the Nodes of the kubelets, OpenShift's configuration and a Lease. It refuses everything
+// else.
 type api struct {
 	server     *httptest.Server
 	kubeconfig string
@@ -44,7 +45,8 @@ func newAPI(dir string, of *kubelets) (*api, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/nodes", a.nodes)
 	mux.HandleFunc("GET /api/v1/namespaces/openshift-kube-apiserver/configmaps/{name}", a.configMap)
-	mux.HandleFunc("GET /apis/certificates.k8s.io/v1/certificatesigningrequests", func(w http.ResponseWriter, _ *http.Request) {
+	const requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+	mux.HandleFunc("GET "+requests, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, metav1.List{TypeMeta: metav1.TypeMeta{
 			APIVersion: "certificates.k8s.io/v1", Kind: "CertificateSigningRequestList",
 		}})
@@ -77,7 +79,7 @@ func answer(w http.ResponseWriter, code int, object any) {
 func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
 	answer(w, code, metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure,
-		Code: int32(code), Reason: reason, //nolint:gosec // an HTTP status is small
+		Code: int32(code), Reason: reason,
 	})
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command sweep measures how the audit, as released, checks the kubelets of many Nodes: how long a sweep takes, its CPU
-// time and memory, and what Nodes that hang cost the others. It prints the results with their budgets and does not judge
-// them. It fails if the audit does not report what it should.
+// time and memory, and what Nodes that hang cost the others. It prints the results with their budgets and does not
+// judge them. It fails if the audit does not report what it should.
 //
 // It runs itself again in a network namespace of its own, in which thousands of addresses are local: the audit refuses
 // loopback addresses. That needs root, or a kernel that lets users make namespaces.
@@ -47,8 +47,8 @@ type bench struct {
 	runs   int
 	output results.Output
 
-	binary, dir string
-	document    results.Document
+	dir      string
+	document results.Document
 }
 
 func main() {

@@ -78,8 +78,12 @@ func TestKubeletsUnknown(t *testing.T) {
 // TestKubeletEdges: a finding about a Node becomes active after the kubelets were asked several times, and is resolved
 // when the Node passes or is deleted, but not while it is unknown.
 func TestKubeletEdges(t *testing.T) {
-	fail, pass := kubeletResults("worker-1", finding.Fail, finding.KubeletNotTLS), kubeletResults("worker-1", finding.Pass, "")
-	other := kubeletResults("worker-2", finding.Pass, "")
+	pass := kubeletResults("worker-1", finding.Pass, "")
+	fail := kubeletResults("worker-1", finding.Fail, finding.KubeletNotTLS)
+	unreachable := append(
+		kubeletResults("worker-1", finding.Unknown, finding.KubeletUnreachable),
+		kubeletResults("worker-2", finding.Pass, "")...,
+	)
 	for name, c := range map[string]struct {
 		steps [][]finding.Result // one each 2 minutes
 		want  []report.NoticeType
@@ -91,7 +95,7 @@ func TestKubeletEdges(t *testing.T) {
 			[]report.NoticeType{report.FindingActive, report.FindingResolved},
 		},
 		"unreachable": {
-			[][]finding.Result{pass, fail, fail, fail, append(kubeletResults("worker-1", finding.Unknown, finding.KubeletUnreachable), other...)},
+			[][]finding.Result{pass, fail, fail, fail, unreachable},
 			[]report.NoticeType{report.FindingActive},
 		},
 		"not asked recently": {

@@ -22,7 +22,8 @@ func ready(addresses ...string) *corev1.Node {
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 	for _, a := range addresses {
 		kind, value, _ := strings.Cut(a, "=")
-		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeAddressType(kind), Address: value})
+		a := corev1.NodeAddress{Type: corev1.NodeAddressType(kind), Address: value}
+		n.Status.Addresses = append(n.Status.Addresses, a)
 	}
 	return n
 }

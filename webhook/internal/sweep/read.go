@@ -133,7 +133,8 @@ func (a API) Requests(ctx context.Context) map[string]string {
 
 // requestsOf returns what became of the newest request of each Node, if it was not signed.
 func requestsOf(requests []certificatesv1.CertificateSigningRequest) map[string]string {
-	newestFirst := slices.SortedStableFunc(slices.Values(requests), func(a, b certificatesv1.CertificateSigningRequest) int {
+	type request = certificatesv1.CertificateSigningRequest
+	newestFirst := slices.SortedStableFunc(slices.Values(requests), func(a, b request) int {
 		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 	seen, unsigned := map[string]bool{}, map[string]string{}
@@ -198,8 +199,8 @@ func (a API) Settings(ctx context.Context) Settings {
 	return settings
 }
 
-// servicesOf returns the cluster's ranges for Services: of the argument, or of OpenShift's own field. A range that cannot
-// be parsed is ignored.
+// servicesOf returns the cluster's ranges for Services: of the argument, or of OpenShift's own field. A range that
+// cannot be parsed is ignored.
 func servicesOf(config kubeapiserver.Config, text []byte) []netip.Prefix {
 	var file struct {
 		ServicesSubnet string `json:"servicesSubnet"`

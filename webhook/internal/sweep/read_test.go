@@ -53,8 +53,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fail := func(code int, reason metav1.StatusReason) {
 		write(code, metav1.Status{
-			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Code: int32(code), //nolint:gosec // small
-			Reason: reason,
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure,
+			Code: int32(code), Reason: reason,
 		})
 	}
 	for path, code := range s.refuse {
@@ -132,7 +132,9 @@ func TestNodes(t *testing.T) {
 // TestRequests: the newest request of each Node counts, and only those of the kubelets' signer.
 func TestRequests(t *testing.T) {
 	const serving = certificatesv1.KubeletServingSignerName
-	request := func(name, user, signer string, minute int, conditions ...certificatesv1.RequestConditionType) certificatesv1.CertificateSigningRequest {
+	request := func(
+		name, user, signer string, minute int, conditions ...certificatesv1.RequestConditionType,
+	) certificatesv1.CertificateSigningRequest {
 		r := certificatesv1.CertificateSigningRequest{}
 		r.Name, r.Spec.Username, r.Spec.SignerName = name, user, signer
 		r.CreationTimestamp = metav1.NewTime(pkitest.Now().Add(time.Duration(minute) * time.Minute))
@@ -147,10 +149,12 @@ func TestRequests(t *testing.T) {
 	signed.Status.Certificate = []byte("certificate")
 	s := &server{requests: []certificatesv1.CertificateSigningRequest{
 		request("csr-1", "system:node:new", serving, 1),
-		request("csr-2", "system:node:denied", serving, 1), request("csr-3", "system:node:denied", serving, 2, certificatesv1.CertificateDenied),
+		request("csr-2", "system:node:denied", serving, 1),
+		request("csr-3", "system:node:denied", serving, 2, certificatesv1.CertificateDenied),
 		request("csr-0", "system:node:renewed", serving, 1), signed,
 		request("csr-5", "system:node:waiting", serving, 1, certificatesv1.CertificateApproved),
-		request("csr-6", "system:node:failed", serving, 1, certificatesv1.CertificateApproved, certificatesv1.CertificateFailed),
+		request("csr-6", "system:node:failed", serving, 1,
+			certificatesv1.CertificateApproved, certificatesv1.CertificateFailed),
 		request("csr-7", "system:node:client", certificatesv1.KubeAPIServerClientKubeletSignerName, 1),
 		request("csr-8", "mallory", serving, 1),
 	}}
@@ -164,7 +168,8 @@ func TestRequests(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if want := "GET /apis/certificates.k8s.io/v1/certificatesigningrequests spec.signerName=kubernetes.io/kubelet-serving"; s.queries[0] != want {
+	const list = "GET /apis/certificates.k8s.io/v1/certificatesigningrequests spec.signerName=" + serving
+	if s.queries[0] != list {
 		t.Errorf("the request is %q", s.queries[0])
 	}
 	s.refuse = map[string]int{"/certificatesigningrequests": http.StatusForbidden}

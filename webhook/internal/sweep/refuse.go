@@ -18,8 +18,8 @@ type refusedRange struct {
 // refusedRanges has the metadata services of clouds outside the link-local ranges, and what is left of the special
 // ranges.
 //
-//   - Amazon: docs.aws.amazon.com, whitepaper "IPv6 on AWS", "Supporting Amazon VPC services" (metadata ::254, DNS ::253,
-//     time ::123); EKS Pod Identity has ::23.
+//   - Amazon: docs.aws.amazon.com, whitepaper "IPv6 on AWS", "Supporting Amazon VPC services" (metadata ::254, DNS
+//     ::253, time ::123); EKS Pod Identity has ::23.
 //   - Alibaba: alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata.
 //   - Oracle: 192.0.0.192 of its first generation, fd00:c1::a9fe:a9fe of OCI.
 //   - Google: fd20:ce::254 of IPv6-only instances.
@@ -53,8 +53,8 @@ func plain(address netip.Addr) netip.Addr {
 	return address
 }
 
-// Refuse says why no connection to an address may be made. It is empty if one may. services are the cluster's ranges for
-// Services.
+// Refuse says why no connection to an address may be made. It is empty if one may. services are the cluster's ranges
+// for Services.
 func Refuse(address netip.Addr, services []netip.Prefix) string {
 	address = plain(address)
 	what := ""

@@ -27,10 +27,10 @@ const (
 // summary turns the outcomes of all Nodes into few results, so that a tracker of findings does not hold one for each
 // Node and requirement.
 //
-// A Node that fails, or has a warning, is named: it has a result for each requirement, its passes included, until it has
-// passed for [forgetAfter]. So the finding is resolved when the Node is seen to pass, hidden while it is unknown, and
-// resolved when the Node is deleted. At most [maxNamed] Nodes are named, and none gives its place to another one while it
-// has a finding. All other Nodes are counted: there is one result for each requirement, outcome and reason.
+// A Node that fails, or has a warning, is named: it has a result for each requirement, its passes included, until it
+// has passed for [forgetAfter]. So the finding is resolved when the Node is seen to pass, hidden while it is unknown,
+// and resolved when the Node is deleted. At most [maxNamed] Nodes are named, and none gives its place to another one
+// while it has a finding. All other Nodes are counted: there is one result for each requirement, outcome and reason.
 type summary struct {
 	named map[string]*namedNode
 	// counted has the Nodes that are not named and fail or have a warning, and those of which that is not known any
@@ -53,6 +53,9 @@ func (s *summary) results(outcomes []Outcome, now time.Time) []finding.Result {
 	sorted := slices.SortedFunc(slices.Values(outcomes), func(a, b Outcome) int { return cmp.Compare(a.Node, b.Node) })
 	s.name(sorted)
 	s.forget(sorted, now)
+	if len(sorted) == 0 && len(s.named) == 0 {
+		return noNodes()
+	}
 	return slices.Concat(s.ofNamed(sorted), s.ofCounted(sorted))
 }
 
@@ -68,6 +71,17 @@ func (s *summary) name(sorted []Outcome) {
 			}
 		}
 	}
+}
+
+// noNodes returns the results about a cluster that has no Nodes.
+func noNodes() []finding.Result {
+	var results []finding.Result
+	for _, requirement := range check.NodeKubeletRequirements() {
+		results = append(results, finding.Result{
+			Requirement: requirement, Subject: several, Outcome: finding.NotApplicable, Message: "there are no Nodes",
+		})
+	}
+	return results
 }
 
 // has reports whether a result of a Node has an outcome.

@@ -15,6 +15,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 )
 
@@ -67,7 +68,7 @@ func TestSummary(t *testing.T) {
 		outcomes []Outcome
 		want     []string
 	}{
-		"no Nodes":  {nil, nil},
+		"no Nodes":  {nil, []string{"Node: notApplicable"}},
 		"all pass":  {many(5000, "n", ""), []string{"Node: pass"}},
 		"one fails": {append(many(5, "n", ""), outcome("bad", finding.KubeletNotTLS)), []string{"Node bad: fail KubeletNotTLS", "Node: pass"}},
 		"one warns": {append(many(5, "n", ""), outcome("bad", finding.ReadOnlyPortOpen)), []string{"Node bad: warn ReadOnlyPortOpen", "Node: pass"}},
@@ -125,8 +126,8 @@ func TestSummaryIsSmall(t *testing.T) {
 	}
 }
 
-// TestSummaryEdges: with a tracker, each finding about a Node becomes active once and is resolved when the Node passes or
-// is deleted, and never before.
+// TestSummaryEdges: with a tracker, each finding about a Node becomes active once and is resolved when the Node passes
+// or is deleted, and never before.
 func TestSummaryEdges(t *testing.T) {
 	const bad = "bad"
 	fails, passes := outcome(bad, finding.KubeletNotTLS), outcome(bad, "")
@@ -195,7 +196,10 @@ func TestSummaryEdges(t *testing.T) {
 					})
 					for _, n := range changes.Notices {
 						of := n.Finding.Subject
-						if n.Finding.Reason == finding.KubeletNotTLS && (of.Name == bad || of.Name == "") && n.Type != "Finding still active" {
+						if n.Finding.Reason != finding.KubeletNotTLS || n.Type == report.FindingStillActive {
+							continue
+						}
+						if of.Name == bad || of.Name == "" {
 							got = append(got, fmt.Sprint(step, " ", n.Type, " ", of))
 						}
 					}

@@ -124,7 +124,8 @@ func (s *Sweeper) wait(ctx context.Context, long time.Duration) bool {
 	}
 }
 
-// Once asks all kubelets, and those with a finding again, and returns the outcomes, sorted by name.
+// Once asks all kubelets, and those with a finding again, and returns the outcomes, sorted by name. Without outcomes,
+// [Sweeper.Results] says why. The error is the context's.
 func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
 	s.reset()
 	s.sweep(ctx)
@@ -134,7 +135,8 @@ func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return slices.SortedFunc(maps.Values(s.outcomes), func(a, b Outcome) int { return strings.Compare(a.Node, b.Node) }), s.err
+	byName := func(a, b Outcome) int { return strings.Compare(a.Node, b.Node) }
+	return slices.SortedFunc(maps.Values(s.outcomes), byName), nil
 }
 
 // sweep asks all kubelets.

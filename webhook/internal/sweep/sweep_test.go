@@ -80,7 +80,7 @@ func allowLoopback(address netip.Addr, services []netip.Prefix) string {
 
 func sweeper(f *fake, now func() time.Time) *Sweeper {
 	return &Sweeper{
-		Cluster: f, Refuse: allowLoopback, Random: rand.New(rand.NewPCG(1, 2)), //nolint:gosec // for tests
+		Cluster: f, Refuse: allowLoopback, Random: rand.New(rand.NewPCG(1, 2)),
 		Now: now, Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -129,7 +129,7 @@ func kubelet(t *testing.T, pair pkitest.Pair) int {
 	}
 	return serve(t, func(c net.Conn) {
 		server := tls.Server(c, config)
-		if server.HandshakeContext(context.Background()) == nil {
+		if server.HandshakeContext(t.Context()) == nil {
 			_, _ = server.Read(make([]byte, 1)) // until the client closes
 		}
 	})
@@ -279,13 +279,13 @@ func TestRun(t *testing.T) {
 			defer close(ended)
 			s.Run(ctx)
 		}()
-		time.Sleep(confirmEvery / 2)
+		<-time.After(confirmEvery / 2)
 		synctest.Wait()
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NodeAddressUnusable"}) {
 			t.Errorf("after the first sweep: %q", got)
 		}
 		f.set(problems(1)...)
-		time.Sleep(confirmEvery)
+		<-time.After(confirmEvery)
 		synctest.Wait()
 		f.mu.Lock()
 		slices.Sort(f.single)
@@ -297,7 +297,7 @@ func TestRun(t *testing.T) {
 			t.Error("the Node that was deleted is not forgotten")
 		}
 		// A finding that lasts waits for the next sweep.
-		time.Sleep(Every + everyJitter)
+		<-time.After(Every + everyJitter)
 		synctest.Wait()
 		f.mu.Lock()
 		if n := len(f.single) - 1; n != confirmations-1 || f.lists != 2 { // without the one that was deleted
@@ -306,12 +306,12 @@ func TestRun(t *testing.T) {
 		// The last outcomes count for a while if Nodes cannot be listed.
 		f.err = errors.New("no answer")
 		f.mu.Unlock()
-		time.Sleep(Every + everyJitter)
+		<-time.After(Every + everyJitter)
 		synctest.Wait()
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NodeAddressUnusable"}) {
 			t.Errorf("after one list failed: %q", got)
 		}
-		time.Sleep(staleAfter)
+		<-time.After(staleAfter)
 		synctest.Wait()
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown Unreadable"}) {
 			t.Errorf("after all lists failed: %q", got)
