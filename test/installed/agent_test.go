@@ -372,6 +372,10 @@ func (h *host) kubelet(t *testing.T) {
 			`jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		return ready.Output == "True", ready.Output
 	})
+	await(t, "the kubelet knows the agent's Pod again", func() (bool, string) {
+		logs := shared.kubectl(t.Context(), "logs", "-n", release, "daemonset/"+release+"-nodeagent", "--tail=1")
+		return logs.Code == 0, logs.Output
+	})
 	await(t, "the agent reports that the node is compliant", func() (bool, string) {
 		for _, line := range slices.Backward(h.log(t)) {
 			if msg := line["msg"]; msg == "Compliant" || msg == "Not compliant" || msg == "Could not verify" {

@@ -85,7 +85,8 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 		kind = status.Details.Kind
 	}
 	switch {
-	case code == http.StatusOK, code == http.StatusBadRequest && strings.Contains(status.Message, waiting):
+	case code == http.StatusOK, code == http.StatusBadRequest && strings.Contains(status.Message, waiting),
+		code == http.StatusNotFound && kind == ofKubelet: // a kubelet that has just started does not know the Pod yet
 		return check.ConnectionAnswer{State: check.ConnectionWorks}, false
 	case code == http.StatusUnauthorized && kind == ofKubelet:
 		return check.ConnectionAnswer{State: check.ConnectionUnauthenticated, Why: "401 Unauthorized"}, false

@@ -46,6 +46,7 @@ func TestInterpret(t *testing.T) {
 		"the user is not authorized": {403, status("Forbidden", "pods/log", "Forbidden (user=someone, verb=get, resource=nodes, subresource(s)=[proxy])"), shown{State: check.ConnectionForbidden}},
 		"own permission":             {403, status("Forbidden", "pods", `pods "agent" is forbidden: User "agent" cannot get resource "pods/log"`), shown{}},
 		"forbidden by another":       {403, metav1.Status{}, shown{}},
+		"kubelet just started":       {404, status("NotFound", "pods/log", "the server could not find the requested resource ( pods/log agent)"), shown{State: check.ConnectionWorks}},
 		"no such Pod":                {404, status("NotFound", "pods", `pods "agent" not found`), shown{}},
 		"too many requests":          {429, status("TooManyRequests", "", "too many requests, please try again later"), shown{}},
 		"starting":                   {503, metav1.Status{}, shown{}},
