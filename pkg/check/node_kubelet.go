@@ -22,8 +22,8 @@ type NodeKubelet struct {
 	Excuse string
 	// ReadOnlyFiltered: no packet came back from the read-only port, so a firewall is in between.
 	ReadOnlyFiltered bool
-	// Request describes a certificate signing request of the kubelet that was not signed. It is empty if there is none,
-	// or if that is not known.
+	// Request describes a certificate signing request of the kubelet that was not signed. It is empty if all
+	// are signed, or if that is not known.
 	Request string
 	CA      KubeletCA
 }

@@ -110,8 +110,7 @@ func (b *bench) inside(ctx context.Context) error {
 	}
 	b.document = results.New("sweep")
 	b.document.Notes = []string{fmt.Sprintf(
-		"Medians of %d runs (lowest–highest). A Node's object has 12 KiB. The kubelets run in one process on the same machine, "+
-			"whose CPU time is not counted.", b.runs,
+		"Medians of %d runs (lowest–highest). A Node's object has 12 KiB. The kubelets run on the same machine.", b.runs,
 	)}
 	none, err := b.measureEach(ctx, 0, 0, "no Nodes")
 	if err != nil {

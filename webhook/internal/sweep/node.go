@@ -26,7 +26,7 @@ const (
 	maxHost = 253
 )
 
-// Node is what is needed of a Node, and no more: there may be thousands.
+// Node is what is needed of a Node. It is small: there may be thousands.
 type Node struct {
 	Name, UID string
 	// Host is the address that the kube-apiserver connects to, an IP address or a DNS name, and Port the kubelet's port.
@@ -58,7 +58,7 @@ func NewNode(n *corev1.Node, types []string) Node {
 }
 
 // address returns the address that the kube-apiserver connects to: the first one of the first preferred type that the
-// Node has (Kubernetes pkg/util/node, GetPreferredNodeAddress). problem says why there is none.
+// Node has (Kubernetes pkg/util/node, GetPreferredNodeAddress). problem says why it cannot be used.
 func address(addresses []corev1.NodeAddress, types []string) (host, problem string) {
 	switch n := len(addresses); {
 	case n == 0:

@@ -233,7 +233,7 @@ func TestSettings(t *testing.T) {
 		"unparsable": {
 			map[string]map[string]string{"config": {"config.yaml": "]"}}, nil, seen{Types: all, WhyUnknown: finding.Unreadable},
 		},
-		"ranges that are none": {
+		"ranges that cannot be parsed": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":7,"apiServerArguments":{"service-cluster-ip-range":["x,172.30.0.0/16"]}`)},
 			nil, seen{Types: all, Services: "172.30.0.0/16", NotConfigured: true},
 		},
