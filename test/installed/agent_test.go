@@ -266,29 +266,33 @@ func (h *host) kubelet(t *testing.T) {
 	}
 	pod := must(t, shared.kubectl(t.Context(), "get", "pod", "-n", release, "-l", "app.kubernetes.io/component=nodeagent",
 		"-o", "jsonpath={.items[0].metadata.name}"))
-	// connection waits until the kube-apiserver's connection to the kubelet has this result, as 'nodeagent check' reports
-	// it: the agent itself reports a finding only after 6 minutes.
+	// connected returns the result of the kube-apiserver's connection to the kubelet, as 'nodeagent check' reports it: the
+	// agent itself reports a finding only after 6 minutes.
+	connected := func(t *testing.T) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		check := exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
+			"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod)
+		check.Stdout, check.Stderr = &stdout, &stderr
+		_ = check.Run() // its exit code is that of the verdict
+		var document struct {
+			Results []struct{ Requirement, Outcome, Reason string }
+		}
+		if err := json.Unmarshal(stdout.Bytes(), &document); err != nil {
+			return err.Error() + ": " + stderr.String()
+		}
+		for _, r := range document.Results {
+			if r.Requirement == string(finding.Kubelet.Requires(finding.Connection)) {
+				return strings.TrimSpace(r.Outcome + " " + r.Reason)
+			}
+		}
+		return "no result"
+	}
 	connection := func(t *testing.T, want string) {
 		t.Helper()
 		await(t, "the connection: "+want, func() (bool, string) {
-			var stdout, stderr bytes.Buffer
-			check := exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
-				"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod)
-			check.Stdout, check.Stderr = &stdout, &stderr
-			_ = check.Run() // its exit code is that of the verdict
-			var document struct {
-				Results []struct{ Requirement, Outcome, Reason string }
-			}
-			if err := json.Unmarshal(stdout.Bytes(), &document); err != nil {
-				return false, err.Error() + ": " + stderr.String()
-			}
-			for _, r := range document.Results {
-				if r.Requirement == string(finding.Kubelet.Requires(finding.Connection)) {
-					got := strings.TrimSpace(r.Outcome + " " + r.Reason)
-					return got == want, got
-				}
-			}
-			return false, "no result"
+			got := connected(t)
+			return got == want, got
 		})
 	}
 	connection(t, "pass")
@@ -356,8 +360,17 @@ func (h *host) kubelet(t *testing.T) {
 			}
 		}
 		replace(h.newPair()["tls.key"])
-		restart()
-		connection(t, "fail ClientCertificateUnusable")
+		// A kube-apiserver that has read both files less than a second ago uses them for the next connection, too, and
+		// keeps it while it is used. So break connections until a new one needs the files.
+		restarted := time.Time{}
+		await(t, "the connection fails", func() (bool, string) {
+			got := connected(t)
+			if got == "pass" && time.Since(restarted) > 10*time.Second {
+				restart()
+				restarted = time.Now()
+			}
+			return got == "fail ClientCertificateUnusable", got
+		})
 		replace(old)
 		connection(t, "pass")
 	})
