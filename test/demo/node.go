@@ -54,7 +54,7 @@ func (d *demo) node(ctx context.Context) error {
 	n := &node{demo: d, agent: agent, at: path.Dir(tree.CertificateOnHost())}
 	d.printf("\nthe agent starts, and finds the files by the static Pod manifest: " +
 		"the path in the CIS text does not exist\n")
-	if err := n.reports(ctx, "Found the files of the kubelet client certificate", ""); err != nil {
+	if err := n.reports(ctx, "Found the kube-apiserver's client certificate for kubelets", ""); err != nil {
 		return err
 	}
 	if err := n.reports(ctx, "Compliant", "Compliant"); err != nil {

@@ -165,7 +165,7 @@ func (h *host) agent(t *testing.T) {
 	await(t, "the agent checks OpenShift's files", func() (bool, string) {
 		lines := h.log(t)
 		for _, line := range lines {
-			if line["msg"] == "Found the files of the kubelet client certificate" &&
+			if line["msg"] == "Found the kube-apiserver's client certificate for kubelets" &&
 				line["certificate"] == tree.CertificateOnHost() {
 				return true, ""
 			}

@@ -145,15 +145,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.Connection != nil {
 		connection = a.Connection.Answered()
 	}
-	loggedHow, contents, trigger := "", [sha256.Size]byte{}, Start
+	logged, contents, trigger := foundFiles{}, [sha256.Size]byte{}, Start
 	for {
 		begin := a.Now()
 		snapshot := a.scanAndWatch()
 		a.Meter.Scanned(trigger, a.Now().Sub(begin), snapshot)
 		changes := tracked.Observe(observation(snapshot, a.Settle, kubeletPatience, connectionPatience))
 		// While a file is being replaced, this may be wrong for a moment.
-		if snapshot.Layout.How != loggedHow && !changes.Pending[fromFiles] {
-			loggedHow = snapshot.Layout.How
+		if found := foundFilesOf(snapshot); found != logged && !changes.Pending[fromFiles] {
+			logged = found
 			a.logFiles(snapshot)
 		}
 		for _, notice := range changes.Notices {
@@ -219,8 +219,24 @@ func (a *Agent) scanAndWatch() scan.Snapshot {
 	return snapshot
 }
 
+// foundFiles is what logFiles logs again if it changes: how the files were searched, and whether the certificate was
+// found.
+type foundFiles struct {
+	how   string
+	found bool
+}
+
+func foundFilesOf(s scan.Snapshot) foundFiles {
+	return foundFiles{how: s.Layout.How, found: s.Layout.Certificate.Host != ""}
+}
+
 func (a *Agent) logFiles(s scan.Snapshot) {
-	a.Log.Info("Found the files of the kubelet client certificate", "how", s.Layout.How, "revision", s.Layout.Revision,
+	if !foundFilesOf(s).found {
+		a.Log.Info("Did not find the kube-apiserver's client certificate for kubelets", "how", s.Layout.How)
+		return
+	}
+	a.Log.Info("Found the kube-apiserver's client certificate for kubelets",
+		"how", s.Layout.How, "revision", s.Layout.Revision,
 		"certificate", s.Layout.Certificate.Host, "key", s.Layout.Key.Host,
 		"clientCA", s.Layout.ClientCA, "kubeletCA", s.Layout.KubeletCA.Host)
 }

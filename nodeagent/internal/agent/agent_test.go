@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -225,6 +226,7 @@ func TestScansAgainForNewDirectories(t *testing.T) {
 	})
 }
 
+// TestLogsWhetherTheCertificateWasFound: the agent logs once where the certificate is, or that it was not found, and
 // TestConnectionPatience: a finding from the kube-apiserver's connection is reported after 6 minutes, because the
 // kube-apiserver uses an old certificate for up to 5 minutes. One that ends sooner is not reported.
 func TestConnectionPatience(t *testing.T) {

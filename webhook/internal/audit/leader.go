@@ -80,7 +80,7 @@ func (l *Leader) awaitLease(ctx context.Context) bool {
 		}
 		reason := apierrors.ReasonForError(err)
 		if !failing || reason != logged {
-			l.Log.ErrorContext(ctx, "Cannot start the audit, trying again at growing intervals",
+			l.Log.ErrorContext(ctx, "Cannot start the audit, trying again with increasing delays",
 				"err", err, "longestInterval", maxRetryDelay.String())
 		}
 		failing, logged = true, reason

@@ -220,7 +220,7 @@ func (f *Follower) logRefusal(ctx context.Context, err error) {
 	if f.State().NoAPI {
 		level = slog.LevelInfo
 	}
-	f.log.Log(ctx, level, "Object cannot be read, trying again at growing intervals", "object",
+	f.log.Log(ctx, level, "Object cannot be read, trying again with increasing delays", "object",
 		f.object.Subject().String(), "err", err, "longestInterval", refusedRetry.String())
 }
 
