@@ -182,9 +182,9 @@ func (r *reader) addAssumptions(command command, flags flags) {
 	}
 	switch {
 	case !command.found && command.at == "":
-		add("no flag of the kubelet overrides this (no unit file %s with its command line is visible)", unitName)
+		add("no flag overrides the kubelet's configuration (no unit file %s with its command line is visible)", unitName)
 	case !command.found:
-		add("no flag of the kubelet overrides this (only a part of its command line is visible, in %s)", command.at)
+		add("no flag overrides the kubelet's configuration (only a part of its command line is visible, in %s)", command.at)
 	case flags.hidden:
 		add("the unknown part of the command line in %s sets no such flag", command.at)
 	}
@@ -192,7 +192,7 @@ func (r *reader) addAssumptions(command command, flags flags) {
 		add("%s, which is not visible, sets no such flag", strings.Join(command.hiddenFiles, ", "))
 	}
 	if command.found && len(command.unseen) > 0 {
-		add("%s, which is not visible, has no drop-in of the kubelet's unit that overrides this",
+		add("%s, which is not visible, has no drop-in of the kubelet's unit that overrides the configuration",
 			strings.Join(command.unseen, ", "))
 	}
 }

@@ -66,6 +66,6 @@ func (e Effect) attempt(a Attempt, part, plugin string) []finding.Result {
 		return nil
 	}
 	return single(finding.GuardIneffective, e.Server.Part(plugin),
-		part+" did not refuse a change that it must refuse: "+a.Answer,
+		part+" did not refuse a change that it should have refused: "+a.Answer,
 		"check that this API server runs with the admission plugin "+plugin+", and that nobody changed the guard's objects")
 }

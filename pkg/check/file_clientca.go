@@ -23,26 +23,26 @@ func clientRoots(ca File) ([]*x509.Certificate, *finding.Result) {
 	case ca.hidden():
 		return nil, ca.problem()
 	case ca.Path == "":
-		why = "no file is configured"
+		why = "is not configured"
 	case ca.Err != nil:
-		why = "cannot read it: " + oneLine(ca.Err)
+		why = "cannot be read: " + oneLine(ca.Err)
 	case !ca.Mode.IsRegular():
-		why = "it is " + kindOfFile(ca.Mode)
+		why = "is " + kindOfFile(ca.Mode)
 	case ca.Size > MaxFileBytes:
-		why = fmt.Sprintf("it is too large: %d bytes, limit %d", ca.Size, MaxFileBytes)
+		why = fmt.Sprintf("is too large: %d bytes, limit %d", ca.Size, MaxFileBytes)
 	default:
 		roots, err := pki.ParseBundle(ca.Data)
 		if err == nil {
 			return roots, nil
 		}
-		why = "it " + oneLine(err)
+		why = oneLine(err)
 	}
 	at := finding.File(ca.Path)
 	if ca.Path == "" {
 		at.Name = "kubelet client CA bundle" // so that people know which file
 	}
 	return nil, &single(finding.ClientCAUnavailable, at,
-		"cannot use the kubelet's client CA bundle, so the certificate's issuer is not verified: "+why,
+		"the certificate's issuer is not verified, because the kubelet's client CA bundle "+why,
 		"restore the file (on OpenShift the machine-config-operator writes it), "+
 			"or name another file with --kubelet-ca (chart: nodeagent.kubeletCA)")[0]
 }

@@ -24,11 +24,11 @@ func fileMode(c ClientFiles, _ time.Time) []finding.Result {
 	case key.Mode.Perm()&^maxKeyMode != 0:
 		return single(finding.KeyFileExposed, finding.File(key.Path),
 			fmt.Sprintf("the private key file has mode %04o; it must be %04o or stricter", key.Mode.Perm(), maxKeyMode),
-			"set its mode to 0600; renew certificate and key if somebody may have read the key")
+			"set its mode to 0600; renew certificate and key if somebody could have read the key")
 	case key.ForeignOwner:
 		return single(finding.KeyFileExposed, finding.File(key.Path),
 			"the private key file is not owned by root",
-			"run chown root:root on it; renew certificate and key if somebody may have read the key")
+			"run chown root:root on it; renew certificate and key if somebody could have read the key")
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func guardInstalled(g Guard, _ time.Time) []finding.Result {
 		return []finding.Result{Unknown(*g.WhyUnknown)}
 	case g.Live == nil:
 		return single(finding.GuardMissing, g.At,
-			"it does not exist, so changes that it must refuse are allowed", "restore it with helm upgrade")
+			"it does not exist, so changes that it should refuse are allowed", "restore it with helm upgrade")
 	}
 	all := g.differences()
 	if len(all) == 0 {
@@ -73,7 +73,7 @@ func guardInstalled(g Guard, _ time.Time) []finding.Result {
 	})
 	reason, message := finding.GuardWeakened, "it changed since it was installed: "
 	if all[0].weaker {
-		reason, message = finding.GuardIneffective, "it may allow changes that it must refuse: "
+		reason, message = finding.GuardIneffective, "it may allow changes that it should refuse: "
 	}
 	var texts []string
 	for _, d := range all[:min(len(all), maxDifferences)] {

@@ -27,5 +27,5 @@ func certificateOnly(p KeyPair, now time.Time) []finding.Result {
 	}
 	return single(finding.KeyInCertificateFile, p.certificate.At,
 		"it contains a private key, but certificates are not protected like keys",
-		"remove the PRIVATE KEY block; renew certificate and key if somebody may have read the key")
+		"remove the PRIVATE KEY block; renew certificate and key if somebody could have read the key")
 }

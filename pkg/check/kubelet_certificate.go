@@ -76,7 +76,7 @@ func (k Kubelet) validForAddress(leaf *x509.Certificate) []finding.Result {
 		return single(finding.NotChecked, k.answer.At,
 			"cannot check the address in the kubelet's certificate: "+
 				"it is not known which address the kube-apiserver connects to: "+why,
-			"set --node-name, and --kubelet-address to an IP address, "+
+			"set --node-name, set --kubelet-address to an IP address, "+
 				"or put InternalIP first in kubelet-preferred-address-types")
 	}
 	if err := leaf.VerifyHostname(address); err != nil {

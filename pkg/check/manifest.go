@@ -103,8 +103,8 @@ func manifestReadable(m Manifest, _ time.Time) []finding.Result {
 			"remove the flags --kubelet-client-dir, --kubelet-client-certificate and --kubelet-client-key")
 	case errors.Is(m.ReadErr, fs.ErrNotExist):
 		return single(finding.ManifestMissing, at,
-			"no static Pod manifest of a kube-apiserver was found, "+
-				"so it is not known which files the kube-apiserver uses: "+m.searched(),
+			"it is not known which files the kube-apiserver uses, "+
+				"because no static Pod manifest of a kube-apiserver was found: "+m.searched(),
 			"run the agent on control-plane nodes only, or set --kubelet-client-dir (chart: nodeagent.clientDirectory) "+
 				"to the directory of the certificate and key")
 	case m.ReadErr != nil && m.Path == m.Directory:
@@ -117,7 +117,7 @@ func manifestReadable(m Manifest, _ time.Time) []finding.Result {
 			"correct staticPodPath in the kubelet's configuration, or put a directory with the manifests there")
 	case m.ParseErr != nil:
 		return single(finding.ManifestUnparsable, at,
-			"the kubelet cannot create a Pod from this file, and no other file defines a kube-apiserver: "+oneLine(m.ParseErr),
+			"no other file defines a kube-apiserver, and the kubelet cannot create a Pod from this one: "+oneLine(m.ParseErr),
 			"find out what wrote it, and restore the manifest")
 	case len(m.Containers) > 0:
 		return single(finding.ManifestUnparsable, at,

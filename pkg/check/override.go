@@ -66,18 +66,26 @@ func platformValues() map[string][]string {
 	}
 }
 
+// RemoveOverride is the remedy for one override, RemoveOverrides for several at once.
+const (
+	RemoveOverride  = "remove this override from spec.unsupportedConfigOverrides"
+	RemoveOverrides = "remove these overrides from spec.unsupportedConfigOverrides"
+)
+
+// correctOverrides is the remedy for overrides that cannot be parsed.
+const correctOverrides = "correct or remove spec.unsupportedConfigOverrides"
+
 // overrideArguments: no override changes an argument of this control. Overrides are the only
 // way to disable the control that the platform's operators do not undo
 // (cluster-kube-apiserver-operator pkg/operator/targetconfigcontroller merges
 // spec.unsupportedConfigOverrides last). An empty list removes the platform's value.
 func overrideArguments(o Override, _ time.Time) []finding.Result {
-	const remedy = "remove it from spec.unsupportedConfigOverrides"
 	if blocked := o.blocked(); blocked != nil {
 		return blocked
 	}
 	if o.Err != nil {
 		return single(finding.OverrideWeakensKubeletTLS, o.At,
-			"cannot parse the overrides of kubelet arguments: "+oneLine(o.Err), remedy)
+			"cannot parse the overrides of kubelet arguments: "+oneLine(o.Err), correctOverrides)
 	}
 	var results []finding.Result
 	for _, override := range o.Overrides {
@@ -88,12 +96,13 @@ func overrideArguments(o Override, _ time.Time) []finding.Result {
 		case len(override.Values) == 0:
 			message = "the override removes OpenShift's value"
 		case foreign >= 0:
-			message = "the override sets " + quoteName(override.Values[foreign]) + "; OpenShift sets " + own[len(own)-1]
+			message = "the override sets it to " + quoteName(override.Values[foreign]) +
+				"; OpenShift sets it to " + own[len(own)-1]
 		default:
 			continue
 		}
 		at := o.field(override.Field + " " + override.Argument)
-		results = append(results, single(finding.OverrideWeakensKubeletTLS, at, message, remedy)...)
+		results = append(results, single(finding.OverrideWeakensKubeletTLS, at, message, RemoveOverride)...)
 	}
 	return results
 }
@@ -119,15 +128,14 @@ func (o Override) field(path string) finding.Subject {
 // overrideAdmission: no override disables the guard's admission plugins. The platform does not
 // configure these plugins by a file, so an override that does so replaces their defaults.
 func overrideAdmission(o Override, _ time.Time) []finding.Result {
-	const remedy = "remove it from spec.unsupportedConfigOverrides"
 	if blocked := o.blocked(); blocked != nil {
 		return blocked
 	}
 	if o.AdmissionErr != nil {
 		return single(finding.AdmissionDisabled, o.At,
-			"cannot parse the overrides of admission plugins: "+oneLine(o.AdmissionErr), remedy)
+			"cannot parse the overrides of admission plugins: "+oneLine(o.AdmissionErr), correctOverrides)
 	}
-	return admissionDisabled(o.Admission, o.argument, remedy)
+	return admissionDisabled(o.Admission, o.argument, RemoveOverride)
 }
 
 // argument locates an argument, or a field that kubeapiserver names by its path.

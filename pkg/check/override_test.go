@@ -101,7 +101,7 @@ func overrideFixtures() map[string]fixture {
 		"an object for a value": {
 			results: argument(https, `{}`), want: []string{unreadable},
 		},
-		"an error of two lines": {results: always(overridden(check.Override{Err: errors.New("line 1:\nno object")})), want: []string{unreadable}},
+		"an error of two lines": {results: always(overridden(check.Override{Err: errors.New("line 1:\nexpected an object")})), want: []string{unreadable}},
 		"a plugin disabled": {
 			results: argument("disable-admission-plugins", `["ValidatingAdmissionWebhook"]`),
 			want:    []string{withArgument + "disable-admission-plugins ValidatingAdmissionWebhook"},
@@ -131,7 +131,7 @@ func overrideFixtures() map[string]fixture {
 		"an object for plugins": {
 			results: argument("disable-admission-plugins", `{}`), want: []string{noAdmission},
 		},
-		"an admission error of two lines": {results: always(overridden(check.Override{AdmissionErr: errors.New("line 1:\nno object")})), want: []string{noAdmission}},
+		"an admission error of two lines": {results: always(overridden(check.Override{AdmissionErr: errors.New("line 1:\nexpected an object")})), want: []string{noAdmission}},
 		"not known": {
 			results: always(overridden(check.Override{WhyUnknown: because(finding.Unreadable)})), want: unknown("kubelet-arguments admission", "Unreadable @ /why"),
 		},

@@ -67,12 +67,12 @@ func secretRotation(s secretFacts, _ time.Time) []finding.Result {
 			"managedBy is not configured, so it is not known which controller renews the Secret")
 	}
 	if s.stored.Immutable {
-		detached("immutable", "an immutable Secret cannot be renewed", "leave immutable unset")
+		detached("immutable", "an immutable Secret cannot be renewed", "leave the field immutable unset")
 	}
 	if s.want.ManagedBy == ManagedByServiceCA && !slices.ContainsFunc(s.stored.Owners, s.renewedFor) {
 		detached("metadata",
-			"owner reference and originating-service annotations do not both name "+serviceName(s.want.Service)+
-				", so service-ca would stop renewing the Secret",
+			"the owner reference and the originating-service annotations do not name the same Service"+
+				expectedService(s.want.Service)+", so service-ca would stop renewing the Secret",
 			"keep ownerReferences and the annotations service.alpha.openshift.io/originating-service-name and -uid "+
 				"as service-ca wrote them")
 	}
@@ -155,10 +155,10 @@ func AttachedTo(want SecretExpectation, stored *Secret) string {
 
 func isService(owner Owner) bool { return owner.APIVersion == "v1" && owner.Kind == "Service" }
 
-// serviceName names the expected Service in a message.
-func serviceName(name string) string {
+// expectedService names the Service in a message, if it is configured.
+func expectedService(name string) string {
 	if name == "" {
-		return "the same Service"
+		return ""
 	}
-	return "Service " + strconv.Quote(name)
+	return " (expected: " + strconv.Quote(name) + ")"
 }

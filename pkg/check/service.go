@@ -98,13 +98,13 @@ func serviceRenewal(s Service, _ time.Time) []finding.Result {
 		return append(results, single(finding.RotationStuck, s.at(),
 			fmt.Sprintf("service-ca stopped after %d failures: it will not renew the Secret that it issues for the Service",
 				failures),
-			"resolve the error in its annotation serving-cert-generation-error, then remove the annotations "+
+			"resolve the error in the Service's annotation serving-cert-generation-error, then remove the annotations "+
 				"serving-cert-generation-error and -error-num, alpha and beta")...)
 	case failures > 0:
 		return append(results, single(finding.RotationFailing, s.at(),
 			fmt.Sprintf("service-ca cannot write the Secret that it issues for the Service (consecutive failures: %d)",
 				failures),
-			fmt.Sprintf("resolve the error in its annotation serving-cert-generation-error; "+
+			fmt.Sprintf("resolve the error in the Service's annotation serving-cert-generation-error; "+
 				"service-ca stops after %d failures", maxRetries))...)
 	}
 	return results

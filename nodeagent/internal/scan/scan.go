@@ -249,8 +249,8 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 	if layout.ClientCA == "" && config.Seen && config.ClientCAFile == "" {
 		return check.File{WhyUnknown: &finding.Result{
 			Subject: finding.File(config.ClientCAAt), Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
-			Message: "the kubelet's configuration names no client CA bundle (authentication.x509.clientCAFile), " +
-				"so the issuer of the certificate is not verified",
+			Message: "the certificate's issuer is not verified, because the kubelet's configuration names " +
+				"no client CA bundle (authentication.x509.clientCAFile)",
 			Remedy: "set authentication.x509.clientCAFile in the kubelet's configuration, " +
 				"or --kubelet-ca if a flag of the kubelet names the file",
 		}}
@@ -259,8 +259,8 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 		unusable = &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile, Name: "kubelet client CA bundle"},
 			Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
-			Message: "cannot find the kubelet's client CA bundle, so the issuer of the certificate is not verified: " +
-				"found none of " + strings.Join(staticpod.ClientCAs(), ", "),
+			Message: "the certificate's issuer is not verified, because the kubelet's client CA bundle was not found at " +
+				strings.Join(staticpod.ClientCAs(), " or "),
 			Remedy: "name the file with --kubelet-ca (chart: nodeagent.kubeletCA)",
 		}
 	}

@@ -132,8 +132,8 @@ func Decide(judge Judge, want check.SecretExpectation, change Change, now time.T
 		until, err := allowDeleteUntil(change.Old, now)
 		if err == nil {
 			decision.Allowed, decision.BreakGlass = true, true
-			decision.Message = fmt.Sprintf("DELETE of Secret %s/%s is allowed by its annotation %s until %s",
-				want.Namespace, want.Name, AllowDeleteUntil, until.Format(time.RFC3339))
+			decision.Message = fmt.Sprintf("DELETE of Secret %s/%s is allowed until %s by its annotation %s",
+				want.Namespace, want.Name, until.Format(time.RFC3339), AllowDeleteUntil)
 			return decision
 		}
 		decision.Message = refuseDelete(want, err, now)
@@ -217,12 +217,12 @@ func Refusal(verb, operation, object, problems, control, marker string) string {
 }
 
 // DeleteProblem is what a refusal says about the delete of a protected Secret.
-const DeleteProblem = "it would cause " + string(finding.SecretMissing)
+const DeleteProblem = "it causes " + string(finding.SecretMissing)
 
 // DeleteRemedy is the remedy for a refused delete: another way to renew the Secret, and the
 // annotation that allows the delete. until is its value, or what a shell replaces by it.
 func DeleteRemedy(until string) string {
-	return "renew it (docs/runbook.md#secretmissing), or annotate it: " + AllowDeleteUntil + "=" + until
+	return "renew the Secret (docs/runbook.md), or annotate it and retry: " + AllowDeleteUntil + "=" + until
 }
 
 // refuseDelete is the answer to a delete. notAllowed says why the annotation does not allow

@@ -365,7 +365,7 @@ func TestMessages(t *testing.T) {
 		maxDelete = 300
 	)
 	refused := []string{
-		"DELETE of Secret " + secret, "SecretMissing", number, admit.Marker, "docs/runbook.md#secretmissing",
+		"DELETE of Secret " + secret, "SecretMissing", number, admit.Marker, "docs/runbook.md",
 		"kubelet-https-guard.io/allow-delete-until=2026-11-22T12:30:00Z",
 	}
 	cases := map[string]struct {

@@ -3,10 +3,12 @@
 package admit
 
 import (
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
@@ -30,7 +32,8 @@ func (h *Handler) overrides(request admission.Request, now time.Time) (objectDec
 	decision := Decision{Introduced: introduced, Allowed: true, Warnings: warnings(introduced)}
 	if violations := finding.WithOutcome(introduced, finding.Fail); len(violations) > 0 {
 		object := finding.Subject{Kind: facts.KubeAPIServerKind, Name: facts.KubeAPIServerName}
-		decision = Decision{Introduced: introduced, Message: refusal(operationOf(before != nil), object, violations)}
+		message := refusal(operationOf(before != nil), object, joinRemedies(violations))
+		decision = Decision{Introduced: introduced, Message: message}
 	}
 	return objectDecision{
 		object: report.Object{
@@ -39,6 +42,23 @@ func (h *Handler) overrides(request admission.Request, now time.Time) (objectDec
 		},
 		decision: decision.withAction(h.OverridesAction()),
 	}, nil
+}
+
+// joinRemedies returns the violations with one remedy for all overrides, if several are to be removed.
+func joinRemedies(violations []finding.Result) []finding.Result {
+	joined := slices.Clone(violations)
+	var overrides []int
+	for i, v := range violations {
+		if v.Remedy == check.RemoveOverride {
+			overrides = append(overrides, i)
+		}
+	}
+	if len(overrides) > 1 {
+		for _, i := range overrides {
+			joined[i].Remedy = check.RemoveOverrides
+		}
+	}
+	return joined
 }
 
 func overrideResults(object *facts.KubeAPIServer, now time.Time) []finding.Result {

@@ -422,18 +422,18 @@ func (seen *observation) caBundle(b admit.CABundle) ([]*x509.Certificate, *findi
 	if unknown := seen.whyUnknown(o); unknown != nil {
 		return nil, unknown
 	}
-	why := "it does not exist"
+	why := "does not exist"
 	// The API server stores no ConfigMap that cannot be converted.
 	if configMap, _ := decode[corev1.ConfigMap](seen.states[o]); configMap != nil {
 		roots, err := pki.ParseBundle([]byte(configMap.Data[b.Key]))
 		if err == nil {
 			return roots, nil
 		}
-		why = "it " + err.Error()
+		why = err.Error()
 	}
 	return nil, &finding.Result{
 		Subject: o.Subject().Part(b.Key), Reason: finding.ClientCAUnavailable,
-		Message: "cannot use the CA bundle, so the issuer of the certificates is not verified: " + why,
+		Message: "the issuer of the certificates is not verified, because the CA bundle " + why,
 		Remedy: "restore it; the operator that rotates the signers writes it " +
 			"(on OpenShift the kube-apiserver operator, or service-ca)",
 	}

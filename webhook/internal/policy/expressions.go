@@ -71,8 +71,8 @@ const (
 		string(finding.RotationDetached) + `)"})
   + (variables.want.managedBy != "` + check.ManagedByServiceCA + `"
     || variables.renewedFor[i].exists(uid, variables.attachedTo == "" || uid == variables.attachedTo) ? []
-    : [{"text": "metadata: owner reference and originating-service annotations do not both name the Service"
-      + (variables.want.service == "" ? "" : " " + variables.want.service)
+    : [{"text": "metadata: the owner reference and the originating-service annotations do not name the same Service"
+      + (variables.want.service == "" ? "" : " (expected: " + variables.want.service + ")")
       + ", so service-ca would stop renewing the Secret (` + string(finding.RotationDetached) + `)"}])
   )[0])`
 
@@ -143,13 +143,13 @@ func refuseStore(secret admit.ProtectedSecret) string {
 	problems := fmt.Sprintf("the change causes one or more of %s, %s, %s, %s",
 		finding.WrongSecretType, finding.CertificateMissing, finding.KeyMissing, finding.RotationDetached)
 	return refusal(admit.Refusing, "CREATE or UPDATE", secret.Namespace, secret.Name, problems, unnamedControl) +
-		"store certificate and key together, and do not change type, owners, annotations or immutable"
+		"store certificate and key together, and do not change type, owners, annotations or the field immutable"
 }
 
 func refuseStoreExpression() string {
 	return `"` + refusal(verbInside, operationInside, namespaceInside, nameInside, problemsInside, controlInside) +
 		"store type " + typeInside + " with certificate and key together, and do not change owners, annotations " +
-		`or immutable"`
+		`or the field immutable"`
 }
 
 // proposedTime is an expression for the shell of the user who reads the refusal: the time in
