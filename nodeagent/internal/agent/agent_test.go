@@ -227,6 +227,42 @@ func TestScansAgainForNewDirectories(t *testing.T) {
 }
 
 // TestLogsWhetherTheCertificateWasFound: the agent logs once where the certificate is, or that it was not found, and
+// again when that changes, although it searched in the same way.
+func TestLogsWhetherTheCertificateWasFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		h, wake, certificate := &host{}, make(wakes), ""
+		a := &Agent{
+			Scan: func(now time.Time) scan.Snapshot {
+				s := h.scan(now)
+				s.Layout.How, s.Layout.Certificate.Host = "directory /d", certificate
+				return s
+			},
+			Chain: func(string) []hostfs.Directory { return nil }, Reporter: &reported{}, Meter: &meter{}, Watcher: wake,
+			Now: time.Now, Log: slog.New(slog.NewTextHandler(&logged, nil)), Resync: time.Hour, Settle: time.Second,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- a.Run(ctx) }()
+		synctest.Wait()
+		for _, certificate = range []string{"", "", "/d/tls.crt", "/d/tls.crt"} {
+			wake <- struct{}{}
+			synctest.Wait()
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		var found []bool
+		for line := range strings.Lines(logged.String()) {
+			found = append(found, strings.Contains(line, "certificate=/d/tls.crt"))
+		}
+		if d := cmp.Diff([]bool{false, true}, found); d != "" {
+			t.Errorf("lines with the certificate (-want +got):\n%s\n%s", d, &logged)
+		}
+	})
+}
+
 // TestConnectionPatience: a finding from the kube-apiserver's connection is reported after 6 minutes, because the
 // kube-apiserver uses an old certificate for up to 5 minutes. One that ends sooner is not reported.
 func TestConnectionPatience(t *testing.T) {
