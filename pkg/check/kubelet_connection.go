@@ -57,8 +57,8 @@ func (a *ConnectionAnswer) authenticated() bool {
 }
 
 // Connection combines a kubelet's facts with the kube-apiserver's answer about its connection to this
-// kubelet. answer is nil if there is none yet, or if configured is false: nothing is configured to
-// ask the kube-apiserver.
+// kubelet. answer is nil before the first answer, or if configured is false: nothing is configured
+// to ask the kube-apiserver.
 func (k Kubelet) Connection(answer *ConnectionAnswer, configured bool) Kubelet {
 	k.connection, k.connectionConfigured = answer, configured
 	return k

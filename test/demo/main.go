@@ -64,7 +64,8 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 			return err
 		}
 	}
-	d.printf("\nChanges refused: %d by the webhook, %d by the policies, %d by the API server itself. Changes accepted: %d. "+
+	d.printf("\nChanges refused: %d by the webhook, %d by the policies, %d by the API server itself. "+
+		"Changes accepted: %d. "+
 		"Findings reported and resolved: %d in the stored Secrets, %d on the node. Time: %s.\n",
 		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, time.Since(started).Round(time.Second))
 	if keep {

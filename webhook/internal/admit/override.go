@@ -44,7 +44,7 @@ func (h *Handler) overrides(request admission.Request, now time.Time) (objectDec
 	}, nil
 }
 
-// joinRemedies returns the violations with one remedy for all overrides, if several are to be removed.
+// joinRemedies returns the violations with one remedy for all overrides, if several must be removed.
 func joinRemedies(violations []finding.Result) []finding.Result {
 	joined := slices.Clone(violations)
 	var overrides []int
