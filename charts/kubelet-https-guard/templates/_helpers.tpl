@@ -303,6 +303,11 @@ caBundle: {{ . }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Whether the agent reads its own log through the kube-apiserver: "true" or empty. Values of an earlier chart do not have it. */}}
+{{- define "kubelet-https-guard.connection" -}}
+{{- if dig "connection" true .Values.nodeagent }}true{{ end }}
+{{- end }}
+
 {{- /* Whether the audit connects to the kubelets of all Nodes: "true" or empty. Values of an earlier chart do not have it. */}}
 {{- define "kubelet-https-guard.kubelets" -}}
 {{- if dig "kubelets" "enabled" true .Values.webhook }}true{{ end }}
