@@ -38,6 +38,7 @@ type config struct {
 	root, directory, clientCA string
 	certificate, key          string // of the kubelet client pair
 	nodeName, kubeconfig      string
+	nodeAddress               string
 	pod                       string        // NAMESPACE/NAME of the agent's own Pod; empty: the connection is not checked
 	kubelet                   *probe.Prober // nil: the kubelet is not probed
 	metricsAddress            string
@@ -94,7 +95,11 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 	)
 	flags.StringVar(&c.pod, "pod", "",
 		"`name` of the agent's own Pod, NAMESPACE/NAME. The agent asks this node's kube-apiserver for a line of the Pod's "+
-			"log, which it can only get from the kubelet. If empty, the kube-apiserver's connection is not checked")
+			"log, which it can only get from the kubelet. The Pod's container must have the name nodeagent. If empty, the "+
+			"kube-apiserver's connection is not checked")
+	flags.StringVar(&c.nodeAddress, "node-address", "",
+		"IP `address` of this node, for --pod: it finds this node's kube-apiserver among the endpoints of Service "+
+			"default/kubernetes. If empty, the Service is asked, so any API server answers")
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080",
 		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
 	flags.DurationVar(&c.resync, "resync", 30*time.Second,
@@ -140,7 +145,7 @@ func checkedGroups() []command.Group {
 	return []command.Group{
 		{Title: "What to check", Flags: []string{
 			"root", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address",
-			"pod", "expiring-fraction",
+			"pod", "node-address", "expiring-fraction",
 		}},
 	}
 }
@@ -177,6 +182,9 @@ func (c *config) validate() error {
 		(!ok || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0) {
 		return command.Usagef("--pod %q: must be NAMESPACE/NAME of a Pod", c.pod)
 	}
+	if c.nodeAddress != "" && net.ParseIP(c.nodeAddress) == nil {
+		return command.Usagef("--node-address %q: must be an IP address", c.nodeAddress)
+	}
 	if c.metricsAddress != noAddress {
 		if err := command.CheckBindAddress("--metrics-bind-address", c.metricsAddress); err != nil {
 			return err
@@ -198,14 +206,6 @@ func (c *config) validatePaths() error {
 	return nil
 }
 
-// host returns the host of --kubelet-address, empty without one.
-func (c *config) host() string {
-	if host, _, err := net.SplitHostPort(c.kubeletAddress); err == nil {
-		return host
-	}
-	return strings.Trim(c.kubeletAddress, "[]")
-}
-
 // asker returns what asks the kube-apiserver about its connection, nil without --pod.
 func (c *config) asker() (*connection.Asker, error) {
 	if c.pod == "" {
@@ -219,5 +219,5 @@ func (c *config) asker() (*connection.Asker, error) {
 		return nil, err
 	}
 	namespace, name, _ := strings.Cut(c.pod, "/")
-	return connection.New(connection.Options{API: api, Namespace: namespace, Pod: name, Node: c.host()})
+	return connection.New(connection.Options{API: api, Namespace: namespace, Pod: name, Node: c.nodeAddress})
 }

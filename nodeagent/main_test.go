@@ -288,6 +288,7 @@ func TestUsage(t *testing.T) {
 		"relative directory":      {both, []string{"--kubelet-client-dir", "pki"}, `--kubelet-client-dir "pki": must be an absolute path on the host`},
 		"Events, no node":         {"run", []string{"--root", ".", "--kubeconfig", kubeconfig}, "--node-name is required with an API server, since Events are about the Node: set it or NODE_NAME"},
 		"no namespace of the Pod": {"run", []string{"--root", ".", "--pod", "agent"}, `--pod "agent": must be NAMESPACE/NAME of a Pod`},
+		"a name for an address":   {"run", []string{"--root", ".", "--node-address", "master-0"}, `--node-address "master-0": must be an IP address`},
 		"no name of a Pod":        {"run", []string{"--root", ".", "--pod", "guard/Agent"}, `--pod "guard/Agent": must be NAMESPACE/NAME of a Pod`},
 		"a Pod, no API server":    {"check", []string{"--root", ".", "--pod", "guard/agent"}, "--pod requires an API server: run in a Pod, or set --kubeconfig"},
 		"no such kubeconfig":      {"run", []string{"--root", ".", "--node-name", "n", "--kubeconfig", "/does/not/exist"}, "--kubeconfig /does/not/exist: no such file"},

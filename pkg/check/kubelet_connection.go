@@ -47,6 +47,11 @@ type ConnectionAnswer struct {
 	ThroughService bool
 }
 
+// Conclusive reports whether the answer shows that the connection works, or that it fails.
+func (a *ConnectionAnswer) Conclusive() bool {
+	return a.State != ConnectionUnknown && a.State != ConnectionUnreachable
+}
+
 // refused reports whether the kubelet refused to authenticate the kube-apiserver.
 func (a *ConnectionAnswer) refused() bool { return a != nil && a.State == ConnectionUnauthenticated }
 
@@ -120,7 +125,7 @@ func kubeletConnection(k Kubelet, _ time.Time) []finding.Result {
 // clientRefused is the result of a kubelet that did not authenticate the kube-apiserver.
 func (k Kubelet) clientRefused() []finding.Result {
 	return single(finding.ClientCertificateNotAccepted, k.at(),
-		"the kubelet refuses the kube-apiserver's client certificate (401 Unauthorized)",
+		"the kubelet refuses the kube-apiserver's client certificate ("+k.connection.Why+")",
 		"check that the certificate is valid and that the kubelet's client CA bundle contains its issuer "+
 			"(on OpenShift the machine-config-operator updates the bundle)")
 }

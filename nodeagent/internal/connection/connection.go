@@ -9,6 +9,7 @@ package connection
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,8 +19,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,6 +41,8 @@ const (
 	lookupTime = 10 * time.Second
 	// maxAnswer bounds an answer, in bytes.
 	maxAnswer = 64 << 10
+	// failureAge is how long a failure counts while later answers show nothing.
+	failureAge = 15 * time.Minute
 	// maxTries bounds the requests for one answer: the first one after a change of the client certificate fails once.
 	maxTries = 2
 
@@ -62,39 +65,55 @@ type Options struct {
 
 // Asker asks the kube-apiserver. [New] makes one.
 type Asker struct {
-	path, node string
-	api        *url.URL
-	// throughService is the client of the Service, direct that of an endpoint.
-	throughService, direct *http.Client
+	options Options
+	path    string
+	api     *url.URL
+
+	// foundOwn: this node's kube-apiserver was found before. Then another one's answer does not count.
+	foundOwn bool
 
 	answered chan struct{}
 	mu       sync.Mutex
 	answer   *check.ConnectionAnswer
+	at       time.Time // when the answer was observed
 }
+
+// container is the name of the agent's container in the chart.
+const container = "nodeagent"
 
 // New returns an asker. It sends no request.
 func New(options Options) (*Asker, error) {
-	config := rest.CopyConfig(options.API)
-	config.Timeout = timeout
-	service, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("make a client of the API server: %w", err)
-	}
-	config.TLSClientConfig.ServerName = serverName
-	direct, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("make a client of the API server: %w", err)
-	}
-	api, _, err := rest.DefaultServerUrlFor(config)
+	api, _, err := rest.DefaultServerUrlFor(options.API)
 	if err != nil {
 		return nil, fmt.Errorf("read the address of the API server: %w", err)
 	}
-	query := url.Values{"tailLines": {"1"}, "limitBytes": {"1"}}
-	return &Asker{
+	if api.Scheme != "https" {
+		return nil, errors.New("the API server's address does not begin with https")
+	}
+	query := url.Values{"container": {container}, "tailLines": {"1"}, "limitBytes": {"1"}}
+	a := &Asker{
+		options: options, api: api, answered: make(chan struct{}, 1),
 		path: "/api/v1/namespaces/" + url.PathEscape(options.Namespace) + "/pods/" + url.PathEscape(options.Pod) + "/log?" +
 			query.Encode(),
-		node: options.Node, api: api, throughService: service, direct: direct, answered: make(chan struct{}, 1),
-	}, nil
+	}
+	_, err = a.client("")
+	return a, err
+}
+
+// client returns a client for the API servers. It reads the file of their CA again: client-go keeps one transport for
+// each content. Redirects are not followed: they would get the token.
+func (a *Asker) client(serverName string) (*http.Client, error) {
+	config := rest.CopyConfig(a.options.API)
+	config.Timeout = timeout
+	if serverName != "" {
+		config.TLSClientConfig.ServerName = serverName
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client, nil
 }
 
 // Answered receives a value after each answer.
@@ -116,9 +135,7 @@ func (a *Asker) Run(ctx context.Context) error {
 			return nil // the request may have failed because of this
 		default:
 		}
-		a.mu.Lock()
-		a.answer = &answer
-		a.mu.Unlock()
+		a.keep(answer)
 		select {
 		case a.answered <- struct{}{}:
 		default: // a value is waiting already
@@ -131,12 +148,35 @@ func (a *Asker) Run(ctx context.Context) error {
 	}
 }
 
+// keep makes an answer the last one. One that shows nothing does not replace a failure that was observed a short time
+// before: it would look as if the failure had ended.
+func (a *Asker) keep(answer check.ConnectionAnswer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	if !answer.Conclusive() && a.answer != nil && a.answer.Conclusive() && a.answer.State != check.ConnectionWorks &&
+		now.Sub(a.at) < failureAge {
+		return
+	}
+	a.answer, a.at = &answer, now
+}
+
 // Ask asks now. It takes a minute or two at most.
 func (a *Asker) Ask(ctx context.Context) check.ConnectionAnswer {
-	client, server := a.direct, a.ownServer(ctx)
-	direct := server != nil
-	if !direct {
-		client, server = a.throughService, a.api
+	throughService, err := a.client("")
+	if err != nil {
+		return unknown("cannot use the CA of the API server", restartPod)
+	}
+	client, server := throughService, a.api
+	own := a.ownServer(ctx, throughService)
+	switch {
+	case own != nil:
+		if client, err = a.client(serverName); err != nil {
+			return unknown("cannot use the CA of the API server", restartPod)
+		}
+		server, a.foundOwn = own, true
+	case a.foundOwn:
+		return unknown("this node's kube-apiserver is not among the endpoints of Service default/kubernetes", reachAPIServer)
 	}
 	var answer check.ConnectionAnswer
 	for range maxTries {
@@ -145,19 +185,19 @@ func (a *Asker) Ask(ctx context.Context) check.ConnectionAnswer {
 			break
 		}
 	}
-	answer.ThroughService = !direct
+	answer.ThroughService = own == nil
 	return answer
 }
 
 // ownServer returns the address of this node's kube-apiserver, nil if it is not known.
-func (a *Asker) ownServer(ctx context.Context) *url.URL {
-	node := net.ParseIP(a.node)
+func (a *Asker) ownServer(ctx context.Context, client *http.Client) *url.URL {
+	node := net.ParseIP(a.options.Node)
 	if node == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	code, body, err := get(ctx, a.throughService, a.api.Scheme+"://"+a.api.Host+endpoints)
+	code, body, err := get(ctx, client, a.api.Scheme+"://"+a.api.Host+endpoints)
 	if err != nil || code != http.StatusOK {
 		return nil
 	}
@@ -219,16 +259,16 @@ func get(ctx context.Context, client *http.Client, address string) (code int, bo
 	return response.StatusCode, body, err
 }
 
-// plainError returns the text of an error without the address of the request, and without local ports.
+// plainError describes an error in words of this program: the peer may choose a part of its text.
 func plainError(err error) string {
-	if ofURL, ok := errors.AsType[*url.Error](err); ok {
-		if ofURL.Timeout() {
-			return fmt.Sprintf("no answer within %s", timeout)
-		}
-		err = ofURL.Err
+	if ofURL, ok := errors.AsType[*url.Error](err); ok && ofURL.Timeout() {
+		return fmt.Sprintf("no answer within %s", timeout)
 	}
-	if operation, ok := errors.AsType[*net.OpError](err); ok {
-		err = operation.Err
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "its certificate is not trusted"
 	}
-	return strings.ReplaceAll(err.Error(), "\n", " ")
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		return number.Error()
+	}
+	return "the connection failed"
 }

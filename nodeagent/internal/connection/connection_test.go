@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	endpoints = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
-	podLog    = "/api/v1/namespaces/guard/pods/agent-x/log?limitBytes=1&tailLines=1"
+	podLog    = "/api/v1/namespaces/guard/pods/agent-x/log?container=nodeagent&limitBytes=1&tailLines=1"
 )
 
 // apiServer is an API server that records the requests for the agent's log. Its certificate is valid only for
@@ -51,7 +52,11 @@ func startAPIServer(t *testing.T, ca *pkitest.CA, name string) *apiServer {
 	t.Helper()
 	s := &apiServer{name: name}
 	now := time.Now()
-	pair := ca.Issue(pkitest.Request{CommonName: "kube-apiserver", DNSNames: []string{"kubernetes.default.svc"}}.
+	dnsName := "kubernetes.default.svc"
+	if strings.Contains(name, ".") { // a server of another name
+		dnsName = name
+	}
+	pair := ca.Issue(pkitest.Request{CommonName: "kube-apiserver", DNSNames: []string{dnsName}}.
 		Valid(now.Add(-time.Hour), now.Add(time.Hour)))
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	if err != nil {
@@ -134,7 +139,7 @@ func newAsker(t *testing.T, ca *pkitest.CA, service *apiServer, node string) *co
 // TestAsk: the agent asks this node's kube-apiserver if it finds it, else the Service.
 func TestAsk(t *testing.T) {
 	ca := pkitest.NewCAAround("ca", time.Now())
-	const changed = "write tcp: use of closed network connection"
+	const changed = `Get "https://192.0.2.7:10250/containerLogs/a/b/c": write tcp: use of closed network connection`
 	type asked struct {
 		State          check.ConnectionState
 		ThroughService bool
@@ -165,6 +170,12 @@ func TestAsk(t *testing.T) {
 		"own, changed twice": {
 			node: "127.0.0.1", log: []http.HandlerFunc{failure(500, "", changed)},
 			want: asked{State: check.ConnectionUnknown, By: []string{"own", "own"}},
+		},
+		"own, a redirect": {
+			node: "127.0.0.1", log: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://127.0.0.1:1/login", http.StatusFound)
+			}},
+			want: asked{State: check.ConnectionUnknown, By: []string{"own"}},
 		},
 		"own, garbage": {
 			node: "127.0.0.1", log: []http.HandlerFunc{body(500, "x509: certificate signed by unknown authority")},
@@ -294,4 +305,112 @@ func TestRun(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestOwnServerGone: after this node's kube-apiserver was found, the answer of another one does not count.
+func TestOwnServerGone(t *testing.T) {
+	ca := pkitest.NewCAAround("ca", time.Now())
+	service, own := startAPIServer(t, ca, "service"), startAPIServer(t, ca, "own")
+	service.log, own.log = []http.HandlerFunc{line}, []http.HandlerFunc{failure(http.StatusUnauthorized, "pods/log", "no")}
+	service.slice = own.at(t)
+	asker := newAsker(t, ca, service, "127.0.0.1")
+	if answer := asker.Ask(t.Context()); answer.State != check.ConnectionUnauthenticated {
+		t.Errorf("by this node's: %+v", answer)
+	}
+	service.slice = `{"endpoints":[]}`
+	if answer := asker.Ask(t.Context()); answer.State != check.ConnectionUnknown || len(service.requests()) != 0 {
+		t.Errorf("without this node's: %+v, requests %v", answer, service.requests())
+	}
+}
+
+// TestErrorsQuoteNothing: a peer that is not the API server cannot write into messages.
+func TestErrorsQuoteNothing(t *testing.T) {
+	const name = "attention.run-this.example"
+	ca, foreign := pkitest.NewCAAround("ca", time.Now()), pkitest.NewCAAround("foreign", time.Now())
+	service, own := startAPIServer(t, ca, "service"), startAPIServer(t, foreign, name)
+	own.Config.ErrorLog, service.slice = discard(), own.at(t)
+	answer := newAsker(t, ca, service, "127.0.0.1").Ask(t.Context())
+	if answer.State != check.ConnectionUnknown || strings.Contains(answer.Why, name) {
+		t.Errorf("%+v", answer)
+	}
+}
+
+// TestPlainHTTP: the token is never sent without TLS.
+func TestPlainHTTP(t *testing.T) {
+	_, err := connection.New(connection.Options{API: &rest.Config{Host: "http://192.0.2.1"}, Namespace: "a", Pod: "b"})
+	if err == nil {
+		t.Error("no error")
+	}
+}
+
+// TestFailureStays: answers that show nothing do not end a failure that was observed a short time before.
+func TestFailureStays(t *testing.T) {
+	const refused, broken, works = "refused", "broken", "works"
+	cases := map[string]struct {
+		answers []string
+		want    []check.ConnectionState
+	}{
+		"a failure with gaps": {
+			[]string{refused, broken, refused, broken, broken},
+			slices.Repeat([]check.ConnectionState{check.ConnectionUnauthenticated}, 5),
+		},
+		"it ends": {
+			[]string{refused, broken, works}, []check.ConnectionState{
+				check.ConnectionUnauthenticated, check.ConnectionUnauthenticated, check.ConnectionWorks,
+			},
+		},
+		"works, then unknown": {
+			[]string{works, broken, works},
+			[]check.ConnectionState{check.ConnectionWorks, check.ConnectionUnknown, check.ConnectionWorks},
+		},
+		"not forever": {
+			append([]string{refused}, slices.Repeat([]string{broken}, 8)...),
+			append(slices.Repeat([]check.ConnectionState{check.ConnectionUnauthenticated}, 8), check.ConnectionUnknown),
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answers := make(chan string, len(c.answers))
+				for _, answer := range c.answers {
+					answers <- answer
+				}
+				asker, err := connection.New(connection.Options{
+					API: &rest.Config{Host: "https://192.0.2.1", Transport: scripted(answers)}, Namespace: "guard", Pod: "agent-x",
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, stop := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- asker.Run(ctx) }()
+				var got []check.ConnectionState
+				for range c.answers {
+					<-asker.Answered()
+					got = append(got, asker.Answer().State)
+				}
+				stop()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if d := cmp.Diff(c.want, got); d != "" {
+					t.Errorf("(-want +got):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
+// scripted answers each request with the next of its answers, without a network.
+type scripted chan string
+
+func (s scripted) RoundTrip(r *http.Request) (*http.Response, error) {
+	code, text := http.StatusOK, "x"
+	switch <-s {
+	case "refused":
+		code, text = http.StatusUnauthorized, `{"kind":"Status","details":{"kind":"pods/log"}}`
+	case "broken":
+		code = http.StatusServiceUnavailable
+	}
+	return &http.Response{StatusCode: code, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
 }

@@ -5,6 +5,7 @@ package connection
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,47 +25,51 @@ const (
 const (
 	reachAPIServer = "check that the API server runs, and that the agent's Pod can reach it"
 	restoreRole    = "restore the agent's Role in its namespace: it needs get on pods/log"
+	restartPod     = "restart the agent's Pod"
 	readLogs       = "read the kube-apiserver's log; kubectl logs for the agent's Pod shows the same error"
 )
 
 // text is a part of an error message in a response with code 500. These errors have no other mark: the kube-apiserver
 // passes on the text of Go's crypto/tls, crypto/x509 and net.
 type text struct {
-	part  string
-	state check.ConnectionState
-	why   string
+	begins, part string
+	state        check.ConnectionState
+	why          string
 }
 
-// texts returns what identifies an error. The first that matches counts. All were seen in Kubernetes 1.35 to 1.37
-// (Go 1.25 and 1.26). A text that is not in the list is unknown.
+// texts returns what identifies the cause of an error: how it begins, and a part of it. The first that matches counts.
+// All were seen in Kubernetes 1.35 to 1.37 (Go 1.25 and 1.26). A text that is not in the list is unknown.
 func texts() []text {
+	const verification, dial = "tls: failed to verify certificate: x509: ", "dial tcp"
 	return []text{
-		{"x509: certificate signed by unknown authority", check.ConnectionUntrusted,
+		{verification, "certificate signed by unknown authority", check.ConnectionUntrusted,
 			"it is not signed by a CA in kubelet-certificate-authority"},
-		{"x509: certificate has expired or is not yet valid", check.ConnectionUntrusted,
+		{verification, "certificate has expired or is not yet valid", check.ConnectionUntrusted,
 			"it has expired or is not yet valid"},
-		{"x509: cannot validate certificate for", check.ConnectionUntrusted, notForAddress},
-		{"x509: certificate is valid for", check.ConnectionUntrusted, notForAddress},
-		{"x509: certificate is not valid for any names", check.ConnectionUntrusted, notForAddress},
-		{"x509: ", check.ConnectionUntrusted, "its verification failed"},
+		{verification, "cannot validate certificate for", check.ConnectionUntrusted, notForAddress},
+		{verification, "certificate is valid for", check.ConnectionUntrusted, notForAddress},
+		{verification, "certificate is not valid for any names", check.ConnectionUntrusted, notForAddress},
+		{verification, "", check.ConnectionUntrusted, "its verification failed"},
 
-		{"private key does not match public key", check.ConnectionPairUnusable, "the key does not match the certificate"},
-		{"failed to find any PEM data", check.ConnectionPairUnusable, "a file contains no PEM data"},
-		{"failed to find PEM block", check.ConnectionPairUnusable, "a file contains no certificate or no key"},
-		{"failed to find certificate PEM data", check.ConnectionPairUnusable,
+		{"tls: private key does not match public key", "", check.ConnectionPairUnusable,
+			"the key does not match the certificate"},
+		{"tls: failed to find any PEM data", "", check.ConnectionPairUnusable, "a file contains no PEM data"},
+		{"tls: failed to find PEM block", "", check.ConnectionPairUnusable,
+			"a file contains no certificate or no key"},
+		{"tls: failed to find certificate PEM data", "", check.ConnectionPairUnusable,
 			"the certificate's file contains no certificate"},
-		{"no such file or directory", check.ConnectionPairUnusable, "a file does not exist"},
-		{"permission denied", check.ConnectionPairUnusable, "it may not read a file"},
+		{"open /", ": no such file or directory", check.ConnectionPairUnusable, "a file does not exist"},
+		{"open /", ": permission denied", check.ConnectionPairUnusable, "it may not read a file"},
 
-		{"server gave HTTP response to HTTPS client", check.ConnectionNotTLS, ""},
+		{"http: server gave HTTP response to HTTPS client", "", check.ConnectionNotTLS, ""},
 
-		{"connection refused", check.ConnectionUnreachable, "connection refused"},
-		{"TLS handshake timeout", check.ConnectionUnreachable, "the TLS handshake did not end in time"},
-		{"i/o timeout", check.ConnectionUnreachable, "timeout"},
-		{"no such host", check.ConnectionUnreachable, "its host name cannot be resolved"},
-		{"no route to host", check.ConnectionUnreachable, "no route to host"},
-		{"network is unreachable", check.ConnectionUnreachable, "network is unreachable"},
-		{"connection reset by peer", check.ConnectionUnreachable, "connection reset by peer"},
+		{"net/http: TLS handshake timeout", "", check.ConnectionUnreachable, "the TLS handshake did not end in time"},
+		{dial, ": connection refused", check.ConnectionUnreachable, "connection refused"},
+		{dial, ": i/o timeout", check.ConnectionUnreachable, "timeout"},
+		{dial, ": no such host", check.ConnectionUnreachable, "its host name cannot be resolved"},
+		{dial, ": no route to host", check.ConnectionUnreachable, "no route to host"},
+		{dial, ": network is unreachable", check.ConnectionUnreachable, "network is unreachable"},
+		{"read tcp ", ": connection reset by peer", check.ConnectionUnreachable, "connection reset by peer"},
 	}
 }
 
@@ -78,6 +83,13 @@ const justChanged = "use of closed network connection"
 // (Kubernetes pkg/kubelet/kubelet_pods.go, validateContainerLogStatus).
 const waiting = "is waiting to start"
 
+// anonymous is the user of a request that the kubelet did not authenticate (its authentication.anonymous is enabled).
+const anonymous = "user=system:anonymous"
+
+// ofHop matches the error of the kube-apiserver's own request to a kubelet (net/http, [url.Error]), and nothing that
+// happens before it, such as an error of etcd. Its group is the cause.
+var ofHop = regexp.MustCompile(`^Get "https://[^"\s]+/containerLogs/[^"\s]*": (.*)$`)
+
 // interpret returns what an answer shows. again: the request must be repeated.
 func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, again bool) {
 	kind := ""
@@ -86,8 +98,14 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 	}
 	switch {
 	case code == http.StatusOK, code == http.StatusBadRequest && strings.Contains(status.Message, waiting),
-		code == http.StatusNotFound && kind == ofKubelet: // a kubelet that has just started does not know the Pod yet
+		// The kubelet authenticated and authorized the request. One that has just started does not know the Pod yet; one
+		// with enableDebuggingHandlers: false serves no logs.
+		kind == ofKubelet && (code == http.StatusNotFound || code == http.StatusMethodNotAllowed):
 		return check.ConnectionAnswer{State: check.ConnectionWorks}, false
+	case code == http.StatusForbidden && kind == ofKubelet && strings.Contains(status.Message, anonymous):
+		return check.ConnectionAnswer{
+			State: check.ConnectionUnauthenticated, Why: "403 Forbidden for the anonymous user",
+		}, false
 	case code == http.StatusUnauthorized && kind == ofKubelet:
 		return check.ConnectionAnswer{State: check.ConnectionUnauthenticated, Why: "401 Unauthorized"}, false
 	case code == http.StatusUnauthorized:
@@ -114,9 +132,11 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 	case kind == ofKubelet: // its own words
 		return unknown("the kubelet answered 500 Internal Server Error", "read the kubelet's log"), false
 	}
-	for _, known := range texts() {
-		if strings.Contains(status.Message, known.part) {
-			return check.ConnectionAnswer{State: known.state, Why: known.why}, false
+	if hop := ofHop.FindStringSubmatch(status.Message); hop != nil {
+		for _, known := range texts() {
+			if strings.HasPrefix(hop[1], known.begins) && strings.Contains(hop[1], known.part) {
+				return check.ConnectionAnswer{State: known.state, Why: known.why}, false
+			}
 		}
 	}
 	return unknown("the API server answered 500 Internal Server Error with a message that this version does not know",
