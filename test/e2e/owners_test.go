@@ -80,7 +80,7 @@ func TestOwners(t *testing.T) {
 		}, ""},
 		"a delete": {func(ctx context.Context, c kubernetes.Interface) error {
 			return c.CoreV1().Secrets("openshift-kube-apiserver").Delete(ctx, "kubelet-client", metav1.DeleteOptions{})
-		}, "delete it within 30 minutes"},
+		}, "allow-delete-until"},
 	}
 	for title, parts := range map[string][]rig.Part{"webhook alone": {rig.Registration}, "policy alone": {rig.Policy}} {
 		register(t, parts...)
