@@ -39,11 +39,11 @@ func keyParses(p KeyPair, _ time.Time) []finding.Result {
 	case len(p.key.Data) == 0, errors.Is(p.publicErr, pki.ErrEmpty):
 		return single(finding.KeyMissing, p.key.At,
 			"the private key is missing or empty",
-			"store the PEM private key of the certificate there")
+			"add the PEM private key that belongs to the certificate")
 	case p.publicErr != nil:
 		return single(finding.KeyUnparsable, p.key.At,
 			"it "+p.publicErr.Error(),
-			"store the unencrypted PEM private key of the certificate there")
+			"replace it with the unencrypted PEM private key that belongs to the certificate")
 	}
 	return nil
 }

@@ -521,7 +521,7 @@ func kubeletFixtures() map[string]fixture {
 		why := map[check.ConnectionState]string{
 			check.ConnectionForbidden: "403 Forbidden", check.ConnectionUntrusted: "it has expired or is not yet valid",
 			check.ConnectionPairUnusable: "the key does not match the certificate",
-			check.ConnectionUnreachable:  "connection refused", check.ConnectionUnknown: "the agent may not read its own Pod's log",
+			check.ConnectionUnreachable:  "connection refused", check.ConnectionUnknown: "the agent is not allowed to read its own Pod's log",
 		}
 		return connected(check.ConnectionAnswer{State: state, Why: why[state], Remedy: "restore the agent's Role"})
 	}

@@ -59,7 +59,7 @@ func texts() []text {
 		{"tls: failed to find certificate PEM data", "", check.ConnectionPairUnusable,
 			"the certificate's file contains no certificate"},
 		{"open /", ": no such file or directory", check.ConnectionPairUnusable, "a file does not exist"},
-		{"open /", ": permission denied", check.ConnectionPairUnusable, "it may not read a file"},
+		{"open /", ": permission denied", check.ConnectionPairUnusable, "it is not allowed to read a file"},
 
 		{"http: server gave HTTP response to HTTPS client", "", check.ConnectionNotTLS, ""},
 
@@ -114,7 +114,7 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 	case code == http.StatusForbidden && kind == ofKubelet:
 		return check.ConnectionAnswer{State: check.ConnectionForbidden, Why: "403 Forbidden"}, false
 	case code == http.StatusForbidden && kind == ofAPIServer:
-		return unknown("the agent may not read its own Pod's log (403 Forbidden)", restoreRole), false
+		return unknown("the agent is not allowed to read its own Pod's log (403 Forbidden)", restoreRole), false
 	case code == http.StatusNotFound:
 		return unknown("the API server does not know the agent's Pod (404 Not Found)",
 			"check --pod: it must name the agent's own Pod"), false
