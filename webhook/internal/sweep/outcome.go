@@ -17,6 +17,10 @@ type Outcome struct {
 	// excused: the Node's kubelet may be unreachable. seen is how often in a row the results had the same reasons.
 	excused bool
 	seen    int
+	// failing has the requirements that failed, and were not seen to be met since.
+	failing []finding.Requirement
+	// shown are the results to report, see [Outcome.follow].
+	shown []finding.Result
 }
 
 // outcomeOf checks the answer of a Node's kubelet.
@@ -28,6 +32,83 @@ func outcomeOf(node Node, results []finding.Result) Outcome {
 		}
 	}
 	return outcome
+}
+
+// follow returns the outcome as the one that follows the last outcome of the same Node; nil if there is none.
+//
+// One failed look may be a kubelet that restarts, so a requirement is reported to fail if it failed at least twice in
+// a row; an unknown result in between does not count. Until then it is reported as before, or as not observed if there
+// is no result of before. This includes the requirements that are unknown because of the failed one.
+func (o Outcome) follow(last *Outcome) Outcome {
+	var before []finding.Requirement
+	if last != nil {
+		before = last.failing
+		if slices.Equal(last.reasons(), o.reasons()) {
+			o.seen = last.seen + 1
+		}
+	}
+	once := map[finding.Reason]bool{} // the reasons of failures that were seen once
+	o.failing = nil
+	for _, r := range o.Results {
+		again := slices.Contains(before, r.Requirement)
+		if r.Outcome == finding.Fail || r.Outcome == finding.Unknown && again {
+			o.failing = append(o.failing, r.Requirement)
+		}
+		if r.Outcome == finding.Fail && !again {
+			once[r.Reason] = true
+		}
+	}
+	o.shown = nil
+	for _, r := range o.Results {
+		isOnce := r.Outcome == finding.Fail && !slices.Contains(before, r.Requirement)
+		switch {
+		case !isOnce && (r.Outcome != finding.Unknown || !once[r.Reason]):
+			o.shown = append(o.shown, r)
+		case last == nil:
+			o.shown = append(o.shown, notConfirmed(r))
+		default:
+			if earlier := last.reported().of(r.Requirement); earlier != nil {
+				o.shown = append(o.shown, *earlier)
+			}
+		}
+	}
+	return o
+}
+
+// notConfirmed returns the result of a requirement that failed once.
+func notConfirmed(r finding.Result) finding.Result {
+	return finding.Result{
+		Requirement: r.Requirement, Subject: r.Subject, Reason: finding.NotObserved,
+		Message: "the kubelet was asked once only, and is asked again before a failure is reported",
+		Remedy:  "wait a few minutes; if this persists, read the audit's log",
+	}
+}
+
+// reported returns the outcome with the results to report.
+func (o Outcome) reported() Outcome {
+	o.Results = o.shown
+	return o
+}
+
+// unconfirmed reports whether a requirement failed, and that is not reported yet.
+func (o Outcome) unconfirmed() bool {
+	return slices.ContainsFunc(o.Results, func(r finding.Result) bool {
+		shown := o.reported().of(r.Requirement)
+		return r.Outcome == finding.Fail && (shown == nil || shown.Outcome != finding.Fail)
+	})
+}
+
+// urgency orders Nodes that must be asked again: first those whose failure is not reported yet.
+func (o Outcome) urgency() int {
+	switch worst := o.Worst(); {
+	case o.unconfirmed():
+		return 0
+	case worst == finding.Fail:
+		return 1
+	case worst == finding.Unknown:
+		return 2
+	}
+	return 3
 }
 
 func (o Outcome) subject() finding.Subject {

@@ -3,6 +3,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -27,6 +28,9 @@ const (
 	// confirmEvery is the interval at which Nodes with a new finding are asked again, confirmations how often a finding
 	// must be seen in a row until it waits for the next sweep, and maxConfirmed the number of Nodes each time.
 	confirmEvery, confirmations, maxConfirmed = time.Minute, 4, 100
+	// listTime bounds the list of all Nodes, with all its pages; confirmTime bounds asking Nodes again, of which
+	// confirmReadTime is for reading them, so that those that were read are asked.
+	listTime, confirmTime, confirmReadTime = time.Minute, 30 * time.Second, 15 * time.Second
 	// perSecond bounds how many kubelets are asked in a second, maxInFlight how many at the same time. A kubelet that
 	// does not answer takes [kubelettls.Timeout].
 	perSecond, maxInFlight = 250, 256
@@ -84,6 +88,8 @@ type Sweeper struct {
 	at       time.Time // of the last sweep
 	err      error     // of the last attempt to list Nodes
 	summary  *summary
+	// once: there is no later sweep, so what was seen last is reported, however often it was seen.
+	once bool
 	// logged: a sweep was logged, with loggedReasons.
 	logged        bool
 	loggedReasons []finding.Reason
@@ -128,6 +134,7 @@ func (s *Sweeper) wait(ctx context.Context, long time.Duration) bool {
 // [Sweeper.Results] says why. The error is the context's.
 func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
 	s.reset()
+	s.once = true
 	s.sweep(ctx)
 	if s.err == nil && s.wait(ctx, retryOnce) {
 		s.confirm(ctx)
@@ -143,7 +150,7 @@ func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
 func (s *Sweeper) sweep(ctx context.Context) {
 	began := s.Now()
 	settings := s.Cluster.Settings(ctx)
-	nodes, err := s.Cluster.Nodes(ctx, settings.AddressTypes)
+	nodes, err := s.list(ctx, settings)
 	if ctx.Err() != nil {
 		return
 	}
@@ -168,45 +175,40 @@ func (s *Sweeper) sweep(ctx context.Context) {
 	s.report(ctx, s.Now().Sub(began))
 }
 
-// following returns an outcome that follows the last one of the Node.
-func (s *Sweeper) following(o Outcome) Outcome {
-	if last, known := s.outcomes[o.Node]; known && slices.Equal(last.reasons(), o.reasons()) {
-		o.seen = last.seen + 1
-	}
-	return o
+// list lists all Nodes.
+func (s *Sweeper) list(ctx context.Context, settings Settings) ([]Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	return s.Cluster.Nodes(ctx, settings.AddressTypes)
 }
 
-// confirm asks again the kubelets that have a finding that is new. Only a few Nodes are read, each by its name.
-func (s *Sweeper) confirm(ctx context.Context) {
-	var names []string
-	for name, o := range s.outcomes {
-		if o.seen < confirmations && len(o.reasons()) > 0 {
-			names = append(names, name)
-		}
+// following returns an outcome that follows the last one of the Node.
+func (s *Sweeper) following(o Outcome) Outcome {
+	last, known := s.outcomes[o.Node]
+	if !known {
+		return o.follow(nil)
 	}
+	return o.follow(&last)
+}
+
+// confirm asks again the kubelets that have a finding that is new. Only a few Nodes are read, each by its name. If this
+// takes longer than [confirmTime], all outcomes stay as they are.
+func (s *Sweeper) confirm(ctx context.Context) {
+	names := s.toConfirm()
 	if len(names) == 0 {
 		return
 	}
-	slices.Sort(names)
-	s.Random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	names = names[:min(len(names), maxConfirmed)]
-	settings, outcomes := s.Cluster.Settings(ctx), maps.Clone(s.outcomes)
-	var nodes []Node
-	for _, name := range names {
-		node, exists, err := s.Cluster.Node(ctx, name, settings.AddressTypes)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil: // the last outcome stays
-		case !exists:
-			delete(outcomes, name)
-		default:
-			nodes = append(nodes, node)
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+	defer cancel()
+	settings := s.Cluster.Settings(ctx)
+	nodes, deleted := s.read(ctx, names, settings)
 	asked := s.ask(ctx, nodes, settings)
 	if ctx.Err() != nil {
-		return
+		return // some were not asked
+	}
+	outcomes := maps.Clone(s.outcomes)
+	for _, name := range deleted {
+		delete(outcomes, name)
 	}
 	for _, o := range asked {
 		outcomes[o.Node] = s.following(o)
@@ -214,10 +216,54 @@ func (s *Sweeper) confirm(ctx context.Context) {
 	s.store(outcomes, false)
 }
 
+// toConfirm returns the names of at most [maxConfirmed] Nodes to ask again, the most urgent ones. Of equally urgent
+// ones it takes random ones.
+func (s *Sweeper) toConfirm() []string {
+	var all []Outcome
+	for _, o := range s.outcomes {
+		if len(o.reasons()) > 0 && (o.seen < confirmations || o.unconfirmed()) {
+			all = append(all, o)
+		}
+	}
+	slices.SortFunc(all, func(a, b Outcome) int { return strings.Compare(a.Node, b.Node) })
+	s.Random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	slices.SortStableFunc(all, func(a, b Outcome) int { return cmp.Compare(a.urgency(), b.urgency()) })
+	var names []string
+	for _, o := range all[:min(len(all), maxConfirmed)] {
+		names = append(names, o.Node)
+	}
+	return names
+}
+
+// read reads some Nodes, in their order, until the first error or the end of [confirmReadTime].
+func (s *Sweeper) read(ctx context.Context, names []string, settings Settings) (nodes []Node, deleted []string) {
+	ctx, cancel := context.WithTimeout(ctx, confirmReadTime)
+	defer cancel()
+	for _, name := range names {
+		node, exists, err := s.Cluster.Node(ctx, name, settings.AddressTypes)
+		switch {
+		case err != nil || ctx.Err() != nil: // the last outcomes of this Node and the following ones stay
+			return nodes, deleted
+		case !exists:
+			deleted = append(deleted, name)
+		default:
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes, deleted
+}
+
 // store stores the outcomes of all Nodes; whole: of a whole sweep.
 func (s *Sweeper) store(outcomes map[string]Outcome, whole bool) {
 	now := s.Now()
-	results := s.summary.results(slices.Collect(maps.Values(outcomes)), now)
+	var reported []Outcome
+	for _, o := range outcomes {
+		if !s.once {
+			o = o.reported()
+		}
+		reported = append(reported, o)
+	}
+	results := s.summary.results(reported, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcomes, s.results = outcomes, results
