@@ -4,6 +4,7 @@ package check
 
 import (
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -57,6 +58,11 @@ func NodeKubeletRequirements() []finding.Requirement {
 		all = append(all, finding.NodeKubelet.Requires(c.aspect))
 	}
 	return all
+}
+
+// NodeKubeletCanFail reports whether one of [NodeKubeletRequirements] can fail; others have warnings only.
+func NodeKubeletCanFail(requirement finding.Requirement) bool {
+	return slices.ContainsFunc(tables()[requirement], func(r finding.Reason) bool { return r.Outcome() == finding.Fail })
 }
 
 func (k NodeKubelet) at() finding.Subject {

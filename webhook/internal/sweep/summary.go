@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// maxNamed bounds the number of Nodes that have results of their own. Each of them can be a finding with an Event.
+	// maxNamed bounds the number of Nodes that have results of their own, in each [class] of requirements. Each of them
+	// can be a finding with an Event.
 	maxNamed = 100
 	// maxListed bounds how many Nodes a result about several Nodes names.
 	maxListed = 10
@@ -24,15 +25,35 @@ const (
 	forgetAfter = 10 * time.Minute
 )
 
+// class is a class of requirements: those that can fail, and those that have warnings only. Each has room for
+// [maxNamed] Nodes, so that thousands of Nodes with a warning do not take the places of those that fail later.
+type class bool
+
+const (
+	canFail   class = true
+	warnsOnly class = false
+)
+
+// classes returns the class of each requirement.
+func classes() map[finding.Requirement]class {
+	all := map[finding.Requirement]class{}
+	for _, requirement := range check.NodeKubeletRequirements() {
+		all[requirement] = class(check.NodeKubeletCanFail(requirement))
+	}
+	return all
+}
+
 // summary turns the outcomes of all Nodes into few results, so that a tracker of findings does not hold one for each
 // Node and requirement.
 //
-// A Node that fails, or has a warning, is named: it has a result for each requirement, its passes included, until it
-// has passed for [forgetAfter]. So the finding is resolved when the Node is seen to pass, hidden while it is unknown,
-// and resolved when the Node is deleted. At most [maxNamed] Nodes are named, and none gives its place to another one
-// while it has a finding. All other Nodes are counted: there is one result for each requirement, outcome and reason.
+// A Node that fails, or has a warning, is named in the class of the requirement: it has a result for each requirement
+// of the class, its passes included, until it has passed for [forgetAfter]. So the finding is resolved when the Node is
+// seen to pass, hidden while it is unknown, and resolved when the Node is deleted. At most [maxNamed] Nodes are named
+// in each class, and none gives its place to another one while it has a finding. All other Nodes are counted: there is
+// one result for each requirement, outcome and reason.
 type summary struct {
-	named map[string]*namedNode
+	classes map[finding.Requirement]class
+	named   map[class]map[string]*namedNode
 	// counted has the Nodes that are not named and fail or have a warning, and those of which that is not known any
 	// more. While there is one, a pass of others says nothing about the finding about several Nodes.
 	counted map[finding.Requirement]map[string]bool
@@ -45,7 +66,10 @@ type namedNode struct {
 }
 
 func newSummary() *summary {
-	return &summary{named: map[string]*namedNode{}, counted: map[finding.Requirement]map[string]bool{}}
+	return &summary{
+		classes: classes(), named: map[class]map[string]*namedNode{canFail: {}, warnsOnly: {}},
+		counted: map[finding.Requirement]map[string]bool{},
+	}
 }
 
 // results returns the results of all outcomes at a time.
@@ -53,24 +77,46 @@ func (s *summary) results(outcomes []Outcome, now time.Time) []finding.Result {
 	sorted := slices.SortedFunc(slices.Values(outcomes), func(a, b Outcome) int { return cmp.Compare(a.Node, b.Node) })
 	s.name(sorted)
 	s.forget(sorted, now)
-	if len(sorted) == 0 && len(s.named) == 0 {
+	if len(sorted) == 0 && len(s.named[canFail]) == 0 && len(s.named[warnsOnly]) == 0 {
 		return noNodes()
 	}
 	return slices.Concat(s.ofNamed(sorted), s.ofCounted(sorted))
 }
 
-// name names Nodes while there is room, those that fail first.
+// name names Nodes while there is room in the class, those that fail first.
 func (s *summary) name(sorted []Outcome) {
-	for _, worst := range []finding.Outcome{finding.Fail, finding.Warn} {
-		for _, o := range sorted {
-			if len(s.named) >= maxNamed {
-				return
-			}
-			if s.named[o.Node] == nil && has(o, worst) {
-				s.named[o.Node] = &namedNode{}
+	for class, named := range s.named {
+		for _, worst := range []finding.Outcome{finding.Fail, finding.Warn} {
+			for _, o := range sorted {
+				if len(named) < maxNamed && named[o.Node] == nil && len(finding.WithOutcome(s.of(o, class), worst)) > 0 {
+					named[o.Node] = &namedNode{}
+				}
 			}
 		}
 	}
+}
+
+// of returns the results of the requirements of a class, without passes.
+func (s *summary) of(o Outcome, class class) []finding.Result {
+	var results []finding.Result
+	for _, r := range o.Results {
+		if s.classes[r.Requirement] == class {
+			results = append(results, r)
+		}
+	}
+	return results
+}
+
+// isNamed reports whether a Node has a result of its own for a requirement. One that is unknown for the same reason as
+// another one's own result belongs to the same finding.
+func (s *summary) isNamed(o Outcome, requirement finding.Requirement) bool {
+	class := s.classes[requirement]
+	if s.named[class][o.Node] != nil {
+		return true
+	}
+	r := o.of(requirement)
+	return r != nil && r.Outcome == finding.Unknown && s.named[!class][o.Node] != nil &&
+		slices.ContainsFunc(s.of(o, !class), func(own finding.Result) bool { return own.Reason == r.Reason })
 }
 
 // noNodes returns the results about a cluster that has no Nodes.
@@ -84,25 +130,23 @@ func noNodes() []finding.Result {
 	return results
 }
 
-// has reports whether a result of a Node has an outcome.
-func has(o Outcome, outcome finding.Outcome) bool {
-	return len(finding.WithOutcome(o.Results, outcome)) > 0
-}
-
 // forget updates since when named Nodes have had no finding, and forgets those that have had none for [forgetAfter].
 func (s *summary) forget(sorted []Outcome, now time.Time) {
-	unsettled := map[string]bool{}
-	for _, o := range sorted {
-		unsettled[o.Node] = len(finding.Findings(o.Results)) > 0 // an unknown result may hide a finding
-	}
-	for name, n := range s.named {
-		switch {
-		case unsettled[name]:
-			n.since = time.Time{}
-		case n.since.IsZero():
-			n.since = now
-		case now.Sub(n.since) > forgetAfter:
-			delete(s.named, name)
+	for class, named := range s.named {
+		unsettled := map[string]bool{}
+		for _, o := range sorted {
+			// An unknown result may hide a finding.
+			unsettled[o.Node] = named[o.Node] != nil && len(finding.Findings(s.of(o, class))) > 0
+		}
+		for name, n := range named {
+			switch {
+			case unsettled[name]:
+				n.since = time.Time{}
+			case n.since.IsZero():
+				n.since = now
+			case now.Sub(n.since) > forgetAfter:
+				delete(named, name)
+			}
 		}
 	}
 }
@@ -112,16 +156,21 @@ func (s *summary) ofNamed(sorted []Outcome) []finding.Result {
 	var results []finding.Result
 	exists := map[string]bool{}
 	for _, o := range sorted {
-		if s.named[o.Node] != nil {
-			exists[o.Node] = true
-			results = append(results, o.All()...)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.named)) {
-		if exists[name] {
+		if s.named[canFail][o.Node] == nil && s.named[warnsOnly][o.Node] == nil {
 			continue
 		}
-		for _, requirement := range check.NodeKubeletRequirements() {
+		exists[o.Node] = true
+		for _, r := range o.All() {
+			if s.isNamed(o, r.Requirement) {
+				results = append(results, r)
+			}
+		}
+	}
+	for _, requirement := range check.NodeKubeletRequirements() {
+		for _, name := range slices.Sorted(maps.Keys(s.named[s.classes[requirement]])) {
+			if exists[name] {
+				continue
+			}
 			results = append(results, finding.Result{
 				Requirement: requirement, Subject: finding.Subject{Kind: finding.KindNode, Name: name},
 				Outcome: finding.NotApplicable, Message: "the Node was deleted",
@@ -152,7 +201,7 @@ func (s *summary) ofCounted(sorted []Outcome) []finding.Result {
 		nodes, examples := map[group][]string{}, map[group]finding.Result{}
 		counted := map[string]bool{}
 		for _, o := range sorted {
-			if s.named[o.Node] != nil {
+			if s.isNamed(o, requirement) {
 				continue
 			}
 			r := o.of(requirement)

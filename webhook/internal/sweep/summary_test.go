@@ -111,7 +111,7 @@ func TestSummaryIsSmall(t *testing.T) {
 			outcomes = append(outcomes, outcome(fmt.Sprintf("n-%d", i+round*100), reasons[(i+round)%len(reasons)]))
 		}
 		results := s.results(outcomes, now)
-		if limit := 4 * (maxNamed + len(reasons) + 2); len(results) > limit {
+		if limit := len(s.classes) * (2*maxNamed + len(reasons) + 2); len(results) > limit {
 			t.Fatalf("round %d: %d results, more than %d", round, len(results), limit)
 		}
 		for _, r := range results {
@@ -121,8 +121,79 @@ func TestSummaryIsSmall(t *testing.T) {
 		}
 		now = now.Add(Every)
 	}
-	if len(s.named) > maxNamed {
-		t.Errorf("%d Nodes are named", len(s.named))
+	for class, named := range s.named {
+		if len(named) > maxNamed {
+			t.Errorf("%t: %d Nodes are named", class, len(named))
+		}
+	}
+}
+
+// warns returns the outcome of a Node whose identity is a warning.
+func warns(node string) Outcome {
+	o := Outcome{Node: node}
+	o.Results = []finding.Result{{
+		Requirement: finding.NodeKubelet.Requires(finding.Identity), Subject: o.subject(), Outcome: finding.Warn,
+		Reason: finding.KubeletIdentityUnexpected, Message: "why", Remedy: "how",
+	}}
+	return o
+}
+
+// TestWarningsLeaveRoomForFailures: with thousands of Nodes that warn, as kubeadm leaves them, each Node that fails
+// later has a finding of its own, which is resolved when it is repaired.
+func TestWarningsLeaveRoomForFailures(t *testing.T) {
+	s, tracked, now := newSummary(), tracker.New(3*time.Second), pkitest.Now()
+	all := make([]Outcome, 3000)
+	for i := range all {
+		all[i] = warns(fmt.Sprintf("n-%04d", i))
+	}
+	late := []int{2000, 2001, 50} // the last one is among those that are named for their warning
+	steps := []struct {
+		change func()
+		want   []string
+	}{
+		{func() {}, nil},
+		{func() { all[late[0]] = outcome(all[late[0]].Node, finding.KubeletNotTLS) }, []string{"Finding active Node n-2000"}},
+		{func() { all[late[1]] = outcome(all[late[1]].Node, finding.KubeletNotTLS) }, []string{"Finding active Node n-2001"}},
+		{func() { all[late[2]] = outcome(all[late[2]].Node, finding.KubeletNotTLS) }, []string{"Finding active Node n-0050"}},
+		{func() { all[late[0]] = warns(all[late[0]].Node) }, []string{"Finding resolved Node n-2000"}},
+		{func() { all[late[2]] = warns(all[late[2]].Node) }, []string{"Finding resolved Node n-0050"}},
+		{
+			func() { all = slices.DeleteFunc(all, func(o Outcome) bool { return o.Node == "n-2001" }) },
+			[]string{"Finding resolved Node n-2001"},
+		},
+	}
+	for i, step := range steps {
+		step.change()
+		var got []string
+		for range 10 {
+			changes := tracked.Observe(tracker.Observation{
+				At: now, Contents: [32]byte{byte(i)}, Sources: []tracker.Source{{Results: s.results(all, now)}},
+				Scope: control.Cluster,
+			})
+			for _, n := range changes.Notices {
+				if n.Finding.Reason == finding.KubeletNotTLS && n.Type != report.FindingStillActive {
+					got = append(got, fmt.Sprint(n.Type, " ", n.Finding.Subject))
+				}
+			}
+			now = now.Add(30 * time.Second)
+		}
+		if d := cmp.Diff(step.want, got); d != "" {
+			t.Errorf("step %d (-want +got):\n%s", i, d)
+		}
+	}
+	if n := len(s.named[canFail]); n > len(late) {
+		t.Errorf("%d Nodes are named for failures", n)
+	}
+}
+
+// TestClasses: no requirement has both warnings and failures, so a warning never takes the place of a failure.
+func TestClasses(t *testing.T) {
+	want := map[finding.Requirement]class{
+		"node-kubelet/tls": canFail, "node-kubelet/serving-trusted": canFail, "node-kubelet/identity": warnsOnly,
+		"node-kubelet/read-only-port": warnsOnly,
+	}
+	if d := cmp.Diff(want, classes()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
