@@ -95,12 +95,12 @@ func TestOnceListsEveryNode(t *testing.T) {
 	}
 	want := map[string]map[string]int{}
 	for _, node := range list.Items {
-		want["Node "+node.Name] = map[string]int{"unknown NodeAddressUnusable": 4}
+		want["Node "+node.Name] = map[string]int{"unknown NodeAddressUnusable": 5}
 	}
 	if d := cmp.Diff(want, outcomes(true)); d != "" {
 		t.Errorf("with --kubelets (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff(map[string]map[string]int{"Cluster": {"unknown NotChecked": 4}}, outcomes(false)); d != "" {
+	if d := cmp.Diff(map[string]map[string]int{"Cluster": {"unknown NotChecked": 5}}, outcomes(false)); d != "" {
 		t.Errorf("without --kubelets (-want +got):\n%s", d)
 	}
 	report := run(auditOptions{kubelets: true, output: evidence.OpenReports})
@@ -108,7 +108,7 @@ func TestOnceListsEveryNode(t *testing.T) {
 		t.Errorf("%d results about all Nodes in the ClusterReport:\n%s", n, report)
 	}
 	nodesForbidden = true
-	if d := cmp.Diff(map[string]map[string]int{"Node": {"unknown Unreadable": 4}}, outcomes(true)); d != "" {
+	if d := cmp.Diff(map[string]map[string]int{"Node": {"unknown Unreadable": 5}}, outcomes(true)); d != "" {
 		t.Errorf("without permission (-want +got):\n%s", d)
 	}
 }

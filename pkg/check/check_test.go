@@ -138,7 +138,8 @@ func TestPassesAt(t *testing.T) {
 			"read-only-port @ Kubelet 192.0.2.7:10255",
 		},
 		finding.NodeKubelet: {
-			"tls @ Node worker-1", "serving-trusted @ Node worker-1", "identity @ Node worker-1", "read-only-port @ Node worker-1",
+			"tls @ Node worker-1", "serving-trusted @ Node worker-1", "client-requested @ Node worker-1", "identity @ Node worker-1",
+			"read-only-port @ Node worker-1",
 		},
 		finding.Overrides: {
 			"kubelet-arguments @ KubeAPIServer cluster spec.unsupportedConfigOverrides",

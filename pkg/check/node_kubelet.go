@@ -86,6 +86,10 @@ func nodeKubeletChecks() []check[NodeKubelet] {
 			NodeKubelet.at, nodeKubeletTrusted,
 		},
 		{
+			finding.ClientRequested, overTLS, []finding.Reason{finding.ClientCertificateNotAccepted},
+			NodeKubelet.at, nodeKubeletRequestsClient,
+		},
+		{
 			finding.Identity, overTLS, []finding.Reason{finding.KubeletIdentityUnexpected},
 			NodeKubelet.at, nodeKubeletIdentity,
 		},

@@ -19,7 +19,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
-const nodeKubeletAspects = "tls serving-trusted identity read-only-port"
+const nodeKubeletAspects = "tls serving-trusted client-requested identity read-only-port"
 
 // nodeServing is the request for the serving certificate of the kubelet of Node worker-1.
 func nodeServing() pkitest.Request {
@@ -34,7 +34,10 @@ func nodeKubelet(ca *pkitest.CA, own pkitest.Pair, change func(k *check.NodeKube
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Certificate)
 	k := check.NodeKubelet{
-		Node: "worker-1", Answer: &check.KubeletAnswer{Host: "192.0.2.7", Certificates: []*x509.Certificate{own.Leaf}},
+		Node: "worker-1",
+		Answer: &check.KubeletAnswer{
+			Host: "192.0.2.7", Certificates: []*x509.Certificate{own.Leaf}, RequestsClientCertificate: true,
+		},
 		CA: check.KubeletCA{At: "ConfigMap openshift-kube-apiserver/kubelet-serving-ca", Roots: roots},
 	}
 	change(&k)
@@ -68,7 +71,7 @@ func nodeKubeletFixtures() map[string]fixture {
 	}
 	const (
 		at         = " @ Node worker-1"
-		afterTLS   = "serving-trusted identity"
+		afterTLS   = "serving-trusted client-requested identity"
 		distrusted = "serving-trusted fail KubeletCertificateUntrusted" + at
 		unexpected = "identity warn KubeletIdentityUnexpected" + at
 		open       = "read-only-port warn ReadOnlyPortOpen" + at
@@ -168,6 +171,13 @@ func nodeKubeletFixtures() map[string]fixture {
 		"no CA known": {
 			results: seen(func(k *check.NodeKubelet) { k.CA = check.KubeletCA{} }),
 			want:    []string{"serving-trusted unknown NotChecked" + at},
+		},
+		"no request for a client certificate": {
+			results: seen(func(k *check.NodeKubelet) { k.Answer.RequestsClientCertificate = false }),
+			want:    []string{"client-requested fail ClientCertificateNotAccepted" + at},
+		},
+		"request that names a foreign CA": { // the names may be outdated
+			results: seen(func(k *check.NodeKubelet) { k.Answer.AcceptedCAs = [][]byte{foreign.Certificate.RawSubject} }),
 		},
 		"read-only port open": {
 			results: seen(func(k *check.NodeKubelet) { k.Answer.ReadOnlyOpen = true }), want: []string{open},

@@ -129,7 +129,8 @@ func useHTTPS() Control {
 			),
 			supplementary(
 				requires(
-					finding.NodeKubelet, inCluster, finding.TLS, finding.ServingTrusted, finding.Identity, finding.ReadOnlyPort,
+					finding.NodeKubelet, inCluster, finding.TLS, finding.ServingTrusted, finding.ClientRequested, finding.Identity,
+					finding.ReadOnlyPort,
 				),
 			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),
@@ -141,7 +142,7 @@ func useHTTPS() Control {
 		Automated: "Everything in the control's audit procedure: the arguments in the configuration, the files on each " +
 			"node, and the Secret's type and both values. In addition: certificate and key match, the certificate" +
 			" is valid and signed by the right CA, and the kubelet speaks TLS. From the control plane, where that is enabled:" +
-			" TLS, certificate and read-only port of each Node's kubelet.",
+			" TLS, certificate, request for a client certificate and read-only port of each Node's kubelet.",
 		LeftToTheAuditor: "Whether the agent ran on every control-plane node and the audit ran on the cluster (there is a " +
 			"document of each, or the alert KubeletHTTPSAgentMissing), and who can disable the guard " +
 			"(SECURITY.md).",

@@ -94,6 +94,8 @@ const (
 	ServingTrusted Aspect = "serving-trusted" // the kube-apiserver trusts its certificate
 	ClientAccepted Aspect = "client-accepted" // it accepts the kube-apiserver's certificate
 	Connection     Aspect = "connection"      // the running kube-apiserver connects to it
+	// ClientRequested: it requests client certificates. Whether it accepts the kube-apiserver's is not known.
+	ClientRequested Aspect = "client-requested"
 )
 
 // The aspects of overrides.

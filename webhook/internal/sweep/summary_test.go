@@ -189,8 +189,8 @@ func TestWarningsLeaveRoomForFailures(t *testing.T) {
 // TestClasses: no requirement has both warnings and failures, so a warning never takes the place of a failure.
 func TestClasses(t *testing.T) {
 	want := map[finding.Requirement]class{
-		"node-kubelet/tls": canFail, "node-kubelet/serving-trusted": canFail, "node-kubelet/identity": warnsOnly,
-		"node-kubelet/read-only-port": warnsOnly,
+		"node-kubelet/tls": canFail, "node-kubelet/serving-trusted": canFail, "node-kubelet/client-requested": canFail,
+		"node-kubelet/identity": warnsOnly, "node-kubelet/read-only-port": warnsOnly,
 	}
 	if d := cmp.Diff(want, classes()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -119,13 +119,18 @@ func serve(t *testing.T, answer func(net.Conn)) int {
 
 // kubelet is a kubelet with a certificate.
 func kubelet(t *testing.T, pair pkitest.Pair) int {
+	return kubeletThat(t, tls.RequestClientCert, pair)
+}
+
+// kubeletThat is a kubelet with a certificate that requests client certificates or not.
+func kubeletThat(t *testing.T, requests tls.ClientAuthType, pair pkitest.Pair) int {
 	t.Helper()
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := &tls.Config{
-		Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{certificate}, ClientAuth: requests, MinVersion: tls.VersionTLS12,
 	}
 	return serve(t, func(c net.Conn) {
 		server := tls.Server(c, config)
@@ -171,8 +176,8 @@ func TestSweep(t *testing.T) {
 		nodes: []Node{
 			at("good", kubelet(t, serving(ca, "good"))), at("foreign", kubelet(t, serving(foreign, "foreign"))),
 			at("stranger", kubelet(t, serving(ca, "another"))), at("down", 1), draining, without, metadata, mapped, service,
-			at("hangs", serve(t, hang)),
-			at("plain", serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.0 400 Bad Request\r\n\r\n"); hang(c) })),
+			at("hangs", serve(t, hang)), at("asks-nobody", kubeletThat(t, tls.NoClientCert, serving(ca, "asks-nobody"))),
+			at("plain", serve(t, notTLS)),
 		},
 	}
 	s := sweeper(f, time.Now)
@@ -196,7 +201,7 @@ func TestSweep(t *testing.T) {
 	want := map[string][]finding.Reason{
 		"good": nil, "foreign": {finding.KubeletCertificateUntrusted}, "stranger": {finding.KubeletIdentityUnexpected},
 		"down": unreachable, "draining": unreachable, "hangs": unreachable, "plain": {finding.KubeletNotTLS},
-		"without": unusable, "metadata": unusable, "mapped": unusable, "service": unusable,
+		"asks-nobody": {finding.ClientCertificateNotAccepted}, "without": unusable, "metadata": unusable, "mapped": unusable, "service": unusable,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("reasons (-want +got):\n%s", d)
@@ -270,7 +275,7 @@ func TestRun(t *testing.T) {
 		f := &fake{nodes: problems(2)}
 		s := sweeper(f, time.Now)
 		first := s.Results()
-		if len(first) != 4 || first[0].Reason != finding.NotObserved {
+		if len(first) != len(check.NodeKubeletRequirements()) || first[0].Reason != finding.NotObserved {
 			t.Errorf("before Run: %+v", first)
 		}
 		ctx, stop := context.WithCancel(t.Context())
