@@ -41,6 +41,8 @@ type auditOptions struct {
 	kubeconfig, config, guardManifest, namespace string
 	output                                       evidence.Format
 	once, kubelets                               bool
+	// apiService is the address of Service default/kubernetes, as every container gets it; empty outside of a cluster.
+	apiService string
 	// Only with --once:
 	installed, cluster string
 	time               time.Duration
@@ -73,7 +75,9 @@ func auditCommand(getenv func(string) string) command.Command {
 		},
 		Exits: command.Verdicts(),
 		New: func(flags *flag.FlagSet) command.Run {
-			o := auditOptions{output: evidence.Table, instance: getenv("POD_NAME")}
+			o := auditOptions{
+				output: evidence.Table, instance: getenv("POD_NAME"), apiService: getenv("KUBERNETES_SERVICE_HOST"),
+			}
 			o.defineFlags(flags, getenv)
 			return func(ctx context.Context, output command.Output) (command.Exit, error) {
 				if err := o.validate(flags); err != nil {
@@ -259,7 +263,7 @@ func auditOnce(
 	if options.kubelets {
 		// A ClusterReport is an object of the API, which has no room for thousands of Nodes.
 		few := options.output == evidence.OpenReports
-		if kubelets, err = sweepOnce(ctx, client, few); err != nil {
+		if kubelets, err = sweepOnce(ctx, client, options.apiService, few); err != nil {
 			return evidence.Document{}, err
 		}
 	}

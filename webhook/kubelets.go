@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,22 +17,27 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/sweep"
 )
 
-// newSweeper returns a sweeper of the kubelets of all Nodes.
-func newSweeper(client *rest.Config, log *slog.Logger) (*sweep.Sweeper, error) {
+// newSweeper returns a sweeper of the kubelets of all Nodes. apiService is the address of Service default/kubernetes; a
+// name, or an empty text, counts as not known.
+func newSweeper(client *rest.Config, apiService string, log *slog.Logger) (*sweep.Sweeper, error) {
 	api, err := sweep.NewAPI(client)
 	if err != nil {
 		return nil, err
 	}
+	address, err := netip.ParseAddr(apiService)
+	if err != nil {
+		address = netip.Addr{}
+	}
 	return &sweep.Sweeper{
-		Cluster: api, Refuse: sweep.Refuse, Now: time.Now, Log: log,
+		Cluster: api, Refuse: sweep.Refuse, APIService: address, Now: time.Now, Log: log,
 		Random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // it spreads the work
 	}, nil
 }
 
 // sweepOnce asks the kubelets of all Nodes, and returns a result for each Node and requirement; if few is true, those
 // about several Nodes are joined.
-func sweepOnce(ctx context.Context, client *rest.Config, few bool) ([]finding.Result, error) {
-	sweeper, err := newSweeper(client, slog.New(slog.DiscardHandler))
+func sweepOnce(ctx context.Context, client *rest.Config, apiService string, few bool) ([]finding.Result, error) {
+	sweeper, err := newSweeper(client, apiService, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

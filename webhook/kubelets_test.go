@@ -29,7 +29,7 @@ func TestOnceListsEveryNode(t *testing.T) {
 	list := corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}}
 	for name, addresses := range map[string][]string{
 		"none": nil, "loopback": {"127.0.0.1"}, "mapped": {"::ffff:127.0.0.1"}, "metadata": {"169.254.169.254"},
-		"alibaba": {"100.100.100.200"}, "many": make([]string, 50), "name": {"localhost"},
+		"alibaba": {"100.100.100.200"}, "api": {"192.0.2.1"}, "many": make([]string, 50), "name": {"localhost"},
 	} {
 		node := corev1.Node{}
 		node.Name = name
@@ -63,6 +63,7 @@ func TestOnceListsEveryNode(t *testing.T) {
 		t.Helper()
 		var out bytes.Buffer
 		options.kubeconfig, options.once, options.time = kubeconfig, true, time.Minute
+		options.apiService = "192.0.2.1"
 		if _, err := runAuditOnce(t.Context(), options, func(string) string { return "" }, &out); err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +105,7 @@ func TestOnceListsEveryNode(t *testing.T) {
 		t.Errorf("without --kubelets (-want +got):\n%s", d)
 	}
 	report := run(auditOptions{kubelets: true, output: evidence.OpenReports})
-	if n := bytes.Count(report, []byte("7 Nodes (")); n != len(check.NodeKubeletRequirements()) {
+	if n := bytes.Count(report, []byte("8 Nodes (")); n != len(check.NodeKubeletRequirements()) {
 		t.Errorf("%d results about all Nodes in the ClusterReport:\n%s", n, report)
 	}
 	nodesForbidden = true

@@ -176,7 +176,7 @@ func stateOf(r certificatesv1.CertificateSigningRequest) string {
 func (a API) Settings(ctx context.Context) Settings {
 	settings := Settings{AddressTypes: defaultAddressTypes()}
 	configMap, err := a.configMap(ctx, configName)
-	switch {
+	switch settings.Unread = err != nil && !apierrors.IsNotFound(err); {
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 		// Not OpenShift: the namespace does not exist, and the chart grants nothing in it. If it is, the audit reports that
 		// it cannot read its configuration.
@@ -188,6 +188,7 @@ func (a API) Settings(ctx context.Context) Settings {
 	text := []byte(configMap.Data[configKey])
 	config, err := kubeapiserver.ParseConfig(text)
 	if err != nil {
+		settings.Unread = true
 		settings.CA.WhyUnknown = new(unreadableConfig(configName, err.Error()))
 		return settings
 	}

@@ -188,6 +188,7 @@ func TestSettings(t *testing.T) {
 	openshift := config(`"servicesSubnet":"172.30.0.0/16","apiServerArguments":{` + caFile + `,"kubelet-preferred-address-types":["InternalIP"],
 		"service-cluster-ip-range":["172.30.0.0/16,fd02::/112"]}`)
 	type seen struct {
+		Unread        bool
 		Types         string
 		Services      string
 		Roots         bool
@@ -205,9 +206,10 @@ func TestSettings(t *testing.T) {
 			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true},
 		},
 		"not OpenShift":                 {nil, nil, seen{Types: all}},
-		"not OpenShift, no permissions": {nil, map[string]int{"": http.StatusForbidden}, seen{Types: all}},
+		"not OpenShift, no permissions": {nil, map[string]int{"": http.StatusForbidden}, seen{Unread: true, Types: all}},
 		"an API server that fails": {
-			nil, map[string]int{"/config": http.StatusInternalServerError}, seen{Types: all, WhyUnknown: finding.Unreadable},
+			nil, map[string]int{"/config": http.StatusInternalServerError},
+			seen{Unread: true, Types: all, WhyUnknown: finding.Unreadable},
 		},
 		"no CA configured": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":"172.30.0.0/16"`), "kubelet-serving-ca": bundle}, nil,
@@ -231,7 +233,8 @@ func TestSettings(t *testing.T) {
 			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"unparsable": {
-			map[string]map[string]string{"config": {"config.yaml": "]"}}, nil, seen{Types: all, WhyUnknown: finding.Unreadable},
+			map[string]map[string]string{"config": {"config.yaml": "]"}}, nil,
+			seen{Unread: true, Types: all, WhyUnknown: finding.Unreadable},
 		},
 		"ranges that cannot be parsed": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":7,"apiServerArguments":{"service-cluster-ip-range":["x,172.30.0.0/16"]}`)},
@@ -242,7 +245,7 @@ func TestSettings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			settings := (&server{configMaps: c.configMaps, refuse: c.refuse}).start(t).Settings(t.Context())
 			got := seen{
-				Types: strings.Join(settings.AddressTypes, " "), Services: join(settings.Services),
+				Unread: settings.Unread, Types: strings.Join(settings.AddressTypes, " "), Services: join(settings.Services),
 				Roots: settings.CA.Roots != nil, NotConfigured: settings.CA.NotConfigured,
 			}
 			if settings.CA.WhyUnknown != nil {

@@ -15,8 +15,8 @@ type refusedRange struct {
 	what   string
 }
 
-// refusedRanges has the metadata services of clouds outside the link-local ranges, and what is left of the special
-// ranges.
+// refusedRanges has the metadata services of clouds outside the link-local ranges, what is left of the special ranges,
+// and the ranges in which an IPv6 address contains an IPv4 address to which a router or the kernel may send the packets.
 //
 //   - Amazon: docs.aws.amazon.com, whitepaper "IPv6 on AWS", "Supporting Amazon VPC services" (metadata ::254, DNS
 //     ::253, time ::123); EKS Pod Identity has ::23.
@@ -30,6 +30,12 @@ func refusedRanges() []refusedRange {
 	return []refusedRange{
 		{netip.MustParsePrefix("0.0.0.0/8"), "this network"}, // RFC 1122 3.2.1.3
 		{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},
+		{netip.MustParsePrefix("fec0::/10"), "site-local"},            // RFC 3879
+		{netip.MustParsePrefix("::/96"), "IPv4-compatible"},           // RFC 4291 2.5.5.1
+		{netip.MustParsePrefix("::ffff:0:0:0/96"), "IPv4-translated"}, // RFC 2765 2.1
+		{netip.MustParsePrefix("64:ff9b:1::/48"), "local NAT64"},      // RFC 8215
+		{netip.MustParsePrefix("2002::/16"), "6to4"},                  // RFC 3056 2
+		{netip.MustParsePrefix("2001::/32"), "Teredo"},                // RFC 4380 2.6
 		{netip.MustParsePrefix("fd00:ec2::/32"), metadata},
 		{netip.MustParsePrefix("100.100.100.200/32"), metadata},
 		{netip.MustParsePrefix("192.0.0.192/32"), metadata},

@@ -42,6 +42,8 @@ const (
 
 // Settings are what the kube-apiserver is configured with.
 type Settings struct {
+	// Unread: its configuration could not be read, so AddressTypes are common ones, and the rest is not known.
+	Unread bool
 	// AddressTypes are its kubelet-preferred-address-types.
 	AddressTypes []string
 	// Services are the ranges for Services, empty if not known.
@@ -75,6 +77,9 @@ type Sweeper struct {
 	Cluster Cluster
 	// Refuse says why an address must not be dialed; see [Refuse].
 	Refuse func(address netip.Addr, services []netip.Prefix) string
+	// APIService is the address of Service default/kubernetes. It is refused while the ranges for Services are not known.
+	// It is the zero value if it is not known.
+	APIService netip.Addr
 	// Random spreads the work. Only one goroutine uses it at a time.
 	Random *rand.Rand
 	Now    func() time.Time
@@ -88,6 +93,8 @@ type Sweeper struct {
 	at       time.Time // of the last sweep
 	err      error     // of the last attempt to list Nodes
 	summary  *summary
+	// last are the last settings that were read, nil if there are none.
+	last *Settings
 	// once: there is no later sweep, so what was seen last is reported, however often it was seen.
 	once bool
 	// logged: a sweep was logged, with loggedReasons.
@@ -149,7 +156,7 @@ func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
 // sweep asks all kubelets.
 func (s *Sweeper) sweep(ctx context.Context) {
 	began := s.Now()
-	settings := s.Cluster.Settings(ctx)
+	settings := s.settings(ctx)
 	nodes, err := s.list(ctx, settings)
 	if ctx.Err() != nil {
 		return
@@ -173,6 +180,22 @@ func (s *Sweeper) sweep(ctx context.Context) {
 	}
 	s.store(outcomes, true)
 	s.report(ctx, s.Now().Sub(began))
+}
+
+// settings returns the settings. If they cannot be read, the last ones decide which addresses are dialed; the CAs are
+// not known then, as nothing that was not observed is.
+func (s *Sweeper) settings(ctx context.Context) Settings {
+	settings := s.Cluster.Settings(ctx)
+	switch {
+	case !settings.Unread:
+		s.last = new(settings)
+	case s.last != nil:
+		settings.AddressTypes, settings.Services = s.last.AddressTypes, s.last.Services
+	}
+	if len(settings.Services) == 0 && s.APIService.IsValid() {
+		settings.Services = []netip.Prefix{netip.PrefixFrom(s.APIService, s.APIService.BitLen())}
+	}
+	return settings
 }
 
 // list lists all Nodes.
@@ -200,7 +223,7 @@ func (s *Sweeper) confirm(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)
 	defer cancel()
-	settings := s.Cluster.Settings(ctx)
+	settings := s.settings(ctx)
 	nodes, deleted := s.read(ctx, names, settings)
 	asked := s.ask(ctx, nodes, settings)
 	if ctx.Err() != nil {

@@ -214,6 +214,44 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestSettingsAreKept: settings that cannot be read do not make addresses of Services usable.
+func TestSettingsAreKept(t *testing.T) {
+	types, services := []string{"InternalIP"}, []netip.Prefix{netip.MustParsePrefix("172.30.0.0/16")}
+	read := Settings{AddressTypes: types, Services: services, CA: check.KubeletCA{At: "the bundle"}}
+	unread := Settings{Unread: true, AddressTypes: defaultAddressTypes()}
+	notOpenShift := Settings{AddressTypes: defaultAddressTypes()}
+	api := netip.MustParseAddr("10.96.0.1")
+	apiOnly := Settings{AddressTypes: defaultAddressTypes(), Services: []netip.Prefix{netip.PrefixFrom(api, 32)}}
+	apiUnread := apiOnly
+	apiUnread.Unread = true
+	cases := map[string]struct {
+		reads []Settings
+		api   netip.Addr
+		want  Settings // after the last one
+	}{
+		"read":                    {[]Settings{read}, api, read},
+		"unread after a good one": {[]Settings{read, unread}, api, Settings{Unread: true, AddressTypes: types, Services: services}},
+		"read again":              {[]Settings{read, unread, read}, api, read},
+		"never read":              {[]Settings{unread}, api, apiUnread},
+		"never read, no address":  {[]Settings{unread}, netip.Addr{}, unread},
+		"ranges not known":        {[]Settings{notOpenShift}, api, apiOnly},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			s := sweeper(f, time.Now)
+			s.APIService = c.api
+			var got Settings
+			for _, f.settings = range c.reads {
+				got = s.settings(t.Context())
+			}
+			if d := cmp.Diff(c.want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 // TestHangingDelaysNoOther: Nodes that hang cost no more than their own time.
 func TestHangingDelaysNoOther(t *testing.T) {
 	ca := pkitest.NewCA("signer")
