@@ -28,15 +28,27 @@ func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
 			"the kube-apiserver cannot verify any kubelet: its CA bundle "+k.ca.Path+" is missing or contains no certificate",
 			"restore that file; on OpenShift the installer Pod writes it for each new revision of the kube-apiserver")
 	}
-	if why := whyDistrusted(k.answer.Certificates, k.roots, k.ca.Path, now); why != "" {
+	if why := k.whyDistrusted(now); why != "" {
 		return k.untrusted(why)
 	}
 	return k.validForAddress(k.answer.Certificates[0])
 }
 
-// whyDistrusted says why a kubelet's certificates, its own first, do not lead to one of the roots, for a server. bundle
-// names where the roots are from. It is empty if they do. It quotes nothing of the certificates but the issuer's name.
-func whyDistrusted(certificates []*x509.Certificate, roots *x509.CertPool, bundle string, now time.Time) string {
+// whyDistrusted says why the kubelet's certificate is not trusted; empty if it is. It quotes the issuer's name.
+func (k Kubelet) whyDistrusted(now time.Time) string {
+	why, unknownIssuer := whyDistrusted(k.answer.Certificates, k.roots, now)
+	if unknownIssuer {
+		issuer := k.answer.Certificates[0].Issuer.CommonName
+		return "it was issued by " + quoteName(issuer) + " and is not signed by a CA in " + k.ca.Path
+	}
+	return why
+}
+
+// whyDistrusted says why a kubelet's certificates, its own first, do not lead to one of the roots, for a server. It is
+// empty if they do, or if unknownIssuer is true: none of the roots signed it. It quotes nothing of the certificates.
+func whyDistrusted(
+	certificates []*x509.Certificate, roots *x509.CertPool, now time.Time,
+) (why string, unknownIssuer bool) {
 	leaf, intermediates := certificates[0], x509.NewCertPool()
 	for _, certificate := range certificates[1:] {
 		intermediates.AddCert(certificate)
@@ -46,7 +58,7 @@ func whyDistrusted(certificates []*x509.Certificate, roots *x509.CertPool, bundl
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err == nil {
-		return ""
+		return "", false
 	}
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	_, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
@@ -54,13 +66,13 @@ func whyDistrusted(certificates []*x509.Certificate, roots *x509.CertPool, bundl
 	case isInvalid && invalid.Reason == x509.Expired:
 		// Without the time of the check, which differs each time.
 		return "it, or a CA in its chain, has expired or is not yet valid (it is valid from " + timestamp(leaf.NotBefore) +
-			" to " + timestamp(leaf.NotAfter) + ")"
+			" to " + timestamp(leaf.NotAfter) + ")", false
 	case isUnknown:
-		return "it was issued by " + quoteName(leaf.Issuer.CommonName) + " and is not signed by a CA in " + bundle
+		return "", true
 	case isInvalid && invalid.Reason == x509.IncompatibleUsage:
-		return "its extended key usage does not include serverAuth, so it is not for a server"
+		return "its extended key usage does not include serverAuth, so it is not for a server", false
 	}
-	return "it cannot be verified: a CA in its chain may not issue it, or it has an extension that is not known"
+	return "it cannot be verified: a CA in its chain may not issue it, or it has an extension that is not known", false
 }
 
 func (k Kubelet) untrusted(why string) []finding.Result {

@@ -3,18 +3,15 @@
 package check
 
 import (
-	"crypto/x509"
-	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
 // nodeKubeletTrusted: the kube-apiserver accepts the kubelet's certificate, as in kubeletTrusted. The address that the
-// kube-apiserver connects to is known from the Node.
+// kube-apiserver connects to is known from the Node. The server at that address may be anything, so no message quotes a
+// name of its certificate.
 func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
 	switch {
 	case k.CA.NotConfigured:
@@ -26,10 +23,16 @@ func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
 			"it is not known with which CAs the kube-apiserver verifies kubelets",
 			"run the node agent, which reads them from the kube-apiserver's configuration on each control-plane node")
 	}
-	why := whyDistrusted(k.Answer.Certificates, k.CA.Roots, k.CA.At, now)
-	if leaf := k.Answer.Certificates[0]; why == "" && leaf.VerifyHostname(k.Answer.Host) != nil {
-		why = "it is not valid for " + quoteName(k.Answer.Host) +
-			", the address that the kube-apiserver connects to, but for " + subjectAltNames(leaf)
+	why, unknownIssuer := whyDistrusted(k.Answer.Certificates, k.CA.Roots, now)
+	leaf := k.Answer.Certificates[0]
+	switch {
+	case unknownIssuer:
+		why = "it is not signed by a CA in " + k.CA.At
+	case why == "" && leaf.VerifyHostname(k.Answer.Host) != nil && len(leaf.IPAddresses)+len(leaf.DNSNames) == 0:
+		why = "it is not valid for any name or address"
+	case why == "" && leaf.VerifyHostname(k.Answer.Host) != nil:
+		why = "it is not valid for " + quoteName(k.Answer.Host) + ", the address that the kube-apiserver connects to, " +
+			"but for other names or addresses"
 	}
 	if why == "" {
 		return nil
@@ -37,29 +40,6 @@ func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
 	return single(finding.KubeletCertificateUntrusted, k.at(),
 		"the kube-apiserver does not trust the kubelet's certificate: "+why+k.because(),
 		"approve the kubelet's pending certificate signing request (oc get csr), or update the CA bundle")
-}
-
-// maxNamesInMessage is the limit for the number of names of a certificate in a message.
-const maxNamesInMessage = 3
-
-// subjectAltNames returns the names and addresses of a certificate, with a limit.
-func subjectAltNames(leaf *x509.Certificate) string {
-	var names []string
-	for _, ip := range leaf.IPAddresses {
-		if address, ok := netip.AddrFromSlice(ip); ok {
-			names = append(names, address.Unmap().String())
-		}
-	}
-	for _, name := range leaf.DNSNames {
-		names = append(names, quoteName(name))
-	}
-	switch more := len(names) - maxNamesInMessage; {
-	case len(names) == 0:
-		return "no name or address"
-	case more > 0:
-		return strings.Join(names[:maxNamesInMessage], ", ") + fmt.Sprintf(" and %d more", more)
-	}
-	return strings.Join(names, ", ")
 }
 
 // The identity of a kubelet's serving certificate. The signer kubernetes.io/kubelet-serving requires it (Kubernetes
@@ -75,7 +55,7 @@ func nodeKubeletIdentity(k NodeKubelet, _ time.Time) []finding.Result {
 	var problem string
 	switch {
 	case subject.CommonName != want:
-		problem = "its common name is " + quoteName(subject.CommonName) + ", want " + quoteName(want)
+		problem = "its common name is not " + quoteName(want)
 	case !slices.Contains(subject.Organization, nodesGroup):
 		problem = "its organizations do not include " + quoteName(nodesGroup)
 	default:

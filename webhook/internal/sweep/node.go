@@ -4,7 +4,7 @@
 // uses no private key, and sends and reads nothing else.
 //
 // Anyone who can write the status of a Node chooses the address that is dialed. So the address is checked at dial time,
-// after name resolution, and no message quotes what the peer sent, except a name in its certificate.
+// after name resolution, and no message quotes a text that the peer sent.
 package sweep
 
 import (
