@@ -112,7 +112,7 @@ func auditKubelets(
 		return err
 	}
 	kubelets := newKubeletMeter(registry)
-	sweeper.Swept, auditor.Kubelets = kubelets.swept, sweeper
+	sweeper.Swept, sweeper.Stale, auditor.Kubelets = kubelets.swept, kubelets.forget, sweeper
 	withoutKubelets, leading := leader.Audit, leader.Leading
 	leader.Audit = func(ctx context.Context) { runBoth(ctx, withoutKubelets, sweeper.Run) }
 	leader.Leading = func(yes bool) {

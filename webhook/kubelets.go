@@ -41,7 +41,7 @@ func sweepOnce(ctx context.Context, client *rest.Config, apiService string, few 
 	if err != nil {
 		return nil, err
 	}
-	outcomes, err := sweeper.Once(ctx)
+	outcomes, err := sweeper.Once(ctx, timeToSweep(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("check the kubelets of the Nodes: %w", err)
 	}
@@ -53,6 +53,20 @@ func sweepOnce(ctx context.Context, client *rest.Config, apiService string, few 
 		results = append(results, o.All()...)
 	}
 	return results, nil
+}
+
+// afterSweep is the part of --timeout that is for what follows the sweep: the last kubelets that are being asked, and
+// the stored objects. It is at most half of it.
+const afterSweep = 20 * time.Second
+
+// timeToSweep returns how long kubelets may be asked, so that there is a report before the context ends.
+func timeToSweep(ctx context.Context) time.Duration {
+	deadline, bounded := ctx.Deadline()
+	if !bounded {
+		return maxAuditTime
+	}
+	left := time.Until(deadline)
+	return left - min(afterSweep, left/2)
 }
 
 // kubeletMeter counts the kubelets of the Nodes. Its labels do not have the Nodes.

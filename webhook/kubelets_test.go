@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -112,6 +114,21 @@ func TestOnceListsEveryNode(t *testing.T) {
 	if d := cmp.Diff(map[string]map[string]int{"Node": {"unknown Unreadable": 5}}, outcomes(true)); d != "" {
 		t.Errorf("without permission (-want +got):\n%s", d)
 	}
+}
+
+// TestTimeToSweep: there is time for a report after the sweep, for each --timeout.
+func TestTimeToSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for timeout, want := range map[time.Duration]time.Duration{
+			minAuditTime: minAuditTime / 2, auditTime: 40 * time.Second, maxAuditTime: maxAuditTime - 20*time.Second,
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			defer cancel()
+			if got := timeToSweep(ctx); got != want {
+				t.Errorf("--timeout %s: %s, want %s", timeout, got, want)
+			}
+		}
+	})
 }
 
 // TestKubeletMeter: a sweep replaces the values of the one before.

@@ -83,8 +83,10 @@ type Sweeper struct {
 	// Random spreads the work. Only one goroutine uses it at a time.
 	Random *rand.Rand
 	Now    func() time.Time
-	// Swept is called after each sweep.
+	// Swept is called after each sweep. Stale is called when Nodes cannot be listed and the last sweep is too old to
+	// count, maybe several times. Both may be nil.
 	Swept func(Sweep)
+	Stale func()
 	Log   *slog.Logger
 
 	mu       sync.Mutex
@@ -95,8 +97,10 @@ type Sweeper struct {
 	summary  *summary
 	// last are the last settings that were read, nil if there are none.
 	last *Settings
-	// once: there is no later sweep, so what was seen last is reported, however often it was seen.
-	once bool
+	// once: there is no later sweep, so what was seen last is reported, however often it was seen. until is when no more
+	// kubelets are asked.
+	once  bool
+	until time.Time
 	// logged: a sweep was logged, with loggedReasons.
 	logged        bool
 	loggedReasons []finding.Reason
@@ -138,12 +142,13 @@ func (s *Sweeper) wait(ctx context.Context, long time.Duration) bool {
 }
 
 // Once asks all kubelets, and those with a finding again, and returns the outcomes, sorted by name. Without outcomes,
-// [Sweeper.Results] says why. The error is the context's.
-func (s *Sweeper) Once(ctx context.Context) ([]Outcome, error) {
+// [Sweeper.Results] says why. Kubelets that would be asked after a time are unknown; the ones that are being asked then
+// take at most some seconds. The error is the context's.
+func (s *Sweeper) Once(ctx context.Context, within time.Duration) ([]Outcome, error) {
 	s.reset()
-	s.once = true
+	s.once, s.until = true, s.Now().Add(within)
 	s.sweep(ctx)
-	if s.err == nil && s.wait(ctx, retryOnce) {
+	if s.err == nil && s.Now().Add(retryOnce).Before(s.until) && s.wait(ctx, retryOnce) {
 		s.confirm(ctx)
 	}
 	if err := ctx.Err(); err != nil {
@@ -165,7 +170,11 @@ func (s *Sweeper) sweep(ctx context.Context) {
 		s.Log.WarnContext(ctx, "Cannot list Nodes, so their kubelets are not checked", "err", err)
 		s.mu.Lock()
 		s.err = err
+		isStale := s.Now().Sub(s.at) > staleAfter
 		s.mu.Unlock()
+		if isStale && s.Stale != nil {
+			s.Stale()
+		}
 		return
 	}
 	// Another order each time: Nodes that hang are not asked one after the other, nor always last.
@@ -174,9 +183,14 @@ func (s *Sweeper) sweep(ctx context.Context) {
 	if ctx.Err() != nil {
 		return // some were not asked
 	}
-	outcomes := make(map[string]Outcome, len(asked))
+	outcomes := make(map[string]Outcome, len(nodes))
 	for _, o := range asked {
 		outcomes[o.Node] = s.following(o)
+	}
+	for _, node := range nodes {
+		if _, isAsked := outcomes[node.Name]; !isAsked {
+			outcomes[node.Name] = s.following(tooLate(node))
+		}
 	}
 	s.store(outcomes, true)
 	s.report(ctx, s.Now().Sub(began))
@@ -198,9 +212,17 @@ func (s *Sweeper) settings(ctx context.Context) Settings {
 	return settings
 }
 
+// within returns a context that ends after a time, with [Sweeper.Once] not later than that.
+func (s *Sweeper) within(ctx context.Context, long time.Duration) (context.Context, context.CancelFunc) {
+	if s.once {
+		long = min(long, s.until.Sub(s.Now()))
+	}
+	return context.WithTimeout(ctx, long)
+}
+
 // list lists all Nodes.
 func (s *Sweeper) list(ctx context.Context, settings Settings) ([]Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, listTime)
+	ctx, cancel := s.within(ctx, listTime)
 	defer cancel()
 	return s.Cluster.Nodes(ctx, settings.AddressTypes)
 }
@@ -221,7 +243,7 @@ func (s *Sweeper) confirm(ctx context.Context) {
 	if len(names) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+	ctx, cancel := s.within(ctx, confirmTime)
 	defer cancel()
 	settings := s.settings(ctx)
 	nodes, deleted := s.read(ctx, names, settings)
@@ -316,7 +338,17 @@ func (s *Sweeper) report(ctx context.Context, took time.Duration) {
 	}
 }
 
-// ask asks the kubelets of some Nodes, and returns the outcomes in any order. If the context ends, some are missing.
+// tooLate is the outcome of a Node whose kubelet was not asked in time.
+func tooLate(node Node) Outcome {
+	results := allUnknown(finding.Result{
+		Subject: finding.Subject{Kind: finding.KindNode, Name: node.Name}, Reason: finding.NotObserved,
+		Message: "the kubelet was not asked, because asking others took too long", Remedy: "set a longer --timeout",
+	})
+	return outcomeOf(node, results)
+}
+
+// ask asks the kubelets of some Nodes, and returns the outcomes in any order. If the context ends, or the time of
+// [Sweeper.Once], some are missing.
 func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Outcome {
 	requests := s.Cluster.Requests(ctx)
 	dialer := kubelettls.Dialer{
@@ -329,6 +361,9 @@ func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Ou
 	for i, node := range nodes {
 		due := began.Add(time.Duration(i) * time.Second / perSecond)
 		if early := due.Sub(s.Now()); early > 0 && !s.wait(ctx, early) {
+			break
+		}
+		if s.once && s.Now().After(s.until) {
 			break
 		}
 		group.Go(func() error {

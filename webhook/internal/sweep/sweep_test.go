@@ -183,7 +183,7 @@ func TestSweep(t *testing.T) {
 	s := sweeper(f, time.Now)
 	var swept []Sweep
 	s.Swept = func(sweep Sweep) { swept = append(swept, sweep) }
-	outcomes, err := s.Once(t.Context())
+	outcomes, err := s.Once(t.Context(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestRate(t *testing.T) {
 		nodes := problems(5 * perSecond)
 		s := sweeper(&fake{nodes: nodes}, time.Now)
 		began := time.Now()
-		if outcomes, err := s.Once(t.Context()); err != nil || len(outcomes) != len(nodes) {
+		if outcomes, err := s.Once(t.Context(), time.Hour); err != nil || len(outcomes) != len(nodes) {
 			t.Fatalf("%d outcomes, %v", len(outcomes), err)
 		}
 		// All of them are asked once, and the first ones again.
@@ -312,6 +312,8 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{nodes: problems(2)}
 		s := sweeper(f, time.Now)
+		stale := 0
+		s.Stale = func() { stale++ }
 		first := s.Results()
 		if len(first) != len(check.NodeKubeletRequirements()) || first[0].Reason != finding.NotObserved {
 			t.Errorf("before Run: %+v", first)
@@ -354,10 +356,16 @@ func TestRun(t *testing.T) {
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NodeAddressUnusable"}) {
 			t.Errorf("after one list failed: %q", got)
 		}
+		if stale > 0 {
+			t.Error("the last sweep is called stale after one list failed")
+		}
 		<-time.After(staleAfter)
 		synctest.Wait()
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown Unreadable"}) {
 			t.Errorf("after all lists failed: %q", got)
+		}
+		if stale == 0 {
+			t.Error("the last sweep is not called stale")
 		}
 		stop()
 		<-ended
@@ -378,13 +386,53 @@ func TestConfirmIsBounded(t *testing.T) {
 	})
 }
 
+// TestOnceInTime: kubelets that cannot be asked in time are unknown, and the others are not.
+func TestOnceInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sweeper(&fake{nodes: problems(10 * perSecond)}, time.Now)
+		began := time.Now()
+		outcomes, err := s.Once(t.Context(), 4*time.Second)
+		if took := time.Since(began); err != nil || took > 5*time.Second {
+			t.Errorf("it took %s, %v", took, err)
+		}
+		got := map[finding.Reason]int{}
+		for _, o := range outcomes {
+			got[o.reasons()[0]]++
+			if len(o.All()) != len(check.NodeKubeletRequirements()) || o.Worst() != finding.Unknown {
+				t.Fatalf("%s: %+v", o.Node, o.All())
+			}
+		}
+		want := map[finding.Reason]int{finding.NodeAddressUnusable: 4*perSecond + 1, finding.NotObserved: 6*perSecond - 1}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestOnceListsInTime: an API server that hangs does not take all the time.
+func TestOnceListsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &slow{fake: &fake{}, list: time.Hour}
+		s := sweeper(f.fake, time.Now)
+		s.Cluster = f
+		began := time.Now()
+		outcomes, err := s.Once(t.Context(), 4*time.Second)
+		if took := time.Since(began); err != nil || len(outcomes) > 0 || took > 5*time.Second {
+			t.Errorf("%d outcomes in %s, %v", len(outcomes), took, err)
+		}
+		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown Unreadable"}) {
+			t.Errorf("results: %q", got)
+		}
+	})
+}
+
 // TestEnds: a sweep whose context ends leaves no outcomes of some Nodes only.
 func TestEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sweeper(&fake{nodes: problems(2 * perSecond)}, time.Now)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if outcomes, err := s.Once(ctx); !errors.Is(err, context.DeadlineExceeded) || outcomes != nil {
+		if outcomes, err := s.Once(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || outcomes != nil {
 			t.Errorf("%d outcomes, %v", len(outcomes), err)
 		}
 	})
