@@ -12,9 +12,8 @@ import (
 // authentication.x509.clientCAFile does not (Kubernetes cmd/kubelet/app/server.go, InitializeTLS), so the
 // kube-apiserver's certificate has no effect there. This needs a complete handshake.
 //
-// The names of the CAs in the request are not judged: they may be those of an older client CA bundle
-// (docs/adr/0065-the-cas-that-a-kubelet-names-are-no-evidence-of-a-refusal.md). So a pass does not show that the kubelet
-// accepts the kube-apiserver's certificate. The agent checks that.
+// The names of the CAs in the request are not judged: they may be those of an older client CA bundle (ADR 0065). So
+// a pass does not show that the kubelet accepts the kube-apiserver's certificate. The agent checks that.
 func nodeKubeletRequestsClient(k NodeKubelet, _ time.Time) []finding.Result {
 	if k.Answer.RequestsClientCertificate {
 		return nil

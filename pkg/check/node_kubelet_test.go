@@ -229,8 +229,8 @@ func TestAnyNodeKubelet(t *testing.T) {
 	}
 }
 
-// TestNoByteOfThePeer: no message quotes a text of the certificate, whatever is wrong with it. The address of a Node may
-// be that of any server.
+// TestNoByteOfThePeer: no message quotes a text of the certificate, whatever is wrong with it. Any server may be at the
+// address of a Node.
 func TestNoByteOfThePeer(t *testing.T) {
 	const marker = "MARKER"
 	signer, foreign, now := pkitest.NewCA("signer"), pkitest.NewCA(marker), pkitest.Now()

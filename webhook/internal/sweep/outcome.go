@@ -34,11 +34,11 @@ func outcomeOf(node Node, results []finding.Result) Outcome {
 	return outcome
 }
 
-// follow returns the outcome as the one that follows the last outcome of the same Node; nil if there is none.
+// follow returns the outcome as the one that follows the last outcome of the same Node, which is nil for a new Node.
 //
-// One failed look may be a kubelet that restarts, so a requirement is reported to fail if it failed at least twice in
-// a row; an unknown result in between does not count. Until then it is reported as before, or as not observed if there
-// is no result of before. This includes the requirements that are unknown because of the failed one.
+// A kubelet that restarts may fail once, so a requirement is reported to fail if it failed at least twice in a row; an
+// unknown result in between does not count. Until then it is reported as before, or as not observed if it is new. This
+// includes the requirements that are unknown because of the failed one.
 func (o Outcome) follow(last *Outcome) Outcome {
 	var before []finding.Requirement
 	if last != nil {

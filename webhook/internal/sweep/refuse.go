@@ -16,7 +16,7 @@ type refusedRange struct {
 }
 
 // refusedRanges has the metadata services of clouds outside the link-local ranges, what is left of the special ranges,
-// and the ranges in which an IPv6 address contains an IPv4 address to which a router or the kernel may send the packets.
+// and the ranges in which an IPv6 address contains an IPv4 address that packets may be sent to.
 //
 //   - Amazon: docs.aws.amazon.com, whitepaper "IPv6 on AWS", "Supporting Amazon VPC services" (metadata ::254, DNS
 //     ::253, time ::123); EKS Pod Identity has ::23.

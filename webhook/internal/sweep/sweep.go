@@ -95,7 +95,7 @@ type Sweeper struct {
 	at       time.Time // of the last sweep
 	err      error     // of the last attempt to list Nodes
 	summary  *summary
-	// last are the last settings that were read, nil if there are none.
+	// last are the last settings that were read, nil if no settings were read.
 	last *Settings
 	// once: there is no later sweep, so what was seen last is reported, however often it was seen. until is when no more
 	// kubelets are asked.

@@ -201,7 +201,8 @@ func TestSweep(t *testing.T) {
 	want := map[string][]finding.Reason{
 		"good": nil, "foreign": {finding.KubeletCertificateUntrusted}, "stranger": {finding.KubeletIdentityUnexpected},
 		"down": unreachable, "draining": unreachable, "hangs": unreachable, "plain": {finding.KubeletNotTLS},
-		"asks-nobody": {finding.ClientCertificateNotAccepted}, "without": unusable, "metadata": unusable, "mapped": unusable, "service": unusable,
+		"asks-nobody": {finding.ClientCertificateNotAccepted},
+		"without":     unusable, "metadata": unusable, "mapped": unusable, "service": unusable,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("reasons (-want +got):\n%s", d)
