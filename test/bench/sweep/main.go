@@ -265,7 +265,7 @@ func awaitSweep(log io.Reader) (sweepLine, error) {
 	for scanner.Scan() {
 		var line sweepLine
 		last = scanner.Text()
-		if json.Unmarshal(scanner.Bytes(), &line) == nil && line.Msg == "Kubelets of the Nodes checked" {
+		if json.Unmarshal(scanner.Bytes(), &line) == nil && line.Msg == "Checked the kubelets of the Nodes" {
 			return line, nil
 		}
 	}

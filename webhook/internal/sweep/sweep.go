@@ -332,7 +332,7 @@ func (s *Sweeper) report(ctx context.Context, took time.Duration) {
 	reasons := slices.Sorted(maps.Keys(sweep.Reasons))
 	if !s.logged || !slices.Equal(reasons, s.loggedReasons) {
 		s.logged, s.loggedReasons = true, reasons
-		s.Log.InfoContext(ctx, "Kubelets of the Nodes checked", "nodes", len(s.outcomes),
+		s.Log.InfoContext(ctx, "Checked the kubelets of the Nodes", "nodes", len(s.outcomes),
 			"passing", sweep.Outcomes[finding.Pass], "reasons", sweep.Reasons,
 			"took", took.Round(time.Millisecond).String())
 	}
