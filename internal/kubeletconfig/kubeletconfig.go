@@ -182,9 +182,11 @@ func (r *reader) addAssumptions(command command, flags flags) {
 	}
 	switch {
 	case !command.found && command.at == "":
-		add("no flag overrides the kubelet's configuration (no unit file %s that contains the kubelet's command line is visible)", unitName)
+		add("no flag overrides the kubelet's configuration "+
+			"(no unit file %s that contains the kubelet's command line is visible)", unitName)
 	case !command.found:
-		add("no flag overrides the kubelet's configuration (only a part of the kubelet's command line is visible, in %s)", command.at)
+		add("no flag overrides the kubelet's configuration "+
+			"(only a part of the kubelet's command line is visible, in %s)", command.at)
 	case flags.hidden:
 		add("the unknown part of the command line in %s sets no such flag", command.at)
 	}
