@@ -110,11 +110,12 @@ func (k Kubelet) Check(now time.Time) (results, connection []finding.Result, nex
 	return results, connection, k.nextChange(now)
 }
 
-// restsOnConnection reports whether the result for an aspect rests on the kube-apiserver's connection.
+// restsOnConnection reports whether the result for an aspect rests on the kube-apiserver's connection. That a kubelet
+// accepts no client certificate at all is known without it.
 func (k Kubelet) restsOnConnection(aspect finding.Aspect) bool {
-	needsNoClient := k.known.NoClientCAAt != "" ||
-		k.answer != nil && k.answer.Answered() && !k.answer.RequestsClientCertificate && !k.connection.refused()
-	return aspect == finding.Connection || aspect == finding.ClientAccepted && k.connectionConfigured && !needsNoClient
+	acceptsNone := k.known.NoClientCAAt != "" ||
+		k.answer != nil && k.answer.Answered() && len(k.answer.Certificates) > 0 && !k.answer.RequestsClientCertificate
+	return aspect == finding.Connection || aspect == finding.ClientAccepted && k.connectionConfigured && !acceptsNone
 }
 
 // nextChange returns the next time after now at which the results may change although the

@@ -26,18 +26,18 @@ func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 			"the kubelet has no client CA configured, so it does not accept the kube-apiserver's client certificate",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
 	}
-	if tls := kubeletTLS(k, now); len(tls) > 0 && !k.connection.refused() {
-		return []finding.Result{Unknown(tls[0])}
-	}
+	tls := kubeletTLS(k, now)
 	switch {
-	case !k.connection.refused() && !k.answer.RequestsClientCertificate:
+	case len(tls) == 0 && !k.answer.RequestsClientCertificate:
 		return single(finding.ClientCertificateNotAccepted, k.answer.At,
 			"the kubelet does not request client certificates, so the kube-apiserver's certificate has no effect",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
-	case !k.connectionConfigured:
-		return k.acceptsByName()
 	case k.connection.refused():
 		return k.clientRefused()
+	case len(tls) > 0:
+		return []finding.Result{Unknown(tls[0])}
+	case !k.connectionConfigured:
+		return k.acceptsByName()
 	case !k.connection.authenticated():
 		return []finding.Result{Unknown(kubeletConnection(k, now)[0])}
 	}

@@ -909,6 +909,10 @@ func TestKubeletAcceptsClient(t *testing.T) {
 			kubelet := check.NewKubelet(answer, true, keys, check.File{}, check.KubeletSettings{}).
 				Connection(connection, configured)
 			results, ofConnection, _ := kubelet.Check(pkitest.Now())
+			if byHandshake := handshake == "asks nobody" || !configured; byHandshake != slices.ContainsFunc(results,
+				func(r finding.Result) bool { return r.Requirement == finding.Kubelet.Requires(finding.ClientAccepted) }) {
+				t.Errorf("%s, %s: the result comes from the handshake: want %t", handshake, name, byHandshake)
+			}
 			for _, r := range slices.Concat(results, ofConnection) {
 				if r.Requirement == finding.Kubelet.Requires(finding.ClientAccepted) {
 					got[handshake][name] = strings.TrimSpace(r.Outcome.String() + " " + string(r.Reason))
