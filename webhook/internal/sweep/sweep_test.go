@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -313,8 +314,8 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{nodes: problems(2)}
 		s := sweeper(f, time.Now)
-		stale := 0
-		s.Stale = func() { stale++ }
+		var stale atomic.Int64
+		s.Stale = func() { stale.Add(1) }
 		first := s.Results()
 		if len(first) != len(check.NodeKubeletRequirements()) || first[0].Reason != finding.NotObserved {
 			t.Errorf("before Run: %+v", first)
@@ -357,7 +358,7 @@ func TestRun(t *testing.T) {
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NodeAddressUnusable"}) {
 			t.Errorf("after one list failed: %q", got)
 		}
-		if stale > 0 {
+		if stale.Load() > 0 {
 			t.Error("the last sweep is called stale after one list failed")
 		}
 		<-time.After(staleAfter)
@@ -365,7 +366,7 @@ func TestRun(t *testing.T) {
 		if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown Unreadable"}) {
 			t.Errorf("after all lists failed: %q", got)
 		}
-		if stale == 0 {
+		if stale.Load() == 0 {
 			t.Error("the last sweep is not called stale")
 		}
 		stop()
