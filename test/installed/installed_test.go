@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// waitTime bounds each wait; Pods take seconds to start.
-	waitTime = 2 * time.Minute
+	// waitTime bounds each wait. Pods take seconds to start; the agent asks about the connection every 2 minutes.
+	waitTime = 3 * time.Minute
 	// pollInterval is the interval at which a condition is checked.
 	pollInterval = 100 * time.Millisecond
 	// stillTime is how long a test checks that something does not happen.
