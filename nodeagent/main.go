@@ -183,13 +183,8 @@ func probeNow(ctx context.Context, kubelet *probe.Prober) scan.Kubelet {
 		return nil
 	}
 	answer := kubelet.Probe(ctx)
-	return probed{&answer}
+	return asked[check.KubeletAnswer]{&answer}
 }
-
-// probed is a kubelet that was probed once.
-type probed struct{ answer *check.KubeletAnswer }
-
-func (p probed) Answer() *check.KubeletAnswer { return p.answer }
 
 // askNow asks the kube-apiserver and waits for its answer. It returns nil if it is not asked.
 func askNow(ctx context.Context, asker *connection.Asker) scan.Connection {
@@ -197,13 +192,13 @@ func askNow(ctx context.Context, asker *connection.Asker) scan.Connection {
 		return nil
 	}
 	answer := asker.Ask(ctx)
-	return asked{&answer}
+	return asked[check.ConnectionAnswer]{&answer}
 }
 
-// asked is a kube-apiserver that was asked once.
-type asked struct{ answer *check.ConnectionAnswer }
+// asked is a kubelet or a kube-apiserver that was asked once.
+type asked[A any] struct{ answer *A }
 
-func (a asked) Answer() *check.ConnectionAnswer { return a.answer }
+func (a asked[A]) Answer() *A { return a.answer }
 
 // serve runs the agent until the context ends or a part of the agent fails. If one part
 // fails, all of it stops: otherwise nobody could tell a broken agent from one that finds

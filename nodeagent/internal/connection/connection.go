@@ -59,7 +59,7 @@ type Options struct {
 	// Namespace and Pod name the agent's own Pod.
 	Namespace, Pod string
 	// Node is the address of this node, which finds its kube-apiserver among the endpoints of the Service. If it is not an
-	// IP address, or is not among them, the Service is asked.
+	// IP address, or was never among them, the Service is asked.
 	Node string
 }
 
