@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -252,6 +253,31 @@ func Blocks(repository, page string) ([]Block, error) {
 		}
 	}
 	return blocks, nil
+}
+
+// fence is a line that begins or ends a block of code.
+var fence = regexp.MustCompile("^ *```[a-z]*$")
+
+// BrokenFences returns the numbers of the lines of a page that contain a fence and something else, as after wrapping,
+// and that of a fence whose block has no end. [Blocks] does not find such blocks, so nothing would run them.
+func BrokenFences(page string) []int {
+	var broken []int
+	begun := 0
+	for i, line := range strings.Split(page, "\n") {
+		switch {
+		case !strings.Contains(line, "```"):
+		case !fence.MatchString(line):
+			broken = append(broken, i+1)
+		case begun == 0:
+			begun = i + 1
+		default:
+			begun = 0
+		}
+	}
+	if begun > 0 {
+		broken = append(broken, begun)
+	}
+	return broken
 }
 
 // Sections are the section titles of one level of a page, such as "## ", in their order.

@@ -125,9 +125,63 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
+// TestFences: each block of code is a block on every page, so make docs-test runs all commands.
+func TestFences(t *testing.T) {
+	eachPage(t, func(page string) {
+		for _, line := range docs.BrokenFences(read(t, page)) {
+			t.Errorf("%s:%d: the fence of a block of code shares its line, or its block has no end", page, line)
+		}
+	})
+}
+
+func TestBrokenFences(t *testing.T) {
+	cases := map[string]struct {
+		page string
+		want []int
+	}{
+		"no block":                    {page: "text with `code`\n"},
+		"two blocks":                  {page: "```sh\nls\n```\n\n- item\n\n  ```text\n  x\n  ```\n"},
+		"the first line is joined":    {page: "```sh ls\nls\n```\n", want: []int{1, 3}},
+		"the last line is joined":     {page: "```sh\nls ```\n", want: []int{2, 1}},
+		"all lines are joined":        {page: "text\n```sh ls\nls ```\n", want: []int{2, 3}},
+		"the second block has no end": {page: "```sh\nls\n```\n```sh\nls\n", want: []int{4}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if d := cmp.Diff(c.want, docs.BrokenFences(c.page)); d != "" {
+				t.Errorf("lines (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 // TestLinks: link targets within the repository exist, sections included.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	eachPage(t, func(page string) {
+		for _, found := range link.FindAllStringSubmatch(read(t, page), -1) {
+			target, anchor, _ := strings.Cut(found[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			file := page
+			if target != "" {
+				file = filepath.Join(filepath.Dir(page), target)
+			}
+			if _, err := os.Stat(filepath.Join(repository, file)); err != nil {
+				t.Errorf("%s: %s does not exist", page, found[1])
+				continue
+			}
+			if anchor != "" && !slices.Contains(anchors(t, file), anchor) {
+				t.Errorf("%s: the section %s does not exist", page, found[1])
+			}
+		}
+	})
+}
+
+// eachPage calls check with the path of each Markdown page of the repository, relative to its root.
+func eachPage(t *testing.T, check func(page string)) {
+	t.Helper()
 	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -135,25 +189,8 @@ func TestLinks(t *testing.T) {
 		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != repository,
 			entry.IsDir() && entry.Name() == "testdata":
 			return filepath.SkipDir
-		case !strings.HasSuffix(path, ".md"):
-			return nil
-		}
-		for _, found := range link.FindAllStringSubmatch(read(t, strings.TrimPrefix(path, repository+"/")), -1) {
-			target, anchor, _ := strings.Cut(found[1], "#")
-			if strings.Contains(target, "://") {
-				continue
-			}
-			file := path
-			if target != "" {
-				file = filepath.Join(filepath.Dir(path), target)
-			}
-			if _, err := os.Stat(file); err != nil {
-				t.Errorf("%s: %s does not exist", path, found[1])
-				continue
-			}
-			if anchor != "" && !slices.Contains(anchors(t, strings.TrimPrefix(file, repository+"/")), anchor) {
-				t.Errorf("%s: the section %s does not exist", path, found[1])
-			}
+		case strings.HasSuffix(path, ".md"):
+			check(strings.TrimPrefix(path, repository+"/"))
 		}
 		return nil
 	})
