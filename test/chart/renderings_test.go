@@ -45,6 +45,16 @@ var renderings = map[string]rendering{
 	},
 	"a certificate of the user": {set: []string{"webhook.certificate.mode=provided", "webhook.certificate.secretName=mine", "webhook.certificate.caBundle=Q0E="}},
 	"an external webhook":       {set: []string{"webhook.url=https://127.0.0.1:1", "webhook.certificate.mode=provided", "webhook.certificate.caBundle=Q0E="}},
+	"a certificate of the user on OpenShift": {
+		apis: openShift,
+		set: []string{"webhook.certificate.mode=provided", "webhook.certificate.secretName=mine",
+			"webhook.certificate.caBundle=Q0E="},
+	},
+	"an external webhook on OpenShift": {
+		apis: openShift,
+		set: []string{"webhook.url=https://127.0.0.1:1", "webhook.certificate.mode=provided",
+			"webhook.certificate.caBundle=Q0E="},
+	},
 	"monitoring": {
 		apis: slices.Concat(openShift, prometheus),
 		set:  []string{"monitoring.podMonitor=true", "monitoring.prometheusRule=true", "monitoring.dashboard=true"},
