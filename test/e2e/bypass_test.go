@@ -266,7 +266,8 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 		"the namespace controller removes the owner":             {by(nsController, orphan), "metadata: … (RotationDetached)", byPolicyToo},
 
 		// Deletes.
-		"delete":                    {deleteWith(metav1.DeleteOptions{}), "SecretMissing", byPolicyToo},
+		"delete": {deleteWith(metav1.DeleteOptions{}), "SecretMissing … " +
+			"Fix: to renew it, remove annotations service.{alpha,beta}.openshift.io/expiry", byPolicyToo},
 		"delete, forced":            {deleteWith(metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}), "SecretMissing", byPolicyToo},
 		"delete in the foreground":  {deleteWith(metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}), "SecretMissing", byPolicyToo},
 		"delete, leaving orphans":   {deleteWith(metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationOrphan)}), "SecretMissing", byPolicyToo},

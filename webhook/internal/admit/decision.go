@@ -219,10 +219,23 @@ func Refusal(verb, operation, object, problems, control, marker string) string {
 // DeleteProblem is what a refusal says about the delete of a protected Secret.
 const DeleteProblem = "it causes " + string(finding.SecretMissing)
 
-// DeleteRemedy is the remedy for a refused delete: another way to renew the Secret, and the
-// annotation that allows the delete. until is its value, or what a shell replaces by it.
-func DeleteRemedy(until string) string {
-	return "renew the Secret (docs/runbook.md), or annotate it and retry: " + AllowDeleteUntil + "=" + until
+// Renewal says how to renew a Secret without a delete, by its manager ([check.SecretExpectation] ManagedBy). OpenShift
+// renews a Secret at once if the annotations with the end of its validity are gone (service-ca-operator
+// pkg/controller/servingcert/controller/secret_creating_controller.go; library-go pkg/operator/certrotation/target.go).
+func Renewal(managedBy string) string {
+	switch managedBy {
+	case check.ManagedByServiceCA:
+		return "remove annotations service.{alpha,beta}.openshift.io/expiry"
+	case check.ManagedByCertRotation:
+		return "remove annotation auth.openshift.io/certificate-not-after"
+	}
+	return "see docs/runbook.md"
+}
+
+// DeleteRemedy is the remedy for a refused delete: first how to renew the Secret without one, then the annotation that
+// allows the delete. until is its value, or what a shell replaces by it.
+func DeleteRemedy(renewal, until string) string {
+	return "to renew it, " + renewal + "; to delete it, set annotation " + AllowDeleteUntil + "=" + until
 }
 
 // refuseDelete is the answer to a delete. notAllowed says why the annotation does not allow
@@ -234,5 +247,5 @@ func refuseDelete(want check.SecretExpectation, notAllowed error, now time.Time)
 	}
 	until := now.Add(SuggestedAllowance).UTC().Truncate(time.Second).Format(time.RFC3339)
 	return Refusal(Refusing, string(admissionv1.Delete), "Secret "+want.Namespace+"/"+want.Name, problem,
-		ControlOf(want.Family().Requires(finding.Exists)), Marker) + DeleteRemedy(until)
+		ControlOf(want.Family().Requires(finding.Exists)), Marker) + DeleteRemedy(Renewal(want.ManagedBy), until)
 }

@@ -362,30 +362,43 @@ func TestMessages(t *testing.T) {
 		secret = "openshift-apiserver/serving-cert"
 		number = "CIS OpenShift 1.2.4 (1.2.2 from v1.8)"
 		// maxDelete is the length of the answer to a delete, without an invalid annotation.
-		maxDelete = 300
+		maxDelete = 340
 	)
 	refused := []string{
-		"DELETE of Secret " + secret, "SecretMissing", number, admit.Marker, "docs/runbook.md",
+		"DELETE of Secret " + secret, "SecretMissing", number, admit.Marker,
+		"Fix: to renew it, remove annotations service.{alpha,beta}.openshift.io/expiry; to delete it, set annotation ",
 		"kubelet-https-guard.io/allow-delete-until=2026-11-22T12:30:00Z",
 	}
 	cases := map[string]struct {
-		change   admit.Change
-		mentions []string
+		change    admit.Change
+		managedBy string // of the Secret, if it is not service-ca
+		mentions  []string
 	}{
 		"both values emptied": {
-			admit.Change{Old: &good, New: &empty},
+			admit.Change{Old: &good, New: &empty}, "",
 			[]string{
 				"UPDATE of Secret " + secret,
 				"tls.crt: ", "(CertificateMissing)", "tls.key: ", "(KeyMissing)", number, admit.Marker,
 			},
 		},
-		"deleted":            {admit.Change{Old: &good}, refused},
-		"deleted too late":   {admit.Change{Old: &late}, append(slices.Clone(refused), `"2026-11-22T11:30:00Z"`)},
-		"deleted on purpose": {admit.Change{Old: &allowed}, []string{secret, admit.AllowDeleteUntil, "2026-11-22T12:30:00Z"}},
+		"deleted": {admit.Change{Old: &good}, "", refused},
+		"deleted, of an operator": {
+			admit.Change{Old: &good}, check.ManagedByCertRotation,
+			[]string{"Fix: to renew it, remove annotation auth.openshift.io/certificate-not-after; to delete it, set annotation "},
+		},
+		"deleted, of no known manager": {
+			admit.Change{Old: &good}, "none", []string{"Fix: to renew it, see docs/runbook.md; to delete it, set annotation "},
+		},
+		"deleted too late":   {admit.Change{Old: &late}, "", append(slices.Clone(refused), `"2026-11-22T11:30:00Z"`)},
+		"deleted on purpose": {admit.Change{Old: &allowed}, "", []string{secret, admit.AllowDeleteUntil, "2026-11-22T12:30:00Z"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			decision := admit.Decide(check.CheckSecret, servingCert(), c.change, now)
+			want := servingCert()
+			if c.managedBy != "" {
+				want.ManagedBy = c.managedBy
+			}
+			decision := admit.Decide(check.CheckSecret, want, c.change, now)
 			record(page, name, decision)
 			if name == "deleted" && len(decision.Message) > maxDelete {
 				t.Errorf("%d characters, more than %d: %s", len(decision.Message), maxDelete, decision.Message)

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"strconv"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
 
@@ -161,12 +162,21 @@ func proposedTime() string {
 
 func refuseDelete(secret admit.ProtectedSecret) string {
 	return refusal(admit.Refusing, deleteOperation, secret.Namespace, secret.Name, admit.DeleteProblem, unnamedControl) +
-		admit.DeleteRemedy(proposedTime())
+		admit.DeleteRemedy(admit.Renewal(""), proposedTime()) // the same text for every manager
 }
 
 func refuseDeleteExpression() string {
 	return `"` + refusal(verbInside, deleteOperation, namespaceInside, nameInside, admit.DeleteProblem, controlInside) +
-		admit.DeleteRemedy(proposedTime()) + `"`
+		admit.DeleteRemedy(renewalInside(), proposedTime()) + `"`
+}
+
+// renewalInside says how to renew the Secret, by its manager.
+func renewalInside() string {
+	choice := strconv.Quote(admit.Renewal(""))
+	for _, manager := range []string{check.ManagedByCertRotation, check.ManagedByServiceCA} {
+		choice = fmt.Sprintf("variables.want.managedBy == %q ? %q : %s", manager, admit.Renewal(manager), choice)
+	}
+	return "\"\n+ (" + choice + ")\n+ \""
 }
 
 func refusal(verb, operation, namespace, name, problems, control string) string {

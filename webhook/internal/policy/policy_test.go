@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,12 @@ func TestRefusals(t *testing.T) {
 		}
 		if v.Reason == nil || *v.Reason != "Forbidden" {
 			t.Errorf("validation %d: the reason is %v", i, v.Reason)
+		}
+	}
+	// Which of these texts is in a refusal is up to the API server (see the bypasses of test/e2e).
+	for _, manager := range []string{check.ManagedByServiceCA, check.ManagedByCertRotation, ""} {
+		if text := made.Spec.Validations[1].MessageExpression; !strings.Contains(text, strconv.Quote(admit.Renewal(manager))) {
+			t.Errorf("the refusal of a delete does not say how to renew a Secret managed by %q: %s", manager, text)
 		}
 	}
 	if strings.Contains(policy.Marker, admit.Marker) || strings.Contains(admit.Marker, policy.Marker) {
