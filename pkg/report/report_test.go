@@ -239,6 +239,19 @@ func TestLog(t *testing.T) {
 				"message": []string{hostedControlPlane().Message}, "node": "master-0",
 			},
 		},
+		"allowed by break-glass": {
+			report.Notice{
+				Type: report.RequestByBreakGlass, Finding: keyMissing(),
+				Object:  report.Object{Kind: "Secret", Namespace: "n", Name: "s"},
+				Request: &report.Request{User: "mallory", Operation: "DELETE", DryRun: true},
+			},
+			map[string]any{
+				"level": "WARN", "msg": string(report.RequestByBreakGlass), "reason": "KeyMissing", "severity": "Violation",
+				"controls": controls, "location": "/c/tls.key",
+				"message": "there is no private key, or it is empty", "remedy": "put it there", "user": "mallory",
+				"operation": "DELETE", "dryRun": true,
+			},
+		},
 		"denied": {
 			report.Notice{
 				Type: report.RequestDenied, Finding: keyMissing(), Object: report.Object{Kind: "Secret", Namespace: "n", Name: "s"},
