@@ -47,6 +47,8 @@ var (
 		errors.New("ValidatingAdmissionPolicy 'other' with binding 'other' denied request: no"))
 	errByWebhook = apierrors.NewForbidden(resource, decoy,
 		errors.New(`admission webhook "`+webhookName+`" denied the request: CertificateUnparsable `+admit.Marker))
+	errOtherText = apierrors.NewForbidden(resource, decoy,
+		errors.New("denied request by something: RotationDetached "+policy.Marker+" "+admit.Marker))
 	errFailClosed = apierrors.NewInternalError(
 		errors.New(`failed calling webhook "` + webhookName + `": connection refused`),
 	)
@@ -219,6 +221,9 @@ func TestProve(t *testing.T) {
 		"another webhook fails closed":      {errByPolicy, errOtherFails, []string{"policy-refuses pass", "webhook-asked unknown Unreadable"}, false},
 		"no permission":                     {errNoPermission, errNoPermission, []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
 		"the decoy was deleted":             {errNotFound, errNotFound, []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
+		"it answers only the first":         {errByPolicy, errors.New("refused"), []string{"policy-refuses pass", "webhook-asked unknown Unreadable"}, false},
+		"it answers only the second":        {errors.New("refused"), errByWebhook, []string{"policy-refuses unknown Unreadable", "webhook-asked pass"}, false},
+		"of a version with other texts":     {errOtherText, errOtherText, []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
 		"the API server is unavailable":     {errors.New("refused"), errors.New("refused"), []string{"policy-refuses unknown Unreadable", "webhook-asked unknown Unreadable"}, false},
 	}
 	for name, c := range cases {
