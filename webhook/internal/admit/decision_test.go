@@ -384,7 +384,9 @@ func TestMessages(t *testing.T) {
 		"deleted": {admit.Change{Old: &good}, "", refused},
 		"deleted, of an operator": {
 			admit.Change{Old: &good}, check.ManagedByCertRotation,
-			[]string{"Fix: to renew it, remove annotation auth.openshift.io/certificate-not-after; to delete it, set annotation "},
+			[]string{
+				"Fix: to renew it, remove annotation auth.openshift.io/certificate-not-after; to delete it, set annotation ",
+			},
 		},
 		"deleted, of no known manager": {
 			admit.Change{Old: &good}, "none", []string{"Fix: to renew it, see docs/runbook.md; to delete it, set annotation "},

@@ -188,7 +188,8 @@ func TestRefusals(t *testing.T) {
 	}
 	// Which of these texts is in a refusal is up to the API server (see the bypasses of test/e2e).
 	for _, manager := range []string{check.ManagedByServiceCA, check.ManagedByCertRotation, ""} {
-		if text := made.Spec.Validations[1].MessageExpression; !strings.Contains(text, strconv.Quote(admit.Renewal(manager))) {
+		text := made.Spec.Validations[1].MessageExpression
+		if !strings.Contains(text, strconv.Quote(admit.Renewal(manager))) {
 			t.Errorf("the refusal of a delete does not say how to renew a Secret managed by %q: %s", manager, text)
 		}
 	}
