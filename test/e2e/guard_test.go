@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -357,6 +358,11 @@ func all(changes ...func(map[string]any)) func(map[string]any) {
 // URL of a webhook that allows everything.
 func mutations(elsewhere string) map[string]mutation {
 	selector := map[string]any{"matchLabels": map[string]any{"no-object": "has-it"}}
+	secrets := map[string]any{
+		"operations": []any{"*"}, "apiGroups": []any{""}, "apiVersions": []any{"v1"}, "resources": []any{"secrets"},
+	}
+	another := maps.Clone(secrets)
+	another["resourceNames"] = []any{"another"}
 	ofWebhook := func(change func(map[string]any)) mutation {
 		return mutation{resource: webhooks, name: guardNamespace, change: inWebhook(0, change), passes: garbagePasses}
 	}
@@ -406,13 +412,16 @@ func mutations(elsewhere string) map[string]mutation {
 
 		"the policy applies to deletes only":    ofPolicy(resourceRule("operations", "DELETE")),
 		"the policy applies to other resources": ofPolicy(resourceRule("resources", "configmaps")),
+		"the policy applies to another group":   ofPolicy(resourceRule("apiGroups", "example.com")),
+		"the policy applies to another version": ofPolicy(resourceRule("apiVersions", "v2")),
+		"the policy applies to another name":    ofPolicy(resourceRule("resourceNames", "another")),
+		"the policy applies to cluster objects only": ofPolicy(inFirst(set("Cluster", "scope"), "spec", "matchConstraints",
+			"resourceRules")),
 		"the policy applies to other namespaces": ofPolicy(set(selector, "spec", "matchConstraints",
 			"namespaceSelector")),
 		"the policy applies to labelled Secrets only": ofPolicy(set(selector, "spec", "matchConstraints",
 			"objectSelector")),
-		"the policy excludes Secrets": ofPolicy(set([]any{map[string]any{"operations": []any{"*"},
-			"apiGroups": []any{""}, "apiVersions": []any{"v1"}, "resources": []any{"secrets"}}}, "spec",
-			"matchConstraints", "excludeResourceRules")),
+		"the policy excludes Secrets":                    ofPolicy(set([]any{secrets}, "spec", "matchConstraints", "excludeResourceRules")),
 		"the policy has an additional condition":         ofPolicy(inSpec(neverMet)),
 		"the policy refuses nothing":                     ofPolicy(set([]any{map[string]any{"expression": "true"}}, "spec", "validations")),
 		"the policy does not refuse deletes":             deletesPass,
@@ -423,6 +432,12 @@ func mutations(elsewhere string) map[string]mutation {
 		"the binding only audits":                        ofBinding(set([]any{"Audit"}, "spec", "validationActions")),
 		"the binding only warns":                         ofBinding(set([]any{"Warn"}, "spec", "validationActions")),
 		"the binding applies to labelled Secrets only": ofBinding(set(map[string]any{"objectSelector": selector},
+			"spec", "matchResources")),
+		"the binding applies to other namespaces": ofBinding(set(map[string]any{"namespaceSelector": selector},
+			"spec", "matchResources")),
+		"the binding applies to another name": ofBinding(set(map[string]any{"resourceRules": []any{another}},
+			"spec", "matchResources")),
+		"the binding excludes Secrets": ofBinding(set(map[string]any{"excludeResourceRules": []any{secrets}},
 			"spec", "matchResources")),
 		"the binding names another policy": ofBinding(set(decoyPolicy, "spec", "policyName")),
 		"the binding is deleted":           ofBinding(nil),
