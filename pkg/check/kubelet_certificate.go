@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
 // kubeletTrusted: the kube-apiserver, as it is configured, accepts the kubelet's certificate: a CA of
@@ -106,11 +107,10 @@ const (
 	addressInternalIP = "InternalIP"
 )
 
-// addressType returns the first of the kube-apiserver's kubelet-preferred-address-types, by
-// default Hostname (Kubernetes pkg/controlplane/apiserver/options).
+// addressType returns the first of the kube-apiserver's kubelet-preferred-address-types.
 func (k Kubelet) addressType() string {
 	if len(k.known.AddressTypes) == 0 {
-		return addressHostname
+		return kubeapiserver.DefaultKubeletAddressTypes()[0]
 	}
 	return k.known.AddressTypes[0]
 }

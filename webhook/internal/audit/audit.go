@@ -161,8 +161,9 @@ func (a *Auditor) objectOf(n report.Notice, seen observation) report.Object {
 		return o
 	}
 	if subject.Kind == finding.KindNode && subject.Name != "" && a.Kubelets != nil {
-		return report.Object{
-			APIVersion: "v1", Kind: finding.KindNode, Name: subject.Name, UID: a.Kubelets.UID(subject.Name),
+		// Without its UID, an Event would not belong to the Node, and may belong to another Node of that name.
+		if uid := a.Kubelets.UID(subject.Name); uid != "" {
+			return report.Object{APIVersion: "v1", Kind: finding.KindNode, Name: subject.Name, UID: uid}
 		}
 	}
 	return a.Self

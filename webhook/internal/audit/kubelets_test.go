@@ -126,19 +126,27 @@ func TestKubeletEdges(t *testing.T) {
 	}
 }
 
-// namedNodes knows the UID of each Node.
+// namedNodes knows the UID of each Node but one.
 type namedNodes struct{}
 
 func (namedNodes) Results() []finding.Result { return nil }
-func (namedNodes) UID(node string) string    { return "uid of " + node }
 
-// TestKubeletObject: a notice about a Node is about that Node, one about several is about the audit.
+func (namedNodes) UID(node string) string {
+	if node == "unknown" {
+		return ""
+	}
+	return "uid of " + node
+}
+
+// TestKubeletObject: a notice about a Node is about that Node, one about several, or about a Node whose UID is not
+// known, is about the audit.
 func TestKubeletObject(t *testing.T) {
 	self := report.Object{Kind: "Lease", Name: "audit"}
 	a := Auditor{Kubelets: namedNodes{}, Self: self}
 	for node, want := range map[string]report.Object{
 		"worker-1": {APIVersion: "v1", Kind: "Node", Name: "worker-1", UID: "uid of worker-1"},
 		"":         self,
+		"unknown":  self,
 	} {
 		notice := report.Notice{Finding: kubeletResults(node, finding.Fail, finding.KubeletNotTLS)[0]}
 		if got := a.objectOf(notice, observation{}); got != want {

@@ -215,3 +215,36 @@ func TestSweepsGoOn(t *testing.T) {
 		})
 	}
 }
+
+// TestUIDOfDeletedNode: the end of a finding is reported after the Node was deleted, so its UID stays known. A new Node
+// of the same name has its own.
+func TestUIDOfDeletedNode(t *testing.T) {
+	f, now := &fake{}, time.Now()
+	s := sweeper(f, func() time.Time { return now })
+	bad := Node{Name: "bad", UID: "uid-1", Host: "127.0.0.1", Port: serve(t, notTLS)}
+	successor := bad
+	successor.UID = "uid-2"
+	s.reset()
+	steps := []struct {
+		nodes []Node
+		want  string
+	}{
+		{[]Node{bad}, "uid-1"}, {[]Node{bad}, "uid-1"}, {nil, "uid-1"}, {[]Node{successor}, "uid-2"}, {nil, "uid-2"},
+	}
+	for i, step := range steps {
+		f.set(step.nodes...)
+		s.sweep(t.Context())
+		if got := s.UID("bad"); got != step.want {
+			t.Errorf("step %d: got %q, want %q", i, got, step.want)
+		}
+	}
+	if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node bad: notApplicable"}) {
+		t.Errorf("after it was deleted: %q", got)
+	}
+	now = now.Add(2 * forgetAfter)
+	s.sweep(t.Context())
+	s.sweep(t.Context())
+	if got := s.UID("bad"); got != "" {
+		t.Errorf("long after it was deleted: %q", got)
+	}
+}

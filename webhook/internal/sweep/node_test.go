@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubelettls"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
 // ready returns a Node that is ready, with addresses "type=address".
@@ -51,7 +52,23 @@ func TestNewNode(t *testing.T) {
 	}{
 		"InternalIP":            {node: ready(host, internal), want: Node{Host: "192.0.2.7", Port: 10250}},
 		"in the order of types": {ready(host, internal), []string{"Hostname", "InternalIP"}, Node{Host: "worker-1", Port: 10250}},
-		"IPv6":                  {node: ready("InternalIP=2001:db8::7"), want: Node{Host: "2001:db8::7", Port: 10250}},
+		"no types configured: Hostname first": {
+			ready(internal, "InternalDNS=worker-1.internal", host), kubeapiserver.DefaultKubeletAddressTypes(),
+			Node{Host: "worker-1", Port: 10250},
+		},
+		"no types configured, no Hostname": {
+			ready("ExternalIP=198.51.100.7", internal, "InternalDNS=worker-1.internal"),
+			kubeapiserver.DefaultKubeletAddressTypes(), Node{Host: "worker-1.internal", Port: 10250},
+		},
+		"no types configured, addresses only": {
+			ready("ExternalIP=198.51.100.7", internal), kubeapiserver.DefaultKubeletAddressTypes(),
+			Node{Host: "192.0.2.7", Port: 10250},
+		},
+		"no types configured, external ones only": {
+			ready("ExternalIP=198.51.100.7", "ExternalDNS=worker-1.example"), kubeapiserver.DefaultKubeletAddressTypes(),
+			Node{Host: "worker-1.example", Port: 10250},
+		},
+		"IPv6": {node: ready("InternalIP=2001:db8::7"), want: Node{Host: "2001:db8::7", Port: 10250}},
 		"dual stack, IPv6 first": {
 			node: ready("InternalIP=2001:db8::7", internal), want: Node{Host: "2001:db8::7", Port: 10250},
 		},
@@ -106,7 +123,7 @@ func TestNewNode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			types := c.types
 			if types == nil {
-				types = defaultAddressTypes()
+				types = commonAddressTypes()
 			}
 			c.want.Name, c.want.UID = "worker-1", "uid-1"
 			if d := cmp.Diff(c.want, NewNode(c.node, types)); d != "" {

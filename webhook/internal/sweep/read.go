@@ -46,9 +46,10 @@ const (
 	caPath = "/configmaps/" + caName + "/"
 )
 
-// defaultAddressTypes are used if those of the kube-apiserver are not known. OpenShift has InternalIP alone, kubeadm
-// InternalIP, ExternalIP, Hostname.
-func defaultAddressTypes() []string {
+// commonAddressTypes are used if the kube-apiserver's configuration is not known. OpenShift sets InternalIP alone,
+// kubeadm InternalIP, ExternalIP, Hostname. The default of a kube-apiserver that is known to set none is another one,
+// see [kubeapiserver.DefaultKubeletAddressTypes].
+func commonAddressTypes() []string {
 	types := []corev1.NodeAddressType{
 		corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName, corev1.NodeInternalDNS, corev1.NodeExternalDNS,
 	}
@@ -174,7 +175,7 @@ func stateOf(r certificatesv1.CertificateSigningRequest) string {
 
 // Settings implements [Cluster]. They are known on OpenShift, whose operator stores the configuration in a ConfigMap.
 func (a API) Settings(ctx context.Context) Settings {
-	settings := Settings{AddressTypes: defaultAddressTypes()}
+	settings := Settings{AddressTypes: commonAddressTypes()}
 	configMap, err := a.configMap(ctx, configName)
 	switch settings.Unread = err != nil && !apierrors.IsNotFound(err); {
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
@@ -192,6 +193,7 @@ func (a API) Settings(ctx context.Context) Settings {
 		settings.CA.WhyUnknown = new(unreadableConfig(configName, err.Error()))
 		return settings
 	}
+	settings.AddressTypes = kubeapiserver.DefaultKubeletAddressTypes()
 	if types := config.List(kubeapiserver.KubeletPreferredAddressTypes); len(types) > 0 {
 		settings.AddressTypes = types
 	}

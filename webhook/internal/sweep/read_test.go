@@ -112,11 +112,11 @@ func TestNodes(t *testing.T) {
 		s.nodes = append(s.nodes, n)
 	}
 	api := s.start(t)
-	nodes, err := api.Nodes(t.Context(), defaultAddressTypes())
+	nodes, err := api.Nodes(t.Context(), commonAddressTypes())
 	if err != nil || len(nodes) != len(s.nodes) || len(s.queries) != 3 {
 		t.Errorf("%d Nodes in %d requests, %v", len(nodes), len(s.queries), err)
 	}
-	node, exists, err := api.Node(t.Context(), "n-7", defaultAddressTypes())
+	node, exists, err := api.Node(t.Context(), "n-7", commonAddressTypes())
 	if err != nil || !exists || node.Name != "n-7" || node.Host != "192.0.2.7" {
 		t.Errorf("one Node: %+v, %t, %v", node, exists, err)
 	}
@@ -195,7 +195,8 @@ func TestSettings(t *testing.T) {
 		NotConfigured bool
 		WhyUnknown    finding.Reason
 	}
-	all := strings.Join(defaultAddressTypes(), " ")
+	all := strings.Join(commonAddressTypes(), " ")
+	const unset = "Hostname InternalDNS InternalIP ExternalDNS ExternalIP" // the kube-apiserver's own default
 	cases := map[string]struct {
 		configMaps map[string]map[string]string
 		refuse     map[string]int
@@ -213,11 +214,11 @@ func TestSettings(t *testing.T) {
 		},
 		"no CA configured": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":"172.30.0.0/16"`), "kubelet-serving-ca": bundle}, nil,
-			seen{Types: all, Services: "172.30.0.0/16", NotConfigured: true},
+			seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
 		},
 		"another CA configured": {
 			map[string]map[string]string{"config": config(`"apiServerArguments":{"kubelet-certificate-authority":["/other"]}`), "kubelet-serving-ca": bundle},
-			nil, seen{Types: all},
+			nil, seen{Types: unset},
 		},
 		"no bundle": {
 			map[string]map[string]string{"config": openshift}, nil,
@@ -238,7 +239,7 @@ func TestSettings(t *testing.T) {
 		},
 		"ranges that cannot be parsed": {
 			map[string]map[string]string{"config": config(`"servicesSubnet":7,"apiServerArguments":{"service-cluster-ip-range":["x,172.30.0.0/16"]}`)},
-			nil, seen{Types: all, Services: "172.30.0.0/16", NotConfigured: true},
+			nil, seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
 		},
 	}
 	for name, c := range cases {

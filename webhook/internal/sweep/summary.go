@@ -61,6 +61,8 @@ type summary struct {
 
 // namedNode is a Node with results of its own.
 type namedNode struct {
+	// uid is its UID, also after it was deleted.
+	uid string
 	// since is when it was first seen to pass, or to be deleted; zero while it has a finding.
 	since time.Time
 }
@@ -89,7 +91,7 @@ func (s *summary) name(sorted []Outcome) {
 		for _, worst := range []finding.Outcome{finding.Fail, finding.Warn} {
 			for _, o := range sorted {
 				if len(named) < maxNamed && named[o.Node] == nil && len(finding.WithOutcome(s.of(o, class), worst)) > 0 {
-					named[o.Node] = &namedNode{}
+					named[o.Node] = &namedNode{uid: o.UID}
 				}
 			}
 		}
@@ -119,6 +121,17 @@ func (s *summary) isNamed(o Outcome, requirement finding.Requirement) bool {
 		slices.ContainsFunc(s.of(o, !class), func(own finding.Result) bool { return own.Reason == r.Reason })
 }
 
+// uids returns the UIDs of the named Nodes.
+func (s *summary) uids() map[string]string {
+	uids := map[string]string{}
+	for _, named := range s.named {
+		for name, n := range named {
+			uids[name] = n.uid
+		}
+	}
+	return uids
+}
+
 // noNodes returns the results about a cluster that has no Nodes.
 func noNodes() []finding.Result {
 	var results []finding.Result
@@ -135,6 +148,9 @@ func (s *summary) forget(sorted []Outcome, now time.Time) {
 	for class, named := range s.named {
 		unsettled := map[string]bool{}
 		for _, o := range sorted {
+			if n := named[o.Node]; n != nil {
+				n.uid = o.UID // another Node may have the name now
+			}
 			// An unknown result may hide a finding.
 			unsettled[o.Node] = named[o.Node] != nil && len(finding.Findings(s.of(o, class))) > 0
 		}

@@ -92,8 +92,9 @@ type Sweeper struct {
 	mu       sync.Mutex
 	outcomes map[string]Outcome
 	results  []finding.Result
-	at       time.Time // of the last sweep
-	err      error     // of the last attempt to list Nodes
+	uids     map[string]string // of the Nodes that have results of their own, also of deleted ones
+	at       time.Time         // of the last sweep
+	err      error             // of the last attempt to list Nodes
 	summary  *summary
 	// last are the last settings that were read, nil if no settings were read.
 	last *Settings
@@ -128,7 +129,7 @@ func (s *Sweeper) Run(ctx context.Context) {
 func (s *Sweeper) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.outcomes, s.results, s.at, s.err, s.summary = nil, nil, time.Time{}, nil, newSummary()
+	s.outcomes, s.results, s.uids, s.at, s.err, s.summary = nil, nil, nil, time.Time{}, nil, newSummary()
 }
 
 // wait waits for a time; false if the context ended.
@@ -309,9 +310,10 @@ func (s *Sweeper) store(outcomes map[string]Outcome, whole bool) {
 		reported = append(reported, o)
 	}
 	results := s.summary.results(reported, now)
+	uids := s.summary.uids()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.outcomes, s.results = outcomes, results
+	s.outcomes, s.results, s.uids = outcomes, results, uids
 	if whole {
 		s.at, s.err = now, nil
 	}
@@ -420,11 +422,15 @@ func (s *Sweeper) Results() []finding.Result {
 	return s.results
 }
 
-// UID returns the UID of a Node that was seen.
+// UID returns the UID of a Node that was seen, also for some time after it was deleted: the end of its findings is
+// reported then. It is empty if the Node is not known.
 func (s *Sweeper) UID(name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.outcomes[name].UID
+	if o, exists := s.outcomes[name]; exists {
+		return o.UID
+	}
+	return s.uids[name]
 }
 
 // allUnknown returns an unknown result for each requirement.

@@ -220,10 +220,10 @@ func TestSweep(t *testing.T) {
 func TestSettingsAreKept(t *testing.T) {
 	types, services := []string{"InternalIP"}, []netip.Prefix{netip.MustParsePrefix("172.30.0.0/16")}
 	read := Settings{AddressTypes: types, Services: services, CA: check.KubeletCA{At: "the bundle"}}
-	unread := Settings{Unread: true, AddressTypes: defaultAddressTypes()}
-	notOpenShift := Settings{AddressTypes: defaultAddressTypes()}
+	unread := Settings{Unread: true, AddressTypes: commonAddressTypes()}
+	notOpenShift := Settings{AddressTypes: commonAddressTypes()}
 	api := netip.MustParseAddr("10.96.0.1")
-	apiOnly := Settings{AddressTypes: defaultAddressTypes(), Services: []netip.Prefix{netip.PrefixFrom(api, 32)}}
+	apiOnly := Settings{AddressTypes: commonAddressTypes(), Services: []netip.Prefix{netip.PrefixFrom(api, 32)}}
 	apiUnread := apiOnly
 	apiUnread.Unread = true
 	cases := map[string]struct {
