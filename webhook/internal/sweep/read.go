@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -33,8 +34,9 @@ const (
 	callTime = 10 * time.Second
 	// pageSize is the number of Nodes in one answer: a Node has 10 to 20 KiB, mostly names of images.
 	pageSize = 100
-	// maxRequests bounds how many certificate signing requests are read.
-	maxRequests = 2000
+	// requestPage is the number of certificate signing requests in one answer, requestPages the largest number of
+	// answers: a request has 2 to 3 KiB, and a cluster of 5,000 Nodes that all renew has some 5,000.
+	requestPage, requestPages = 500, 20
 )
 
 // The ConfigMaps with the kube-apiserver's configuration on OpenShift, and with the CAs that it verifies kubelets with:
@@ -118,39 +120,60 @@ func (a API) Node(ctx context.Context, name string, types []string) (node Node, 
 	return NewNode(&list.Items[0], types), true, nil
 }
 
-// Requests implements [Cluster]. Without permission, or if the API server does not answer, nothing is known.
-func (a API) Requests(ctx context.Context) map[string]string {
+// Requests implements [Cluster]. It reads [requestPages] pages, all together within [callTime], and keeps little of each.
+func (a API) Requests(ctx context.Context) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	list, err := a.certificates.CertificateSigningRequests().List(ctx, metav1.ListOptions{
+	newest := newestRequests{}
+	options := metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName).String(),
-		Limit:         maxRequests,
-	})
-	if err != nil {
-		return nil
+		Limit:         requestPage,
 	}
-	return requestsOf(list.Items)
+	for range requestPages {
+		page, err := a.certificates.CertificateSigningRequests().List(ctx, options)
+		if err != nil {
+			return newest.unsigned(), errors.New(readError(err))
+		}
+		for _, r := range page.Items {
+			newest.add(r)
+		}
+		if options.Continue = page.Continue; options.Continue == "" {
+			return newest.unsigned(), nil
+		}
+	}
+	return newest.unsigned(), fmt.Errorf("there are more than %d", requestPage*requestPages)
 }
 
-// requestsOf returns what became of the newest request of each Node, if it was not signed.
-func requestsOf(requests []certificatesv1.CertificateSigningRequest) map[string]string {
-	type request = certificatesv1.CertificateSigningRequest
-	newestFirst := slices.SortedStableFunc(slices.Values(requests), func(a, b request) int {
-		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
-	seen, unsigned := map[string]bool{}, map[string]string{}
-	for _, r := range newestFirst {
-		// The signer signs no other request (Kubernetes pkg/apis/certificates/helpers.go).
-		node, isNode := strings.CutPrefix(r.Spec.Username, "system:node:")
-		if r.Spec.SignerName != certificatesv1.KubeletServingSignerName || !isNode || seen[node] {
-			continue
-		}
-		seen[node] = true
-		if state := stateOf(r); state != "" {
-			unsigned[node] = "its CertificateSigningRequest " + strconv.Quote(r.Name) + " " + state
+// signingRequest is what is needed of a certificate signing request.
+type signingRequest struct {
+	name, state string // see stateOf
+	created     time.Time
+}
+
+// newestRequests has the newest request of each Node.
+type newestRequests map[string]signingRequest
+
+func (n newestRequests) add(r certificatesv1.CertificateSigningRequest) {
+	// The signer signs no other request (Kubernetes pkg/apis/certificates/helpers.go).
+	node, isNode := strings.CutPrefix(r.Spec.Username, "system:node:")
+	if r.Spec.SignerName != certificatesv1.KubeletServingSignerName || !isNode {
+		return
+	}
+	added, known := signingRequest{name: r.Name, state: stateOf(r), created: r.CreationTimestamp.Time}, n[node]
+	if known.name == "" || cmp.Or(added.created.Compare(known.created), cmp.Compare(known.name, added.name)) > 0 {
+		n[node] = added
+	}
+}
+
+// unsigned returns what became of the newest request of each Node, if it was not signed.
+func (n newestRequests) unsigned() map[string]string {
+	all := map[string]string{}
+	for node, r := range n {
+		if r.state != "" {
+			all[node] = "its CertificateSigningRequest " + strconv.Quote(r.name) + " " + r.state
 		}
 	}
-	return unsigned
+	return all
 }
 
 // stateOf says what became of a request; empty if it was signed.

@@ -80,12 +80,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			write(http.StatusOK, list)
 			return
 		}
-		from, _ := strconv.Atoi(r.URL.Query().Get("continue"))
-		limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
-		to := min(from+limit, len(s.nodes))
-		if list.Items = s.nodes[from:to]; to < len(s.nodes) {
-			list.Continue = strconv.Itoa(to)
-		}
+		list.Items, list.Continue = pageOf(s.nodes, r)
 		write(http.StatusOK, list)
 	case strings.HasPrefix(path, "/api/v1/namespaces/openshift-kube-apiserver/configmaps/"):
 		data, exists := s.configMaps[path[strings.LastIndex(path, "/")+1:]]
@@ -95,12 +90,25 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		write(http.StatusOK, corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: data})
 	case path == "/apis/certificates.k8s.io/v1/certificatesigningrequests":
-		write(http.StatusOK, certificatesv1.CertificateSigningRequestList{
-			TypeMeta: metav1.TypeMeta{APIVersion: "certificates.k8s.io/v1", Kind: "CertificateSigningRequestList"}, Items: s.requests,
-		})
+		list := certificatesv1.CertificateSigningRequestList{
+			TypeMeta: metav1.TypeMeta{APIVersion: "certificates.k8s.io/v1", Kind: "CertificateSigningRequestList"},
+		}
+		list.Items, list.Continue = pageOf(s.requests, r)
+		write(http.StatusOK, list)
 	default:
 		fail(http.StatusNotFound, metav1.StatusReasonNotFound)
 	}
+}
+
+// pageOf returns the page of a list that a request asks for, and where the next one begins.
+func pageOf[T any](all []T, r *http.Request) (page []T, next string) {
+	from, _ := strconv.Atoi(r.URL.Query().Get("continue"))
+	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+	to := min(from+limit, len(all))
+	if to < len(all) {
+		next = strconv.Itoa(to)
+	}
+	return all[from:to], next
 }
 
 // TestNodes: all Nodes are read, in pages, and one by its name.
@@ -158,7 +166,10 @@ func TestRequests(t *testing.T) {
 		request("csr-7", "system:node:client", certificatesv1.KubeAPIServerClientKubeletSignerName, 1),
 		request("csr-8", "mallory", serving, 1),
 	}}
-	got := s.start(t).Requests(t.Context())
+	got, err := s.start(t).Requests(t.Context())
+	if err != nil {
+		t.Error(err)
+	}
 	want := map[string]string{
 		"new":     `its CertificateSigningRequest "csr-1" is pending`,
 		"denied":  `its CertificateSigningRequest "csr-3" was denied`,
@@ -173,8 +184,40 @@ func TestRequests(t *testing.T) {
 		t.Errorf("the request is %q", s.queries[0])
 	}
 	s.refuse = map[string]int{"/certificatesigningrequests": http.StatusForbidden}
-	if got := s.start(t).Requests(t.Context()); len(got) != 0 {
-		t.Errorf("without permission: %v", got)
+	if got, err := s.start(t).Requests(t.Context()); len(got) != 0 || err == nil {
+		t.Errorf("without permission: %v, %v", got, err)
+	}
+}
+
+// TestManyRequests: requests are read in pages, and a list that is too long is cut, with an error. A newer request that
+// comes first counts.
+func TestManyRequests(t *testing.T) {
+	for name, c := range map[string]struct {
+		requests, queries int
+		cut               bool
+	}{
+		"two pages":          {requestPage + 1, 2, false},
+		"as many as can be":  {requestPage * requestPages, requestPages, false},
+		"more than are read": {requestPage*requestPages + 1, requestPages, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &server{}
+			for i := range c.requests {
+				r := certificatesv1.CertificateSigningRequest{}
+				r.Name, r.Spec.SignerName = fmt.Sprintf("csr-%05d", i), certificatesv1.KubeletServingSignerName
+				r.Spec.Username = fmt.Sprintf("system:node:n-%d", i)
+				r.CreationTimestamp = metav1.NewTime(pkitest.Now())
+				s.requests = append(s.requests, r)
+			}
+			s.requests[0].Spec.Username = s.requests[requestPage].Spec.Username
+			s.requests[0].CreationTimestamp = metav1.NewTime(pkitest.Now().Add(time.Minute))
+			s.requests[0].Status.Certificate = []byte("certificate")
+			got, err := s.start(t).Requests(t.Context())
+			want := min(c.requests, requestPage*requestPages) - 2 // one Node has two, and the newest is signed
+			if len(got) != want || (err != nil) != c.cut || len(s.queries) != c.queries {
+				t.Errorf("%d Nodes, want %d; %d queries, want %d; %v", len(got), want, len(s.queries), c.queries, err)
+			}
+		})
 	}
 }
 

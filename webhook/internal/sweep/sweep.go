@@ -60,8 +60,9 @@ type Cluster interface {
 	// Node returns one Node. exists is false if it was deleted.
 	Node(ctx context.Context, name string, types []string) (node Node, exists bool, err error)
 	// Requests returns for each Node whose kubelet has a certificate signing request that was not signed what became of
-	// it. It returns what is known.
-	Requests(ctx context.Context) map[string]string
+	// it. With an error it returns what is known, and the error says why there may be more, in words that are the same at
+	// each attempt.
+	Requests(ctx context.Context) (unsigned map[string]string, err error)
 }
 
 // Sweep describes a sweep, for metrics.
@@ -105,6 +106,8 @@ type Sweeper struct {
 	// logged: a sweep was logged, with loggedReasons.
 	logged        bool
 	loggedReasons []finding.Reason
+	// loggedRequests is why not all certificate signing requests could be read, empty if they could.
+	loggedRequests string
 }
 
 // Run sweeps until the context ends. It begins with unknown outcomes: those of an earlier run may be old.
@@ -352,7 +355,7 @@ func tooLate(node Node) Outcome {
 // ask asks the kubelets of some Nodes, and returns the outcomes in any order. If the context ends, or the time of
 // [Sweeper.Once], some are missing.
 func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Outcome {
-	requests := s.Cluster.Requests(ctx)
+	requests := s.requests(ctx)
 	dialer := kubelettls.Dialer{
 		Control: controlOf(func(address netip.Addr) string { return s.Refuse(address, settings.Services) }),
 	}
@@ -378,6 +381,21 @@ func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Ou
 	}
 	_ = group.Wait() // always nil
 	return slices.DeleteFunc(outcomes, func(o Outcome) bool { return o.Node == "" })
+}
+
+// requests returns what became of the certificate signing requests that were not signed. It logs each new reason why
+// some may be missing.
+func (s *Sweeper) requests(ctx context.Context) map[string]string {
+	unsigned, err := s.Cluster.Requests(ctx)
+	why := ""
+	if err != nil && ctx.Err() == nil {
+		why = err.Error()
+	}
+	if why != "" && why != s.loggedRequests {
+		s.Log.WarnContext(ctx, "Cannot read all certificate signing requests, so findings may not name them", "err", err)
+	}
+	s.loggedRequests = why
+	return unsigned
 }
 
 // askNode asks the kubelet of a Node.

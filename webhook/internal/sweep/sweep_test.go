@@ -3,6 +3,7 @@
 package sweep
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,6 +38,8 @@ type fake struct {
 	nodes    []Node
 	err      error
 	requests map[string]string
+	// unread is why some requests are missing.
+	unread error
 	// lists counts lists of all Nodes, single has the names of Nodes that were read alone.
 	lists  int
 	single []string
@@ -44,7 +47,7 @@ type fake struct {
 
 func (f *fake) Settings(context.Context) Settings { return f.settings }
 
-func (f *fake) Requests(context.Context) map[string]string { return f.requests }
+func (f *fake) Requests(context.Context) (map[string]string, error) { return f.requests, f.unread }
 
 func (f *fake) Nodes(context.Context, []string) ([]Node, error) {
 	f.mu.Lock()
@@ -438,4 +441,23 @@ func TestEnds(t *testing.T) {
 			t.Errorf("%d outcomes, %v", len(outcomes), err)
 		}
 	})
+}
+
+// TestLogsMissingRequests: that not all certificate signing requests could be read is logged once for each reason.
+func TestLogsMissingRequests(t *testing.T) {
+	var logged bytes.Buffer
+	f := &fake{requests: map[string]string{"a": "its request is pending"}}
+	s := sweeper(f, time.Now)
+	s.Log = slog.New(slog.NewTextHandler(&logged, nil))
+	forbidden, many := errors.New("forbidden"), errors.New("too many")
+	var got []int
+	for _, f.unread = range []error{forbidden, forbidden, many, nil, nil, many} {
+		if requests := s.requests(t.Context()); len(requests) != 1 {
+			t.Errorf("%d requests, want those that are known", len(requests))
+		}
+		got = append(got, strings.Count(logged.String(), "level=WARN"))
+	}
+	if d := cmp.Diff([]int{1, 1, 2, 2, 2, 3}, got); d != "" {
+		t.Errorf("lines (-want +got):\n%s", d)
+	}
 }
