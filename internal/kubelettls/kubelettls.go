@@ -164,10 +164,11 @@ type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %s", time.Duration(e)) }
 
-// IsTimeout reports whether an error of this package is that there was no answer.
-func IsTimeout(err error) bool {
-	_, ok := errors.AsType[timeoutError](err)
-	return ok
+// IsFiltered reports whether an error of [Dialer.ReadOnlyOpen] is what a firewall causes: no answer, or one that says
+// that there is no way to the host. A host that is down or far away causes the same errors.
+func IsFiltered(err error) bool {
+	_, timeout := errors.AsType[timeoutError](err)
+	return timeout || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
 }
 
 // interpretAlert handles a handshake that the kubelet itself ended. If it sent its

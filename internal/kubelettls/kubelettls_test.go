@@ -293,18 +293,22 @@ func TestReadOnlyOpen(t *testing.T) {
 		address  string
 		open     bool
 		wantsErr bool
+		filtered bool
 	}{
-		"open":                  {t.Context(), serve(t, func(net.Conn) {}).Address, true, false},
-		"refused":               {t.Context(), "127.0.0.1:1", false, false},
-		"no such address":       {t.Context(), "127.0.0.1:no-such-port", false, true},
-		"no answer in the time": {ended, "127.0.0.1:1", false, true},
-		"no way there":          {t.Context(), "255.255.255.255:10255", false, true},
+		"open":                  {t.Context(), serve(t, func(net.Conn) {}).Address, true, false, false},
+		"refused":               {t.Context(), "127.0.0.1:1", false, false, false},
+		"no such address":       {t.Context(), "127.0.0.1:no-such-port", false, true, false},
+		"no answer in the time": {ended, "127.0.0.1:1", false, true, false},
+		"no way there":          {t.Context(), "255.255.255.255:10255", false, true, true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			open, err := Dialer{}.ReadOnlyOpen(c.ctx, Target{ReadOnly: c.address})
 			if open != c.open || (err != nil) != c.wantsErr {
 				t.Errorf("open: %t, error: %v, want %t and an error: %t", open, err, c.open, c.wantsErr)
+			}
+			if IsFiltered(err) != c.filtered {
+				t.Errorf("filtered: %t, error: %v", IsFiltered(err), err)
 			}
 			if err != nil && strings.Contains(err.Error(), "127.0.0.1") {
 				t.Errorf("the error %q has addresses, which the finding names already or which change", err)

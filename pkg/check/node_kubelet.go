@@ -21,7 +21,7 @@ type NodeKubelet struct {
 	NotAsked string
 	// Excuse says why the kubelet may be unreachable: "the Node is not ready". It is empty if it should be reachable.
 	Excuse string
-	// ReadOnlyFiltered: no packet came back from the read-only port, so a firewall is in between.
+	// ReadOnlyFiltered: a firewall on the way blocks the read-only port.
 	ReadOnlyFiltered bool
 	// Request describes a certificate signing request of the kubelet that was not signed. It is empty if all
 	// are signed, or if that is not known.

@@ -9,7 +9,7 @@ import (
 )
 
 // nodeKubeletReadOnlyPort: nothing listens on the kubelet's read-only port, as in kubeletReadOnlyPort. A firewall that
-// drops packets to it hides the port from the control plane, but not from the Node's Pods.
+// blocks it hides the port from the control plane, but not from the Node's Pods.
 func nodeKubeletReadOnlyPort(k NodeKubelet, now time.Time) []finding.Result {
 	switch {
 	case k.Answer == nil, !k.Answer.ReadOnlyOpen && !k.Answer.Answered():
@@ -20,7 +20,7 @@ func nodeKubeletReadOnlyPort(k NodeKubelet, now time.Time) []finding.Result {
 			"set readOnlyPort to 0 in the kubelet's configuration")
 	case k.ReadOnlyFiltered:
 		return single(finding.NotChecked, k.at(),
-			"a firewall between the audit and the Node drops packets to the kubelet's read-only port",
+			"a firewall between the audit and the Node blocks the kubelet's read-only port",
 			"check readOnlyPort in the kubelet's configuration")
 	case k.Answer.ReadOnlyErr != nil:
 		return single(finding.KubeletUnreachable, k.at(),

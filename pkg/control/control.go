@@ -75,8 +75,9 @@ type Required struct {
 	// Optional: the control can be compliant if the requirement is not configured to be
 	// checked ([finding.NotChecked]). The document then lists it as not checked.
 	Optional bool
-	// Supplementary: the control can be compliant although the requirement is unknown, whatever the reason. It is about
-	// something that comes and goes, such as Nodes. If it fails, the control fails.
+	// Supplementary: the control can be compliant although the requirement is unknown for some subjects, whatever the
+	// reason, if it was observed for another one. It is about many subjects that come and go, such as Nodes. If it fails
+	// for one, the control fails.
 	Supplementary bool
 	// Strict: a warning fails the requirement. The same reason may be a warning for one
 	// control and a failure for another: with unverified kubelet certificates the
@@ -208,6 +209,7 @@ func (c Control) Judge(scope Scope, results []finding.Result) Verdict {
 
 func answer(required Required, results []finding.Result) Answer {
 	answer := Answer{Required: required, Outcome: finding.NotApplicable, Met: true}
+	observed, unobserved := false, false
 	for _, r := range results {
 		if r.Requirement != required.Requirement {
 			continue
@@ -221,10 +223,13 @@ func answer(required Required, results []finding.Result) Answer {
 		case finding.Fail:
 			answer.Met = false
 		case finding.Unknown:
-			answer.Met = answer.Met &&
-				(required.Supplementary || required.Optional && r.Reason == finding.NotChecked)
+			unobserved = unobserved || !required.Optional || r.Reason != finding.NotChecked
 		case finding.Pass, finding.Warn, finding.NotApplicable:
+			observed = true
 		}
+	}
+	if unobserved && !(required.Supplementary && observed) {
+		answer.Met = false
 	}
 	if answer.Results == nil {
 		answer.Outcome, answer.Met = finding.Unknown, false

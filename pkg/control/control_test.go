@@ -118,8 +118,17 @@ func TestJudge(t *testing.T) {
 			results: with(result(optional, finding.Fail, finding.KubeletNotTLS)),
 			want:    want{Status: control.NotCompliant, Unmet: []finding.Requirement{optional}},
 		},
-		"a supplementary one that could not be observed": {
-			results: with(result(ofNodes, finding.Unknown, finding.KubeletUnreachable)), want: want{Status: control.Compliant},
+		"a supplementary one that could not be observed for any subject": {
+			results: with(result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
+			want:    want{Unmet: []finding.Requirement{ofNodes}},
+		},
+		"a supplementary one that was not configured": {
+			results: with(result(ofNodes, finding.Unknown, finding.NotChecked)), want: want{Status: control.Compliant},
+		},
+		"a supplementary one, not configured for one subject and not observed for another": {
+			results: with(result(ofNodes, finding.Unknown, finding.NotChecked),
+				result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
+			want: want{Unmet: []finding.Requirement{ofNodes}},
 		},
 		"a supplementary one that passes for one subject and could not be observed for another": {
 			results: append(with(), result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
@@ -247,7 +256,8 @@ func TestMutationOfObservation(t *testing.T) {
 						results = append(results, r)
 					}
 					want := control.CouldNotVerify
-					if required.Optional && name == unasked || required.Supplementary && name != unanswered {
+					observed := slices.ContainsFunc(mutation, finding.Result.Observed)
+					if required.Optional && name == unasked || required.Supplementary && observed {
 						want = control.Compliant
 					}
 					if got := c.Judge(scope, results).Status; got != want {

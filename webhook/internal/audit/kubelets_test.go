@@ -32,8 +32,8 @@ func kubeletResults(node string, outcome finding.Outcome, reason finding.Reason)
 	return results
 }
 
-// TestKubeletsUnknown: a kubelet that was not observed is never a pass, and does not change the verdict. One that fails
-// does.
+// TestKubeletsUnknown: a kubelet that was not observed is never a pass, and does not change the verdict while another one
+// was observed. One that fails does.
 func TestKubeletsUnknown(t *testing.T) {
 	type want struct {
 		status  control.Status
@@ -52,8 +52,19 @@ func TestKubeletsUnknown(t *testing.T) {
 		"all pass":        {good, want{control.Compliant, finding.Pass, true}},
 		"one unreachable": {with(finding.Unknown, finding.KubeletUnreachable), want{control.Compliant, finding.Unknown, true}},
 		"not asked yet": {
-			kubeletResults("", finding.Unknown, finding.NotObserved), want{control.Compliant, finding.Unknown, true},
+			kubeletResults("", finding.Unknown, finding.NotObserved), want{control.CouldNotVerify, finding.Unknown, false},
 		},
+		"Nodes not listed": {
+			kubeletResults("", finding.Unknown, finding.Unreadable), want{control.CouldNotVerify, finding.Unknown, false},
+		},
+		"all unreachable": {
+			kubeletResults("", finding.Unknown, finding.KubeletUnreachable),
+			want{control.CouldNotVerify, finding.Unknown, false},
+		},
+		"all not ready": {
+			kubeletResults("", finding.Unknown, finding.NotChecked), want{control.Compliant, finding.Unknown, true},
+		},
+		"no Nodes": {kubeletResults("", finding.NotApplicable, ""), want{control.Compliant, finding.NotApplicable, true}},
 		"one warns":   {with(finding.Warn, finding.KubeletIdentityUnexpected), want{control.Compliant, finding.Warn, true}},
 		"one fails":   {with(finding.Fail, finding.KubeletNotTLS), want{control.NotCompliant, finding.Fail, false}},
 		"one deleted": {with(finding.NotApplicable, ""), want{control.Compliant, finding.Pass, true}},

@@ -398,7 +398,8 @@ func (s *Sweeper) requests(ctx context.Context) map[string]string {
 	return unsigned
 }
 
-// askNode asks the kubelet of a Node.
+// askNode asks the kubelet of a Node at both ports at the same time: a read-only port may be open where a firewall drops
+// packets to the other one, and then it costs no more time.
 func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.NodeKubelet {
 	facts := check.NodeKubelet{Node: node.Name, Excuse: node.Excuse, NotAsked: node.Problem}
 	if node.Problem != "" {
@@ -406,16 +407,19 @@ func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.Nod
 	}
 	to := kubelettls.At(node.Host, node.Port)
 	answer := &check.KubeletAnswer{Host: node.Host}
+	var isOpen bool
+	var readOnlyErr error
+	var readOnly sync.WaitGroup
+	readOnly.Go(func() { isOpen, readOnlyErr = dialer.ReadOnlyOpen(ctx, to) })
 	dialer.Handshake(ctx, to, answer)
+	readOnly.Wait()
 	if refused, ok := errors.AsType[*kubelettls.RefusedError](answer.Err); ok {
 		facts.NotAsked = refused.Why
 		return facts
 	}
-	facts.Answer = answer
-	if answer.Answered() {
-		answer.ReadOnlyOpen, answer.ReadOnlyErr = dialer.ReadOnlyOpen(ctx, to)
-		facts.ReadOnlyFiltered = kubelettls.IsTimeout(answer.ReadOnlyErr)
-	}
+	facts.Answer, answer.ReadOnlyOpen, answer.ReadOnlyErr = answer, isOpen, readOnlyErr
+	// If the other port answers, the host can be reached, and a firewall is in between.
+	facts.ReadOnlyFiltered = answer.Answered() && kubelettls.IsFiltered(readOnlyErr)
 	return facts
 }
 

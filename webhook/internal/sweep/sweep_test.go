@@ -461,3 +461,48 @@ func TestLogsMissingRequests(t *testing.T) {
 		t.Errorf("lines (-want +got):\n%s", d)
 	}
 }
+
+// TestReadOnlyPortAlone: a read-only port that is open is found where nothing answers at the other port, and asking both
+// takes no longer than asking the slower one.
+func TestReadOnlyPortAlone(t *testing.T) {
+	const host = "127.10.2.55"
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", kubelettls.At(host, 1).ReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	hangs, err := new(net.ListenConfig).Listen(t.Context(), "tcp", host+":0") // a handshake gets no answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hangs.Close() }()
+	const open, lost = "read-only-port warn ReadOnlyPortOpen", "tls unknown KubeletUnreachable"
+	for name, c := range map[string]struct {
+		host string
+		port int
+		want []string
+	}{
+		"refused":                    {host, 1, []string{lost, open}},
+		"no answer":                  {host, hangs.Addr().(*net.TCPAddr).Port, []string{lost, open}},
+		"refused at both ports":      {"127.10.2.56", 1, []string{lost, "read-only-port unknown KubeletUnreachable"}},
+		"an address that is refused": {"169.254.169.254", 1, []string{"tls unknown NodeAddressUnusable", "read-only-port unknown NodeAddressUnusable"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sweeper(&fake{}, time.Now)
+			began := time.Now()
+			outcomes := s.ask(t.Context(), []Node{{Name: "a", Host: c.host, Port: c.port}}, Settings{})
+			if took, most := time.Since(began), kubelettls.Timeout+kubelettls.ReadOnlyTimeout; took >= most {
+				t.Errorf("it took %s, as long as both ports together", took)
+			}
+			var got []string
+			for _, r := range outcomes[0].All() {
+				if aspect := r.Requirement.Aspect(); aspect == finding.TLS || aspect == finding.ReadOnlyPort {
+					got = append(got, fmt.Sprintf("%s %s %s", aspect, r.Outcome, r.Reason))
+				}
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
