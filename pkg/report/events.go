@@ -414,8 +414,20 @@ func (n Notice) action() string {
 	return "Check"
 }
 
+// presentAtStart begins the note of an Event about what was there at the start.
+const presentAtStart = "Present at start, may have been reported before: "
+
 // eventText returns an Event's type, reason and note.
 func (n Notice) eventText() (kind, reason, note string) {
+	kind, reason, note = n.eventTextOfChange()
+	if n.AtStart {
+		note = presentAtStart + note
+	}
+	return kind, reason, note
+}
+
+// eventTextOfChange returns the same for what was not there at the start.
+func (n Notice) eventTextOfChange() (kind, reason, note string) {
 	f := n.Finding
 	switch n.Type {
 	case FindingActive, FindingStillActive:
@@ -439,6 +451,9 @@ func (n Notice) eventText() (kind, reason, note string) {
 		note = "Control compliant: " + n.Control.String()
 		if n.Certificate != nil {
 			note += "; " + n.CertificateAt.String() + ", " + describe(n.Certificate)
+		}
+		if unknown := notKnownForAll(n.Verdict); unknown != "" {
+			note += "; not known for all: " + unknown
 		}
 		return corev1.EventTypeNormal, n.Verdict.Status.Word(), note
 	case NotCompliant, CouldNotVerify:

@@ -14,7 +14,8 @@ import (
 
 // Log writes a line for each notice except [FindingStillActive]. The keys are a contract: reason
 // severity control controls location message remedy node notBefore notAfter serial sha256
-// user operation dryRun verdict unchecked.
+// user operation dryRun verdict unchecked atStart
+// notKnownForAll.
 type Log struct{ log *slog.Logger }
 
 // NewLog returns a reporter that writes to a logger.
@@ -47,8 +48,14 @@ func (l *Log) Report(ctx context.Context, n Notice) {
 		attributes = append(attributes, slog.String("message", whyNotApplicable(n.Verdict)))
 	case Compliant:
 		attributes = append(attributes, verdictAttributes(n.Verdict)...)
+		if unknown := notKnownForAll(n.Verdict); unknown != "" {
+			attributes = append(attributes, slog.String("notKnownForAll", unknown))
+		}
 	case CertificateRotated:
 		attributes = append(attributes, controlAttributes(n.Control)...)
+	}
+	if n.AtStart {
+		attributes = append(attributes, slog.Bool("atStart", true))
 	}
 	if n.Object.Kind == "Node" {
 		attributes = append(attributes, slog.String("node", n.Object.Name))

@@ -133,6 +133,23 @@ func hostedControlPlane() finding.Result {
 	}
 }
 
+// atStart returns a notice about what was present at start.
+func atStart(n report.Notice) report.Notice {
+	n.AtStart = true
+	return n
+}
+
+// someNodesUnknown is a compliant verdict although the kubelet of a Node did not answer.
+func someNodesUnknown() report.Notice {
+	tls, trusted := finding.NodeKubelet.Requires(finding.TLS), finding.NodeKubelet.Requires(finding.ServingTrusted)
+	several := finding.Subject{Kind: finding.KindNode}
+	return summary(report.Compliant, verdict(control.UseHTTPS, control.Cluster,
+		finding.Result{Requirement: tls, Subject: several, Outcome: finding.Pass},
+		finding.Result{Requirement: tls, Subject: several, Reason: finding.NotChecked},
+		finding.Result{Requirement: trusted, Subject: several, Reason: finding.NotChecked},
+	))
+}
+
 func TestLog(t *testing.T) {
 	page := messages.Record(t, "log of notices")
 	leaf := pkitest.NewCA("signer").Issue(pkitest.KubeletClient()).Leaf
@@ -147,6 +164,28 @@ func TestLog(t *testing.T) {
 				"level": "ERROR", "msg": string(report.FindingActive), "reason": "KeyMissing", "severity": "Violation",
 				"controls": controls, "location": "/c/tls.key",
 				"message": "there is no private key, or it is empty", "remedy": "put it there", "node": "master-0",
+			},
+		},
+		"active from the start": {
+			atStart(report.Notice{Type: report.FindingActive, Object: node(), Finding: keyMissing()}),
+			map[string]any{
+				"level": "ERROR", "msg": string(report.FindingActive), "reason": "KeyMissing", "severity": "Violation",
+				"controls": controls, "location": "/c/tls.key", "atStart": true,
+				"message": "there is no private key, or it is empty", "remedy": "put it there", "node": "master-0",
+			},
+		},
+		"compliant from the start": {
+			atStart(summary(report.Compliant, verdict(control.UseHTTPS, control.Node))),
+			map[string]any{
+				"level": "INFO", "msg": string(report.Compliant), "controls": controls, "control": "use-https",
+				"verdict": "compliant", "node": "master-0", "atStart": true,
+			},
+		},
+		"compliant, not known for all Nodes": {
+			someNodesUnknown(),
+			map[string]any{
+				"level": "INFO", "msg": string(report.Compliant), "controls": controls, "control": "use-https",
+				"verdict": "compliant", "node": "master-0", "notKnownForAll": "node-kubelet/tls (NotChecked Node)",
 			},
 		},
 		"resolved": {
@@ -731,6 +770,17 @@ func TestEventTexts(t *testing.T) {
 				"issue a new one",
 				"Protected Secrets that were added are valid",
 			},
+		},
+		"active from the start": {
+			atStart(report.Notice{Type: report.FindingActive, Finding: missing}), "Warning", "KeyMissing",
+			[]string{"may have been reported before", "/c/tls.key: " + missing.Message, missing.Remedy, number},
+		},
+		"compliant from the start": {
+			atStart(verified), "Normal", "Compliant",
+			append([]string{"may have been reported before", number, "/c/tls.crt"}, dates...),
+		},
+		"compliant, not known for all Nodes": {
+			someNodesUnknown(), "Normal", "Compliant", []string{number, "node-kubelet/tls (NotChecked Node)"},
 		},
 		"reminder": {
 			report.Notice{Type: report.FindingStillActive, Finding: missing}, "Warning", "KeyMissing",

@@ -18,7 +18,7 @@ func whyNotVerified(v control.Verdict) string {
 	if failed := failures(v); len(failed) > 0 {
 		parts = append(parts, "failed: "+strings.Join(failed, ", "))
 	}
-	if unknown := notObserved(v); len(unknown) > 0 {
+	if unknown := byCause(v.Unmet(), whyUnknown); len(unknown) > 0 {
 		parts = append(parts, "not observed: "+strings.Join(unknown, ", "))
 	}
 	return strings.Join(parts, "; ")
@@ -41,23 +41,34 @@ func failures(v control.Verdict) []string {
 	return texts
 }
 
-// notObserved lists the requirements that are unknown and must not be, by cause. A cause
-// with several requirements has their number instead of their names, to keep the text short.
-func notObserved(v control.Verdict) []string {
-	var causes []string // in the order of the requirements
+// notKnownForAll lists the requirements of a compliant control that are not known for all subjects, such as all Nodes, by
+// cause. It is empty if all were observed.
+func notKnownForAll(v control.Verdict) string {
+	return strings.Join(byCause(v.Answers, func(answer control.Answer) string {
+		if !answer.Supplementary || !slices.ContainsFunc(answer.Results, finding.Result.Observed) {
+			return ""
+		}
+		return causes(answer, func(finding.Result) bool { return true })
+	}), ", ")
+}
+
+// byCause lists the requirements of answers by why they are unknown, which is empty if they are known. A cause with
+// several requirements has their number instead of their names, to keep the text short.
+func byCause(answers []control.Answer, why func(control.Answer) string) []string {
+	var inOrder []string // the causes, in the order of the requirements
 	requirements := map[string][]string{}
-	for _, answer := range v.Unmet() {
-		cause := whyUnknown(answer)
+	for _, answer := range answers {
+		cause := why(answer)
 		if cause == "" {
 			continue
 		}
 		if requirements[cause] == nil {
-			causes = append(causes, cause)
+			inOrder = append(inOrder, cause)
 		}
 		requirements[cause] = append(requirements[cause], string(answer.Requirement))
 	}
 	var texts []string
-	for _, cause := range causes {
+	for _, cause := range inOrder {
 		what := requirements[cause][0]
 		if n := len(requirements[cause]); n > 1 {
 			what = fmt.Sprintf("%d requirements", n)
@@ -73,15 +84,19 @@ func whyUnknown(answer control.Answer) string {
 	if len(answer.Results) == 0 {
 		return "no result"
 	}
-	var causes []string
+	return causes(answer, func(r finding.Result) bool { return !answer.Optional || r.Reason != finding.NotChecked })
+}
+
+// causes lists the reasons and subjects of the unknown results that count, each once.
+func causes(answer control.Answer, counts func(finding.Result) bool) string {
+	var all []string
 	for _, r := range answer.Results {
 		cause := strings.TrimSpace(string(r.Reason) + " " + r.Subject.String())
-		counts := !r.Observed() && (!answer.Optional || r.Reason != finding.NotChecked)
-		if counts && !slices.Contains(causes, cause) {
-			causes = append(causes, cause)
+		if !r.Observed() && counts(r) && !slices.Contains(all, cause) {
+			all = append(all, cause)
 		}
 	}
-	return strings.Join(causes, ", ")
+	return strings.Join(all, ", ")
 }
 
 // whyNotApplicable returns the observation that makes a control not applicable.

@@ -97,6 +97,10 @@ const (
 // the outcome of one changes, the tracker reports the old one as resolved and the new one as
 // active, because the severity differs.
 //
+// A finding that becomes active was present at start if its requirement was not met for its subject since the
+// requirement was observed first, or was not observed yet: another process, or an earlier leader, may have reported it.
+// The same is true for the first verdict on a control. Their notices say so.
+//
 // A verdict ignores pending findings and counts hidden ones. It changes to "not compliant"
 // at once. Other changes wait while a finding of the control is pending or resolving.
 type Tracker struct {
@@ -108,6 +112,17 @@ type Tracker struct {
 	unmet        map[unmet]time.Time          // since when each is in every observation
 	certificates map[string]*x509.Certificate // the last valid one in each role
 	verdicts     map[string]control.Verdict   // the current one, by the ID of the control
+
+	// known has the requirements that were observed, for any subject. fromStart has the subjects for which they were not
+	// met, or unknown, when that happened first, until they are met or a failure is reported.
+	known     map[finding.Requirement]bool
+	fromStart map[about]bool
+}
+
+// about is a requirement for a subject.
+type about struct {
+	finding.Requirement
+	finding.Subject
 }
 
 // unmet is a requirement that is not met or unknown for a subject, whatever the reason. If
@@ -139,6 +154,7 @@ func New(settle time.Duration) *Tracker {
 	return &Tracker{
 		settle: settle, findings: map[finding.ID]*tracked{}, unmet: map[unmet]time.Time{},
 		certificates: map[string]*x509.Certificate{}, verdicts: map[string]control.Verdict{},
+		known: map[finding.Requirement]bool{}, fromStart: map[about]bool{},
 	}
 }
 
@@ -159,6 +175,7 @@ type Changes struct {
 // Observe updates the tracker with an observation.
 func (t *Tracker) Observe(o Observation) Changes {
 	results := o.results()
+	t.updateFromStart(results)
 	notices := t.updateSeen(o, results)
 	t.updateMissing(o.At, results)
 	notices = append(notices, t.resolve(o.At, results)...)
@@ -244,10 +261,47 @@ func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices [
 		known.Result, known.requirements = f, requirementsOf(f.ID(), results)
 		if known.state == pending && !known.due.After(o.At) {
 			known.state, known.reported = active, o.At
-			notices = append(notices, report.Notice{Type: report.FindingActive, At: o.At, Finding: f})
+			notices = append(notices, report.Notice{
+				Type: report.FindingActive, At: o.At, Finding: f, AtStart: t.wasAtStart(f),
+			})
 		}
 	}
 	return notices
+}
+
+// updateFromStart updates which requirements were not met from the start on. A subject that is seen later was not there
+// at the start.
+func (t *Tracker) updateFromStart(results []finding.Result) {
+	first, met := map[finding.Requirement]bool{}, map[about]bool{}
+	for _, r := range results {
+		of := about{r.Requirement, r.Subject.Whole()}
+		if r.Observed() && !t.known[r.Requirement] {
+			t.known[r.Requirement], first[r.Requirement] = true, true
+		}
+		if _, seen := met[of]; !seen {
+			met[of] = true
+		}
+		met[of] = met[of] && r.Observed() && !r.IsFinding()
+	}
+	for of, isMet := range met {
+		switch {
+		case isMet:
+			delete(t.fromStart, of)
+		case first[of.Requirement]:
+			t.fromStart[of] = true
+		}
+	}
+}
+
+// wasAtStart reports whether a finding that becomes active was present at start. The next one of the same requirement
+// and subject was not, if this one was observed.
+func (t *Tracker) wasAtStart(f finding.Result) bool {
+	of := about{f.Requirement, f.Subject.Whole()}
+	was := !t.known[f.Requirement] || t.fromStart[of]
+	if f.Observed() {
+		delete(t.fromStart, of)
+	}
+	return was
 }
 
 // isReported reports whether an unmet requirement was reported, for any reason.
@@ -431,7 +485,9 @@ func (t *Tracker) verdict(c control.Control, o Observation, results []finding.Re
 	if c.Neighbour || known && last.Status == now.Status {
 		return nil
 	}
-	return []report.Notice{summary(now, o)}
+	notice := summary(now, o)
+	notice.AtStart = !known
+	return []report.Notice{notice}
 }
 
 // retire removes the verdicts on controls that are no longer judged, for example after the

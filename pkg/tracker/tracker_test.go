@@ -796,6 +796,70 @@ func TestVerdictsWait(t *testing.T) {
 	}
 }
 
+// TestAtStart: what another process may have reported before is marked, and nothing else.
+func TestAtStart(t *testing.T) {
+	const unreadable, notAnswered = files + "?Unreadable@dir", kubelet + "?NotObserved"
+	cases := map[string]struct {
+		saw  []string // one observation every 2 seconds, each with other contents
+		want string
+	}{
+		"compliant":           {[]string{"", ""}, "Compliant at start"},
+		"active at start":     {[]string{"key=KeyMissing", "key=KeyMissing"}, "active KeyMissing at start, Not compliant at start"},
+		"active later":        {[]string{"", "key=KeyMissing", "key=KeyMissing"}, "Compliant at start, active KeyMissing, Not compliant"},
+		"active, then not":    {[]string{"key=KeyMissing", "", "key=KeyMissing", "key=KeyMissing"}, "Compliant at start, active KeyMissing, Not compliant"},
+		"another reason next": {[]string{"key=KeyMissing", "key=KeyMissing", "key=KeyUnparsable", "key=KeyUnparsable"}, "active KeyMissing at start, Not compliant at start, active KeyUnparsable, resolved KeyMissing"},
+		"another reason before it is reported": {
+			[]string{kubelet + "=KubeletNotTLS", kubelet + "=KubeletHasNoCertificate", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS"},
+			"active KubeletNotTLS at start, Not compliant at start",
+		},
+		"unknown at first, then active": {
+			[]string{notAnswered, notAnswered, kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS"},
+			"active KubeletNotTLS at start, Not compliant at start",
+		},
+		"unknown at first, then met, then active": {
+			[]string{notAnswered, "", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS"},
+			"Compliant at start, active KubeletNotTLS, Not compliant",
+		},
+		"unknown and reported, then active": {
+			[]string{unreadable, unreadable, "key=KeyMissing", "key=KeyMissing"},
+			"active Unreadable at start, Could not verify at start, active KeyMissing at start, resolved Unreadable, Not compliant",
+		},
+		"unknown later": {[]string{"", unreadable, unreadable}, "Compliant at start, active Unreadable, Could not verify"},
+		"of a subject that came later": {
+			[]string{"", "key+ key=KeyMissing@new", "key+ key=KeyMissing@new"}, "Compliant at start, active KeyMissing@new, Not compliant",
+		},
+		"unknown for one subject, met for another": {
+			[]string{"key+ key?Unreadable@other", "key+ key=KeyMissing@other", "key+ key=KeyMissing@other"},
+			"active KeyMissing@other at start, Not compliant at start",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			tracked := tracker.New(settle)
+			var got []string
+			for i, saw := range c.saw {
+				results := parse(saw)
+				for _, n := range tracked.Observe(tracker.Observation{
+					At: pkitest.Now().Add(time.Duration(i) * 2 * time.Second), Contents: sha256.Sum256([]byte{byte(i)}),
+					Scope: control.Node, Controls: []control.Control{watched()}, Sources: []tracker.Source{
+						{Results: results[finding.ClientFiles], Patience: settle},
+						{Results: results[finding.Kubelet], Patience: patience},
+					},
+				}).Notices {
+					text := textOf(n)
+					if n.AtStart {
+						text += " at start"
+					}
+					got = append(got, text)
+				}
+			}
+			if d := cmp.Diff(c.want, strings.Join(got, ", ")); d != "" {
+				t.Errorf("notices (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 // TestTrackerCertificates: a verdict and a rotation name their certificate and its control.
 func TestTrackerCertificates(t *testing.T) {
 	ca := pkitest.NewCA("signer")

@@ -64,7 +64,7 @@ func TestKubeletsUnknown(t *testing.T) {
 		"all not ready": {
 			kubeletResults("", finding.Unknown, finding.NotChecked), want{control.Compliant, finding.Unknown, true},
 		},
-		"no Nodes": {kubeletResults("", finding.NotApplicable, ""), want{control.Compliant, finding.NotApplicable, true}},
+		"no Nodes":    {kubeletResults("", finding.NotApplicable, ""), want{control.Compliant, finding.NotApplicable, true}},
 		"one warns":   {with(finding.Warn, finding.KubeletIdentityUnexpected), want{control.Compliant, finding.Warn, true}},
 		"one fails":   {with(finding.Fail, finding.KubeletNotTLS), want{control.NotCompliant, finding.Fail, false}},
 		"one deleted": {with(finding.NotApplicable, ""), want{control.Compliant, finding.Pass, true}},

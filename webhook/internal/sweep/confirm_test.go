@@ -16,7 +16,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 )
 
 // TestFollow: a failure is reported if it was seen at least twice, with no success in between.
@@ -246,5 +250,46 @@ func TestUIDOfDeletedNode(t *testing.T) {
 	s.sweep(t.Context())
 	if got := s.UID("bad"); got != "" {
 		t.Errorf("long after it was deleted: %q", got)
+	}
+}
+
+// TestPresentAtStart: of the kubelets that fail when the audit starts, all findings say so, and none of a kubelet that
+// fails later.
+func TestPresentAtStart(t *testing.T) {
+	ca := pkitest.NewCAAround("signer", time.Now())
+	bad := serve(t, notTLS)
+	node := func(name string, port int) Node { return Node{Name: name, UID: "uid", Host: "127.0.0.1", Port: port} }
+	good := node("good", kubelet(t, serving(ca, "good")))
+	later := node("later", kubelet(t, serving(ca, "later")))
+	f := &fake{settings: Settings{CA: check.KubeletCA{NotConfigured: true}}}
+	s, tracked, now := sweeper(f, time.Now), tracker.New(3*time.Second), time.Now()
+	s.reset()
+	var got []string
+	observe := func() {
+		for range 2 {
+			changes := tracked.Observe(tracker.Observation{
+				At: now, Sources: []tracker.Source{{Results: s.Results(), Patience: time.Minute}}, Scope: control.Cluster,
+			})
+			for _, n := range changes.Notices {
+				got = append(got, fmt.Sprint(n.Finding.Subject, " ", n.Finding.Reason, " at start: ", n.AtStart))
+			}
+			now = now.Add(time.Minute)
+		}
+	}
+	f.set(good, later, node("bad", bad))
+	s.sweep(t.Context())
+	if got := ofTLS(s.Results()); !slices.Equal(got, []string{"Node: unknown NotObserved"}) {
+		t.Errorf("before failures are confirmed: %q", got)
+	}
+	s.confirm(t.Context())
+	observe()
+	later.Port = bad
+	f.set(good, later, node("bad", bad))
+	s.sweep(t.Context())
+	s.confirm(t.Context())
+	observe()
+	want := []string{"Node bad KubeletNotTLS at start: true", "Node later KubeletNotTLS at start: false"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }

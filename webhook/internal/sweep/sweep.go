@@ -96,7 +96,10 @@ type Sweeper struct {
 	uids     map[string]string // of the Nodes that have results of their own, also of deleted ones
 	at       time.Time         // of the last sweep
 	err      error             // of the last attempt to list Nodes
-	summary  *summary
+	// confirmed: the kubelets that failed in the first sweep were asked again, as far as there is time for it. The results
+	// begin then, so that what is present at start can be told from what comes later.
+	confirmed bool
+	summary   *summary
 	// last are the last settings that were read, nil if no settings were read.
 	last *Settings
 	// once: there is no later sweep, so what was seen last is reported, however often it was seen. until is when no more
@@ -133,6 +136,7 @@ func (s *Sweeper) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcomes, s.results, s.uids, s.at, s.err, s.summary = nil, nil, nil, time.Time{}, nil, newSummary()
+	s.confirmed = false
 }
 
 // wait waits for a time; false if the context ended.
@@ -317,9 +321,20 @@ func (s *Sweeper) store(outcomes map[string]Outcome, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcomes, s.results, s.uids = outcomes, results, uids
+	isFirst := whole && s.at.IsZero()
+	s.confirmed = s.confirmed || s.once || !isFirst || !containUnconfirmed(outcomes)
 	if whole {
 		s.at, s.err = now, nil
 	}
+}
+
+func containUnconfirmed(outcomes map[string]Outcome) bool {
+	for _, o := range outcomes {
+		if o.unconfirmed() {
+			return true
+		}
+	}
+	return false
 }
 
 // report reports a sweep, in the log only if it differs from the one before.
@@ -435,6 +450,12 @@ func (s *Sweeper) Results() []finding.Result {
 		})
 	case s.err != nil && (s.at.IsZero() || s.Now().Sub(s.at) > staleAfter):
 		return allUnknown(unreadable(s.err))
+	case !s.confirmed:
+		return allUnknown(finding.Result{
+			Subject: several, Reason: finding.NotObserved,
+			Message: "the kubelets that failed are asked again before anything is reported",
+			Remedy:  "wait a few minutes; if this persists, read the audit's log",
+		})
 	case s.Now().Sub(s.at) > staleAfter:
 		return allUnknown(finding.Result{
 			Subject: several, Reason: finding.NotObserved, Message: "the kubelets have not been asked recently",
