@@ -47,6 +47,7 @@ type Kubelet interface {
 
 // Connection is checked in the background; see package connection.
 type Connection interface {
+	AskSoon()
 	Answered() <-chan struct{}
 }
 
@@ -145,7 +146,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.Connection != nil {
 		connection = a.Connection.Answered()
 	}
-	logged, contents, trigger := foundFiles{}, [sha256.Size]byte{}, Start
+	logged, trigger := foundFiles{}, Start
+	var contents, connectionFiles [sha256.Size]byte
 	for {
 		begin := a.Now()
 		snapshot := a.scanAndWatch()
@@ -165,6 +167,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.Kubelet.Ask()
 		}
 		contents = snapshot.Contents
+		// At the start it asks without this.
+		if a.Connection != nil && trigger != Start && snapshot.ConnectionFiles != connectionFiles {
+			a.Connection.AskSoon()
+		}
+		connectionFiles = snapshot.ConnectionFiles
 		due, stop := a.timer(changes.NextChange)
 		select {
 		case <-ctx.Done():

@@ -314,13 +314,14 @@ func TestConnectionPatience(t *testing.T) {
 	})
 }
 
-// kubelet counts how often it is probed, and answers when the test says so.
+// kubelet counts how often it is probed, or the kube-apiserver asked, and answers when the test says so.
 type kubelet struct {
 	asked    atomic.Int64
 	answered chan struct{}
 }
 
 func (k *kubelet) Ask()                      { k.asked.Add(1) }
+func (k *kubelet) AskSoon()                  { k.asked.Add(1) }
 func (k *kubelet) Answered() <-chan struct{} { return k.answered }
 
 // TestAsksTheKubelet: the agent probes the kubelet at the start, at each tick, after a
@@ -389,6 +390,57 @@ func TestAsksTheKubelet(t *testing.T) {
 		}
 		if d := cmp.Diff(triggers, counted.triggers); d != "" {
 			t.Errorf("triggers (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestAsksTheAPIServer: the agent asks the kube-apiserver after each change of a file of the connection, and after
+// nothing else.
+func TestAsksTheAPIServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, wake, asker := &host{}, make(wakes), &kubelet{answered: make(chan struct{})}
+		files, other := byte(1), byte(0)
+		a := &Agent{
+			Scan: func(now time.Time) scan.Snapshot {
+				s := h.scan(now)
+				s.ConnectionFiles[0], s.Contents[0] = files, other
+				return s
+			},
+			Chain: func(string) []hostfs.Directory { return nil }, Reporter: &reported{start: time.Now()}, Meter: &meter{},
+			Watcher: wake, Connection: asker, Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute,
+			Settle: time.Second,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- a.Run(ctx) }()
+		asked := func(what string, want int64) {
+			t.Helper()
+			synctest.Wait()
+			if got := asker.asked.Load(); got != want {
+				t.Errorf("%s: asked %d times so far, want %d", what, got, want)
+			}
+		}
+		asked("start", 0)
+		wake <- struct{}{}
+		asked("an event that changes nothing", 0)
+		files = 2
+		wake <- struct{}{}
+		asked("a change of a file", 1)
+		wake <- struct{}{}
+		asked("another event", 1)
+		other = 1
+		wake <- struct{}{}
+		asked("a change of another file", 1)
+		asker.answered <- struct{}{}
+		asked("an answer", 1)
+		pass(10 * time.Minute)
+		asked("ticks", 1)
+		files = 1
+		wake <- struct{}{}
+		asked("a change back", 2)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -34,6 +34,8 @@ const (
 	// (k8s.io/apimachinery pkg/util/net, SetTransportDefaults), so without other requests each one needs a new
 	// handshake. jitter is the largest random addition: agents that start together spread their requests.
 	interval, jitter = 2 * time.Minute, 10 * time.Second
+	// minInterval is the least time between two requests, however often files change.
+	minInterval = 20 * time.Second
 	// timeout bounds one request with its answer. A kube-apiserver gives up after 54 s if the kubelet cannot authorize
 	// the request, and after 30 s if the kubelet does not respond.
 	timeout = time.Minute
@@ -72,6 +74,7 @@ type Asker struct {
 	// foundOwn: this node's kube-apiserver was found before. Then another one's answer does not count.
 	foundOwn bool
 
+	soon     chan struct{} // receives a value if the next request must not wait for the interval
 	answered chan struct{}
 	mu       sync.Mutex
 	answer   *check.ConnectionAnswer
@@ -92,7 +95,7 @@ func New(options Options) (*Asker, error) {
 	}
 	query := url.Values{"container": {container}, "tailLines": {"1"}, "limitBytes": {"1"}}
 	a := &Asker{
-		options: options, api: api, answered: make(chan struct{}, 1),
+		options: options, api: api, soon: make(chan struct{}, 1), answered: make(chan struct{}, 1),
 		path: "/api/v1/namespaces/" + url.PathEscape(options.Namespace) + "/pods/" + url.PathEscape(options.Pod) + "/log?" +
 			query.Encode(),
 	}
@@ -126,9 +129,14 @@ func (a *Asker) Answer() *check.ConnectionAnswer {
 	return a.answer
 }
 
-// Run asks at once and then in intervals, until the context ends.
+// AskSoon requests that the next request does not wait for the interval, because a file of the connection has changed. It
+// does not wait for it. There are at least 20 seconds between two requests.
+func (a *Asker) AskSoon() { signal(a.soon) }
+
+// Run asks at once, then in intervals and after [Asker.AskSoon], until the context ends.
 func (a *Asker) Run(ctx context.Context) error {
 	for {
+		begin := time.Now()
 		answer := a.Ask(ctx)
 		select {
 		case <-ctx.Done():
@@ -136,15 +144,31 @@ func (a *Asker) Run(ctx context.Context) error {
 		default:
 		}
 		a.keep(answer)
-		select {
-		case a.answered <- struct{}{}:
-		default: // a value is waiting already
-		}
+		signal(a.answered)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(interval + rand.N(jitter)): //nolint:gosec // it only spreads requests
+			continue
+		case <-a.soon:
 		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(minInterval - time.Since(begin)):
+		}
+		// This request is for all changes until now.
+		select {
+		case <-a.soon:
+		default:
+		}
+	}
+}
+
+func signal(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default: // a value is waiting already
 	}
 }
 

@@ -307,6 +307,47 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestAskSoon: after a change of files the next request does not wait for the interval, but there is a least time
+// between two requests, and the last one is after the last change.
+func TestAskSoon(t *testing.T) {
+	cases := map[string]struct{ changes, want []time.Duration }{
+		"at once":                   {[]time.Duration{30 * time.Second}, []time.Duration{0, 30 * time.Second}},
+		"soon after a request":      {[]time.Duration{5 * time.Second}, []time.Duration{0, 20 * time.Second}},
+		"twice":                     {[]time.Duration{30 * time.Second, 31 * time.Second}, []time.Duration{0, 30 * time.Second, 50 * time.Second}},
+		"often, within the minimum": {[]time.Duration{1 * time.Second, 2 * time.Second, 19 * time.Second}, []time.Duration{0, 20 * time.Second}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := &transport{begin: time.Now()}
+				asker, err := connection.New(connection.Options{
+					API: &rest.Config{Host: "https://192.0.2.1", Transport: tr}, Namespace: "guard", Pod: "agent-x",
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, stop := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- asker.Run(ctx) }()
+				for _, at := range c.changes {
+					time.Sleep(at - time.Since(tr.begin))
+					asker.AskSoon()
+				}
+				time.Sleep(110*time.Second - time.Since(tr.begin))
+				stop()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				tr.mu.Lock()
+				defer tr.mu.Unlock()
+				if d := cmp.Diff(c.want, tr.times); d != "" {
+					t.Errorf("requests (-want +got):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
 // TestOwnServerGone: after this node's kube-apiserver was found, the answer of another one does not count.
 func TestOwnServerGone(t *testing.T) {
 	ca := pkitest.NewCAAround("ca", time.Now())

@@ -68,6 +68,9 @@ type Snapshot struct {
 	// Contents is the same in two snapshots if and only if all files and the kubelet's
 	// answer were the same. Then only time can make their results differ.
 	Contents [sha256.Size]byte
+	// ConnectionFiles is the same in two snapshots if and only if the files on which the connection depends were the same:
+	// the client certificate and key, and the CA bundles of the kubelet and of the kube-apiserver.
+	ConnectionFiles [sha256.Size]byte
 	// NextChange is the next moment at which the results may change by time alone, or zero.
 	NextChange time.Time
 }
@@ -152,7 +155,9 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 			snapshot.Serving = answer.Certificates[0]
 		}
 	}
-	read := []check.File{facts.certificate, facts.key, facts.clientCA, facts.kubeletCA, config.AdmissionFile}
+	ofConnection := []check.File{facts.certificate, facts.key, facts.clientCA, facts.kubeletCA}
+	snapshot.ConnectionFiles = contents(staticpod.Layout{}, nil, nil, ofConnection...)
+	read := slices.Concat(ofConnection, []check.File{config.AdmissionFile})
 	for _, plugin := range slices.Sorted(maps.Keys(config.PluginFiles)) {
 		read = append(read, config.PluginFiles[plugin])
 	}

@@ -681,6 +681,13 @@ func TestContents(t *testing.T) {
 			if changed.Contents == before.Contents {
 				t.Error("Contents did not change")
 			}
+			wants := slices.Contains([]string{n.Certificate(), n.Key(), clientCAAt}, c.at)
+			if wants && changed.ConnectionFiles == before.ConnectionFiles {
+				t.Error("ConnectionFiles did not change")
+			}
+			if slices.Contains([]string{admissionAt, pluginAt}, c.at) && changed.ConnectionFiles != before.ConnectionFiles {
+				t.Error("ConnectionFiles changed")
+			}
 			must(t, os.RemoveAll(c.at))
 			put(t, c.at, data)
 			must(t, os.Chmod(c.at, info.Mode()))
