@@ -130,9 +130,12 @@ func (k Kubelet) clientRefused() []finding.Result {
 			"(on OpenShift the machine-config-operator updates the bundle)")
 }
 
-// connectionAssumption says what a connection that works does not show, empty if it shows everything.
+// connectionAssumption says what a connection that works does not show. It may be an open connection, which nothing
+// verifies again: the kube-apiserver reads its certificate, and verifies the kubelet's, for a new one only.
 func (k Kubelet) connectionAssumption() string {
-	var assumptions []string
+	assumptions := []string{
+		"a new connection would work, too: if other requests keep one to this kubelet open, the kube-apiserver used that one",
+	}
 	if k.connection.ThroughService {
 		assumptions = append(assumptions, "this node's kube-apiserver connects as the API server that answered: "+
 			"this node's own was not found")
@@ -144,9 +147,6 @@ func (k Kubelet) connectionAssumption() string {
 	case k.ca.WhyUnknown != nil:
 		assumptions = append(assumptions, "the kube-apiserver verifies the kubelet's certificate: it is not known whether "+
 			"kubelet-certificate-authority is set")
-	}
-	if len(assumptions) == 0 {
-		return ""
 	}
 	return Assuming(assumptions...)
 }
