@@ -26,6 +26,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/sweep"
 )
 
 // The keys in the chart's ConfigMap.
@@ -41,6 +42,8 @@ type auditOptions struct {
 	kubeconfig, config, guardManifest, namespace string
 	output                                       evidence.Format
 	once, kubelets                               bool
+	// kubeletCA is NAMESPACE/NAME/KEY of a ConfigMap, or empty.
+	kubeletCA string
 	// apiService is the address of Service default/kubernetes, as every container gets it; empty outside of a cluster.
 	apiService string
 	// Only with --once:
@@ -69,7 +72,9 @@ func auditCommand(getenv func(string) string) command.Command {
 			"Of several replicas, only the holder of the Lease checks. This is what the audit's Deployment runs.\n" +
 			"With --once: check once, print a report, and exit with the code of the verdict.",
 		Groups: []command.Group{
-			{Title: "What to check", Flags: []string{"kubeconfig", "config", "guard-manifest", "namespace", "kubelets"}},
+			{Title: "What to check", Flags: []string{
+				"kubeconfig", "config", "guard-manifest", "namespace", "kubelets", "kubelet-ca-bundle",
+			}},
 			{Title: "Without --once", Flags: continuousFlags()},
 			{Title: "With --once", Flags: append([]string{"once"}, onceFlags()...)},
 		},
@@ -105,6 +110,10 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 	flags.BoolVar(&o.kubelets, "kubelets", false,
 		"connect to the kubelet of each Node with TLS, every 5 minutes, and check its certificate. "+
 			"It needs permission to list Nodes, and a network path to their port 10250")
+	flags.StringVar(&o.kubeletCA, "kubelet-ca-bundle", "",
+		"verify kubelets with the CAs in this ConfigMap `namespace/name/key`, if the kube-apiserver's configuration in the "+
+			"cluster does not name one. It needs permission to get it "+
+			"(default: on OpenShift the ConfigMap that the configuration names, elsewhere they are not verified)")
 	flags.StringVar(&o.installed, "installed", "",
 		"read the configuration and the guard's manifests from the chart's ConfigMap `namespace/name`, "+
 			"not from --config and --guard-manifest")
@@ -165,6 +174,10 @@ func (o *auditOptions) validate(flags *flag.FlagSet) error {
 		return command.Usagef("--installed %q: must be NAMESPACE/NAME of a ConfigMap", o.installed)
 	case !o.once && o.namespace == "":
 		return command.Usagef("--namespace is required without --once: the namespace of the Lease (or set POD_NAMESPACE)")
+	case o.kubeletCA != "" && !o.kubelets:
+		return command.Usagef("--kubelet-ca-bundle requires --kubelets")
+	case o.kubeletCA != "" && kubeletCAOf(o.kubeletCA) == (sweep.ConfigMapKey{}):
+		return command.Usagef("--kubelet-ca-bundle %q: must be NAMESPACE/NAME/KEY of a ConfigMap", o.kubeletCA)
 	case o.guardPatience < 0:
 		return command.Usagef("--guard-patience %s: must not be negative", command.Duration(o.guardPatience))
 	}
@@ -263,7 +276,7 @@ func auditOnce(
 	if options.kubelets {
 		// A ClusterReport is an object of the API, which has no room for thousands of Nodes.
 		few := options.output == evidence.OpenReports
-		if kubelets, err = sweepOnce(ctx, client, options.apiService, few); err != nil {
+		if kubelets, err = sweepOnce(ctx, client, options, few); err != nil {
 			return evidence.Document{}, err
 		}
 	}

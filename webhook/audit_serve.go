@@ -71,7 +71,7 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	leader.Audit = func(ctx context.Context) { runBoth(ctx, auditor.Run, prover.Run) }
 	leader.Leading, leader.Failed = meter.setLeading, meter.failed.Inc
 	if options.kubelets {
-		if err := auditKubelets(&auditor, leader, client, options.apiService, registry, log); err != nil {
+		if err := auditKubelets(&auditor, leader, client, options, registry, log); err != nil {
 			return err
 		}
 	}
@@ -104,10 +104,10 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 
 // auditKubelets makes an audit also sweep the kubelets of all Nodes.
 func auditKubelets(
-	auditor *audit.Auditor, leader *audit.Leader, client *rest.Config, apiService string, registry prometheus.Registerer,
-	log *slog.Logger,
+	auditor *audit.Auditor, leader *audit.Leader, client *rest.Config, options auditOptions,
+	registry prometheus.Registerer, log *slog.Logger,
 ) error {
-	sweeper, err := newSweeper(client, apiService, log)
+	sweeper, err := newSweeper(client, options, log)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,14 +19,23 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/sweep"
 )
 
-// newSweeper returns a sweeper of the kubelets of all Nodes. apiService is the address of Service default/kubernetes; a
-// name, or an empty text, counts as not known.
-func newSweeper(client *rest.Config, apiService string, log *slog.Logger) (*sweep.Sweeper, error) {
-	api, err := sweep.NewAPI(client)
+// kubeletCAOf parses NAMESPACE/NAME/KEY. It returns the zero value for another text.
+func kubeletCAOf(text string) sweep.ConfigMapKey {
+	parts := strings.Split(text, "/")
+	if len(parts) != 3 || slices.Contains(parts, "") {
+		return sweep.ConfigMapKey{}
+	}
+	return sweep.ConfigMapKey{Namespace: parts[0], Name: parts[1], Key: parts[2]}
+}
+
+// newSweeper returns a sweeper of the kubelets of all Nodes. If the address of Service default/kubernetes is a name, or
+// empty, it counts as not known.
+func newSweeper(client *rest.Config, options auditOptions, log *slog.Logger) (*sweep.Sweeper, error) {
+	api, err := sweep.NewAPI(client, kubeletCAOf(options.kubeletCA))
 	if err != nil {
 		return nil, err
 	}
-	address, err := netip.ParseAddr(apiService)
+	address, err := netip.ParseAddr(options.apiService)
 	if err != nil {
 		address = netip.Addr{}
 	}
@@ -36,8 +47,10 @@ func newSweeper(client *rest.Config, apiService string, log *slog.Logger) (*swee
 
 // sweepOnce asks the kubelets of all Nodes, and returns a result for each Node and requirement; if few is true, those
 // about several Nodes are joined.
-func sweepOnce(ctx context.Context, client *rest.Config, apiService string, few bool) ([]finding.Result, error) {
-	sweeper, err := newSweeper(client, apiService, slog.New(slog.DiscardHandler))
+func sweepOnce(
+	ctx context.Context, client *rest.Config, options auditOptions, few bool,
+) ([]finding.Result, error) {
+	sweeper, err := newSweeper(client, options, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

@@ -67,6 +67,10 @@ var renderings = map[string]rendering{
 	"without the webhook":  {apis: openShift, set: []string{"webhook.enabled=false"}},
 	"without the audit":    {apis: openShift, set: []string{"audit.enabled=false"}},
 	"without the kubelets": {apis: openShift, set: []string{"webhook.kubelets.enabled=false"}},
+	"with a CA of kubelets": {apis: openShift, set: []string{
+		"webhook.kubelets.caBundleConfigMap.namespace=kube-system", "webhook.kubelets.caBundleConfigMap.name=kubelet-ca",
+		"webhook.kubelets.caBundleConfigMap.key=ca.crt",
+	}},
 	"without the policies": {set: []string{"policy.enabled=false", "networkPolicy.enabled=false"}},
 	"only the audit": {
 		apis: openShift,

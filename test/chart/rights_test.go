@@ -25,6 +25,7 @@ var unnamed = map[string]string{
 		"permission",
 	"ClusterRole: list nodes": "the audit connects to the kubelet of each Node",
 	"ClusterRole: list certificates.k8s.io/certificatesigningrequests": "they name the Node in their content only",
+	"ClusterRole: list networking.k8s.io/servicecidrs":                 "each of them is a range in which no kubelet is",
 	"ClusterRole: get nodes": "an Event about a Node needs its UID; the agents of all " +
 		"nodes share one ServiceAccount",
 	"Role: get pods/log": "Pod names are generated; in the agent's namespace",
@@ -74,7 +75,7 @@ func TestRightsOfEach(t *testing.T) {
 		"openshift-kube-apiserver: " + look + "configmaps config",
 	})
 	kubelets := []string{
-		"list nodes", "list certificates.k8s.io/certificatesigningrequests",
+		"list nodes", "list certificates.k8s.io/certificatesigningrequests", "list networking.k8s.io/servicecidrs",
 		"openshift-kube-apiserver: get configmaps kubelet-serving-ca",
 	}
 	policies := []string{
@@ -119,7 +120,9 @@ func TestRightsOfEach(t *testing.T) {
 		"audit only":                  {"audit", "only the audit", slices.Concat(withoutWebhook, kubelets)},
 		"audit, without the webhook":  {"audit", "without the webhook", slices.Concat(withoutWebhook, policies, kubelets)},
 		"audit, without the kubelets": {"audit", "without the kubelets", slices.Concat(withoutWebhook, registration, policies)},
-		"audit, disabled":             {"audit", "without the audit", nil},
+		"audit, with a CA of kubelets": {"audit", "with a CA of kubelets", slices.Concat(withoutWebhook, registration, policies,
+			kubelets, []string{"kube-system: create events.k8s.io/events", "kube-system: get configmaps kubelet-ca"})},
+		"audit, disabled": {"audit", "without the audit", nil},
 		"webhook": {"webhook", "OpenShift", slices.Concat(webhook, []string{
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
 		})},

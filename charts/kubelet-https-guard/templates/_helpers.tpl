@@ -312,3 +312,9 @@ caBundle: {{ . }}
 {{- define "kubelet-https-guard.kubelets" -}}
 {{- if dig "kubelets" "enabled" true .Values.webhook }}true{{ end }}
 {{- end }}
+
+{{- /* The ConfigMap with the CAs of kubelets, as JSON: empty if none is configured, or if kubelets are not checked. */}}
+{{- define "kubelet-https-guard.kubeletCA" -}}
+{{- if include "kubelet-https-guard.kubelets" . }}{{ dig "kubelets" "caBundleConfigMap" dict .Values.webhook | toJson }}
+{{- else }}{}{{ end }}
+{{- end }}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	certificatesclient "k8s.io/client-go/kubernetes/typed/certificates/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	networkingclient "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
@@ -37,6 +38,8 @@ const (
 	// requestPage is the number of certificate signing requests in one answer, requestPages the largest number of
 	// answers: a request has 2 to 3 KiB, and a cluster of 5,000 Nodes that all renew has some 5,000.
 	requestPage, requestPages = 500, 20
+	// maxServiceRanges bounds how many ServiceCIDRs are read. A cluster has one or two.
+	maxServiceRanges = 100
 )
 
 // The ConfigMaps with the kube-apiserver's configuration on OpenShift, and with the CAs that it verifies kubelets with:
@@ -49,8 +52,8 @@ const (
 )
 
 // commonAddressTypes are used if the kube-apiserver's configuration is not known. OpenShift sets InternalIP alone,
-// kubeadm InternalIP, ExternalIP, Hostname. The default of a kube-apiserver that is known to set none is another one,
-// see [kubeapiserver.DefaultKubeletAddressTypes].
+// kubeadm InternalIP, ExternalIP, Hostname. For a kube-apiserver that is known to set none see
+// [kubeapiserver.DefaultKubeletAddressTypes], which begins with Hostname.
 func commonAddressTypes() []string {
 	types := []corev1.NodeAddressType{
 		corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName, corev1.NodeInternalDNS, corev1.NodeExternalDNS,
@@ -62,14 +65,24 @@ func commonAddressTypes() []string {
 	return names
 }
 
+// ConfigMapKey names a key of a ConfigMap.
+type ConfigMapKey struct{ Namespace, Name, Key string }
+
+func (k ConfigMapKey) String() string { return "ConfigMap " + k.Namespace + "/" + k.Name }
+
 // API reads from an API server. [NewAPI] makes one.
 type API struct {
 	core         coreclient.CoreV1Interface
 	certificates certificatesclient.CertificatesV1Interface
+	networking   networkingclient.NetworkingV1Interface
+	// kubeletCA has the CAs that the kube-apiserver verifies kubelets with, if its configuration does not say where they
+	// are. The zero value is not known.
+	kubeletCA ConfigMapKey
 }
 
-// NewAPI returns a reader that uses a configuration.
-func NewAPI(config *rest.Config) (API, error) {
+// NewAPI returns a reader that uses a configuration. kubeletCA has the CAs that the kube-apiserver verifies kubelets
+// with; the zero value is not known. On OpenShift the kube-apiserver's own configuration names them.
+func NewAPI(config *rest.Config, kubeletCA ConfigMapKey) (API, error) {
 	own := rest.CopyConfig(config)
 	// Protobuf takes a fifth of the time and memory of JSON.
 	own.ContentType, own.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf"
@@ -82,7 +95,11 @@ func NewAPI(config *rest.Config) (API, error) {
 	if err != nil {
 		return API{}, fmt.Errorf("create a client for certificate signing requests: %w", err)
 	}
-	return API{core, certificates}, nil
+	networking, err := networkingclient.NewForConfig(own)
+	if err != nil {
+		return API{}, fmt.Errorf("create a client for ServiceCIDRs: %w", err)
+	}
+	return API{core, certificates, networking, kubeletCA}, nil
 }
 
 // Nodes implements [Cluster]. It reads them in pages and keeps little of each.
@@ -120,7 +137,8 @@ func (a API) Node(ctx context.Context, name string, types []string) (node Node, 
 	return NewNode(&list.Items[0], types), true, nil
 }
 
-// Requests implements [Cluster]. It reads [requestPages] pages, all together within [callTime], and keeps little of each.
+// Requests implements [Cluster]. It reads [requestPages] pages, all together within [callTime], and keeps little of
+// each.
 func (a API) Requests(ctx context.Context) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
@@ -196,24 +214,35 @@ func stateOf(r certificatesv1.CertificateSigningRequest) string {
 	return "is pending"
 }
 
-// Settings implements [Cluster]. They are known on OpenShift, whose operator stores the configuration in a ConfigMap.
+// Settings implements [Cluster]. On OpenShift they are the configuration that its operator stores in a ConfigMap.
+// Elsewhere the ranges for Services are those of the ServiceCIDRs, which exist since Kubernetes 1.33.
 func (a API) Settings(ctx context.Context) Settings {
+	settings := a.configured(ctx)
+	if len(settings.Services) == 0 {
+		settings.Services = a.serviceRanges(ctx)
+	}
+	return settings
+}
+
+// configured returns the settings in OpenShift's ConfigMap.
+func (a API) configured(ctx context.Context) Settings {
 	settings := Settings{AddressTypes: commonAddressTypes()}
-	configMap, err := a.configMap(ctx, configName)
+	configMap, err := a.configMap(ctx, configNamespace, configName)
 	switch settings.Unread = err != nil && !apierrors.IsNotFound(err); {
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 		// Not OpenShift: the namespace does not exist, and the chart grants nothing in it. If it is, the audit reports that
 		// it cannot read its configuration.
+		settings.CA = a.namedCA(ctx)
 		return settings
 	case err != nil:
-		settings.CA.WhyUnknown = new(unreadableConfig(configName, readError(err)))
+		settings.CA.WhyUnknown = new(unreadableConfig(openShiftKey(configName, configKey), readError(err)))
 		return settings
 	}
 	text := []byte(configMap.Data[configKey])
 	config, err := kubeapiserver.ParseConfig(text)
 	if err != nil {
 		settings.Unread = true
-		settings.CA.WhyUnknown = new(unreadableConfig(configName, err.Error()))
+		settings.CA.WhyUnknown = new(unreadableConfig(openShiftKey(configName, configKey), err.Error()))
 		return settings
 	}
 	settings.AddressTypes = kubeapiserver.DefaultKubeletAddressTypes()
@@ -221,8 +250,27 @@ func (a API) Settings(ctx context.Context) Settings {
 		settings.AddressTypes = types
 	}
 	settings.Services = servicesOf(config, text)
-	settings.CA = a.kubeletCA(ctx, config)
+	settings.CA = a.configuredCA(ctx, config)
 	return settings
+}
+
+// serviceRanges returns the ranges of the ServiceCIDRs; none if the API does not have them or they cannot be read.
+func (a API) serviceRanges(ctx context.Context) []netip.Prefix {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	list, err := a.networking.ServiceCIDRs().List(ctx, metav1.ListOptions{Limit: maxServiceRanges})
+	if err != nil {
+		return nil
+	}
+	var ranges []netip.Prefix
+	for _, item := range list.Items {
+		for _, text := range item.Spec.CIDRs {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				ranges = append(ranges, prefix)
+			}
+		}
+	}
+	return ranges
 }
 
 // servicesOf returns the cluster's ranges for Services: of the argument, or of OpenShift's own field. A range that
@@ -241,36 +289,50 @@ func servicesOf(config kubeapiserver.Config, text []byte) []netip.Prefix {
 	return ranges
 }
 
-// kubeletCA returns the CAs that the kube-apiserver verifies kubelets with.
-func (a API) kubeletCA(ctx context.Context, config kubeapiserver.Config) check.KubeletCA {
+// configuredCA returns the CAs that the kube-apiserver's configuration names.
+func (a API) configuredCA(ctx context.Context, config kubeapiserver.Config) check.KubeletCA {
 	path, set := config.Value(kubeapiserver.KubeletCertificateAuthority)
 	switch {
 	case !set || path == "":
 		return check.KubeletCA{NotConfigured: true}
 	case !strings.Contains(path, caPath):
-		return check.KubeletCA{} // a file of the nodes that no ConfigMap has
+		return a.namedCA(ctx) // a file of the nodes that no known ConfigMap has
 	}
-	configMap, err := a.configMap(ctx, caName)
+	return a.readCA(ctx, openShiftKey(caName, caKey))
+}
+
+// namedCA returns the CAs in the ConfigMap that was named for them.
+func (a API) namedCA(ctx context.Context) check.KubeletCA {
+	if a.kubeletCA == (ConfigMapKey{}) {
+		return check.KubeletCA{}
+	}
+	return a.readCA(ctx, a.kubeletCA)
+}
+
+func (a API) readCA(ctx context.Context, from ConfigMapKey) check.KubeletCA {
+	configMap, err := a.configMap(ctx, from.Namespace, from.Name)
 	if err != nil {
-		return check.KubeletCA{WhyUnknown: new(unreadableConfig(caName, readError(err)))}
+		return check.KubeletCA{WhyUnknown: new(unreadableConfig(from, readError(err)))}
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(configMap.Data[caKey])) {
-		return check.KubeletCA{WhyUnknown: new(unreadableConfig(caName, "it has no certificate under the key "+caKey))}
+	if !roots.AppendCertsFromPEM([]byte(configMap.Data[from.Key])) {
+		return check.KubeletCA{WhyUnknown: new(unreadableConfig(from, "it has no certificate under the key "+from.Key))}
 	}
-	return check.KubeletCA{At: "ConfigMap " + configNamespace + "/" + caName, Roots: roots}
+	return check.KubeletCA{At: from.String(), Roots: roots}
 }
 
-func (a API) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
+func (a API) configMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	return a.core.ConfigMaps(configNamespace).Get(ctx, name, metav1.GetOptions{})
+	return a.core.ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
+func openShiftKey(name, key string) ConfigMapKey { return ConfigMapKey{configNamespace, name, key} }
+
 // unreadableConfig says why a ConfigMap cannot be used.
-func unreadableConfig(name, why string) finding.Result {
+func unreadableConfig(from ConfigMapKey, why string) finding.Result {
 	return finding.Result{
-		Subject: finding.Subject{Kind: "ConfigMap", Namespace: configNamespace, Name: name}, Reason: finding.Unreadable,
+		Subject: finding.Subject{Kind: "ConfigMap", Namespace: from.Namespace, Name: from.Name}, Reason: finding.Unreadable,
 		Message: "cannot use it to verify kubelets: " + why,
 		Remedy: "grant the audit's ServiceAccount (or the user of the kubeconfig) permission to get it, " +
 			"or check that the API server is available",

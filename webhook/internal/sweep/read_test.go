@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -28,15 +29,17 @@ type server struct {
 	nodes      []corev1.Node
 	configMaps map[string]map[string]string
 	requests   []certificatesv1.CertificateSigningRequest
+	ranges     []string       // of ServiceCIDRs, one for each; nil: the API does not have them
 	refuse     map[string]int // paths and their status
 	queries    []string
+	kubeletCA  ConfigMapKey
 }
 
 func (s *server) start(t *testing.T) API {
 	t.Helper()
 	running := httptest.NewServer(s)
 	t.Cleanup(running.Close)
-	api, err := NewAPI(&rest.Config{Host: running.URL})
+	api, err := NewAPI(&rest.Config{Host: running.URL}, s.kubeletCA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +85,20 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		list.Items, list.Continue = pageOf(s.nodes, r)
 		write(http.StatusOK, list)
+	case path == "/apis/networking.k8s.io/v1/servicecidrs" && s.ranges != nil:
+		list := networkingv1.ServiceCIDRList{
+			TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDRList"},
+		}
+		for _, cidrs := range s.ranges {
+			list.Items = append(list.Items, networkingv1.ServiceCIDR{
+				Spec: networkingv1.ServiceCIDRSpec{CIDRs: strings.Split(cidrs, ",")},
+			})
+		}
+		write(http.StatusOK, list)
+	case path == "/api/v1/namespaces/kube-system/configmaps/kubelet-ca":
+		write(http.StatusOK, corev1.ConfigMap{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: s.configMaps["kubelet-ca"],
+		})
 	case strings.HasPrefix(path, "/api/v1/namespaces/openshift-kube-apiserver/configmaps/"):
 		data, exists := s.configMaps[path[strings.LastIndex(path, "/")+1:]]
 		if !exists {
@@ -240,54 +257,101 @@ func TestSettings(t *testing.T) {
 	}
 	all := strings.Join(commonAddressTypes(), " ")
 	const unset = "Hostname InternalDNS InternalIP ExternalDNS ExternalIP" // the kube-apiserver's own default
+	named := ConfigMapKey{"kube-system", "kubelet-ca", "ca.crt"}
 	cases := map[string]struct {
 		configMaps map[string]map[string]string
 		refuse     map[string]int
 		want       seen
+		ranges     []string
+		kubeletCA  ConfigMapKey
 	}{
-		"OpenShift": {
-			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": bundle}, nil,
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true},
+		"not OpenShift, ServiceCIDRs": {
+			want:   seen{Types: all, Services: "10.96.0.0/12 fd02::/112 10.112.0.0/16"},
+			ranges: []string{"10.96.0.0/12,fd02::/112", "x,10.112.0.0/16"},
 		},
-		"not OpenShift":                 {nil, nil, seen{Types: all}},
-		"not OpenShift, no permissions": {nil, map[string]int{"": http.StatusForbidden}, seen{Unread: true, Types: all}},
+		"not OpenShift, without permission in its namespace": {
+			refuse: map[string]int{"/config": http.StatusForbidden}, ranges: []string{"10.96.0.0/12"},
+			want: seen{Unread: true, Types: all, Services: "10.96.0.0/12"},
+		},
+		"ServiceCIDRs forbidden": {
+			refuse: map[string]int{"/servicecidrs": http.StatusForbidden}, ranges: []string{"10.96.0.0/12"},
+			want: seen{Types: all},
+		},
+		"OpenShift, which says the ranges itself": {
+			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": bundle},
+			ranges:     []string{"10.96.0.0/12"},
+			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true},
+		},
+		"not OpenShift, a named CA": {
+			configMaps: map[string]map[string]string{"kubelet-ca": {"ca.crt": bundle["ca-bundle.crt"]}}, kubeletCA: named,
+			want: seen{Types: all, Roots: true},
+		},
+		"a named CA without the key": {
+			configMaps: map[string]map[string]string{"kubelet-ca": bundle}, kubeletCA: named,
+			want: seen{Types: all, WhyUnknown: finding.Unreadable},
+		},
+		"a named CA, forbidden": {
+			refuse: map[string]int{"/kubelet-ca": http.StatusForbidden}, kubeletCA: named,
+			want: seen{Types: all, WhyUnknown: finding.Unreadable},
+		},
+		"a named CA, and no CA configured": {
+			configMaps: map[string]map[string]string{
+				"config": config(`"servicesSubnet":"172.30.0.0/16"`), "kubelet-ca": {"ca.crt": bundle["ca-bundle.crt"]},
+			},
+			kubeletCA: named, want: seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
+		},
+		"a named CA, and another one configured": {
+			configMaps: map[string]map[string]string{
+				"config":     config(`"apiServerArguments":{"kubelet-certificate-authority":["/other"]}`),
+				"kubelet-ca": {"ca.crt": bundle["ca-bundle.crt"]},
+			},
+			kubeletCA: named, want: seen{Types: unset, Roots: true},
+		},
+		"OpenShift": {
+			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": bundle},
+			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true},
+		},
+		"not OpenShift":                 {want: seen{Types: all}},
+		"not OpenShift, no permissions": {refuse: map[string]int{"": http.StatusForbidden}, want: seen{Unread: true, Types: all}},
 		"an API server that fails": {
-			nil, map[string]int{"/config": http.StatusInternalServerError},
-			seen{Unread: true, Types: all, WhyUnknown: finding.Unreadable},
+			refuse: map[string]int{"/config": http.StatusInternalServerError},
+			want:   seen{Unread: true, Types: all, WhyUnknown: finding.Unreadable},
 		},
 		"no CA configured": {
-			map[string]map[string]string{"config": config(`"servicesSubnet":"172.30.0.0/16"`), "kubelet-serving-ca": bundle}, nil,
-			seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
+			configMaps: map[string]map[string]string{"config": config(`"servicesSubnet":"172.30.0.0/16"`), "kubelet-serving-ca": bundle},
+			want:       seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
 		},
 		"another CA configured": {
-			map[string]map[string]string{"config": config(`"apiServerArguments":{"kubelet-certificate-authority":["/other"]}`), "kubelet-serving-ca": bundle},
-			nil, seen{Types: unset},
+			configMaps: map[string]map[string]string{"config": config(`"apiServerArguments":{"kubelet-certificate-authority":["/other"]}`), "kubelet-serving-ca": bundle},
+			want:       seen{Types: unset},
 		},
 		"no bundle": {
-			map[string]map[string]string{"config": openshift}, nil,
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
+			configMaps: map[string]map[string]string{"config": openshift},
+			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"an empty bundle": {
-			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": "x"}}, nil,
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
+			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": "x"}},
+			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"bundle forbidden": {
-			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": bundle},
-			map[string]int{"/kubelet-serving-ca": http.StatusForbidden},
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
+			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": bundle},
+			refuse:     map[string]int{"/kubelet-serving-ca": http.StatusForbidden},
+			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"unparsable": {
-			map[string]map[string]string{"config": {"config.yaml": "]"}}, nil,
-			seen{Unread: true, Types: all, WhyUnknown: finding.Unreadable},
+			configMaps: map[string]map[string]string{"config": {"config.yaml": "]"}},
+			want:       seen{Unread: true, Types: all, WhyUnknown: finding.Unreadable},
 		},
 		"ranges that cannot be parsed": {
-			map[string]map[string]string{"config": config(`"servicesSubnet":7,"apiServerArguments":{"service-cluster-ip-range":["x,172.30.0.0/16"]}`)},
-			nil, seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
+			configMaps: map[string]map[string]string{"config": config(`"servicesSubnet":7,"apiServerArguments":{"service-cluster-ip-range":["x,172.30.0.0/16"]}`)},
+			want:       seen{Types: unset, Services: "172.30.0.0/16", NotConfigured: true},
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			settings := (&server{configMaps: c.configMaps, refuse: c.refuse}).start(t).Settings(t.Context())
+			settings := (&server{
+				configMaps: c.configMaps, refuse: c.refuse, ranges: c.ranges, kubeletCA: c.kubeletCA,
+			}).start(t).Settings(t.Context())
 			got := seen{
 				Unread: settings.Unread, Types: strings.Join(settings.AddressTypes, " "), Services: join(settings.Services),
 				Roots: settings.CA.Roots != nil, NotConfigured: settings.CA.NotConfigured,

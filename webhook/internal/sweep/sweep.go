@@ -100,8 +100,9 @@ type Sweeper struct {
 	// begin then, so that what is present at start can be told from what comes later.
 	confirmed bool
 	summary   *summary
-	// last are the last settings that were read, nil if no settings were read.
-	last *Settings
+	// addressTypes and services are the last ones that were read, nil if none were.
+	addressTypes []string
+	services     []netip.Prefix
 	// once: there is no later sweep, so what was seen last is reported, however often it was seen. until is when no more
 	// kubelets are asked.
 	once  bool
@@ -204,17 +205,22 @@ func (s *Sweeper) sweep(ctx context.Context) {
 	s.report(ctx, s.Now().Sub(began))
 }
 
-// settings returns the settings. If they cannot be read, the last ones decide which addresses are dialed; the CAs are
-// not known then, as nothing that was not observed is.
+// settings returns the settings. What cannot be read, but was read before, decides which addresses are dialed: types of
+// addresses, and ranges for Services. The CAs are not known then, as nothing that was not observed is.
 func (s *Sweeper) settings(ctx context.Context) Settings {
 	settings := s.Cluster.Settings(ctx)
 	switch {
 	case !settings.Unread:
-		s.last = new(settings)
-	case s.last != nil:
-		settings.AddressTypes, settings.Services = s.last.AddressTypes, s.last.Services
+		s.addressTypes = settings.AddressTypes
+	case s.addressTypes != nil:
+		settings.AddressTypes = s.addressTypes
 	}
-	if len(settings.Services) == 0 && s.APIService.IsValid() {
+	switch {
+	case len(settings.Services) > 0:
+		s.services = settings.Services
+	case s.services != nil:
+		settings.Services = s.services
+	case s.APIService.IsValid():
 		settings.Services = []netip.Prefix{netip.PrefixFrom(s.APIService, s.APIService.BitLen())}
 	}
 	return settings
@@ -413,8 +419,8 @@ func (s *Sweeper) requests(ctx context.Context) map[string]string {
 	return unsigned
 }
 
-// askNode asks the kubelet of a Node at both ports at the same time: a read-only port may be open where a firewall drops
-// packets to the other one, and then it costs no more time.
+// askNode asks the kubelet of a Node at both ports at the same time, so that asking the second one takes no longer: a
+// read-only port may be open where a firewall drops packets to the other one.
 func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.NodeKubelet {
 	facts := check.NodeKubelet{Node: node.Name, Excuse: node.Excuse, NotAsked: node.Problem}
 	if node.Problem != "" {

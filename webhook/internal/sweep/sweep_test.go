@@ -229,6 +229,9 @@ func TestSettingsAreKept(t *testing.T) {
 	apiOnly := Settings{AddressTypes: commonAddressTypes(), Services: []netip.Prefix{netip.PrefixFrom(api, 32)}}
 	apiUnread := apiOnly
 	apiUnread.Unread = true
+	forbidden := Settings{Unread: true, AddressTypes: commonAddressTypes()}
+	ranges := forbidden
+	ranges.Services = services
 	cases := map[string]struct {
 		reads []Settings
 		api   netip.Addr
@@ -240,6 +243,7 @@ func TestSettingsAreKept(t *testing.T) {
 		"never read":              {[]Settings{unread}, api, apiUnread},
 		"never read, no address":  {[]Settings{unread}, netip.Addr{}, unread},
 		"ranges not known":        {[]Settings{notOpenShift}, api, apiOnly},
+		"ranges known once":       {[]Settings{ranges, forbidden, forbidden}, api, ranges},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -462,7 +466,7 @@ func TestLogsMissingRequests(t *testing.T) {
 	}
 }
 
-// TestReadOnlyPortAlone: a read-only port that is open is found where nothing answers at the other port, and asking both
+// TestReadOnlyPortAlone: a read-only port that is open is found where nothing answers at the other port. Asking both
 // takes no longer than asking the slower one.
 func TestReadOnlyPortAlone(t *testing.T) {
 	const host = "127.10.2.55"
@@ -482,10 +486,12 @@ func TestReadOnlyPortAlone(t *testing.T) {
 		port int
 		want []string
 	}{
-		"refused":                    {host, 1, []string{lost, open}},
-		"no answer":                  {host, hangs.Addr().(*net.TCPAddr).Port, []string{lost, open}},
-		"refused at both ports":      {"127.10.2.56", 1, []string{lost, "read-only-port unknown KubeletUnreachable"}},
-		"an address that is refused": {"169.254.169.254", 1, []string{"tls unknown NodeAddressUnusable", "read-only-port unknown NodeAddressUnusable"}},
+		"refused":               {host, 1, []string{lost, open}},
+		"no answer":             {host, hangs.Addr().(*net.TCPAddr).Port, []string{lost, open}},
+		"refused at both ports": {"127.10.2.56", 1, []string{lost, "read-only-port unknown KubeletUnreachable"}},
+		"an address that is refused": {"169.254.169.254", 1, []string{
+			"tls unknown NodeAddressUnusable", "read-only-port unknown NodeAddressUnusable",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sweeper(&fake{}, time.Now)
