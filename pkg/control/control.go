@@ -228,7 +228,7 @@ func answer(required Required, results []finding.Result) Answer {
 			observed = true
 		}
 	}
-	if unobserved && !(required.Supplementary && observed) {
+	if unobserved && (!required.Supplementary || !observed) {
 		answer.Met = false
 	}
 	if answer.Results == nil {

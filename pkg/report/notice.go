@@ -55,8 +55,8 @@ type Notice struct {
 	At   time.Time
 	// Finding that became active, was resolved, or refused a request.
 	Finding finding.Result
-	// AtStart: the finding that became active was there when its requirement was observed first, or it is the first verdict
-	// on the control. An earlier process, or an earlier leader, may have reported it.
+	// AtStart: the finding that became active was there when its requirement was observed first, or it is the first
+	// verdict on the control. An earlier process, or an earlier leader, may have reported it.
 	AtStart bool
 	// Unchecked is true if a resolved finding is no longer checked, so it may still exist.
 	Unchecked bool

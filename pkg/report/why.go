@@ -41,8 +41,8 @@ func failures(v control.Verdict) []string {
 	return texts
 }
 
-// notKnownForAll lists the requirements of a compliant control that are not known for all subjects, such as all Nodes, by
-// cause. It is empty if all were observed.
+// notKnownForAll lists the requirements of a compliant control that are not known for all subjects, such as all Nodes,
+// by cause. It is empty if all were observed.
 func notKnownForAll(v control.Verdict) string {
 	return strings.Join(byCause(v.Answers, func(answer control.Answer) string {
 		if !answer.Supplementary || !slices.ContainsFunc(answer.Results, finding.Result.Observed) {

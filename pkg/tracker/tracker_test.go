@@ -798,35 +798,50 @@ func TestVerdictsWait(t *testing.T) {
 
 // TestAtStart: what another process may have reported before is marked, and nothing else.
 func TestAtStart(t *testing.T) {
-	const unreadable, notAnswered = files + "?Unreadable@dir", kubelet + "?NotObserved"
+	const (
+		unreadable          = files + "?Unreadable@dir"
+		notAnswered, notTLS = kubelet + "?NotObserved", kubelet + "=KubeletNotTLS"
+	)
 	cases := map[string]struct {
 		saw  []string // one observation every 2 seconds, each with other contents
 		want string
 	}{
-		"compliant":           {[]string{"", ""}, "Compliant at start"},
-		"active at start":     {[]string{"key=KeyMissing", "key=KeyMissing"}, "active KeyMissing at start, Not compliant at start"},
-		"active later":        {[]string{"", "key=KeyMissing", "key=KeyMissing"}, "Compliant at start, active KeyMissing, Not compliant"},
-		"active, then not":    {[]string{"key=KeyMissing", "", "key=KeyMissing", "key=KeyMissing"}, "Compliant at start, active KeyMissing, Not compliant"},
-		"another reason next": {[]string{"key=KeyMissing", "key=KeyMissing", "key=KeyUnparsable", "key=KeyUnparsable"}, "active KeyMissing at start, Not compliant at start, active KeyUnparsable, resolved KeyMissing"},
+		"compliant": {[]string{"", ""}, "Compliant at start"},
+		"active at start": {
+			[]string{"key=KeyMissing", "key=KeyMissing"}, "active KeyMissing at start, Not compliant at start",
+		},
+		"active later": {
+			[]string{"", "key=KeyMissing", "key=KeyMissing"}, "Compliant at start, active KeyMissing, Not compliant",
+		},
+		"met before it is reported": {
+			[]string{"key=KeyMissing", "", "key=KeyMissing", "key=KeyMissing"},
+			"Compliant at start, active KeyMissing, Not compliant",
+		},
+		"another reason next": {
+			[]string{"key=KeyMissing", "key=KeyMissing", "key=KeyUnparsable", "key=KeyUnparsable"},
+			"active KeyMissing at start, Not compliant at start, active KeyUnparsable, resolved KeyMissing",
+		},
 		"another reason before it is reported": {
-			[]string{kubelet + "=KubeletNotTLS", kubelet + "=KubeletHasNoCertificate", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS"},
+			[]string{notTLS, kubelet + "=KubeletHasNoCertificate", notTLS, notTLS, notTLS, notTLS},
 			"active KubeletNotTLS at start, Not compliant at start",
 		},
 		"unknown at first, then active": {
-			[]string{notAnswered, notAnswered, kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS"},
+			[]string{notAnswered, notAnswered, notTLS, notTLS, notTLS, notTLS, notTLS, notTLS},
 			"active KubeletNotTLS at start, Not compliant at start",
 		},
 		"unknown at first, then met, then active": {
-			[]string{notAnswered, "", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS", kubelet + "=KubeletNotTLS"},
+			[]string{notAnswered, "", notTLS, notTLS, notTLS, notTLS, notTLS, notTLS},
 			"Compliant at start, active KubeletNotTLS, Not compliant",
 		},
 		"unknown and reported, then active": {
 			[]string{unreadable, unreadable, "key=KeyMissing", "key=KeyMissing"},
-			"active Unreadable at start, Could not verify at start, active KeyMissing at start, resolved Unreadable, Not compliant",
+			"active Unreadable at start, Could not verify at start, active KeyMissing at start, resolved Unreadable, " +
+				"Not compliant",
 		},
 		"unknown later": {[]string{"", unreadable, unreadable}, "Compliant at start, active Unreadable, Could not verify"},
 		"of a subject that came later": {
-			[]string{"", "key+ key=KeyMissing@new", "key+ key=KeyMissing@new"}, "Compliant at start, active KeyMissing@new, Not compliant",
+			[]string{"", "key+ key=KeyMissing@new", "key+ key=KeyMissing@new"},
+			"Compliant at start, active KeyMissing@new, Not compliant",
 		},
 		"unknown for one subject, met for another": {
 			[]string{"key+ key?Unreadable@other", "key+ key=KeyMissing@other", "key+ key=KeyMissing@other"},

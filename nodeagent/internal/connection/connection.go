@@ -129,8 +129,8 @@ func (a *Asker) Answer() *check.ConnectionAnswer {
 	return a.answer
 }
 
-// AskSoon requests that the next request does not wait for the interval, because a file of the connection has changed. It
-// does not wait for it. There are at least 20 seconds between two requests.
+// AskSoon requests that the next request does not wait for the interval, because a file of the connection has changed.
+// It does not wait for it. There are at least 20 seconds between two requests.
 func (a *Asker) AskSoon() { signal(a.soon) }
 
 // Run asks at once, then in intervals and after [Asker.AskSoon], until the context ends.

@@ -330,10 +330,10 @@ func TestAskSoon(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- asker.Run(ctx) }()
 				for _, at := range c.changes {
-					time.Sleep(at - time.Since(tr.begin))
+					<-time.After(at - time.Since(tr.begin))
 					asker.AskSoon()
 				}
-				time.Sleep(110*time.Second - time.Since(tr.begin))
+				<-time.After(110*time.Second - time.Since(tr.begin))
 				stop()
 				if err := <-ended; err != nil {
 					t.Error(err)

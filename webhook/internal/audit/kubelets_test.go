@@ -32,8 +32,8 @@ func kubeletResults(node string, outcome finding.Outcome, reason finding.Reason)
 	return results
 }
 
-// TestKubeletsUnknown: a kubelet that was not observed is never a pass, and does not change the verdict while another one
-// was observed. One that fails does.
+// TestKubeletsUnknown: a kubelet that was not observed is never a pass, and does not change the verdict while another
+// one was observed. One that fails does.
 func TestKubeletsUnknown(t *testing.T) {
 	type want struct {
 		status  control.Status

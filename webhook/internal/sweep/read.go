@@ -68,6 +68,7 @@ func commonAddressTypes() []string {
 // ConfigMapKey names a key of a ConfigMap.
 type ConfigMapKey struct{ Namespace, Name, Key string }
 
+// String returns the ConfigMap in words, without the key.
 func (k ConfigMapKey) String() string { return "ConfigMap " + k.Namespace + "/" + k.Name }
 
 // API reads from an API server. [NewAPI] makes one.
