@@ -3,6 +3,9 @@
 package audit
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,6 +135,54 @@ func TestKubeletEdges(t *testing.T) {
 			}
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestNoKubeletObserved: if Nodes cannot be listed, or no kubelet answers, from the start or later, there is a finding,
+// and the verdict is "could not verify".
+func TestNoKubeletObserved(t *testing.T) {
+	pass := kubeletResults("", finding.Pass, "")
+	for name, c := range map[string]struct {
+		steps [][]finding.Result // one each 2 minutes
+		want  []string
+	}{
+		"Nodes cannot be listed": {
+			slices.Repeat([][]finding.Result{kubeletResults("", finding.Unknown, finding.Unreadable)}, 4),
+			[]string{"Finding active Unreadable at start: true", "Could not verify at start: true"},
+		},
+		"no kubelet answers": {
+			slices.Repeat([][]finding.Result{kubeletResults("", finding.Unknown, finding.KubeletUnreachable)}, 4),
+			[]string{"Finding active KubeletUnreachable at start: true", "Could not verify at start: true"},
+		},
+		"later": {
+			append([][]finding.Result{pass}, slices.Repeat(
+				[][]finding.Result{kubeletResults("", finding.Unknown, finding.KubeletUnreachable)}, 4)...),
+			[]string{
+				"Compliant at start: true", "Finding active KubeletUnreachable at start: false",
+				"Could not verify at start: false",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			subject, states := observable(t)
+			tracked, at := tracker.New(storedPatience), pkitest.Now()
+			var got []string
+			for _, kubelets := range c.steps {
+				for range 4 {
+					seen := observe(subject, states, effective(), kubelets, at)
+					for _, n := range tracked.Observe(seen.Observation).Notices {
+						if n.Control.ID == control.UseHTTPS || n.Finding.Requirement != "" {
+							what := strings.TrimSpace(fmt.Sprint(n.Type, " ", n.Finding.Reason))
+							got = append(got, fmt.Sprint(what, " at start: ", n.AtStart))
+						}
+					}
+					at = at.Add(30 * time.Second)
+				}
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("notices (-want +got):\n%s", d)
 			}
 		})
 	}
