@@ -66,6 +66,43 @@ func twoLeaders(s *scene) {
 	}
 }
 
+// nextLeader ends a leader while a finding is active. The next one reports it again, and says so.
+func nextLeader(s *scene) {
+	first := s.startAudit("first", launch{})
+	s.awaitCleanAudit(first)
+	garbage := s.validSecret().DeepCopy()
+	garbage.Data[corev1.TLSPrivateKeyKey] = []byte("garbage")
+	s.restore(garbage)
+	s.auditLogs(first, "Finding active KeyUnparsable")
+	s.atStart(first, "Compliant", true)
+	s.atStart(first, "Finding active", false)
+
+	if err := first.run.Stop(); err != nil {
+		s.Fatal(err)
+	}
+	second := s.startAudit("second", launch{})
+	s.auditLogs(second, "Finding active KeyUnparsable")
+	s.atStart(second, "Finding active", true)
+	s.atStart(second, "Not compliant", true)
+	s.restore(s.validSecret())
+	s.auditLogs(second, "Finding active KeyUnparsable", "Finding resolved KeyUnparsable")
+	s.restore(garbage)
+	s.auditLogs(second, "Finding active KeyUnparsable", "Finding active KeyUnparsable", "Finding resolved KeyUnparsable")
+	if lines := s.lines(second.log, "Finding active"); lines[1].AtStart {
+		s.Error("the finding that is active again is said to be present at start")
+	}
+	s.restore(s.validSecret())
+}
+
+// atStart requires that the first line of a log whose message begins with a text says whether it was present at start.
+func (s *scene) atStart(a *auditor, message string, want bool) {
+	s.Helper()
+	s.await("a line "+message, func(context.Context) bool { return len(s.lines(a.log, message)) > 0 })
+	if got := s.lines(a.log, message)[0].AtStart; got != want {
+		s.Errorf("%s: %q: atStart is %t, want %t", a.name, message, got, want)
+	}
+}
+
 func (s *scene) leads(a *auditor) bool {
 	s.Helper()
 	metrics, err := a.Read(s.Context())

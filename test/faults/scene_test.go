@@ -598,7 +598,11 @@ func (s *scene) awaitRefusalEvents(w *webhook, want int) {
 }
 
 // line is a line of a log.
-type line struct{ Time, Level, Msg, Reason, Location, Err string }
+type line struct {
+	Time, Level, Msg, Reason, Location, Err string
+	// AtStart: it may have been reported before.
+	AtStart bool
+}
 
 // lines are the lines of a log whose message begins with this text.
 func (s *scene) lines(log, message string) (found []line) {

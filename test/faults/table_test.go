@@ -105,6 +105,11 @@ func faults() []fault {
 			false, twoLeaders,
 		},
 		{
+			"another leader of the audit, while a finding is active",
+			"the first one reports the finding as new, the second one as present at start; what begins later is new",
+			false, nextLeader,
+		},
+		{
 			"10,000 requests at once",
 			"no wrong answer; at most 500 connections at a time; clients that wait too long are closed; " +
 				"memory within the chart's limit; right for all after that",
