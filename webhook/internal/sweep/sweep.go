@@ -32,7 +32,7 @@ const (
 	// confirmReadTime is for reading them, so that those that were read are asked.
 	listTime, confirmTime, confirmReadTime = time.Minute, 30 * time.Second, 15 * time.Second
 	// perSecond bounds how many kubelets are asked in a second, maxInFlight how many at the same time. A kubelet that
-	// does not answer takes [kubelettls.Timeout].
+	// answers at neither port takes [kubelettls.Timeout] and [kubelettls.ReadOnlyTimeout].
 	perSecond, maxInFlight = 250, 256
 	// staleAfter is the age at which the outcomes of a sweep become unknown.
 	staleAfter = 3 * Every
@@ -419,8 +419,8 @@ func (s *Sweeper) requests(ctx context.Context) map[string]string {
 	return unsigned
 }
 
-// askNode asks the kubelet of a Node at both ports at the same time, so that asking the second one takes no longer: a
-// read-only port may be open where a firewall drops packets to the other one.
+// askNode asks the kubelet of a Node, first at its TLS port, and then at its read-only port, which may be open where a
+// firewall blocks the other one. It takes at most [kubelettls.Timeout] and [kubelettls.ReadOnlyTimeout].
 func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.NodeKubelet {
 	facts := check.NodeKubelet{Node: node.Name, Excuse: node.Excuse, NotAsked: node.Problem}
 	if node.Problem != "" {
@@ -428,19 +428,15 @@ func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.Nod
 	}
 	to := kubelettls.At(node.Host, node.Port)
 	answer := &check.KubeletAnswer{Host: node.Host}
-	var isOpen bool
-	var readOnlyErr error
-	var readOnly sync.WaitGroup
-	readOnly.Go(func() { isOpen, readOnlyErr = dialer.ReadOnlyOpen(ctx, to) })
 	dialer.Handshake(ctx, to, answer)
-	readOnly.Wait()
 	if refused, ok := errors.AsType[*kubelettls.RefusedError](answer.Err); ok {
 		facts.NotAsked = refused.Why
 		return facts
 	}
-	facts.Answer, answer.ReadOnlyOpen, answer.ReadOnlyErr = answer, isOpen, readOnlyErr
+	facts.Answer = answer
+	answer.ReadOnlyOpen, answer.ReadOnlyErr = dialer.ReadOnlyOpen(ctx, to)
 	// If the other port answers, the host can be reached, and a firewall is in between.
-	facts.ReadOnlyFiltered = answer.Answered() && kubelettls.IsFiltered(readOnlyErr)
+	facts.ReadOnlyFiltered = answer.Answered() && kubelettls.IsFiltered(answer.ReadOnlyErr)
 	return facts
 }
 

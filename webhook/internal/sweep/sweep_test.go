@@ -466,8 +466,7 @@ func TestLogsMissingRequests(t *testing.T) {
 	}
 }
 
-// TestReadOnlyPortAlone: a read-only port that is open is found where nothing answers at the other port. Asking both
-// takes no longer than asking the slower one.
+// TestReadOnlyPortAlone: a read-only port that is open is found where nothing answers at the other port.
 func TestReadOnlyPortAlone(t *testing.T) {
 	const host = "127.10.2.55"
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", kubelettls.At(host, 1).ReadOnly)
@@ -495,11 +494,7 @@ func TestReadOnlyPortAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sweeper(&fake{}, time.Now)
-			began := time.Now()
 			outcomes := s.ask(t.Context(), []Node{{Name: "a", Host: c.host, Port: c.port}}, Settings{})
-			if took, most := time.Since(began), kubelettls.Timeout+kubelettls.ReadOnlyTimeout; took >= most {
-				t.Errorf("it took %s, as long as both ports together", took)
-			}
 			var got []string
 			for _, r := range outcomes[0].All() {
 				if aspect := r.Requirement.Aspect(); aspect == finding.TLS || aspect == finding.ReadOnlyPort {
