@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/handshake"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubelettls"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -378,7 +379,7 @@ func tooLate(node Node) Outcome {
 func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Outcome {
 	requests := s.requests(ctx)
 	dialer := kubelettls.Dialer{
-		Control: controlOf(func(address netip.Addr) string { return s.Refuse(address, settings.Services) }),
+		Control: handshake.ControlOf(func(address netip.Addr) string { return s.Refuse(address, settings.Services) }),
 	}
 	outcomes := make([]Outcome, len(nodes))
 	began := s.Now()
@@ -429,7 +430,7 @@ func askNode(ctx context.Context, dialer kubelettls.Dialer, node Node) check.Nod
 	to := kubelettls.At(node.Host, node.Port)
 	answer := &check.KubeletAnswer{Host: node.Host}
 	dialer.Handshake(ctx, to, answer)
-	if refused, ok := errors.AsType[*kubelettls.RefusedError](answer.Err); ok {
+	if refused, ok := errors.AsType[*handshake.RefusedError](answer.Err); ok {
 		facts.NotAsked = refused.Why
 		return facts
 	}

@@ -76,7 +76,7 @@ func (f *fake) set(nodes ...Node) {
 
 // allowLoopback refuses what [Refuse] refuses, except loopback.
 func allowLoopback(address netip.Addr, services []netip.Prefix) string {
-	if plain(address).IsLoopback() {
+	if address.Unmap().IsLoopback() {
 		return ""
 	}
 	return Refuse(address, services)
