@@ -102,7 +102,8 @@ const (
 // The same is true for the first verdict on a control. Their notices say so.
 //
 // A verdict ignores pending findings and counts hidden ones. It changes to "not compliant"
-// at once. Other changes wait while a finding of the control is pending or resolving.
+// at once. Other changes wait while a finding of the control is pending or resolving, unless
+// the finding cannot change the verdict (see decides).
 type Tracker struct {
 	settle   time.Duration
 	observed bool
@@ -524,17 +525,19 @@ func (t *Tracker) judge(
 		return v, true
 	}
 	for _, f := range t.in(pending, resolving) {
-		if slices.ContainsFunc(f.requirements, func(r finding.Requirement) bool { return requires(c, scope, r) }) {
+		if slices.ContainsFunc(f.requirements, func(r finding.Requirement) bool { return decides(c, scope, r, f.Outcome) }) {
 			return control.Verdict{}, false
 		}
 	}
 	return c.Judge(scope, slices.Concat(results, hiddenResults)), true
 }
 
-// requires reports whether a control has the requirement in the scope.
-func requires(c control.Control, scope control.Scope, r finding.Requirement) bool {
+// decides reports whether the verdict on a control in the scope may depend on a finding of the requirement with an
+// outcome. Only a failure of a supplementary requirement counts.
+func decides(c control.Control, scope control.Scope, r finding.Requirement, o finding.Outcome) bool {
 	return slices.ContainsFunc(c.Requirements, func(required control.Required) bool {
-		return required.Requirement == r && required.In(scope)
+		counts := !required.Supplementary || required.Strict || o == finding.Fail
+		return required.Requirement == r && required.In(scope) && counts
 	})
 }
 
