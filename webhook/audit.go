@@ -41,7 +41,7 @@ const auditTime, minAuditTime, maxAuditTime = time.Minute, 5 * time.Second, 10 *
 type auditOptions struct {
 	kubeconfig, config, guardManifest, namespace string
 	output                                       evidence.Format
-	once, kubelets                               bool
+	once, kubelets, served                       bool
 	// kubeletCA is NAMESPACE/NAME/KEY of a ConfigMap, or empty.
 	kubeletCA string
 	// apiService is the address of Service default/kubernetes, as every container gets it; empty outside of a cluster.
@@ -51,6 +51,7 @@ type auditOptions struct {
 	time               time.Duration
 	// Only without --once:
 	guardPatience               time.Duration
+	servedPatience              time.Duration
 	lease, deployment, instance string
 	healthAddress               string
 	log                         logging.Options
@@ -59,7 +60,7 @@ type auditOptions struct {
 // onceFlags are the flags that require --once, continuousFlags those that exclude it.
 func onceFlags() []string { return []string{"installed", "o", "cluster-name", "timeout"} }
 func continuousFlags() []string {
-	return []string{"guard-patience", "lease", "deployment", "health-bind-address", "log-format", "log-level"}
+	return []string{"guard-patience", "served-patience", "lease", "deployment", "health-bind-address", "log-format", "log-level"}
 }
 
 // auditCommand is webhook audit: it checks the stored objects, continuously, or once, on an
@@ -73,7 +74,7 @@ func auditCommand(getenv func(string) string) command.Command {
 			"With --once: check once, print a report, and exit with the code of the verdict.",
 		Groups: []command.Group{
 			{Title: "What to check", Flags: []string{
-				"kubeconfig", "config", "guard-manifest", "namespace", "kubelets", "kubelet-ca-bundle",
+				"kubeconfig", "config", "guard-manifest", "namespace", "kubelets", "kubelet-ca-bundle", "served-certificates",
 			}},
 			{Title: "Without --once", Flags: continuousFlags()},
 			{Title: "With --once", Flags: append([]string{"once"}, onceFlags()...)},
@@ -114,6 +115,10 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 		"verify kubelets with the CAs in this ConfigMap `namespace/name/key`, if the kube-apiserver's configuration in the "+
 			"cluster does not name one. It needs permission to get it "+
 			"(default: on OpenShift the ConfigMap that the configuration names, elsewhere they are not verified)")
+	flags.BoolVar(&o.served, "served-certificates", false,
+		"connect to the endpoints of the protected Secrets' Services with TLS, every 5 minutes and after a renewal, and "+
+			"compare the certificate that they serve with the stored one. It needs permission to list EndpointSlices in their "+
+			"namespaces, and a network path to their port, 8443 for openshift-apiserver")
 	flags.StringVar(&o.installed, "installed", "",
 		"read the configuration and the guard's manifests from the chart's ConfigMap `namespace/name`, "+
 			"not from --config and --guard-manifest")
@@ -131,6 +136,9 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 	flags.DurationVar(&o.guardPatience, "guard-patience", 3*time.Minute,
 		"report drift of the guard only after it has lasted for this `time`: "+
 			"a Pod may see a changed ConfigMap up to two minutes later")
+	flags.DurationVar(&o.servedPatience, "served-patience", audit.ServedPatience,
+		"report that an endpoint serves another certificate than the stored one only after it has lasted for this `time`: "+
+			"after a renewal, a Pod needs two to three minutes to load the new one")
 	flags.StringVar(&o.lease, "lease", "kubelet-https-guard-audit",
 		"`name` of the Lease that replicas share: only its holder checks")
 	flags.StringVar(
@@ -180,6 +188,9 @@ func (o *auditOptions) validate(flags *flag.FlagSet) error {
 		return command.Usagef("--kubelet-ca-bundle %q: must be NAMESPACE/NAME/KEY of a ConfigMap", o.kubeletCA)
 	case o.guardPatience < 0:
 		return command.Usagef("--guard-patience %s: must not be negative", command.Duration(o.guardPatience))
+	}
+	if o.servedPatience < 0 {
+		return command.Usagef("--served-patience %s: must not be negative", command.Duration(o.servedPatience))
 	}
 	if err := command.CheckDuration("--timeout", o.time, minAuditTime, maxAuditTime); err != nil {
 		return err
@@ -280,7 +291,13 @@ func auditOnce(
 			return evidence.Document{}, err
 		}
 	}
-	result, err := audit.Once(ctx, objects, loaded.subject(0), kubelets, time.Now)
+	var ask audit.AskServed
+	if options.served {
+		if ask, err = askServedOnce(client); err != nil {
+			return evidence.Document{}, err
+		}
+	}
+	result, err := audit.Once(ctx, objects, loaded.subject(0), kubelets, ask, time.Now)
 	if err != nil {
 		return evidence.Document{}, fmt.Errorf("check the stored objects: %w", err)
 	}

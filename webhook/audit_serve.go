@@ -75,6 +75,11 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 			return err
 		}
 	}
+	if options.served {
+		if err := auditServed(&auditor, leader, client, options.servedPatience, registry); err != nil {
+			return err
+		}
+	}
 
 	// The last Events are delivered after the audit has ended.
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))

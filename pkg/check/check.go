@@ -9,7 +9,7 @@
 //
 // Each subject has a Check method. It returns the results and the next time at which they may change although the facts
 // are the same (zero: never). Each check has its own file, with the source of its rule above it. Nothing registers
-// itself: the lists in keypair.go, files.go, secret.go, service.go, platform.go, override.go, manifest.go,
+// itself: the lists in keypair.go, files.go, secret.go, service.go, served.go, platform.go, override.go, manifest.go,
 // configuration.go, kubelet.go, node_kubelet.go, guard.go, action.go and effect.go contain all checks.
 package check
 
@@ -163,6 +163,7 @@ func catalogue() []entry {
 			entries(family, keyPairChecks()),
 			entries(family, secretPairChecks(family)),
 			entries(family, serviceChecks(family)),
+			entries(family, servedChecks(family)),
 		)
 	}
 	return all

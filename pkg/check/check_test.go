@@ -53,6 +53,7 @@ func kinds() map[string]kind {
 		"secret":   {secretFamilies, secretAspects, secretFixtures()},
 		"rotated":  {only(finding.KubeletClient), secretAspects, rotatedFixtures()},
 		"service":  {secretFamilies, "service", serviceFixtures()},
+		"served":   {servedFamilies, "served", servedFixtures()},
 		"files":    {only(finding.ClientFiles), filesAspects, filesFixtures()},
 		"manifest": {only(finding.Manifest), "readable single", manifestFixtures()},
 		"config":   {only(finding.Config), configAspects, configFixtures()},
@@ -117,9 +118,11 @@ func TestCatalogue(t *testing.T) {
 // TestPassesAt checks the subject of each pass.
 func TestPassesAt(t *testing.T) {
 	at := map[finding.Family][]string{
-		finding.Platform:    {"control-plane @ Infrastructure cluster"},
-		finding.Manifest:    {"readable @ /etc/kubernetes/manifests/kube-apiserver-pod.yaml", "single @ /etc/kubernetes/manifests/kube-apiserver-pod.yaml"},
-		finding.ServingCert: passesOfSecret(), finding.KubeletClient: passesOfSecret(), finding.AddedSecret: passesOfSecret(),
+		finding.Platform:      {"control-plane @ Infrastructure cluster"},
+		finding.Manifest:      {"readable @ /etc/kubernetes/manifests/kube-apiserver-pod.yaml", "single @ /etc/kubernetes/manifests/kube-apiserver-pod.yaml"},
+		finding.ServingCert:   append(passesOfSecret(), "served @ Secret"),
+		finding.KubeletClient: passesOfSecret(),
+		finding.AddedSecret:   append(passesOfSecret(), "served @ Secret"),
 		finding.Config: {
 			"readable @ /config.yaml", "client-certificate @ /config.yaml kubelet-client-certificate",
 			"client-key @ /config.yaml kubelet-client-key", "https @ /config.yaml kubelet-https",
@@ -152,7 +155,7 @@ func TestPassesAt(t *testing.T) {
 		},
 	}
 	good := map[string]string{
-		"secret": "as service-ca writes it", "service": "requests it", "files": "good", "manifest": "read", "config": "good",
+		"secret": "as service-ca writes it", "service": "requests it", "served": "all serve it", "files": "good", "manifest": "read", "config": "good",
 		"kubelet": "good", "platform": "in this cluster", "override": "nothing", "guard": "as installed", "action": "Deny",
 		"effect": "both refuse", "kubelets": "good",
 	}

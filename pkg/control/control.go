@@ -75,10 +75,11 @@ type Required struct {
 	// Optional: the control can be compliant if the requirement is not configured to be
 	// checked ([finding.NotChecked]). The document then lists it as not checked.
 	Optional bool
-	// Supplementary: the control can be compliant although the requirement is unknown for some subjects, whatever the
-	// reason, if it was observed for another one. It is about many subjects that come and go, such as Nodes. If it fails
-	// for one, the control fails.
+	// Supplementary: the control can be compliant although the requirement is unknown, whatever the reason. It is about
+	// something that comes and goes, such as Nodes or endpoints. If it fails for one subject, the control fails.
 	Supplementary bool
+	// ObservedOnce: a supplementary requirement must be observed for at least one subject, unless it is not checked.
+	ObservedOnce bool
 	// Strict: a warning fails the requirement. The same reason may be a warning for one
 	// control and a failure for another: with unverified kubelet certificates the
 	// kube-apiserver still uses https, but the control on the kubelet CA fails.
@@ -228,7 +229,7 @@ func answer(required Required, results []finding.Result) Answer {
 			observed = true
 		}
 	}
-	if unobserved && (!required.Supplementary || !observed) {
+	if unobserved && (!required.Supplementary || required.ObservedOnce && !observed) {
 		answer.Met = false
 	}
 	if answer.Results == nil {

@@ -35,7 +35,7 @@ func example() control.Control {
 			{Requirement: needed, Scopes: node},
 			{Requirement: strict, Scopes: node, Strict: true},
 			{Requirement: optional, Scopes: node, Optional: true},
-			{Requirement: ofNodes, Scopes: node, Optional: true, Supplementary: true},
+			{Requirement: ofNodes, Scopes: node, Optional: true, Supplementary: true, ObservedOnce: true},
 			{Requirement: "guard/installed", Scopes: []control.Scope{control.Cluster}},
 		},
 	}
@@ -257,7 +257,7 @@ func TestMutationOfObservation(t *testing.T) {
 					}
 					want := control.CouldNotVerify
 					observed := slices.ContainsFunc(mutation, finding.Result.Observed)
-					if required.Optional && name == unasked || required.Supplementary && observed {
+					if required.Optional && name == unasked || required.Supplementary && (observed || !required.ObservedOnce) {
 						want = control.Compliant
 					}
 					if got := c.Judge(scope, results).Status; got != want {

@@ -75,6 +75,14 @@ func supplementary(all []Required) []Required {
 	return optional(all)
 }
 
+// observedOnce makes requirements supplementary, but to be observed for one subject.
+func observedOnce(all []Required) []Required {
+	for i := range all {
+		all[i].ObservedOnce = true
+	}
+	return supplementary(all)
+}
+
 // strict makes requirements strict.
 func strict(all []Required) []Required {
 	for i := range all {
@@ -127,7 +135,7 @@ func useHTTPS() Control {
 				requires(finding.Kubelet, onNode, finding.TLS, finding.ServingTrusted, finding.ClientAccepted, finding.Connection,
 					finding.ReadOnlyPort),
 			),
-			supplementary(
+			observedOnce(
 				requires(
 					finding.NodeKubelet, inCluster, finding.TLS, finding.ServingTrusted, finding.ClientRequested, finding.Identity,
 					finding.ReadOnlyPort,
@@ -135,6 +143,7 @@ func useHTTPS() Control {
 			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),
 			optional(requires(finding.ServingCert, inCluster, finding.Issuer)),
+			supplementary(requires(finding.ServingCert, inCluster, finding.Served)),
 			requires(finding.KubeletClient, inCluster, secretAspects()...),
 			optional(requires(finding.KubeletClient, inCluster, finding.Issuer)),
 			requires(finding.Overrides, inCluster, finding.KubeletArguments),
@@ -142,7 +151,8 @@ func useHTTPS() Control {
 		Automated: "Everything in the control's audit procedure: the arguments in the configuration, the files on each " +
 			"node, and the Secret's type and both values. In addition: certificate and key match, the certificate" +
 			" is valid and signed by the right CA, and the kubelet speaks TLS. From the control plane, where that is enabled:" +
-			" TLS, certificate, request for a client certificate and read-only port of each Node's kubelet.",
+			" TLS, certificate, request for a client certificate and read-only port of each Node's kubelet, and whether the " +
+			"endpoints of the Secret's Service serve the certificate that is stored.",
 		LeftToTheAuditor: "Whether the agent ran on every control-plane node and the audit ran on the cluster (there is a " +
 			"document of each, or the alert KubeletHTTPSAgentMissing), and who can disable the guard " +
 			"(SECURITY.md).",
@@ -237,9 +247,10 @@ func protectedSecrets() Control {
 		Requirements: slices.Concat(
 			requires(finding.AddedSecret, inCluster, secretAspects()...),
 			optional(requires(finding.AddedSecret, inCluster, finding.Issuer)),
+			supplementary(requires(finding.AddedSecret, inCluster, finding.Served)),
 		),
 		Automated: "Type, values, pair, validity, usage, names, renewal and, where a CA is configured, the issuer of " +
-			"each of them.",
+			"each of them; where that is enabled, whether the endpoints of its Service serve the stored certificate.",
 		LeftToTheAuditor: "Whether the right Secrets are configured.",
 	}
 }

@@ -42,6 +42,16 @@ const (
 	RotationStuck    Reason = "RotationStuck"
 )
 
+// The certificate that the endpoints of a protected Secret's Service serve, observed by a TLS handshake.
+const (
+	// ServedCertificateStale: an endpoint serves another certificate than the stored one.
+	ServedCertificateStale Reason = "ServedCertificateStale"
+	// ServedCertificateInvalid: that other certificate has expired, is not yet valid, or is not valid for the names.
+	ServedCertificateInvalid Reason = "ServedCertificateInvalid"
+	// ServedCertificateUnknown: an endpoint does not answer, or the Service has no endpoint.
+	ServedCertificateUnknown Reason = "ServedCertificateUnknown"
+)
+
 // The files of the kubelet client certificate on a node.
 const (
 	UnexpectedIdentity Reason = "UnexpectedIdentity"
@@ -147,6 +157,10 @@ var outcomes = map[Reason]Outcome{
 	RotationDetached: Fail,
 	RotationFailing:  Warn,
 	RotationStuck:    Warn,
+
+	ServedCertificateStale:   Warn,
+	ServedCertificateInvalid: Fail,
+	ServedCertificateUnknown: Unknown,
 
 	UnexpectedIdentity:  Warn,
 	KeyFileExposed:      Warn,

@@ -86,6 +86,7 @@ const (
 	DNSNames Aspect = "dns-names" // the certificate is valid for the names that clients use
 	Renewal  Aspect = "renewal"   // its controller keeps renewing it
 	Service  Aspect = "service"   // service-ca still issues for the Service
+	Served   Aspect = "served"    // the endpoints of the Service serve the stored certificate
 )
 
 // The aspects of a kubelet.

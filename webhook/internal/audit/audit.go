@@ -23,6 +23,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/served"
 )
 
 const (
@@ -59,6 +60,14 @@ type Kubelets interface {
 	UID(node string) string
 }
 
+// Served asks the endpoints of Services which certificate they serve.
+type Served interface {
+	// Ask sets the Services to ask.
+	Ask(targets []served.Target)
+	// Answers returns the last answers. Targets that were not asked recently are missing.
+	Answers() map[served.Target]check.ServedAnswers
+}
+
 // Auditor checks the objects of its subject whenever one changes, and reports.
 type Auditor struct {
 	Client dynamic.Interface
@@ -71,6 +80,10 @@ type Auditor struct {
 	Effects func() []check.Effect
 	// Kubelets has the last results about the kubelets of all Nodes; nil if they are not checked.
 	Kubelets Kubelets
+	// Served has what the endpoints of the Secrets' Services serve; nil if they are not asked. ServedPatience is how long
+	// they must serve another certificate before it is reported.
+	Served         Served
+	ServedPatience time.Duration
 	// Self is the object of notices about verdicts, which concern more than one object.
 	Self report.Object
 	Now  func() time.Time
@@ -110,7 +123,10 @@ func (a *Auditor) Run(ctx context.Context) {
 			states[o] = f.State()
 		}
 
-		seen := observe(subject, states, a.effects(), a.kubelets(), a.Now())
+		seen := observe(subject, states, a.effects(), a.kubelets(), a.served(), a.Now())
+		if a.Served != nil {
+			a.Served.Ask(seen.targets)
+		}
 		changes := tracked.Observe(seen.Observation)
 		for _, notice := range changes.Notices {
 			notice.Object = a.objectOf(notice, seen)
@@ -149,6 +165,13 @@ func (a *Auditor) kubelets() []finding.Result {
 		return nil
 	}
 	return a.Kubelets.Results()
+}
+
+func (a *Auditor) served() *servedAnswers {
+	if a.Served == nil {
+		return nil
+	}
+	return &servedAnswers{of: a.Served.Answers(), patience: a.ServedPatience}
 }
 
 // objectOf returns the object that a notice is about.

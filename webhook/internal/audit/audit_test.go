@@ -329,7 +329,7 @@ func TestNotAnAPIServer(t *testing.T) {
 			"validatingadmissionpolicies"} {
 			api.failLists(resource, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, ""))
 		}
-		result, err := Once(t.Context(), api, subject(), nil, now(t))
+		result, err := Once(t.Context(), api, subject(), nil, nil, now(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ func (w *simulation) observe(t *testing.T, seconds int) string {
 	var notices []string
 	for range seconds {
 		w.at = w.at.Add(time.Second)
-		for _, n := range w.tracker.Observe(observe(w.subject, w.states, effective(), nil, w.at).Observation).Notices {
+		for _, n := range w.tracker.Observe(observe(w.subject, w.states, effective(), nil, nil, w.at).Observation).Notices {
 			w.metrics.Report(t.Context(), n)
 			words := string(n.Type) + " " + string(n.Finding.Reason) + n.Control.ID
 			if n.Unchecked {
@@ -84,7 +84,7 @@ func (w *simulation) verdictSeries(t *testing.T) string {
 
 // verdictOn returns the verdict on a control.
 func verdictOn(id string, subject Subject, states map[follow.Object]follow.State) control.Verdict {
-	seen := observe(subject, states, effective(), nil, pkitest.Now())
+	seen := observe(subject, states, effective(), nil, nil, pkitest.Now())
 	return control.ByID(id).Judge(control.Cluster, seen.results())
 }
 

@@ -75,7 +75,7 @@ func TestKubeletsUnknown(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			subject, states := observable(t)
-			seen := observe(subject, states, effective(), c.kubelets, pkitest.Now())
+			seen := observe(subject, states, effective(), c.kubelets, nil, pkitest.Now())
 			verdict := control.ByID(control.UseHTTPS).Judge(control.Cluster, seen.results())
 			for _, a := range verdict.Answers {
 				if a.Family() != finding.NodeKubelet {
@@ -124,7 +124,7 @@ func TestKubeletEdges(t *testing.T) {
 			at := pkitest.Now()
 			for _, kubelets := range c.steps {
 				for range 4 { // the audit checks more often than the kubelets are asked
-					seen := observe(subject, states, effective(), kubelets, at)
+					seen := observe(subject, states, effective(), kubelets, nil, at)
 					for _, n := range tracked.Observe(seen.Observation).Notices {
 						if n.Finding.Reason == finding.KubeletNotTLS {
 							got = append(got, n.Type)

@@ -193,13 +193,13 @@ func TestMutationOfObservation(t *testing.T) {
 			for how, lose := range ways {
 				t.Run(c.ID+"/"+string(required.Requirement)+"/"+how, func(t *testing.T) {
 					subject, states := observable(t)
-					before := observe(subject, states, effective(), nil, pkitest.Now())
+					before := observe(subject, states, effective(), nil, nil, pkitest.Now())
 					if v := c.Judge(control.Cluster, before.results()); v.Status != control.Compliant {
 						t.Fatalf("before the loss it is %s, because of %+v", v.Status, v.Unmet())
 					}
 					states = maps.Clone(states)
 					effects := lose(states, effective())
-					after := observe(subject, states, effects, nil, pkitest.Now())
+					after := observe(subject, states, effects, nil, nil, pkitest.Now())
 					v := c.Judge(control.Cluster, after.results())
 					if v.Status == control.Compliant {
 						t.Errorf("compliant after the loss")
@@ -216,7 +216,7 @@ func TestMutationOfObservation(t *testing.T) {
 	}
 	// The audit judges each of these controls.
 	subject, states := observable(t)
-	for _, c := range observe(subject, states, effective(), nil, pkitest.Now()).Controls {
+	for _, c := range observe(subject, states, effective(), nil, nil, pkitest.Now()).Controls {
 		delete(judged, c.ID)
 	}
 	if len(judged) > 0 {

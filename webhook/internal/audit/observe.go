@@ -27,6 +27,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/served"
 )
 
 // How long a finding must last before it is reported.
@@ -44,6 +45,10 @@ const (
 	// kubeletPatience is for the kubelets of Nodes: they restart, and a new one waits for its certificate. In this time
 	// they are asked four times (package sweep).
 	kubeletPatience = 3*time.Minute + 30*time.Second
+	// ServedPatience is the default for what endpoints serve. After a renewal they serve the old certificate for two to
+	// three minutes: the kubelet updates a mounted Secret within about two, and openshift-apiserver polls its files each
+	// minute. In this time they are asked some ten times (package served).
+	ServedPatience = 10 * time.Minute
 )
 
 // The indexes of [tracker.Observation] Sources: each has its own patience.
@@ -53,6 +58,7 @@ const (
 	fromGuard
 	fromErrors
 	fromKubelets
+	fromServed
 	sources
 )
 
@@ -61,6 +67,9 @@ func sourceOf(r finding.Result) int {
 	switch {
 	case r.Requirement.Family() == finding.NodeKubelet:
 		return fromKubelets
+	case r.Reason == finding.ServedCertificateStale || r.Reason == finding.ServedCertificateInvalid ||
+		r.Reason == finding.ServedCertificateUnknown:
+		return fromServed
 	case r.Reason == finding.Unreadable || r.Reason == finding.NotObserved:
 		return fromErrors
 	case r.Requirement.Family() == finding.Guard:
@@ -157,18 +166,27 @@ type observation struct {
 	states map[follow.Object]follow.State
 	// platform is the result of [check.Platform]: where the control plane runs.
 	platform finding.Result
+	// targets are the Services whose endpoints must be asked what they serve.
+	targets []served.Target
 }
 
-// observe checks the known states of the objects and the effects of the guard, and adds
-// the results about the kubelets. It depends on nothing but its arguments.
+// servedAnswers has what the endpoints of Services serve.
+type servedAnswers struct {
+	of map[served.Target]check.ServedAnswers
+	// patience is how long a result must last; grace is as in [check.Served].
+	patience, grace time.Duration
+}
+
+// observe checks the known states of the objects, the effects of the guard and what endpoints serve (nil if they are not
+// asked), and adds the results about the kubelets. It depends on nothing but its arguments.
 func observe(
 	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
-	now time.Time,
+	answers *servedAnswers, now time.Time,
 ) observation {
 	seen := observation{
 		Observation: tracker.Observation{
 			At: now, Sources: make([]tracker.Source, sources), Scope: control.Cluster,
-			Controls: controlsOf(subject), Contents: contents(subject, states, effects, kubelets),
+			Controls: controlsOf(subject),
 		},
 		states: states,
 	}
@@ -177,10 +195,13 @@ func observe(
 	seen.Sources[fromGuard].Patience = subject.GuardPatience
 	seen.Sources[fromErrors].Patience = unreadablePatience
 	seen.Sources[fromKubelets].Patience = kubeletPatience
+	if answers != nil {
+		seen.Sources[fromServed].Patience = answers.patience
+	}
 
 	seen.checkPlatform(subject)
 	for _, want := range subject.Secrets {
-		seen.checkSecret(want)
+		seen.checkSecret(want, answers)
 		seen.checkService(want.SecretExpectation)
 	}
 	seen.checkOverrides()
@@ -196,12 +217,14 @@ func observe(
 	}
 	seen.add(kubelets, time.Time{})
 	seen.addNotChecked()
+	seen.Contents = contents(subject, states, effects, kubelets, seen.targets, answers)
 	return seen
 }
 
 // contents is a digest of all inputs of an observation.
 func contents(
 	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
+	targets []served.Target, answers *servedAnswers,
 ) (sum [sha256.Size]byte) {
 	digest := sha256.New()
 	// The expectations belong to it: an upgrade changes them before or after the objects.
@@ -226,6 +249,16 @@ func contents(
 	}
 	for _, r := range kubelets {
 		_, _ = fmt.Fprintln(digest, r.Requirement, r.Subject, r.Outcome, r.Reason)
+	}
+	for _, t := range targets {
+		answered, known := answers.of[t]
+		_, _ = fmt.Fprintln(digest, t, known, answered.WhyUnknown != nil, answered.Omitted)
+		for _, e := range answered.Endpoints {
+			_, _ = fmt.Fprintf(digest, "%q %q %t\n", e.Name, e.Why, e.Leaf != nil)
+			if e.Leaf != nil {
+				_, _ = digest.Write(e.Leaf.Raw)
+			}
+		}
 	}
 	digest.Sum(sum[:0])
 	return sum
@@ -374,7 +407,7 @@ func (seen *observation) uncertainIfUnreadable(o follow.Object, results []findin
 }
 
 // checkSecret checks a Secret, alone and against the last known Service and CA bundle.
-func (seen *observation) checkSecret(subject admit.ProtectedSecret) {
+func (seen *observation) checkSecret(subject admit.ProtectedSecret, answers *servedAnswers) {
 	ownExpectation := subject.SecretExpectation
 	want := ownExpectation
 	if subject.Bundle != nil {
@@ -413,6 +446,60 @@ func (seen *observation) checkSecret(subject admit.ProtectedSecret) {
 		Role: want.Namespace + "/" + want.Name, At: o.Subject().Part("tls.crt"), Leaf: verdict.Leaf,
 		Valid: verdict.Leaf != nil && len(finding.WithOutcome(verdict.Results, finding.Fail)) == 0,
 	})
+	seen.checkServed(ownExpectation, verdict.Leaf, results, answers)
+}
+
+// checkServed checks what the endpoints of a Secret's Service serve. leaf is the stored certificate, results are those
+// about the Secret.
+func (seen *observation) checkServed(
+	want check.SecretExpectation, leaf *x509.Certificate, results []finding.Result, answers *servedAnswers,
+) {
+	facts := check.Served{Secret: want, Stored: leaf, NotConfigured: answers == nil}
+	o, has := serviceObject(want)
+	if has && answers != nil {
+		facts.Grace = answers.grace
+		var port string
+		if port, facts.WhyUnknown = seen.servedPort(want, o); facts.WhyUnknown == nil && leaf != nil &&
+			want.Family() != finding.KubeletClient {
+			target := served.Target{
+				Namespace: want.Namespace, Service: want.Service, Port: port, ServerName: want.ServerName(),
+				Stored: sha256.Sum256(leaf.Raw),
+			}
+			seen.targets = append(seen.targets, target)
+			if answered, known := answers.of[target]; known {
+				facts.Answers = &answered
+			}
+		}
+	}
+	checked, next := facts.Check(results, seen.At)
+	if has {
+		checked = seen.uncertainIfUnreadable(o, checked)
+	}
+	seen.add(checked, next)
+}
+
+// servedPort returns the name of the Service's port that serves the certificate, or why it is not known.
+func (seen *observation) servedPort(want check.SecretExpectation, o follow.Object) (string, *finding.Result) {
+	if s := seen.states[o]; !s.Known {
+		return "", seen.whyUnknown(o)
+	}
+	unknown := finding.Result{
+		Subject: secretObject(want).Subject(), Reason: finding.ServedCertificateUnknown,
+		Message: "Service " + want.Service + " does not exist, so nothing serves the stored certificate",
+		Remedy:  "check that the operator that owns the Service recreates it",
+	}
+	// The API server stores no Service that cannot be converted.
+	service, _ := decode[corev1.Service](seen.states[o])
+	if service == nil {
+		return "", &unknown
+	}
+	port, problem := served.PortName(service.Spec.Ports)
+	if problem == "" {
+		return port, nil
+	}
+	unknown.Message = "it is not known which port of Service " + want.Service + " serves the stored certificate: " + problem
+	unknown.Remedy = "name a Service with the port 443, or with one port (service)"
+	return "", &unknown
 }
 
 // caBundle returns the certificates of a CA bundle, or why it cannot be used. If it

@@ -307,7 +307,7 @@ func TestObserve(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			states := healthy(t)
 			c.change(t, states)
-			seen := observe(subject(), states, effective(), nil, pkitest.Now())
+			seen := observe(subject(), states, effective(), nil, nil, pkitest.Now())
 			page.Unobserved(seen.results())
 			for _, r := range finding.WithOutcome(seen.results(), finding.NotApplicable) {
 				page.Finding(r)
@@ -384,7 +384,7 @@ func TestBundle(t *testing.T) {
 			subject.Secrets = subject.Secrets[1:]
 			subject.Secrets[0].Bundle = &admit.CABundle{Namespace: bundle.Namespace, Name: bundle.Name, Key: "ca.crt"}
 			states[bundle] = c.state
-			seen := observe(subject, states, effective(), nil, pkitest.Now())
+			seen := observe(subject, states, effective(), nil, nil, pkitest.Now())
 			got := found(seen, func(finding.Result) string { return "" })
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
@@ -467,7 +467,7 @@ func TestChangingObjects(t *testing.T) {
 		var notices []string
 		for range 120 {
 			at = at.Add(time.Second)
-			for _, n := range tracker.Observe(observe(subject, states, effective(), nil, at).Observation).Notices {
+			for _, n := range tracker.Observe(observe(subject, states, effective(), nil, nil, at).Observation).Notices {
 				if n.Control.ID != control.GuardInForce { // not tested here
 					notices = append(notices, strings.TrimSpace(string(n.Type)+" "+string(n.Finding.Reason)+n.Control.ID))
 				}
@@ -483,7 +483,7 @@ func TestChangingObjects(t *testing.T) {
 func TestContents(t *testing.T) {
 	states := healthy(t)
 	digest := func() [32]byte {
-		seen := observe(subject(), states, effective(), nil, pkitest.Now())
+		seen := observe(subject(), states, effective(), nil, nil, pkitest.Now())
 		return seen.Contents
 	}
 	first := digest()
@@ -510,7 +510,7 @@ func TestContents(t *testing.T) {
 	} {
 		other := subject()
 		change(&other)
-		if observe(other, states, effective(), nil, pkitest.Now()).Contents == third {
+		if observe(other, states, effective(), nil, nil, pkitest.Now()).Contents == third {
 			t.Errorf("the digest does not change with the configuration: %s", what)
 		}
 	}
@@ -518,7 +518,7 @@ func TestContents(t *testing.T) {
 
 // TestNextChange: the next check is due when a certificate begins to expire soon.
 func TestNextChange(t *testing.T) {
-	seen := observe(subject(), healthy(t), effective(), nil, pkitest.Now())
+	seen := observe(subject(), healthy(t), effective(), nil, nil, pkitest.Now())
 	if seen.NextChange.IsZero() || !seen.NextChange.After(pkitest.Now()) {
 		t.Errorf("the next check is at %s", seen.NextChange)
 	}

@@ -10,10 +10,12 @@ import (
 
 	"k8s.io/client-go/dynamic"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/served"
 )
 
 // Result is what one check of all objects found.
@@ -42,19 +44,29 @@ const maxObservations = 4
 // [maxObservations] the last observation counts. So a rotation in progress is not
 // reported, and all that the last observation found, or could not read, is reported. The
 // longer patience for the guard and for unreadable objects does not apply here. kubelets are
-// the results about the kubelets of all Nodes, nil if they were not checked. The error is the
-// context's.
+// the results about the kubelets of all Nodes, nil if they were not checked. ask asks the endpoints of
+// Services which certificate they serve; it is nil if they are not asked. They may serve the old one for
+// [ServedPatience] after the stored one was issued. The error is the context's.
 func Once(
-	ctx context.Context, client dynamic.Interface, subject Subject, kubelets []finding.Result, now func() time.Time,
+	ctx context.Context, client dynamic.Interface, subject Subject, kubelets []finding.Result, ask AskServed,
+	now func() time.Time,
 ) (Result, error) {
 	read := func() map[follow.Object]follow.State { return readAll(ctx, client, subject) }
-	return once(ctx, read, subject, kubelets, now)
+	return once(ctx, read, subject, kubelets, ask, now)
 }
+
+// AskServed asks the endpoints of Services which certificate they serve.
+type AskServed func(ctx context.Context, targets []served.Target) map[served.Target]check.ServedAnswers
 
 func once(
 	ctx context.Context, readAll func() map[follow.Object]follow.State, subject Subject,
-	kubelets []finding.Result, now func() time.Time,
+	kubelets []finding.Result, ask AskServed, now func() time.Time,
 ) (Result, error) {
+	var answers *servedAnswers
+	if ask != nil {
+		answers = &servedAnswers{grace: ServedPatience}
+	}
+	var asked []served.Target
 	var states map[follow.Object]follow.State
 	var seen observation
 	var before []finding.ID
@@ -66,7 +78,11 @@ func once(
 			}
 		}
 		states = readAll()
-		seen = observe(subject, states, nil, kubelets, now())
+		seen = observe(subject, states, nil, kubelets, answers, now())
+		if ask != nil && !slices.Equal(seen.targets, asked) { // not yet, or a Secret was renewed meanwhile
+			asked, answers.of = seen.targets, ask(ctx, seen.targets)
+			seen = observe(subject, states, nil, kubelets, answers, now())
+		}
 		found := findingIDs(seen.results())
 		if len(found) == 0 || slices.Equal(found, before) {
 			break

@@ -66,7 +66,7 @@ func TestOnce(t *testing.T) {
 					reads++
 					return c.seen[min(reads, len(c.seen))-1]
 				}
-				result, err := once(t.Context(), readAll, subject(), nil, pkitest.Now)
+				result, err := once(t.Context(), readAll, subject(), nil, nil, pkitest.Now)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -125,7 +125,7 @@ func TestChecked(t *testing.T) {
 			for _, o := range c.objects {
 				states[o] = c.state
 			}
-			seen := observe(subject(), states, nil, nil, pkitest.Now())
+			seen := observe(subject(), states, nil, nil, nil, pkitest.Now())
 			checked := check.CheckedReasons(seen.results())
 			var got strings.Builder
 			for _, reason := range []finding.Reason{
