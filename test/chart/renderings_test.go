@@ -71,6 +71,9 @@ var renderings = map[string]rendering{
 		"webhook.kubelets.caBundleConfigMap.namespace=kube-system", "webhook.kubelets.caBundleConfigMap.name=kubelet-ca",
 		"webhook.kubelets.caBundleConfigMap.key=ca.crt",
 	}},
+	"without the served certificates": {
+		apis: openShift, set: []string{"webhook.servedCertificates.enabled=false"},
+	},
 	"without the policies": {set: []string{"policy.enabled=false", "networkPolicy.enabled=false"}},
 	"only the audit": {
 		apis: openShift,

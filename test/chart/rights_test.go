@@ -24,6 +24,8 @@ var unnamed = map[string]string{
 	"ClusterRole: answer kubelet-https-guard.io/admissions": "no such objects exist; match conditions check the " +
 		"permission",
 	"ClusterRole: list nodes": "the audit connects to the kubelet of each Node",
+	"Role: list discovery.k8s.io/endpointslices": "their names are generated; in the namespaces of the protected Secrets' " +
+		"Services, whose endpoints the audit connects to",
 	"ClusterRole: list certificates.k8s.io/certificatesigningrequests": "they name the Node in their content only",
 	"ClusterRole: list networking.k8s.io/servicecidrs":                 "each of them is a range in which no kubelet is",
 	"ClusterRole: get nodes": "an Event about a Node needs its UID; the agents of all " +
@@ -78,6 +80,7 @@ func TestRightsOfEach(t *testing.T) {
 		"list nodes", "list certificates.k8s.io/certificatesigningrequests", "list networking.k8s.io/servicecidrs",
 		"openshift-kube-apiserver: get configmaps kubelet-serving-ca",
 	}
+	served := []string{"openshift-apiserver: list discovery.k8s.io/endpointslices"}
 	policies := []string{
 		look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " + strings.Join(
 			[]string{
@@ -116,12 +119,19 @@ func TestRightsOfEach(t *testing.T) {
 			"default: get discovery.k8s.io/endpointslices kubernetes",
 			"kubelet-https-guard: get pods/log",
 		})},
-		"audit":                       {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies, kubelets)},
-		"audit only":                  {"audit", "only the audit", slices.Concat(withoutWebhook, kubelets)},
-		"audit, without the webhook":  {"audit", "without the webhook", slices.Concat(withoutWebhook, policies, kubelets)},
-		"audit, without the kubelets": {"audit", "without the kubelets", slices.Concat(withoutWebhook, registration, policies)},
+		"audit":      {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies, kubelets, served)},
+		"audit only": {"audit", "only the audit", slices.Concat(withoutWebhook, kubelets, served)},
+		"audit, without the webhook": {
+			"audit", "without the webhook", slices.Concat(withoutWebhook, policies, kubelets, served),
+		},
+		"audit, without the kubelets": {
+			"audit", "without the kubelets", slices.Concat(withoutWebhook, registration, policies, served),
+		},
+		"audit, without the served certificates": {
+			"audit", "without the served certificates", slices.Concat(withoutWebhook, registration, policies, kubelets),
+		},
 		"audit, with a CA of kubelets": {"audit", "with a CA of kubelets", slices.Concat(withoutWebhook, registration, policies,
-			kubelets, []string{"kube-system: create events.k8s.io/events", "kube-system: get configmaps kubelet-ca"})},
+			kubelets, served, []string{"kube-system: create events.k8s.io/events", "kube-system: get configmaps kubelet-ca"})},
 		"audit, disabled": {"audit", "without the audit", nil},
 		"webhook": {"webhook", "OpenShift", slices.Concat(webhook, []string{
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",

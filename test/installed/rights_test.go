@@ -74,6 +74,11 @@ var absent = map[string][]string{
 		"bind clusterroles.rbac.authorization.k8s.io /" + release + "-answers",
 		"answer admissions.kubelet-https-guard.io /", "update deployments.apps " + release + "/" + auditAccount,
 		"update configmaps " + release + "/" + release + "-config",
+		// EndpointSlices: it lists those of the protected Secrets' namespaces, and changes none.
+		"list endpointslices.discovery.k8s.io kube-system/", "list endpointslices.discovery.k8s.io /",
+		"list endpointslices.discovery.k8s.io default/", "watch endpointslices.discovery.k8s.io {protected namespace}/",
+		"create endpointslices.discovery.k8s.io {protected namespace}/",
+		"update endpointslices.discovery.k8s.io {protected namespace}/any",
 		// Escalation.
 		"create clusterrolebindings.rbac.authorization.k8s.io /", "create rolebindings.rbac.authorization.k8s.io " +
 			release + "/",

@@ -318,3 +318,8 @@ caBundle: {{ . }}
 {{- if include "kubelet-https-guard.kubelets" . }}{{ dig "kubelets" "caBundleConfigMap" dict .Values.webhook | toJson }}
 {{- else }}{}{{ end }}
 {{- end }}
+
+{{- /* Whether the audit connects to the endpoints of protected Secrets' Services: "true" or empty. Values of an earlier chart do not have it. */}}
+{{- define "kubelet-https-guard.servedCertificates" -}}
+{{- if dig "servedCertificates" "enabled" true .Values.webhook }}true{{ end }}
+{{- end }}
