@@ -41,9 +41,9 @@ func awaitAuditEvent(t *testing.T, since time.Time, kind, objectName, eventType,
 	})
 }
 
-// restartAudit restarts the audit. The new process reports after the returned time, the old one reports
+// restartAudit restarts the audit, with additional flags. The new process reports after the returned time, the old one reports
 // nothing after it.
-func restartAudit(t *testing.T) time.Time {
+func restartAudit(t *testing.T, more ...string) time.Time {
 	t.Helper()
 	// An audit that has just started does not exit cleanly yet.
 	await(t, "a running audit", func() bool { return metrics(t, shared.auditMetrics) != nil })
@@ -51,7 +51,7 @@ func restartAudit(t *testing.T) time.Time {
 		t.Fatal(err)
 	}
 	between := time.Now()
-	if err := shared.rig.StartAudit(t.Context()); err != nil {
+	if err := shared.rig.StartAudit(t.Context(), more...); err != nil {
 		t.Fatal(err)
 	}
 	return between
@@ -186,7 +186,14 @@ func TestRights(t *testing.T) {
 	if _, err := account.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); err != nil {
 		t.Errorf("the audit cannot read the Secret's namespace: %v", err)
 	}
+	endpoints := account.DiscoveryV1().EndpointSlices(namespace)
+	if _, err := endpoints.List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Errorf("the audit cannot list the endpoints of the Secret's Service: %v", err)
+	}
 	refused := map[string]error{}
+	refused["the end of endpoints"] = endpoints.Delete(t.Context(), "any", metav1.DeleteOptions{})
+	_, refused["EndpointSlices of other namespaces"] = account.DiscoveryV1().EndpointSlices("kube-system").List(t.Context(),
+		metav1.ListOptions{})
 	decoys := account.CoreV1().Secrets(guardNamespace)
 	_, refused["the decoy"] = decoys.Get(t.Context(), decoyName, metav1.GetOptions{})
 	_, refused["a decoy of its own"] = decoys.Create(t.Context(),

@@ -646,8 +646,8 @@ func (r *Rig) Reinstall(ctx context.Context, values string) error {
 	return r.Register(ctx, Registration, Policy)
 }
 
-// StartAudit starts the audit's process in the same way.
-func (r *Rig) StartAudit(ctx context.Context) error {
+// StartAudit starts the audit's process in the same way, with additional flags.
+func (r *Rig) StartAudit(ctx context.Context, more ...string) error {
 	if err := r.writeConfig(ctx); err != nil {
 		return err
 	}
@@ -659,7 +659,7 @@ func (r *Rig) StartAudit(ctx context.Context) error {
 		"audit", "--health-bind-address", "0", "--config", r.Path("webhook", "config.yaml"), "--guard-manifest",
 		r.Path("webhook", "guard.yaml"),
 		"--guard-patience", "2s", "--namespace", guardNamespace, "--kubeconfig", kubeconfig,
-	}, r.options.AuditFlags...)
+	}, slices.Concat(r.options.AuditFlags, more)...)
 	r.Audit, err = r.processes.launch(r.Path("webhook-audit.log"), r.binary("webhook"), flags...)
 	return err
 }
