@@ -60,7 +60,9 @@ type auditOptions struct {
 // onceFlags are the flags that require --once, continuousFlags those that exclude it.
 func onceFlags() []string { return []string{"installed", "o", "cluster-name", "timeout"} }
 func continuousFlags() []string {
-	return []string{"guard-patience", "served-patience", "lease", "deployment", "health-bind-address", "log-format", "log-level"}
+	return []string{
+		"guard-patience", "served-patience", "lease", "deployment", "health-bind-address", "log-format", "log-level",
+	}
 }
 
 // auditCommand is webhook audit: it checks the stored objects, continuously, or once, on an

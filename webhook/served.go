@@ -31,7 +31,8 @@ func newAsker(client *rest.Config) (*served.Asker, error) {
 	}, nil
 }
 
-// maxServedTime bounds asking the endpoints of one Service with --once. It is at most half of what is left of --timeout.
+// maxServedTime bounds asking the endpoints of one Service with --once. It is at most half of what is left of
+// --timeout.
 const maxServedTime = 10 * time.Second
 
 // askServedOnce returns a function that asks endpoints once.

@@ -4,8 +4,8 @@
 //
 // It uses no private key, verifies nothing and sends no data: the handshake is completed without a client certificate.
 //
-// The peer may be anything, also hostile. Time and bytes of a handshake are bounded, no error quotes what the peer sent,
-// and [Refuse] has the addresses that nothing must be made to connect to.
+// The peer may be anything, also hostile. Time and bytes of a handshake are bounded, no error quotes what the peer
+// sent, and [Refuse] has the addresses that nothing must be made to connect to.
 package handshake
 
 import (
@@ -49,8 +49,8 @@ type Answer struct {
 	Alert *tls.AlertError
 	// Certificates of the server, its own first, as it sent them. There is at least one if Err is nil.
 	Certificates []*x509.Certificate
-	// RequestsClientCertificate: it requested a client certificate. AcceptedCAs are the names (DER) of the CAs whose client
-	// certificates it accepts.
+	// RequestsClientCertificate: it requested a client certificate. AcceptedCAs are the names (DER) of the CAs whose
+	// client certificates it accepts.
 	RequestsClientCertificate bool
 	AcceptedCAs               [][]byte
 }

@@ -57,9 +57,9 @@ func Plain(address netip.Addr) netip.Addr {
 	return address
 }
 
-// Refuse says in which range an address is to which no connection may be made: loopback, link-local, multicast and others
-// in which no server of a cluster is, the metadata services of clouds, and services, the cluster's ranges for Services.
-// It is empty if a connection may be made.
+// Refuse says in which range an address is to which no connection may be made: loopback, link-local, multicast and
+// others in which no server of a cluster is, the metadata services of clouds, and services, the cluster's ranges for
+// Services. It is empty if a connection may be made.
 func Refuse(address netip.Addr, services []netip.Prefix) string {
 	address = Plain(address)
 	switch {

@@ -3,9 +3,9 @@
 // Package kubelettls makes the TLS handshake with a kubelet as a kube-apiserver does, and records the kubelet's
 // certificate and the client CAs that it accepts.
 //
-// It uses no private key: the kubelet names the CAs that it accepts in its request for a client certificate, and package
-// handshake completes the handshake without a certificate, within bounds. It sends no request. Package check decides
-// what the answer means.
+// It uses no private key: the kubelet names the CAs that it accepts in its request for a client certificate, and
+// package handshake completes the handshake without a certificate, within bounds. It sends no request. Package check
+// decides what the answer means.
 package kubelettls
 
 import (

@@ -162,8 +162,8 @@ func (s Served) judge(now time.Time) []finding.Result {
 	var results []finding.Result
 	if len(invalid) > 0 {
 		results = append(results, single(finding.ServedCertificateInvalid, s.at(),
-			fmt.Sprint(len(invalid), of, verb(invalid, "serves", "serve"), " a certificate that clients refuse, not the stored one: ",
-				listedNames(invalid)), restart)...)
+			fmt.Sprint(len(invalid), of, verb(invalid, "serves", "serve"),
+				" a certificate that clients refuse, not the stored one: ", listedNames(invalid)), restart)...)
 	}
 	switch issued := s.Stored.NotBefore; {
 	case len(stale) == 0:

@@ -41,8 +41,8 @@ func awaitAuditEvent(t *testing.T, since time.Time, kind, objectName, eventType,
 	})
 }
 
-// restartAudit restarts the audit, with additional flags. The new process reports after the returned time, the old one reports
-// nothing after it.
+// restartAudit restarts the audit, with additional flags. The new process reports after the returned time, the old one
+// reports nothing after it.
 func restartAudit(t *testing.T, more ...string) time.Time {
 	t.Helper()
 	// An audit that has just started does not exit cleanly yet.
@@ -192,8 +192,8 @@ func TestRights(t *testing.T) {
 	}
 	refused := map[string]error{}
 	refused["the end of endpoints"] = endpoints.Delete(t.Context(), "any", metav1.DeleteOptions{})
-	_, refused["EndpointSlices of other namespaces"] = account.DiscoveryV1().EndpointSlices("kube-system").List(t.Context(),
-		metav1.ListOptions{})
+	others := account.DiscoveryV1().EndpointSlices("kube-system")
+	_, refused["EndpointSlices of other namespaces"] = others.List(t.Context(), metav1.ListOptions{})
 	decoys := account.CoreV1().Secrets(guardNamespace)
 	_, refused["the decoy"] = decoys.Get(t.Context(), decoyName, metav1.GetOptions{})
 	_, refused["a decoy of its own"] = decoys.Create(t.Context(),

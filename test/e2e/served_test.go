@@ -27,8 +27,9 @@ func ownAddress(t *testing.T) string {
 		t.Fatal(err)
 	}
 	for _, a := range addresses {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().IsGlobalUnicast() && prefix.Addr().Is4() {
-			return prefix.Addr().String()
+		prefix, err := netip.ParsePrefix(a.String())
+		if address := prefix.Addr(); err == nil && address.Is4() && address.IsGlobalUnicast() {
+			return address.String()
 		}
 	}
 	t.Fatalf("the machine has no IPv4 address but loopback: %v", addresses)
@@ -90,8 +91,8 @@ func (s *standIn) start(t *testing.T) {
 	}
 }
 
-// TestServedCertificate: the Secret is renewed, and its server does not load the new certificate. The audit reports this
-// after its patience, and that it is resolved when the server loads it.
+// TestServedCertificate: the Secret is renewed, and its server does not load the new certificate. The audit reports
+// this after its patience, and that it is resolved when the server loads it.
 func TestServedCertificate(t *testing.T) {
 	first, second, third := issue(pkitest.ServingCert()), issue(pkitest.ServingCert()), issue(pkitest.ServingCert())
 	now := time.Now()

@@ -184,7 +184,7 @@ func TestMutationOfObservation(t *testing.T) {
 				continue // the configuration of the audit answers it; nothing is observed
 			}
 			if required.Supplementary {
-				continue // it may be unknown; see TestKubeletsUnknown
+				continue // it may be unknown; see TestKubeletsUnknown and TestServed
 			}
 			ways := losses(t, required.Requirement)
 			if len(ways) == 0 {

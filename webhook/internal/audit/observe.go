@@ -177,8 +177,8 @@ type servedAnswers struct {
 	patience, grace time.Duration
 }
 
-// observe checks the known states of the objects, the effects of the guard and what endpoints serve (nil if they are not
-// asked), and adds the results about the kubelets. It depends on nothing but its arguments.
+// observe checks the known states of the objects, the effects of the guard and what endpoints serve (nil if they are
+// not asked), and adds the results about the kubelets. It depends on nothing but its arguments.
 func observe(
 	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
 	answers *servedAnswers, now time.Time,
@@ -497,7 +497,8 @@ func (seen *observation) servedPort(want check.SecretExpectation, o follow.Objec
 	if problem == "" {
 		return port, nil
 	}
-	unknown.Message = "it is not known which port of Service " + want.Service + " serves the stored certificate: " + problem
+	unknown.Message = "it is not known which port of Service " + want.Service + " serves the stored certificate: " +
+		problem
 	unknown.Remedy = "name a Service with the port 443, or with one port (service)"
 	return "", &unknown
 }

@@ -100,24 +100,28 @@ func TestServed(t *testing.T) {
 		"two ports, none 443": {func(t *testing.T, r *servedRig) { r.ports(t, service, 1, 2) }, "unknown ServedCertificateUnknown ", false, control.Compliant},
 		"no Service":          {func(_ *testing.T, r *servedRig) { r.states[service] = gone }, "unknown ServedCertificateUnknown ", false, control.NotCompliant},
 		"Service not read yet": {
-			func(_ *testing.T, r *servedRig) { r.states[service] = follow.State{} }, "unknown NotObserved ", false, control.CouldNotVerify,
+			func(_ *testing.T, r *servedRig) { r.states[service] = follow.State{} }, "unknown NotObserved ", false,
+			control.CouldNotVerify,
 		},
 		"Service forbidden": {
-			func(_ *testing.T, r *servedRig) { r.states[service] = follow.State{Err: forbidden} }, "unknown Unreadable ", false, control.CouldNotVerify,
+			func(_ *testing.T, r *servedRig) { r.states[service] = follow.State{Err: forbidden} }, "unknown Unreadable ",
+			false, control.CouldNotVerify,
 		},
 		"Service no longer readable": {func(_ *testing.T, r *servedRig) {
 			r.states[service] = follow.State{Known: true, Live: r.states[service].Live, Err: errors.New("no answer")}
 		}, "unknown Unreadable ", true, control.CouldNotVerify},
 		"no Secret": {func(_ *testing.T, r *servedRig) { r.states[servingCert] = gone }, "unknown SecretMissing ", false, control.NotCompliant},
 		"Secret forbidden": {
-			func(_ *testing.T, r *servedRig) { r.states[servingCert] = follow.State{Err: forbidden} }, "unknown Unreadable ", false, control.CouldNotVerify,
+			func(_ *testing.T, r *servedRig) { r.states[servingCert] = follow.State{Err: forbidden} }, "unknown Unreadable ",
+			false, control.CouldNotVerify,
 		},
 		"a broken key": {func(t *testing.T, r *servedRig) {
 			set(t, r.states[servingCert], "eA==", "data", "tls.key")
 		}, "unknown KeyUnparsable ", true, control.NotCompliant},
 		"not OpenShift": {func(_ *testing.T, r *servedRig) {
 			noAPI := follow.State{Known: true, NoAPI: true}
-			r.states[infrastructure], r.states[operator], r.states[servingSpace], r.states[clientSpace] = noAPI, noAPI, gone, gone
+			r.states[infrastructure], r.states[operator] = noAPI, noAPI
+			r.states[servingSpace], r.states[clientSpace] = gone, gone
 			r.states[servingCert], r.states[kubeletClient], r.states[configMap], r.states[service] = gone, gone, gone, gone
 		}, "notApplicable  ", false, control.NotApplicable},
 	}
@@ -264,7 +268,8 @@ func TestServedEdges(t *testing.T) {
 	}
 }
 
-// TestServedOnce: the endpoints are asked once for each certificate, and one that was just issued may not be loaded yet.
+// TestServedOnce: the endpoints are asked once for each certificate, and one that was just issued may not be loaded
+// yet.
 func TestServedOnce(t *testing.T) {
 	cases := map[string]struct {
 		issued time.Duration // ago
@@ -331,7 +336,7 @@ func TestAuditorAsks(t *testing.T) {
 			defer close(ended)
 			auditor.Run(ctx)
 		}()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		cancel()
 		<-ended
 		var last []served.Target

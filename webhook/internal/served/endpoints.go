@@ -123,7 +123,8 @@ func portOf(ports []discoveryv1.EndpointPort, name string) (number uint16, probl
 	return 0, "its EndpointSlice does not have the port"
 }
 
-// PortName returns the name of the Service's port that is asked: 443, or the only one. problem says why there is none.
+// PortName returns the name of the Service's port that is asked: 443, or the only one. problem says why no port is
+// chosen.
 func PortName(ports []corev1.ServicePort) (name, problem string) {
 	ports = slices.DeleteFunc(slices.Clone(ports), func(p corev1.ServicePort) bool {
 		return p.Protocol != "" && p.Protocol != corev1.ProtocolTCP
@@ -149,7 +150,8 @@ func unreadable(t Target, err error) finding.Result {
 	}
 	return finding.Result{
 		Subject: finding.Subject{Kind: "Service", Namespace: t.Namespace, Name: t.Service, Key: "EndpointSlices"},
-		Reason:  finding.Unreadable, Message: "cannot list them, so its endpoints are not asked for their certificate: " + why,
+		Reason:  finding.Unreadable,
+		Message: "cannot list them, so its endpoints are not asked for their certificate: " + why,
 		Remedy: "grant the audit's ServiceAccount (or the user of the kubeconfig) permission to list endpointslices in " +
 			"that namespace, or check that the API server is available",
 	}

@@ -30,7 +30,7 @@ const (
 	// soonest and soon are the intervals while an endpoint does not serve the stored certificate: it starts with soonest
 	// and doubles up to soon, soonTries times in all. Then it is Every, until something changes.
 	soonest, soon, soonTries = 15 * time.Second, time.Minute, 20
-	// staleAfter is the age at which answers count no more.
+	// staleAfter is the age after which answers do not count.
 	staleAfter = 3 * Every
 	// maxEndpoints bounds the endpoints of a Service that are asked, maxInFlight how many at the same time, perSecond how
 	// many in a second. An endpoint that does not answer takes [handshake.Timeout].

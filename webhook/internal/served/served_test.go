@@ -66,10 +66,11 @@ func serve(t *testing.T, pair pkitest.Pair, more int, names func(string)) netip.
 	for range more {
 		own.Certificate = append(own.Certificate, pkitest.NewCA("more").Certificate.Raw)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	config.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		names(h.ServerName)
 		return &own, nil
-	}}
+	}
 	return listen(t, func(c net.Conn) {
 		server := tls.Server(c, config)
 		if server.HandshakeContext(t.Context()) == nil {
@@ -261,7 +262,7 @@ func TestRun(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var run sync.WaitGroup
 		run.Go(func() { s.Run(ctx) })
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		synctest.Wait()
 		if len(s.rounds) > 0 {
 			t.Errorf("asked without a target: %v", s.rounds)
@@ -273,13 +274,13 @@ func TestRun(t *testing.T) {
 		if _, has := s.Answers()[at]; !has {
 			t.Error("it was not asked at once")
 		}
-		time.Sleep(4 * time.Minute)
+		<-time.After(4 * time.Minute)
 		synctest.Wait()
 		want := []time.Duration{0, soonest, 2 * soonest, soon, soon}
 		if d := cmp.Diff(want, s.rounds[:min(len(s.rounds), len(want))]); d != "" {
 			t.Errorf("asked after (-want +got):\n%s", d)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		synctest.Wait()
 		if last := s.rounds[len(s.rounds)-1]; last < Every || last > Every+everyJitter {
 			t.Errorf("still asked every %s", last)
@@ -297,7 +298,7 @@ func TestRun(t *testing.T) {
 		}
 		cancel()
 		run.Wait()
-		time.Sleep(staleAfter + time.Second)
+		<-time.After(staleAfter + time.Second)
 		if got := s.Answers(); len(got) > 0 {
 			t.Errorf("old answers: %v", got)
 		}
