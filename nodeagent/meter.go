@@ -25,6 +25,7 @@ const roleKubeletServing = "kubelet-serving"
 // implements [agent.Meter].
 type meter struct {
 	scans        *prometheus.CounterVec
+	connection   *prometheus.GaugeVec
 	duration     prometheus.Histogram
 	certificates *report.Metrics
 	now          func() time.Time
@@ -47,9 +48,14 @@ func newMeter(
 			Name: "kubelet_https_guard_scan_duration_seconds", Help: "Time that a scan of the node took.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
 		}),
+		connection: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_connection",
+			Help: "1 for the outcome of the last check of the kube-apiserver's connection to this node's kubelet (pass, fail " +
+				"or unknown), 0 for others. It has no value if the connection is not checked.",
+		}, []string{"outcome"}),
 		certificates: certificates, now: now, started: now(), maxSilence: 3*resync + time.Minute,
 	}
-	registry.MustRegister(m.scans, m.duration, prometheus.NewCounterFunc(prometheus.CounterOpts{
+	registry.MustRegister(m.scans, m.duration, m.connection, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "kubelet_https_guard_watch_errors_total", Help: "How often a directory could not be watched, or events were " +
 			"lost.",
 	}, func() float64 { return float64(watchErrors()) }))
@@ -65,8 +71,26 @@ func (m *meter) Scanned(trigger agent.Trigger, took time.Duration, seen scan.Sna
 	m.duration.Observe(took.Seconds())
 	m.certificates.Certificate(finding.File(seen.Layout.Certificate.Host), agent.CertificateRole, seen.Leaf)
 	m.certificates.Certificate(seen.ServingAt, roleKubeletServing, seen.Serving)
+	m.connected(seen)
 	now := m.now()
 	m.last.Store(&now)
+}
+
+// connected sets the outcome of the connection.
+func (m *meter) connected(seen scan.Snapshot) {
+	requirement := finding.Kubelet.Requires(finding.Connection)
+	for _, r := range seen.ConnectionResults {
+		if r.Requirement != requirement || r.Reason == finding.NotChecked {
+			continue
+		}
+		for _, outcome := range []finding.Outcome{finding.Pass, finding.Fail, finding.Unknown} {
+			value := 0.
+			if outcome == r.Outcome {
+				value = 1
+			}
+			m.connection.WithLabelValues(outcome.String()).Set(value)
+		}
+	}
 }
 
 // ready returns an error until the first scan is done.

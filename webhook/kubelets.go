@@ -85,7 +85,7 @@ func timeToSweep(ctx context.Context) time.Duration {
 // kubeletMeter counts the kubelets of the Nodes. Its labels do not have the Nodes.
 type kubeletMeter struct {
 	outcomes, reasons *prometheus.GaugeVec
-	took              prometheus.Gauge
+	took, at          *prometheus.GaugeVec // without labels; a vector can have no value
 }
 
 func newKubeletMeter(registry prometheus.Registerer) kubeletMeter {
@@ -98,11 +98,15 @@ func newKubeletMeter(registry prometheus.Registerer) kubeletMeter {
 			Name: "kubelet_https_guard_kubelet_findings",
 			Help: "Nodes whose kubelet has a finding with the reason in the last sweep.",
 		}, []string{"reason"}),
-		took: prometheus.NewGauge(prometheus.GaugeOpts{
+		took: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kubelet_https_guard_kubelet_sweep_seconds", Help: "Duration of the last sweep of all Nodes.",
-		}),
+		}, nil),
+		at: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_https_guard_kubelet_sweep_timestamp_seconds",
+			Help: "When the last sweep of all Nodes ended, as Unix time.",
+		}, nil),
 	}
-	registry.MustRegister(m.outcomes, m.reasons, m.took)
+	registry.MustRegister(m.outcomes, m.reasons, m.took, m.at)
 	return m
 }
 
@@ -115,12 +119,14 @@ func (m kubeletMeter) swept(s sweep.Sweep) {
 	for reason, count := range s.Reasons {
 		m.reasons.WithLabelValues(string(reason)).Set(float64(count))
 	}
-	m.took.Set(s.Took.Seconds())
+	m.took.WithLabelValues().Set(s.Took.Seconds())
+	m.at.WithLabelValues().Set(float64(s.At.Unix()))
 }
 
 // forget removes all values.
 func (m kubeletMeter) forget() {
 	m.outcomes.Reset()
 	m.reasons.Reset()
-	m.took.Set(0)
+	m.took.Reset()
+	m.at.Reset()
 }

@@ -141,18 +141,18 @@ func TestKubeletMeter(t *testing.T) {
 	})
 	m.swept(sweep.Sweep{
 		Outcomes: map[finding.Outcome]int{finding.Pass: 4},
-		Reasons:  map[finding.Reason]int{finding.ReadOnlyPortOpen: 2}, Took: 2 * time.Second,
+		Reasons:  map[finding.Reason]int{finding.ReadOnlyPortOpen: 2}, Took: 2 * time.Second, At: time.Unix(1700000000, 0),
 	})
 	want := map[string]float64{
 		"kubelet_https_guard_kubelets pass": 4, "kubelet_https_guard_kubelets warn": 0, "kubelet_https_guard_kubelets fail": 0,
 		"kubelet_https_guard_kubelets unknown": 0, "kubelet_https_guard_kubelet_findings ReadOnlyPortOpen": 2,
-		"kubelet_https_guard_kubelet_sweep_seconds": 2,
+		"kubelet_https_guard_kubelet_sweep_seconds": 2, "kubelet_https_guard_kubelet_sweep_timestamp_seconds": 1700000000,
 	}
 	if d := cmp.Diff(want, gauges(t, registry)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	m.forget()
-	if d := cmp.Diff(map[string]float64{"kubelet_https_guard_kubelet_sweep_seconds": 0}, gauges(t, registry)); d != "" {
+	if d := cmp.Diff(map[string]float64{}, gauges(t, registry)); d != "" {
 		t.Errorf("after forget (-want +got):\n%s", d)
 	}
 }

@@ -71,7 +71,9 @@ type Sweep struct {
 	// Nodes by their worst outcome, and by each reason that they have.
 	Outcomes map[finding.Outcome]int
 	Reasons  map[finding.Reason]int
-	Took     time.Duration
+	// At is when it ended, Took how long it took.
+	At   time.Time
+	Took time.Duration
 }
 
 // Sweeper asks the kubelets of all Nodes in turn. Its exported fields must be set before use.
@@ -346,7 +348,7 @@ func containUnconfirmed(outcomes map[string]Outcome) bool {
 
 // report reports a sweep, in the log only if it differs from the one before.
 func (s *Sweeper) report(ctx context.Context, took time.Duration) {
-	sweep := Sweep{Outcomes: map[finding.Outcome]int{}, Reasons: map[finding.Reason]int{}, Took: took}
+	sweep := Sweep{Outcomes: map[finding.Outcome]int{}, Reasons: map[finding.Reason]int{}, At: s.Now(), Took: took}
 	for _, o := range s.outcomes {
 		sweep.Outcomes[o.Worst()]++
 		for _, reason := range o.reasons() {
