@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +81,11 @@ func TestDocs(t *testing.T) {
 				if strings.Count(string(out), refused) != strings.Count(block.Script, refused) {
 					t.Error("a request was allowed that should be refused")
 				}
+				for _, code := range printedCode.FindAllSubmatch(out, -1) {
+					if !slices.Contains([]string{"1", "2", "4"}, string(code[1])) { // the verdicts
+						t.Errorf("a command printed no report: %s", code[0])
+					}
+				}
 			})
 			if !ok && page == "install.md" {
 				t.Fatal("the other commands depend on this one")
@@ -92,6 +99,9 @@ func TestDocs(t *testing.T) {
 		t.Errorf("found only %d blocks", ran)
 	}
 }
+
+// printedCode is what the commands for reports print if they exit with another code than 0.
+var printedCode = regexp.MustCompile(`(?m)^exit code (\d+)$`)
 
 // workspace is a directory for a reader's files, which has the chart where the repository has it.
 func workspace(t *testing.T, root string) string {
