@@ -18,6 +18,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
@@ -59,15 +61,17 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTime)
 	defer cancel()
 	d := &demo{out: out, rig: r, shown: map[types.UID]bool{}}
-	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.node} {
+	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.node, d.kubelets} {
 		if err := act(ctx); err != nil {
 			return err
 		}
 	}
 	d.printf("\nChanges refused: %d by the webhook, %d by the policies, %d by the API server itself. "+
 		"Changes accepted: %d. "+
-		"Findings reported and resolved: %d in the stored Secrets, %d on the node. Time: %s.\n",
-		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, time.Since(started).Round(time.Second))
+		"Findings reported and resolved: %d in the stored Secrets, %d on the node. "+
+		"Connections to a kubelet: %d refused, %d accepted. Kubelets of Nodes checked: %d. Time: %s.\n",
+		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, d.disconnected, d.connected, d.swept,
+		time.Since(started).Round(time.Second))
 	if keep {
 		d.printf("\nEverything is still running. Try it:\n  export KUBECONFIG=%s\n  alias kubectl=%s\n"+
 			"  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n"+
@@ -83,6 +87,12 @@ type demo struct {
 	rig *rig.Rig
 
 	byWebhook, byPolicy, byServer, passed, audited, recovered int
+	disconnected, connected, swept                            int
+
+	// ca is the CA of the cluster, which also signs the client certificates in tree, the files of the node. The
+	// kube-apiserver uses these files.
+	ca   *pkitest.CA
+	tree openshift.Tree
 
 	shown map[types.UID]bool // Events that were printed
 }

@@ -30,8 +30,10 @@ const (
 // node changes the files of a control-plane node and shows what the agent reports.
 func (d *demo) node(ctx context.Context) error {
 	d.chapter("On a control-plane node, the agent watches the files that the kube-apiserver really uses")
-	now := time.Now()
-	ca := pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", now)
+	ca, err := d.rig.ClusterCA()
+	if err != nil {
+		return err
+	}
 	issue := func(from, to time.Time) map[string][]byte {
 		pair := ca.Issue(pkitest.KubeletClient().Valid(from, to))
 		return map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key}
@@ -45,6 +47,10 @@ func (d *demo) node(ctx context.Context) error {
 		Certificate: pair["tls.crt"], Key: pair["tls.key"], ClientCA: ca.PEM(),
 	})
 	if err != nil {
+		return err
+	}
+	d.ca, d.tree = ca, tree
+	if err := d.rig.UseClientPair(tree.Certificate(), tree.Key()); err != nil {
 		return err
 	}
 	agent, err := d.rig.StartAgent(ctx, host)

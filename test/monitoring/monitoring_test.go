@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -110,14 +111,18 @@ func TestDashboard(t *testing.T) {
 			Dir:          t.TempDir(),
 			Progress:     os.Stderr,
 			WebhookFlags: []string{"--health-bind-address", "127.0.0.1:0"},
-			AuditFlags:   []string{"--health-bind-address", "127.0.0.1:0"},
+			AuditFlags:   []string{"--health-bind-address", "127.0.0.1:0", "--kubelets"},
 		},
 	)
 	t.Cleanup(r.Stop)
 	if err != nil {
 		t.Fatal(err)
 	}
+	announceKubelets(t, r)
 	if err := r.InstallGuard(t.Context()); err != nil { // refuses the dry runs, by policy and webhook
+		t.Fatal(err)
+	}
+	if err := r.MakeAgentPod(t.Context(), rig.Node); err != nil {
 		t.Fatal(err)
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", r.Kubeconfig)
@@ -134,7 +139,7 @@ func TestDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent, err := r.StartAgent(t.Context(), tree.Root)
+	agent, err := r.StartAgent(t.Context(), tree.Root, "--pod", rig.AgentPod, "--node-address", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,11 +208,34 @@ func TestDashboard(t *testing.T) {
 	quiet(t, at, groups.Groups[0].Rules)
 }
 
-// quiet: no alert on the guard fires because of the refused dry runs of the audit.
+// announceKubelets makes a stand-in the kubelet of two Nodes. The audit refuses its loopback address; the API server
+// connects to it.
+func announceKubelets(t *testing.T, r *rig.Rig) {
+	t.Helper()
+	ca, err := r.ClusterCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubelet, err := rig.StartKubelet(t.Context(), rig.Node, netip.MustParseAddr("127.0.0.1"), ca, ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	for _, node := range []string{rig.Node, "worker-0"} {
+		if err := r.AnnounceKubelet(t.Context(), node, kubelet.Address); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// quiet: no alert on the guard fires because of the refused dry runs of the audit, and no alert that connections to
+// kubelets are not checked.
 func quiet(t *testing.T, at string, rules []rule) {
 	t.Helper()
 	for _, proof := range []string{
 		"kubelet_https_guard_in_force == 1",
+		`kubelet_https_guard_connection{outcome="pass"} == 1`,
+		"kubelet_https_guard_kubelet_sweep_timestamp_seconds > 0",
 		`apiserver_validating_admission_policy_check_total{policy=~".*-decoy",enforcement_action="deny"} > 0`,
 		`apiserver_admission_webhook_rejection_count{name="secrets.kubelet-https-guard.io",error_type="no_error"} > 0`,
 	} {
@@ -220,15 +248,17 @@ func quiet(t *testing.T, at string, rules []rule) {
 			"KubeletHTTPSGuardWeakened",
 			"KubeletHTTPSGuardFailsOpen",
 			"KubeletHTTPSGuardFailsClosed",
-			"KubeletHTTPSGuardRefusesALot":
+			"KubeletHTTPSGuardRefusesALot",
+			"KubeletHTTPSConnectionNotChecked",
+			"KubeletHTTPSKubeletsNotChecked":
 			tried++
 			if n, err := query(t.Context(), at, rule.Expr); err != nil || n > 0 {
 				t.Errorf("%s fires for %d series, although the guard is in force: %v", rule.Alert, n, err)
 			}
 		}
 	}
-	if tried != 5 {
-		t.Errorf("checked %d alerts on the guard, want 5", tried)
+	if tried != 7 {
+		t.Errorf("checked %d alerts on the guard, want 7", tried)
 	}
 }
 

@@ -214,8 +214,11 @@ func (r *Rig) AnnounceAPIServers(ctx context.Context, addresses ...string) error
 		slice.Endpoints = []discovery.Endpoint{
 			{Addresses: []string{host}, Conditions: discovery.EndpointConditions{Ready: new(true)}},
 		}
-		slice.Ports = append(slice.Ports,
-			discovery.EndpointPort{Name: new(fmt.Sprintf("https-%d", i)), Port: new(int32(port))})
+		name := "https" // as API servers have it; names of ports differ
+		if i > 0 {
+			name = fmt.Sprintf("https-%d", i)
+		}
+		slice.Ports = append(slice.Ports, discovery.EndpointPort{Name: &name, Port: new(int32(port))})
 	}
 	return r.Restore(ctx, "endpointslices", slice.Namespace, slice.Name, slice)
 }
@@ -651,7 +654,7 @@ func (r *Rig) StartAudit(ctx context.Context, more ...string) error {
 	if err := r.writeConfig(ctx); err != nil {
 		return err
 	}
-	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-audit")
+	kubeconfig, err := r.AuditKubeconfig(ctx)
 	if err != nil {
 		return err
 	}
@@ -720,7 +723,12 @@ func (r *Rig) StartAgent(ctx context.Context, hostRoot string, flags ...string) 
 // AgentKubeconfig is a kubeconfig with the permissions of the agent's ServiceAccount, for callers that
 // start an agent themselves.
 func (r *Rig) AgentKubeconfig(ctx context.Context) (string, error) {
-	return r.kubeconfigOf(ctx, "kubelet-https-guard-nodeagent")
+	return r.kubeconfigOf(ctx, agentAccount)
+}
+
+// AuditKubeconfig is a kubeconfig with the permissions of the audit's ServiceAccount.
+func (r *Rig) AuditKubeconfig(ctx context.Context) (string, error) {
+	return r.kubeconfigOf(ctx, auditAccount)
 }
 
 // AgentOnce runs nodeagent check.
@@ -740,7 +748,7 @@ func (r *Rig) AuditOnce(ctx context.Context, flags ...string) Result {
 
 // Prove runs webhook prove for what was installed last, with the audit's permissions.
 func (r *Rig) Prove(ctx context.Context, flags ...string) Result {
-	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-audit")
+	kubeconfig, err := r.AuditKubeconfig(ctx)
 	if err != nil {
 		return Result{Code: -1, Output: err.Error()}
 	}
