@@ -73,7 +73,8 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, d.disconnected, d.connected, d.swept,
 		time.Since(started).Round(time.Second))
 	if keep {
-		d.printf("\nEverything but the stand-ins for kubelets is still running. Try it:\n  export KUBECONFIG=%s\n  alias kubectl=%s\n"+
+		d.printf("\nEverything but the stand-ins for kubelets is still running. Try it:\n"+
+			"  export KUBECONFIG=%s\n  alias kubectl=%s\n"+
 			"  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n"+
 			"  tail -f %s\nStop it: make demo-down\n",
 			r.Kubeconfig, r.Kubectl, rig.Node, r.Path("nodeagent.log"))

@@ -118,8 +118,8 @@ func (k *Kubelet) answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "a line of the log\n") // the client may be gone
 }
 
-// OwnAddress is an IPv4 address of this machine other than a loopback address, to which the audit does not connect. ok is
-// false if the machine has no other.
+// OwnAddress is an IPv4 address of this machine other than a loopback address, to which the audit does not connect. ok
+// is false if the machine has no other.
 func OwnAddress() (address netip.Addr, ok bool) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
