@@ -171,7 +171,7 @@ func TestNoKubeletObserved(t *testing.T) {
 			var got []string
 			for _, kubelets := range c.steps {
 				for range 4 {
-					seen := observe(subject, states, effective(), kubelets, at)
+					seen := observe(subject, states, effective(), kubelets, nil, at)
 					for _, n := range tracked.Observe(seen.Observation).Notices {
 						if n.Control.ID == control.UseHTTPS || n.Finding.Requirement != "" {
 							what := strings.TrimSpace(fmt.Sprint(n.Type, " ", n.Finding.Reason))
