@@ -192,7 +192,7 @@ func (a *Asker) Ask(ctx context.Context) check.ConnectionAnswer {
 		return unknown("cannot use the CA of the API server", restartPod)
 	}
 	client, server := throughService, a.api
-	own := a.ownServer(ctx, throughService)
+	own, problem := a.ownServer(ctx, throughService)
 	switch {
 	case own != nil:
 		if client, err = a.client(serverName); err != nil {
@@ -200,7 +200,7 @@ func (a *Asker) Ask(ctx context.Context) check.ConnectionAnswer {
 		}
 		server, a.foundOwn = own, true
 	case a.foundOwn:
-		return unknown("this node's kube-apiserver is not among the endpoints of Service default/kubernetes", reachAPIServer)
+		return problem
 	}
 	var answer check.ConnectionAnswer
 	for range maxTries {
@@ -213,17 +213,22 @@ func (a *Asker) Ask(ctx context.Context) check.ConnectionAnswer {
 	return answer
 }
 
-// ownServer returns the address of this node's kube-apiserver, nil if it is not known.
-func (a *Asker) ownServer(ctx context.Context, client *http.Client) *url.URL {
+// ownServer returns the address of this node's kube-apiserver. If it is nil, problem says why it is not known.
+func (a *Asker) ownServer(ctx context.Context, client *http.Client) (own *url.URL, problem check.ConnectionAnswer) {
+	notListed := unknown("this node's kube-apiserver is not among the endpoints of Service default/kubernetes",
+		reachAPIServer)
 	node := net.ParseIP(a.options.Node)
 	if node == nil {
-		return nil
+		return nil, notListed
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	code, body, err := get(ctx, client, a.api.Scheme+"://"+a.api.Host+endpoints)
-	if err != nil || code != http.StatusOK {
-		return nil
+	switch {
+	case err != nil:
+		return nil, notAnswered(err, lookupTime)
+	case code != http.StatusOK:
+		return nil, interpretLookup(code)
 	}
 	var slice struct {
 		Endpoints []struct {
@@ -235,18 +240,18 @@ func (a *Asker) ownServer(ctx context.Context, client *http.Client) *url.URL {
 		} `json:"ports"`
 	}
 	if json.Unmarshal(body, &slice) != nil {
-		return nil
+		return nil, unknown("the API server answered with an EndpointSlice that cannot be read", reachAPIServer)
 	}
 	for _, endpoint := range slice.Endpoints {
 		for _, address := range endpoint.Addresses {
 			for _, port := range slice.Ports {
 				if node.Equal(net.ParseIP(address)) && port.Name == "https" && port.Port > 0 {
-					return &url.URL{Scheme: "https", Host: net.JoinHostPort(address, strconv.Itoa(port.Port))}
+					return &url.URL{Scheme: "https", Host: net.JoinHostPort(address, strconv.Itoa(port.Port))}, problem
 				}
 			}
 		}
 	}
-	return nil
+	return nil, notListed
 }
 
 // ask sends one request. again: the answer says that the client certificate has just changed.
@@ -255,7 +260,7 @@ func (a *Asker) ask(
 ) (answer check.ConnectionAnswer, again bool) {
 	code, body, err := get(ctx, client, server.Scheme+"://"+server.Host+a.path)
 	if err != nil {
-		return unknown("the API server did not answer: "+plainError(err), reachAPIServer), false
+		return notAnswered(err, timeout), false
 	}
 	var status metav1.Status
 	if code != http.StatusOK {
@@ -283,10 +288,15 @@ func get(ctx context.Context, client *http.Client, address string) (code int, bo
 	return response.StatusCode, body, err
 }
 
+// notAnswered is the answer if a request, bounded by a time, failed.
+func notAnswered(err error, within time.Duration) check.ConnectionAnswer {
+	return unknown("the API server did not answer: "+plainError(err, within), reachAPIServer)
+}
+
 // plainError describes an error in words of this program: the peer may choose a part of its text.
-func plainError(err error) string {
+func plainError(err error, within time.Duration) string {
 	if ofURL, ok := errors.AsType[*url.Error](err); ok && ofURL.Timeout() {
-		return fmt.Sprintf("no answer within %s", timeout)
+		return fmt.Sprintf("no answer within %s", within)
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "its certificate is not trusted"

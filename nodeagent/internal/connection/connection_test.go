@@ -43,6 +43,8 @@ type apiServer struct {
 	// slice is its answer to a request for the EndpointSlice, log that to one for the agent's log. The zero value is 404.
 	slice string
 	log   []http.HandlerFunc // one for each request; the last one for all that follow
+	// lookup answers a request for the EndpointSlice instead, if it is not nil.
+	lookup http.HandlerFunc
 
 	mu   sync.Mutex
 	seen []string
@@ -70,6 +72,10 @@ func startAPIServer(t *testing.T, ca *pkitest.CA, name string) *apiServer {
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == endpoints && s.lookup != nil {
+		s.lookup(w, r)
+		return
+	}
 	if r.URL.Path == endpoints && s.slice != "" {
 		_, _ = w.Write([]byte(s.slice))
 		return
@@ -361,6 +367,42 @@ func TestOwnServerGone(t *testing.T) {
 	service.slice = `{"endpoints":[]}`
 	if answer := asker.Ask(t.Context()); answer.State != check.ConnectionUnknown || len(service.requests()) != 0 {
 		t.Errorf("without this node's: %+v, requests %v", answer, service.requests())
+	}
+}
+
+// TestLookupFails: after this node's kube-apiserver was found, a lookup that fails has a cause of its own, which is not
+// that the server is gone.
+func TestLookupFails(t *testing.T) {
+	ca := pkitest.NewCAAround("ca", time.Now())
+	causes := map[string]string{}
+	for name, lookup := range map[string]http.HandlerFunc{
+		"not listed":   body(http.StatusOK, `{"endpoints":[]}`),
+		"token":        failure(http.StatusUnauthorized, "", "Unauthorized"),
+		"right":        failure(http.StatusForbidden, "endpointslices", "no"),
+		"overloaded":   failure(http.StatusTooManyRequests, "", "no"),
+		"not ready":    failure(http.StatusServiceUnavailable, "", "no"),
+		"garbage":      body(http.StatusOK, "["),
+		"server error": failure(http.StatusInternalServerError, "", "no"),
+		"cut off":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			service, own := startAPIServer(t, ca, "service"), startAPIServer(t, ca, "own")
+			service.Config.ErrorLog = discard()
+			service.slice, own.log = own.at(t), []http.HandlerFunc{line}
+			asker := newAsker(t, ca, service, "127.0.0.1")
+			if answer := asker.Ask(t.Context()); answer.State != check.ConnectionWorks {
+				t.Fatalf("by this node's: %+v", answer)
+			}
+			service.lookup = lookup
+			answer := asker.Ask(t.Context())
+			if answer.State != check.ConnectionUnknown || len(own.requests()) != 1 || len(service.requests()) != 0 {
+				t.Errorf("%+v, requests %v %v", answer, own.requests(), service.requests())
+			}
+			if other, known := causes[answer.Why]; known {
+				t.Errorf("the same cause as %q: %s", other, answer.Why)
+			}
+			causes[answer.Why] = name
+		})
 	}
 }
 

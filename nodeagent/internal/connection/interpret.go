@@ -109,8 +109,7 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 	case code == http.StatusUnauthorized && kind == ofKubelet:
 		return check.ConnectionAnswer{State: check.ConnectionUnauthenticated, Why: "401 Unauthorized"}, false
 	case code == http.StatusUnauthorized:
-		return unknown("the API server did not accept the token of the agent's ServiceAccount (401 Unauthorized)",
-			"check that the agent's ServiceAccount exists, and restart the agent's Pod"), false
+		return apiAnswered(code), false
 	case code == http.StatusForbidden && kind == ofKubelet:
 		return check.ConnectionAnswer{State: check.ConnectionForbidden, Why: "403 Forbidden"}, false
 	case code == http.StatusForbidden && kind == ofAPIServer:
@@ -118,11 +117,8 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 	case code == http.StatusNotFound:
 		return unknown("the API server does not know the agent's Pod (404 Not Found)",
 			"check --pod: it must name the agent's own Pod"), false
-	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable, code == http.StatusGatewayTimeout:
-		return unknown(fmt.Sprintf("the API server is overloaded or not ready (%d %s)", code, http.StatusText(code)),
-			reachAPIServer), false
 	case code != http.StatusInternalServerError:
-		return unknown(fmt.Sprintf("the API server answered %d %s", code, http.StatusText(code)), readLogs), false
+		return apiAnswered(code), false
 	case strings.Contains(status.Message, justChanged):
 		return unknown("the kube-apiserver closed its connection, as it does when its client certificate changes", readLogs),
 			true
@@ -141,6 +137,28 @@ func interpret(code int, status metav1.Status) (answer check.ConnectionAnswer, a
 	}
 	return unknown("the API server answered 500 Internal Server Error with a message that this version does not know",
 		readLogs), false
+}
+
+// interpretLookup returns what a failed request for the EndpointSlice shows.
+func interpretLookup(code int) check.ConnectionAnswer {
+	if code == http.StatusForbidden {
+		return unknown("the agent is not allowed to read EndpointSlice default/kubernetes (403 Forbidden)",
+			"restore the agent's Role in namespace default: it needs get on endpointslices")
+	}
+	return apiAnswered(code)
+}
+
+// apiAnswered is an answer of the API server itself, to any request.
+func apiAnswered(code int) check.ConnectionAnswer {
+	switch code {
+	case http.StatusUnauthorized:
+		return unknown("the API server did not accept the token of the agent's ServiceAccount (401 Unauthorized)",
+			"check that the agent's ServiceAccount exists, and restart the agent's Pod")
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return unknown(fmt.Sprintf("the API server is overloaded or not ready (%d %s)", code, http.StatusText(code)),
+			reachAPIServer)
+	}
+	return unknown(fmt.Sprintf("the API server answered %d %s", code, http.StatusText(code)), readLogs)
 }
 
 func unknown(why, remedy string) check.ConnectionAnswer {
