@@ -69,8 +69,9 @@ func (f clusterDirectory) cgroup() string {
 
 func nodeAPIServerArguments(f clusterDirectory) []string {
 	return append(commonAPIServerArguments(f, nodeServerPort, nodeEtcdPort),
-		// All addresses in the network namespace of the node.
+		// All addresses in the network namespace of the node. Others may use the same port of another address.
 		"--bind-address=0.0.0.0",
+		"--permit-port-sharing=true",
 		"--advertise-address="+nodeAddress,
 		"--client-ca-file="+f.certificate(authorityName),
 		"--enable-admission-plugins=NodeRestriction",

@@ -47,11 +47,17 @@ func (s *scene) startUnread(l launch) *agent {
 // logs each of them once. A change is the message and the reason or control, if the line has one.
 func (s *scene) agentLogs(a *agent, changes ...string) {
 	s.Helper()
+	s.agentLogsWithin(a, patience, changes...)
+}
+
+// agentLogsWithin does the same within a time.
+func (s *scene) agentLogsWithin(a *agent, within time.Duration, changes ...string) {
+	s.Helper()
 	want := map[string]int{}
 	for _, c := range changes {
 		want[c]++
 	}
-	deadline := time.After(patience)
+	deadline := time.After(within)
 	for left := len(changes); left > 0; {
 		select {
 		case <-deadline:

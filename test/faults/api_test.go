@@ -3,7 +3,6 @@
 package faults_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -97,7 +95,10 @@ type server struct {
 // startServer starts one with the arguments of the rig's API server and the given ones.
 func (s *scene) startServer(more ...string) *server {
 	s.Helper()
-	args := commandLine(s, "--audit-log-path="+shared.rig.Path("cluster", "audit.log"))
+	args, err := shared.rig.APIServerCommand()
+	if err != nil {
+		s.Fatal(err)
+	}
 	etcd, err := os.ReadFile(shared.rig.Path("cluster", "etcd-url"))
 	if err != nil {
 		s.Fatal(err)
@@ -164,26 +165,6 @@ func (s *scene) run(second *server) {
 	process := second.process
 	s.Cleanup(func() { _ = process.Stop() })
 	s.await("the second API server is ready", second.ready)
-}
-
-// commandLine is the command line of the process that has this argument.
-func commandLine(s *scene, argument string) []string {
-	s.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		s.Fatal(err)
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue // the process has ended
-		}
-		if args := strings.Split(string(bytes.TrimSuffix(data, []byte{0})), "\x00"); slices.Contains(args, argument) {
-			return args
-		}
-	}
-	s.Fatalf("no process has the argument %s", argument)
-	return nil
 }
 
 // startBehindServer starts all that a row about the API server itself needs: a second API server, the registered

@@ -344,6 +344,8 @@ type agent struct {
 	*rotation.Driver
 	options launch
 	run     *exec.Cmd
+	// askedOnce: it is known that it asked about the connection at its start.
+	askedOnce bool
 }
 
 // startAgent starts an agent on a new host and waits until it reports that all controls are compliant.
@@ -455,7 +457,15 @@ func (s *scene) addFigure(format string, args ...any) {
 // await waits until a condition is true.
 func (s *scene) await(what string, is func(context.Context) bool, instead ...func() string) {
 	s.Helper()
-	deadline := time.After(patience)
+	s.awaitWithin(patience, what, is, instead...)
+}
+
+// awaitWithin does the same within a time.
+func (s *scene) awaitWithin(
+	within time.Duration, what string, is func(context.Context) bool, instead ...func() string,
+) {
+	s.Helper()
+	deadline := time.After(within)
 	for !is(s.Context()) {
 		select {
 		case <-deadline:

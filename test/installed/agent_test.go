@@ -4,7 +4,6 @@ package installed_test
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -24,6 +23,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
 // host is the node's side of the files that the agent sees through its mount. It is empty on an
@@ -266,27 +266,10 @@ func (h *host) kubelet(t *testing.T) {
 	}
 	pod := must(t, shared.kubectl(t.Context(), "get", "pod", "-n", release, "-l", "app.kubernetes.io/component=nodeagent",
 		"-o", "jsonpath={.items[0].metadata.name}"))
-	// connected returns the result of the kube-apiserver's connection to the kubelet, as 'nodeagent check' reports it: the
-	// agent itself reports a finding only after 6 minutes.
 	connected := func(t *testing.T) string {
 		t.Helper()
-		var stdout, stderr bytes.Buffer
-		check := exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
-			"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod)
-		check.Stdout, check.Stderr = &stdout, &stderr
-		_ = check.Run() // its exit code is that of the verdict
-		var document struct {
-			Results []struct{ Requirement, Outcome, Reason string }
-		}
-		if err := json.Unmarshal(stdout.Bytes(), &document); err != nil {
-			return err.Error() + ": " + stderr.String()
-		}
-		for _, r := range document.Results {
-			if r.Requirement == string(finding.Kubelet.Requires(finding.Connection)) {
-				return strings.TrimSpace(r.Outcome + " " + r.Reason)
-			}
-		}
-		return "no result"
+		return rig.ConnectionOf(exec.CommandContext(t.Context(), nodeagent, "check", "-o", "json", "--root", h.root,
+			"--kubeconfig", shared.rig.Kubeconfig, "--pod", release+"/"+pod))
 	}
 	connection := func(t *testing.T, want string) {
 		t.Helper()

@@ -28,6 +28,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 )
 
 const (
@@ -396,6 +397,34 @@ func (r *Rig) JoinAPIServer(ctx context.Context, arguments ...string) (address s
 	}, nil
 }
 
+// APIServerCommand is the command line of the kube-apiserver that Start started: its program and its arguments.
+func (r *Rig) APIServerCommand() ([]string, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	own := "--audit-log-path=" + r.Path("cluster", "audit.log")
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // the process has ended
+		}
+		if args := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00"); slices.Contains(args, own) {
+			return args, nil
+		}
+	}
+	return nil, fmt.Errorf("find the kube-apiserver of %s: no process has the argument %s", r.options.Dir, own)
+}
+
+// NodeProcess is process 1 of the node, by its number outside of the node.
+func (r *Rig) NodeProcess() (int, error) {
+	text, err := os.ReadFile(r.Path("cluster", "node-pid"))
+	if err != nil {
+		return 0, fmt.Errorf("find process 1 of the node: %w", err)
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
 // Restore writes an object into etcd, as restoring a backup does: without the API server and without
 // admission. The object must have its kind and its UID.
 func (r *Rig) Restore(ctx context.Context, resource, namespace, name string, object any) error {
@@ -566,14 +595,11 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 	if err := r.makeBundle(ctx, guardNamespace, "openshift-service-ca.crt", "service-ca.crt"); err != nil {
 		return err
 	}
-	rights, err := r.render(ctx, r.here(),
-		"webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml",
-		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "audit/decoy.yaml", "configmap.yaml")
-	if err != nil {
+	if err := r.apply(ctx, "audit/decoy.yaml", "configmap.yaml"); err != nil {
 		return err
 	}
-	if result := r.KubectlInput(ctx, rights, "apply", "-f", "-"); result.Code != 0 {
-		return fmt.Errorf("apply the chart's objects: %s", result.Output)
+	if err := r.InstallAccounts(ctx); err != nil {
+		return err
 	}
 	if err := r.StartWebhook(ctx); err != nil {
 		return err
@@ -582,6 +608,24 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 		return err
 	}
 	return r.StartAudit(ctx)
+}
+
+// InstallAccounts applies the chart's ServiceAccounts and RBAC, and nothing else.
+func (r *Rig) InstallAccounts(ctx context.Context) error {
+	return r.apply(ctx, "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml",
+		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
+}
+
+// apply applies templates of the chart.
+func (r *Rig) apply(ctx context.Context, templates ...string) error {
+	objects, err := r.render(ctx, r.here(), templates...)
+	if err != nil {
+		return err
+	}
+	if result := r.KubectlInput(ctx, objects, "apply", "-f", "-"); result.Code != 0 {
+		return fmt.Errorf("apply the chart's objects: %s", result.Output)
+	}
+	return nil
 }
 
 // Register registers these parts of the guard with the API server and removes the others. It returns
@@ -739,6 +783,26 @@ func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) R
 			r.binary("nodeagent"),
 			append([]string{"check", "--root", hostRoot, "--node-name", Node}, flags...)...),
 	)
+}
+
+// ConnectionOf runs a command that is 'nodeagent check -o json', and returns outcome and reason of the kube-apiserver's
+// connection to the kubelet. The agent itself reports a finding only after 6 minutes.
+func ConnectionOf(command *exec.Cmd) string {
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	_ = command.Run() // its exit code is that of the verdict
+	var document struct {
+		Results []struct{ Requirement, Outcome, Reason string }
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &document); err != nil {
+		return err.Error() + ": " + stderr.String()
+	}
+	for _, r := range document.Results {
+		if r.Requirement == string(finding.Kubelet.Requires(finding.Connection)) {
+			return strings.TrimSpace(r.Outcome + " " + r.Reason)
+		}
+	}
+	return "no result"
 }
 
 // AuditOnce runs webhook audit --once.
