@@ -26,6 +26,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/connection"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -374,6 +375,7 @@ func TestOwnServerGone(t *testing.T) {
 // that the server is gone.
 func TestLookupFails(t *testing.T) {
 	ca := pkitest.NewCAAround("ca", time.Now())
+	page := messages.Record(t, "what a failed lookup of this node's kube-apiserver shows")
 	causes := map[string]string{}
 	for name, lookup := range map[string]http.HandlerFunc{
 		"not listed":   body(http.StatusOK, `{"endpoints":[]}`),
@@ -402,6 +404,7 @@ func TestLookupFails(t *testing.T) {
 				t.Errorf("the same cause as %q: %s", other, answer.Why)
 			}
 			causes[answer.Why] = name
+			page.Text(name, answer.Why+"; fix: "+answer.Remedy)
 		})
 	}
 }
