@@ -27,7 +27,9 @@ const (
 		"and the audit reports what happened"
 	serverOutage = "fails closed through that API server; right as soon as it is back; " +
 		"what was logged meanwhile becomes Events, each once"
-	byPolling  = "logged once; the agent polls, and uses inotify events again without a restart"
+	byPolling        = "logged once; the agent polls, and uses inotify events again without a restart"
+	connectionHidden = "what fails in an outage is reported after it, once, and is not resolved in the next one; " +
+		"nothing else is reported"
 	idleClosed = "idle connections are closed; every write through the API server is answered; " +
 		"new clients and probes are, within three tries"
 )
@@ -66,6 +68,21 @@ func faults() []fault {
 		{"API server killed and restarted", serverOutage, true, killAPIServer},
 		{"etcd refuses connections", serverOutage, true, loseEtcd((*tcpProxy).refuse)},
 		{"etcd silent", serverOutage, true, loseEtcd((*tcpProxy).freeze)},
+		{"connection check: API server refuses connections", connectionHidden, false,
+			badConnection(throughProxy((*proxy).refuse, false))},
+		{"connection check: API server silent", connectionHidden, false,
+			badConnection(throughProxy((*proxy).freeze, false))},
+		{
+			"connection check: API server slow",
+			"a failure and its repair are reported as usual, each once",
+			false, badConnection(throughProxy((*proxy).delay, true)),
+		},
+		{"connection check: API server answers 429 with Retry-After", connectionHidden, false,
+			badConnection(throughProxy(answering(tooMany), false))},
+		{"connection check: API server answers 503", connectionHidden, false,
+			badConnection(throughProxy(answering(unavailable), false))},
+		{"connection check: the agent's token is not accepted", connectionHidden, false, badConnection(invalidToken)},
+		{"connection check: the agent's Pod deleted and recreated", connectionHidden, false, badConnection(podDeleted)},
 		{"disk full while logging", "right; changes and refusals are still in metrics and Events", false, diskFull},
 		{
 			"log not read: the pipe is full",
