@@ -95,6 +95,11 @@ chart-test: tools ## Test the chart: helm-unittest, values, values schema, Kuber
 e2e: tools ## Install the image and the chart on a real node and test everything (as root; E2E_EXISTING=1 KUBECONFIG= E2E_IMAGE= to use an existing cluster)
 	E2E=1 go test ./test/installed -count=1 -v -timeout 60m
 
+# As many states as possible at the same time: they wait for minutes.
+.PHONY: e2e-hop
+e2e-hop: ## Break and renew the certificates of kube-apiservers and a kubelet on a real node, while agents watch (as root, about 40 minutes)
+	E2E_HOP=1 go test ./test/connection -count=1 -v -parallel 16 -timeout 90m
+
 .PHONY: docs-test
 docs-test: tools ## Run the commands in the documentation, on a real node with the guard installed (as root)
 	go test ./test/docs -count=1
