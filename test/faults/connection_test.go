@@ -30,9 +30,9 @@ const (
 	agentPod = "agent"
 	// connectionTime is longer than the agent takes from one question about the connection to the next answer: 2 minutes,
 	// a random part, and a minute for the answer. connectionReportTime is longer than it takes until a connection that
-	// fails is reported: 6 minutes more (nodeagent/internal/connection, nodeagent/internal/agent).
+	// fails is reported: 9 minutes more (nodeagent/internal/connection, nodeagent/internal/agent).
 	connectionTime       = 4 * time.Minute
-	connectionReportTime = connectionTime + 7*time.Minute
+	connectionReportTime = connectionTime + 10*time.Minute
 )
 
 // kubelet is a server that the API server takes for the kubelet of the row's Node: it serves the logs of containers,

@@ -786,7 +786,7 @@ func (r *Rig) AgentOnce(ctx context.Context, hostRoot string, flags ...string) R
 }
 
 // ConnectionOf runs a command that is 'nodeagent check -o json', and returns outcome and reason of the kube-apiserver's
-// connection to the kubelet. The agent itself reports a finding only after 6 minutes.
+// connection to the kubelet. The agent itself reports a finding only after 9 minutes.
 func ConnectionOf(command *exec.Cmd) string {
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr

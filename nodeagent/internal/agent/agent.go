@@ -28,10 +28,11 @@ const maxRescans = 3
 const kubeletPatience = 10 * time.Second
 
 // connectionPatience is how long a finding from the kube-apiserver's connection must last before it
-// is reported. A kube-apiserver keeps a connection and its client certificate for up to 5 minutes
-// after the files changed, and the first request after that fails once (Kubernetes client-go
-// transport/cert_rotation.go).
-const connectionPatience = 6 * time.Minute
+// is reported. A kube-apiserver uses its old client certificate, and its old CAs, for up to 5 minutes
+// after the files changed (Kubernetes client-go transport/cert_rotation.go, ca_rotation.go). That it
+// uses the new ones is known by the next answer: it may be asked 2 minutes and 10 seconds later, and
+// take a minute (package connection).
+const connectionPatience = 9 * time.Minute
 
 // Watcher wakes the agent when files change; see package watch.
 type Watcher interface {

@@ -263,8 +263,9 @@ func TestLogsWhetherTheCertificateWasFound(t *testing.T) {
 	})
 }
 
-// TestConnectionPatience: a finding from the kube-apiserver's connection is reported after 6 minutes, because the
-// kube-apiserver uses an old certificate for up to 5 minutes. One that ends sooner is not reported.
+// TestConnectionPatience: a finding from the kube-apiserver's connection is reported after 9 minutes, because the
+// kube-apiserver uses old files for up to 5 minutes, and is asked every 2 minutes or so. One that ends sooner is not
+// reported.
 func TestConnectionPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, got := &host{}, &reported{start: time.Now()}
@@ -293,8 +294,8 @@ func TestConnectionPatience(t *testing.T) {
 			reason finding.Reason
 			lasts  time.Duration
 		}{
-			{finding.ClientCertificateUnusable, 5 * time.Minute}, {"", time.Minute},
-			{finding.ClientNotAuthorized, 7 * time.Minute}, {"", time.Minute},
+			{finding.ClientCertificateUnusable, 5*time.Minute + 130*time.Second + time.Minute}, {"", time.Minute},
+			{finding.ClientNotAuthorized, 10 * time.Minute}, {"", time.Minute},
 		} {
 			reason.Store(step.reason)
 			answers.answered <- struct{}{}
@@ -305,8 +306,8 @@ func TestConnectionPatience(t *testing.T) {
 			t.Error(err)
 		}
 		want := []string{
-			"0s Compliant use-https", "0s Compliant admission-enabled", "12m0s Finding active ClientNotAuthorized",
-			"12m0s Not compliant use-https", "13m0s Finding resolved ClientNotAuthorized", "13m0s Compliant use-https",
+			"0s Compliant use-https", "0s Compliant admission-enabled", "18m10s Finding active ClientNotAuthorized",
+			"18m10s Not compliant use-https", "19m10s Finding resolved ClientNotAuthorized", "19m10s Compliant use-https",
 		}
 		if d := cmp.Diff(want, got.lines); d != "" {
 			t.Errorf("reported (-want +got):\n%s", d)
