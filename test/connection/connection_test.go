@@ -100,31 +100,30 @@ func brokenPairs() []brokenPair {
 
 // servers are the states of kube-apiservers and their agents, and the rotations, with a kubelet as it is by default.
 func servers(t *testing.T) {
+	serving := pkitest.NewCAAround("kubelet-serving-signer", time.Now()) // the next CA of the kubelet's certificate
+	t.Cleanup(func() {
+		if err := shared.kubelet.serve(shared.ca, servingRequest()); err != nil {
+			t.Error(err)
+		}
+	})
 	number := 0
-	next := func() int { number++; return number }
+	start := func(name string, ca *pkitest.CA, run func(*member), trusted ...*pkitest.CA) {
+		number++
+		n := number
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(newMember(t, n, strings.ReplaceAll(name, " ", "-"), ca, trusted...))
+		})
+	}
 	for _, c := range brokenPairs() {
-		n := next()
-		t.Run("pair "+c.name, func(t *testing.T) {
-			t.Parallel()
-			breakPair(newMember(t, n, strings.ReplaceAll(c.name, " ", "-"), shared.ca), c)
-		})
+		start("pair "+c.name, shared.ca, func(m *member) { breakPair(m, c) }, shared.ca, serving)
 	}
-	for name, run := range map[string]func(*member){"permission": withoutPermission, "token": badToken} {
-		t.Run(name+" of the agent", func(t *testing.T) {
-			t.Parallel()
-			run(newMember(t, 0, name, shared.ca))
-		})
-	}
-	pairNumber, signerNumber := next(), next()
-	t.Run("rotation of the pair", func(t *testing.T) {
-		t.Parallel()
-		rotatePair(newMember(t, pairNumber, "rotated-pair", shared.ca))
-	})
-	t.Run("rotation of the signer", func(t *testing.T) {
-		t.Parallel()
-		old := acceptedSigner(t)
-		rotateSigner(newMember(t, signerNumber, "rotated-signer", old), old, true)
-	})
+	start("agent without permission", shared.ca, withoutPermission, shared.ca, serving)
+	start("agent with a bad token", shared.ca, badToken, shared.ca, serving)
+	start("rotation of the pair", shared.ca, rotatePair, shared.ca, serving)
+	old := acceptedSigner(t)
+	start("rotation of the signer", old, func(m *member) { rotateSigner(m, old, true) }, shared.ca, serving)
+	start("rotation of the serving CA", shared.ca, func(m *member) { rotateServingCA(m, serving) }, shared.ca)
 	t.Run("another leader of the audit in the middle of a sweep", func(t *testing.T) {
 		t.Parallel()
 		changeLeader(t)
@@ -286,25 +285,29 @@ func signer() *pkitest.CA {
 }
 
 // rotateServingCA replaces the CA that signs the kubelet's serving certificate: the kube-apiserver's bundle has both,
-// then the kubelet has a new certificate, then the old CA is removed. The running kube-apiserver reads its bundle every
-// 5 minutes only, so it may refuse the new certificate for that long.
+// then the kubelet has a new certificate, then the old CA is removed. A running kube-apiserver reads its bundle when it
+// sends a request, but not within 5 minutes after it did the last time. So in the worst case, it reads the old one just
+// before the change, the agent's next request fails, and so do the next two.
 func rotateServingCA(m *member, next *pkitest.CA) {
 	m.startAgent(account)
 	m.onlyNotices(0)
-	m.stream()
-	if err := replaceFile(m.kubeletCA(), bundle(shared.ca, next)); err != nil {
-		m.Fatal(err)
+	for before := range 3 {
+		m.awaitAnswer(before)
 	}
-	before := len(m.answers())
+	// The next request of the agent is due in 2 minutes, more than 5 after the kube-apiserver has started.
+	m.still(100 * time.Second)
+	m.stream()
+	m.trustKubelets(shared.ca, next)
 	if err := shared.kubelet.serve(next, servingRequest()); err != nil {
 		m.Fatal(err)
 	}
-	m.awaitWorks(before + 1)
-	if err := replaceFile(m.kubeletCA(), bundle(next)); err != nil {
-		m.Fatal(err)
+	before := len(m.answers())
+	if first := m.awaitAnswer(before); !strings.Contains(first, "certificate signed by unknown authority") {
+		m.Errorf("the first answer after the change is %q", first)
 	}
-	m.still(stillTime)
-	m.awaitWorks(before + 2)
+	m.awaitWorks(before + 1)
+	m.trustKubelets(next)
+	m.awaitWorks(len(m.answers()))
 	m.onlyNotices(0)
 	m.Logf("answers: %q", m.answers())
 }
@@ -312,25 +315,9 @@ func rotateServingCA(m *member, next *pkitest.CA) {
 // withOldNames: without the feature ReloadKubeletClientCAFile, and before Kubernetes 1.36, a kubelet names the client
 // CAs that it loaded at its start.
 func withOldNames(t *testing.T) {
-	old, next := acceptedSigner(t), pkitest.NewCAAround("kubelet-serving-signer", time.Now())
+	old := acceptedSigner(t)
 	restartKubelet(t, withoutReload)
-	t.Run("rotations", func(t *testing.T) {
-		t.Run("of the signer", func(t *testing.T) {
-			t.Parallel()
-			m := newMember(t, 20, "old-names", old)
-			if err := replaceFile(m.kubeletCA(), bundle(shared.ca, next)); err != nil {
-				t.Fatal(err)
-			}
-			rotateSigner(m, old, false)
-		})
-		t.Run("of the kubelet's serving CA", func(t *testing.T) {
-			t.Parallel()
-			rotateServingCA(newMember(t, 21, "rotated-serving-ca", shared.ca), next)
-		})
-	})
-	if err := shared.kubelet.serve(shared.ca, servingRequest()); err != nil {
-		t.Fatal(err)
-	}
+	rotateSigner(newMember(t, 20, "old-names", old, shared.ca), old, false)
 	restartKubelet(t, func(map[string]any) {})
 }
 
@@ -346,7 +333,7 @@ func withoutReload(config map[string]any) {
 
 // kubeletStates are states of the kubelet, one after the other: there is one kubelet.
 func kubeletStates(t *testing.T) {
-	m := newMember(t, 22, "kubelet", shared.ca)
+	m := newMember(t, 21, "kubelet", shared.ca, shared.ca)
 	m.startAgent(account)
 	serving := func(change func(*pkitest.Request)) func() error {
 		return func() error {

@@ -62,7 +62,7 @@ func (k *sweptKubelet) present(t *testing.T, ca *pkitest.CA, address string) {
 }
 
 // changeLeader kills the leader of the audit in the middle of a sweep. Before that sweep one Node was repaired and
-// others failed anew. The other audit must report each finding once, and none of the repaired one.
+// others failed for the first time. The other audit must report each finding once, and none of the repaired one.
 func changeLeader(t *testing.T) {
 	foreign := pkitest.NewCAAround("foreign", time.Now())
 	var once sync.Once

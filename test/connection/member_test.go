@@ -39,11 +39,11 @@ const (
 	// askTime is longer than the agent takes from one request to the answer of the next one: 2 minutes, a random part,
 	// and a minute for the answer (nodeagent/internal/connection).
 	askTime = 4 * time.Minute
-	// reportTime is longer than it takes until a connection that fails is reported: a request, and 6 minutes.
-	reportTime = askTime + 7*time.Minute
-	// stillTime is how long no finding must be reported after a change. It is longer than the 6 minutes after which a
+	// reportTime is longer than it takes until a connection that fails is reported: a request, and 9 minutes.
+	reportTime = askTime + 10*time.Minute
+	// stillTime is how long no finding must be reported after a change. It is longer than the 9 minutes after which a
 	// failure is reported that the agent's next request sees, which follows within 2 minutes.
-	stillTime = 9 * time.Minute
+	stillTime = 12 * time.Minute
 	// pollInterval is the interval at which a condition is checked.
 	pollInterval = 500 * time.Millisecond
 	// maxStarting bounds how many kube-apiservers start at the same time.
@@ -79,20 +79,13 @@ func validPair(ca *pkitest.CA) map[string][]byte {
 	return pairFiles(ca.Issue(pkitest.KubeletClient().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(0, 0, 30))))
 }
 
-// newMember starts a kube-apiserver with a pair of this CA. Number 0 is the node's first kube-apiserver, which runs
-// already; the others must have different numbers.
-func newMember(t *testing.T, number int, name string, ca *pkitest.CA) *member {
+// newMember starts a kube-apiserver with a kubelet client pair of this CA, which trusts the trusted CAs for kubelets. All
+// must have different numbers.
+func newMember(t *testing.T, number int, name string, ca *pkitest.CA, trusted ...*pkitest.CA) *member {
 	t.Helper()
-	m := &member{T: t, name: "hop-" + name, address: nodeAddress, auditLog: shared.rig.Path("cluster", "audit.log")}
+	m := &member{T: t, name: "hop-" + name, address: fmt.Sprintf("172.30.0.%d", 10+number)}
 	m.agentLog = shared.rig.Path(m.name + "-agent.log")
 	files := validPair(ca)
-	if number == 0 {
-		certificate, key, err := shared.pair("kubelet-client")
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = pairFiles(pkitest.Pair{Certificate: certificate, Key: key})
-	}
 	var err error
 	m.tree, err = openshift.Write(t.TempDir(), openshift.Current, openshift.Files{
 		Certificate: files["tls.crt"], Key: files["tls.key"], ClientCA: shared.ca.PEM(),
@@ -101,10 +94,8 @@ func newMember(t *testing.T, number int, name string, ca *pkitest.CA) *member {
 		t.Fatal(err)
 	}
 	m.copyClientCA()
-	if number > 0 {
-		m.address = fmt.Sprintf("172.30.0.%d", 10+number)
-		m.startServer()
-	}
+	m.trustKubelets(trusted...)
+	m.startServer()
 	return m
 }
 
@@ -120,7 +111,15 @@ func (m *member) copyClientCA() {
 	}
 }
 
-// kubeletCA is the file with the CAs that the kube-apiserver trusts for kubelets.
+// trustKubelets writes the CAs that the kube-apiserver trusts for kubelets.
+func (m *member) trustKubelets(cas ...*pkitest.CA) {
+	m.Helper()
+	if err := replaceFile(m.kubeletCA(), bundle(cas...)); err != nil {
+		m.Fatal(err)
+	}
+}
+
+// kubeletCA is the file with these CAs.
 func (m *member) kubeletCA() string {
 	return filepath.Join(m.tree.Root, fmt.Sprintf(
 		"etc/kubernetes/static-pod-resources/kube-apiserver-pod-%d/configmaps/kubelet-serving-ca/ca-bundle.crt",
