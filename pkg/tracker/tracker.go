@@ -533,10 +533,10 @@ func (t *Tracker) judge(
 }
 
 // decides reports whether the verdict on a control in the scope may depend on a finding of the requirement with an
-// outcome. Only a failure of a supplementary requirement counts.
+// outcome. Of a supplementary requirement only a failure counts, unless it must be observed once.
 func decides(c control.Control, scope control.Scope, r finding.Requirement, o finding.Outcome) bool {
 	return slices.ContainsFunc(c.Requirements, func(required control.Required) bool {
-		counts := !required.Supplementary || required.Strict || o == finding.Fail
+		counts := !required.Supplementary || required.ObservedOnce || required.Strict || o == finding.Fail
 		return required.Requirement == r && required.In(scope) && counts
 	})
 }
