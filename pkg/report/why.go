@@ -45,10 +45,12 @@ func failures(v control.Verdict) []string {
 // by cause. It is empty if all were observed.
 func notKnownForAll(v control.Verdict) string {
 	return strings.Join(byCause(v.Answers, func(answer control.Answer) string {
-		if !answer.Supplementary || !slices.ContainsFunc(answer.Results, finding.Result.Observed) {
+		if !answer.Supplementary {
 			return ""
 		}
-		return causes(answer, func(finding.Result) bool { return true })
+		// If nothing was checked, that is the configuration.
+		checked := slices.ContainsFunc(answer.Results, finding.Result.Observed)
+		return causes(answer, func(r finding.Result) bool { return checked || r.Reason != finding.NotChecked })
 	}), ", ")
 }
 
