@@ -18,7 +18,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 	d := evidence.Document{
 		At: s.At, Generator: "kubelet-https-guard/nodeagent", Version: version.String(),
 		Kind: "Node", Name: c.nodeName,
-		FoundBy: s.Layout.How, Revision: s.Layout.Revision,
+		FoundBy: s.Found.How, Revision: s.Found.Revision,
 		Results: s.Results(), Checked: check.CheckedReasons(s.Results()),
 	}
 	for _, c := range agent.Controls() {
@@ -29,7 +29,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 			d.Examined = append(d.Examined, evidence.Examined{Role: role, Subject: finding.File(path)})
 		}
 	}
-	l := s.Layout
+	l := s.Found
 	examined(roleOfManifest(l), l.Manifest)
 	if l.ConfigAt != l.Manifest {
 		examined("configuration", l.ConfigAt)
@@ -59,7 +59,7 @@ func document(s scan.Snapshot, c config) evidence.Document {
 
 // roleOfManifest is the role of the layout's manifest path. If there is no manifest, the
 // path is that of the file or directory that shows this.
-func roleOfManifest(l staticpod.Layout) string {
+func roleOfManifest(l staticpod.Found) string {
 	noManifest := l.ManifestReadErr != nil || l.ManifestParseErr != nil
 	switch {
 	case l.Kubelet.Problem.Err != nil, noManifest && l.Directory == "":

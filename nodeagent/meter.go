@@ -69,7 +69,7 @@ func newMeter(
 func (m *meter) Scanned(trigger agent.Trigger, took time.Duration, seen scan.Snapshot) {
 	m.scans.WithLabelValues(string(trigger)).Inc()
 	m.duration.Observe(took.Seconds())
-	m.certificates.Certificate(finding.File(seen.Layout.Certificate.Host), agent.CertificateRole, seen.Leaf)
+	m.certificates.Certificate(finding.File(seen.Found.Certificate.Host), agent.CertificateRole, seen.Leaf)
 	m.certificates.Certificate(seen.ServingAt, roleKubeletServing, seen.Serving)
 	m.connected(seen)
 	now := m.now()

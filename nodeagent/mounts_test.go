@@ -416,7 +416,7 @@ func touched(t *testing.T, root string, config config) []string {
 	guard := &agent.Agent{
 		Scan: func(now time.Time) scan.Snapshot {
 			snapshot := scan.Scan(scan.Sources{Host: recorder{host, asked}}, options, now)
-			kubelet = slices.Concat(snapshot.Layout.Kubelet.Tried, snapshot.Layout.Kubelet.Listed)
+			kubelet = slices.Concat(snapshot.Found.Kubelet.Tried, snapshot.Found.Kubelet.Listed)
 			return snapshot
 		},
 		Chain:   host.Chain,

@@ -33,21 +33,21 @@ func pairNames() []string {
 	}
 }
 
-// FromFiles returns the layout with the given certificate and key, paths on the host. It needs no
+// FromFiles returns what is found with the given certificate and key, paths on the host. It needs no
 // manifest.
-func FromFiles(host fs.FS, certificate, key string) Layout {
-	layout := Layout{Certificate: File{Host: path.Clean("/" + certificate)}, Key: File{Host: path.Clean("/" + key)}}
-	layout.How = "files " + layout.Certificate.Host + " and " + layout.Key.Host +
+func FromFiles(host fs.FS, certificate, key string) Found {
+	found := Found{Certificate: File{Host: path.Clean("/" + certificate)}, Key: File{Host: path.Clean("/" + key)}}
+	found.How = "files " + found.Certificate.Host + " and " + found.Key.Host +
 		" (from --kubelet-client-certificate and --kubelet-client-key)"
-	layout.setDefaultClientCA(host)
-	layout.Kubelet = kubeletconfig.Read(host)
-	layout.setClientCA(layout.ClientCA)
-	return layout
+	found.setDefaultClientCA(host)
+	found.Kubelet = kubeletconfig.Read(host)
+	found.setClientCA(found.ClientCA)
+	return found
 }
 
 // setDefaultClientCA sets the first client CA bundle of [ClientCAs] that exists, or else the first
 // one that cannot be read. If none exists, it is not known where this host has its bundle.
-func (l *Layout) setDefaultClientCA(host fs.FS) {
+func (l *Found) setDefaultClientCA(host fs.FS) {
 	l.tried = append(l.tried, ClientCAs()...)
 	for _, ca := range ClientCAs() {
 		switch _, err := fs.Stat(host, name(ca)); {
@@ -63,16 +63,16 @@ func (l *Layout) setDefaultClientCA(host fs.FS) {
 // ClientCAs returns the client CA bundles of all known layouts.
 func ClientCAs() []string { return []string{OpenShiftClientCA, KubeadmClientCA} }
 
-// fromDirectory returns the layout with the certificate and key in a directory. If one of two
+// fromDirectory returns what is found with the certificate and key in a directory. If one of two
 // files with a known name exists, the path of the other one is known, too. In an empty or missing
 // directory both files are missing. If there is no known name, or more than one, it is not known
 // which files are used.
-func fromDirectory(host fs.FS, directory string) Layout {
-	layout := Layout{PairDirectory: directory}
+func fromDirectory(host fs.FS, directory string) Found {
+	found := Found{PairDirectory: directory}
 	for _, base := range pairNames() {
-		layout.tried = append(layout.tried, path.Join(directory, base+".crt"), path.Join(directory, base+".key"))
+		found.tried = append(found.tried, path.Join(directory, base+".crt"), path.Join(directory, base+".key"))
 	}
-	layout.setDefaultClientCA(host)
+	found.setDefaultClientCA(host)
 	entries, err := fs.ReadDir(host, name(directory))
 	// Skip the names with which the kubelet and others swap the files of a directory.
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
@@ -80,24 +80,24 @@ func fromDirectory(host fs.FS, directory string) Layout {
 		err = &fs.PathError{Op: "open", Path: directory, Err: fmt.Errorf("the directory is empty: %w", fs.ErrNotExist)}
 	}
 	if err != nil {
-		layout.Certificate, layout.Key = File{Configured: directory, Err: err}, File{Configured: directory, Err: err}
-		return layout
+		found.Certificate, found.Key = File{Configured: directory, Err: err}, File{Configured: directory, Err: err}
+		return found
 	}
 	has := func(name string) bool {
 		return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == name })
 	}
-	found := slices.DeleteFunc(pairNames(), func(base string) bool { return !has(base+".crt") && !has(base+".key") })
-	switch len(found) {
+	known := slices.DeleteFunc(pairNames(), func(base string) bool { return !has(base+".crt") && !has(base+".key") })
+	switch len(known) {
 	case 0:
-		layout.PairErr = errors.New("none of its files has a known name, such as tls.crt or tls.key: " + names(entries))
+		found.PairErr = errors.New("none of its files has a known name, such as tls.crt or tls.key: " + names(entries))
 	case 1:
-		layout.Certificate = File{Host: path.Join(directory, found[0]+".crt")}
-		layout.Key = File{Host: path.Join(directory, found[0]+".key")}
+		found.Certificate = File{Host: path.Join(directory, known[0]+".crt")}
+		found.Key = File{Host: path.Join(directory, known[0]+".key")}
 	default:
-		layout.PairErr = fmt.Errorf("its files match more than one known name (%s): %s",
-			strings.Join(found, ", "), names(entries))
+		found.PairErr = fmt.Errorf("its files match more than one known name (%s): %s",
+			strings.Join(known, ", "), names(entries))
 	}
-	return layout
+	return found
 }
 
 const (

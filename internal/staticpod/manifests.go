@@ -27,7 +27,7 @@ const (
 	// MaxManifests bounds the files of the directory with static Pods. A control-plane
 	// node has about ten.
 	MaxManifests = 100
-	// maxFirstNames bounds the names in [Layout.FirstNames].
+	// maxFirstNames bounds the names in [Found.FirstNames].
 	maxFirstNames = 10
 
 	// kubeletMaxBytes is the size from which on the kubelet ignores a file (Kubernetes
@@ -73,7 +73,7 @@ var errNotFileOrDirectory = errors.New("not a directory and not a file")
 // listConfig and extractFromDir): from a file, or from all regular files of a directory and
 // symlinks to such files, in the order of their names and without names that begin with a
 // dot. It skips files that it cannot parse.
-func (l *Layout) listManifests(host fs.FS, at string) (found manifests, err error) {
+func (l *Found) listManifests(host fs.FS, at string) (found manifests, err error) {
 	l.Directory = at
 	info, err := stat(host, at)
 	switch {
@@ -208,7 +208,7 @@ func apiServers(pod *corev1.Pod) (servers []*corev1.Container, err error) {
 // choose returns the kube-apiserver's Pod. Of several Pods it is the last one with exactly one
 // kube-apiserver container; if none has exactly one, it is the last one. Duplicates are all
 // files that may be the Pod that runs.
-func (l *Layout) choose(found manifests) (chosen staticPod, ok bool) {
+func (l *Found) choose(found manifests) (chosen staticPod, ok bool) {
 	servers := map[string]bool{}
 	for _, p := range found.pods {
 		if len(p.servers) == 0 {
@@ -235,7 +235,7 @@ func (l *Layout) choose(found manifests) (chosen staticPod, ok bool) {
 
 // notFound sets why there is no manifest: a file that cannot be read may be the manifest, or
 // a file that cannot be parsed should be it.
-func (l *Layout) notFound(found manifests) {
+func (l *Found) notFound(found manifests) {
 	named := func(f fileError) bool { return strings.Contains(path.Base(f.at), containerName) }
 	if len(found.unread) > 0 {
 		first := found.unread[max(0, slices.IndexFunc(found.unread, named))]

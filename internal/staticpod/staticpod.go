@@ -7,7 +7,7 @@
 // and mounts, its configuration, and the files named there, translated to paths on the
 // host. Old revisions with expired certificates are in the same place; they are never read.
 //
-// The package judges nothing. Errors of reading and parsing are in the [Layout], and package
+// The package judges nothing. Errors of reading and parsing are in [Found], and package
 // check turns them into findings.
 package staticpod
 
@@ -53,8 +53,8 @@ type File struct {
 	Err error
 }
 
-// Layout has the files that the kube-apiserver of a node uses.
-type Layout struct {
+// Found has the files that the kube-apiserver of a node uses.
+type Found struct {
 	// How the files were found, in a few words for people.
 	How string
 
@@ -107,15 +107,15 @@ type Layout struct {
 	// or the kubelet has none.
 	ClientCA string
 
-	// read are the host paths whose contents determined the layout, tried those that may not exist,
+	// read are the host paths whose contents were used, tried those that may not exist,
 	// and listed the directories.
 	read, tried, listed []string
 	mounts              mounts
 }
 
-// Paths returns all host paths that the layout depends on, whether they exist or not. After a
+// Paths returns all host paths that this depends on, whether they exist or not. After a
 // change of one of them, the host must be scanned again.
-func (l Layout) Paths() []string {
+func (l Found) Paths() []string {
 	var paths []string
 	files := []string{l.Certificate.Host, l.Key.Host, l.KubeletCA.Host, l.ClientCA, l.Admission.Host}
 	for _, p := range slices.Concat(l.read, files, l.tried, l.Kubelet.Read, l.Kubelet.Tried, l.Listed()) {
@@ -126,9 +126,9 @@ func (l Layout) Paths() []string {
 	return paths
 }
 
-// Listed returns the host paths of the directories whose entries determine the layout, whether
+// Listed returns the host paths of the directories whose entries matter, whether
 // they exist or not. Any new or removed entry matters.
-func (l Layout) Listed() []string {
+func (l Found) Listed() []string {
 	listed := slices.Concat(l.listed, l.Kubelet.Listed)
 	slices.Sort(listed)
 	return slices.Compact(listed)
@@ -137,8 +137,8 @@ func (l Layout) Listed() []string {
 // AdmissionPath translates a path in the configuration of admission plugins, such as a
 // plugin's own file. A relative path is relative to the directory of the Admission file
 // (k8s.io/apiserver pkg/admission/config.go, ReadAdmissionConfiguration).
-// It is not among [Layout.Paths].
-func (l Layout) AdmissionPath(inContainer string) File {
+// It is not among [Found.Paths].
+func (l Found) AdmissionPath(inContainer string) File {
 	if inContainer == "" {
 		return File{}
 	}
@@ -151,36 +151,36 @@ func (l Layout) AdmissionPath(inContainer string) File {
 // Discover reads the host's files. If a directory (a path on the host) is given, it uses the
 // certificate and key in it and needs no manifest; see also [FromFiles]. Without a usable
 // manifest it uses those in [CISDirectory], if it exists.
-func Discover(host fs.FS, directory string) Layout {
+func Discover(host fs.FS, directory string) Found {
 	kubelet := kubeletconfig.Read(host)
 	if directory != "" {
-		layout := fromDirectory(host, path.Clean("/"+directory))
-		layout.How = "directory " + path.Clean("/"+directory) + " (from --kubelet-client-dir)"
-		layout.Kubelet = kubelet
-		layout.setClientCA(layout.ClientCA)
-		return layout
+		found := fromDirectory(host, path.Clean("/"+directory))
+		found.How = "directory " + path.Clean("/"+directory) + " (from --kubelet-client-dir)"
+		found.Kubelet = kubelet
+		found.setClientCA(found.ClientCA)
+		return found
 	}
-	layout := Layout{Kubelet: kubelet}
-	if layout.fromStaticPods(host) {
-		return layout
+	found := Found{Kubelet: kubelet}
+	if found.fromStaticPods(host) {
+		return found
 	}
 	if _, err := fs.Stat(host, name(CISDirectory)); err == nil {
-		found := fromDirectory(host, CISDirectory)
-		layout.tried = append(layout.tried, found.tried...)
-		layout.Certificate, layout.Key = found.Certificate, found.Key
-		layout.PairErr, layout.PairDirectory = found.PairErr, found.PairDirectory
-		layout.setClientCA(found.ClientCA)
-		layout.How = "the directory in the CIS text, because there is no usable manifest"
-		return layout
+		cis := fromDirectory(host, CISDirectory)
+		found.tried = append(found.tried, cis.tried...)
+		found.Certificate, found.Key = cis.Certificate, cis.Key
+		found.PairErr, found.PairDirectory = cis.PairErr, cis.PairDirectory
+		found.setClientCA(cis.ClientCA)
+		found.How = "the directory in the CIS text, because there is no usable manifest"
+		return found
 	}
-	layout.tried = append(layout.tried, CISDirectory)
-	layout.How = "nothing found: there is no usable manifest, and no directory " + CISDirectory
-	return layout
+	found.tried = append(found.tried, CISDirectory)
+	found.How = "nothing found: there is no usable manifest, and no directory " + CISDirectory
+	return found
 }
 
-// fromStaticPods fills the layout from the kubelet's static Pods. It reports whether the
+// fromStaticPods fills it from the kubelet's static Pods. It reports whether the
 // container of the kube-apiserver is known.
-func (l *Layout) fromStaticPods(host fs.FS) bool {
+func (l *Found) fromStaticPods(host fs.FS) bool {
 	at := DefaultDirectory
 	switch {
 	case l.Kubelet.Problem.Err != nil:
@@ -219,7 +219,7 @@ func (l *Layout) fromStaticPods(host fs.FS) bool {
 
 // setClientCA sets the kubelet's client CA as its configuration names it. If that is not visible,
 // it is the platform's default.
-func (l *Layout) setClientCA(byDefault string) {
+func (l *Found) setClientCA(byDefault string) {
 	switch {
 	case l.Kubelet.Problem.Err != nil:
 		l.ClientCA = ""
@@ -230,8 +230,8 @@ func (l *Layout) setClientCA(byDefault string) {
 	}
 }
 
-// fromManifest fills the layout from the live pod. Errors of its files are in the layout.
-func (l *Layout) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Container) {
+// fromManifest fills it from the live pod, with the errors of its files.
+func (l *Found) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Container) {
 	l.mounts = mountsOf(pod, container)
 	l.Revision = pod.Labels[revisionLabel]
 	l.Config = kubeapiserver.ParseWords(words(container))
@@ -255,7 +255,7 @@ func (l *Layout) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Con
 }
 
 // addFiles sets the files that the configuration names.
-func (l *Layout) addFiles() {
+func (l *Found) addFiles() {
 	l.Certificate = l.mounts.argument(l.Config, kubeapiserver.KubeletClientCertificate)
 	l.Key = l.mounts.argument(l.Config, kubeapiserver.KubeletClientKey)
 	l.KubeletCA = l.mounts.argument(l.Config, kubeapiserver.KubeletCertificateAuthority)
@@ -263,7 +263,7 @@ func (l *Layout) addFiles() {
 }
 
 // addConfig merges the configuration file over the flags, as OpenShift's kube-apiserver does.
-func (l *Layout) addConfig(host fs.FS, file File) error {
+func (l *Found) addConfig(host fs.FS, file File) error {
 	l.ConfigAt = file.Configured
 	l.ConfigUnread = true
 	if file.Err != nil {

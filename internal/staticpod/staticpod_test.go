@@ -38,14 +38,14 @@ const (
 // name of the case. A file is "host", "host (as configured)" or "configured: " with failed or
 // missing.
 type seen struct {
-	// How has the paths in [staticpod.Layout.How], with a space between each two.
+	// How has the paths in [staticpod.Found.How], with a space between each two.
 	How, Manifest, ReadErr, ParseErr, Revision string
 	ConfigAt, ConfigErr                        string
 	Certificate, Key, KubeletCA, ClientCA      string
 	Admission                                  string
 }
 
-func see(l staticpod.Layout) seen {
+func see(l staticpod.Found) seen {
 	return seen{
 		How: strings.Join(absolute.FindAllString(l.How, -1), " "), Manifest: l.Manifest,
 		ReadErr: kindOf(l.ManifestReadErr), ParseErr: kindOf(l.ManifestParseErr), Revision: l.Revision,
@@ -81,7 +81,7 @@ func seeFile(f staticpod.File) string {
 }
 
 // record adds how a layout was found, and what is wrong with it.
-func record(page *messages.Part, title string, l staticpod.Layout) {
+func record(page *messages.Part, title string, l staticpod.Found) {
 	page.Text(title, "found by: "+l.How)
 	for _, err := range []error{
 		l.ManifestReadErr, l.ManifestParseErr, l.ConfigErr, l.PairErr, l.Certificate.Err, l.Key.Err, l.KubeletCA.Err,
@@ -101,7 +101,7 @@ func host(files map[string]string) fstest.MapFS {
 }
 
 // pathsOf returns the layout's paths, sorted, without those of the kubelet's configuration.
-func pathsOf(l staticpod.Layout) []string {
+func pathsOf(l staticpod.Found) []string {
 	paths := slices.DeleteFunc(l.Paths(), func(p string) bool {
 		return slices.Contains(slices.Concat(l.Kubelet.Read, l.Kubelet.Tried, l.Kubelet.Listed), p)
 	})
@@ -757,7 +757,7 @@ func TestPaths(t *testing.T) {
 			}
 		})
 	}
-	if paths := (staticpod.Layout{}).Paths(); len(paths) != 0 {
+	if paths := (staticpod.Found{}).Paths(); len(paths) != 0 {
 		t.Errorf("paths of no layout: %q", paths)
 	}
 }
@@ -869,7 +869,7 @@ func TestAdmissionPath(t *testing.T) {
 			}
 		})
 	}
-	if got := seeFile(staticpod.Layout{}.AdmissionPath("/a/x")); got != "/a/x: "+failed {
+	if got := seeFile(staticpod.Found{}.AdmissionPath("/a/x")); got != "/a/x: "+failed {
 		t.Errorf("AdmissionPath without a layout: got %q", got)
 	}
 }

@@ -129,7 +129,7 @@ func observation(s scan.Snapshot, settle, kubeletPatience, connectionPatience ti
 			fromConnection: {Results: s.ConnectionResults, Patience: connectionPatience},
 		},
 		Certificates: []tracker.Certificate{{
-			Role: CertificateRole, At: finding.File(s.Layout.Certificate.Host), Leaf: s.Leaf, Valid: s.Valid,
+			Role: CertificateRole, At: finding.File(s.Found.Certificate.Host), Leaf: s.Leaf, Valid: s.Valid,
 		}},
 	}
 }
@@ -208,10 +208,10 @@ func (a *Agent) scanAndWatch() scan.Snapshot {
 	snapshot := a.Scan(a.Now())
 	for range maxRescans {
 		var directories []hostfs.Directory
-		for _, path := range snapshot.Layout.Paths() {
+		for _, path := range snapshot.Found.Paths() {
 			directories = append(directories, a.Chain(path)...)
 		}
-		for _, path := range snapshot.Layout.Listed() {
+		for _, path := range snapshot.Found.Listed() {
 			chain := a.Chain(path)
 			// The last link is the directory itself if it exists.
 			if last := len(chain) - 1; last >= 0 && chain[last].Name == "" {
@@ -235,18 +235,18 @@ type foundFiles struct {
 }
 
 func foundFilesOf(s scan.Snapshot) foundFiles {
-	return foundFiles{how: s.Layout.How, found: s.Layout.Certificate.Host != ""}
+	return foundFiles{how: s.Found.How, found: s.Found.Certificate.Host != ""}
 }
 
 func (a *Agent) logFiles(s scan.Snapshot) {
 	if !foundFilesOf(s).found {
-		a.Log.Info("Did not find the kube-apiserver's client certificate for kubelets", "how", s.Layout.How)
+		a.Log.Info("Did not find the kube-apiserver's client certificate for kubelets", "how", s.Found.How)
 		return
 	}
 	a.Log.Info("Found the kube-apiserver's client certificate for kubelets",
-		"how", s.Layout.How, "revision", s.Layout.Revision,
-		"certificate", s.Layout.Certificate.Host, "key", s.Layout.Key.Host,
-		"clientCA", s.Layout.ClientCA, "kubeletCA", s.Layout.KubeletCA.Host)
+		"how", s.Found.How, "revision", s.Found.Revision,
+		"certificate", s.Found.Certificate.Host, "key", s.Found.Key.Host,
+		"clientCA", s.Found.ClientCA, "kubeletCA", s.Found.KubeletCA.Host)
 }
 
 // Settled scans until no finding is pending, for at most twice the settle time, and

@@ -235,7 +235,7 @@ func TestLogsWhetherTheCertificateWasFound(t *testing.T) {
 		a := &Agent{
 			Scan: func(now time.Time) scan.Snapshot {
 				s := h.scan(now)
-				s.Layout.How, s.Layout.Certificate.Host = "directory /d", certificate
+				s.Found.How, s.Found.Certificate.Host = "directory /d", certificate
 				return s
 			},
 			Chain: func(string) []hostfs.Directory { return nil }, Reporter: &reported{}, Meter: &meter{}, Watcher: wake,

@@ -40,7 +40,7 @@ type Options struct {
 	// configuration. Set Directory, or both files, or nothing.
 	Directory, Certificate, Key string
 	// ClientCA is the host path of the kubelet's client CA bundle. If empty, it is that
-	// of the layout.
+	// that was found.
 	ClientCA string
 	// ExpiringFraction as in [check.Expectation].
 	ExpiringFraction float64
@@ -50,8 +50,8 @@ type Options struct {
 
 // Snapshot is the result of one scan. It does not change.
 type Snapshot struct {
-	At     time.Time
-	Layout staticpod.Layout
+	At    time.Time
+	Found staticpod.Found
 	// FileResults come from files, KubeletResults from the kubelet's answer, and
 	// ConnectionResults from the kube-apiserver's answer about its connection to the kubelet.
 	// Together they have a result for every requirement of a node.
@@ -104,21 +104,21 @@ type Sources struct {
 // error: what cannot be read is a result.
 func Scan(from Sources, options Options, now time.Time) Snapshot {
 	host := from.Host
-	layout := discover(host, options)
+	found := discover(host, options)
 	if options.ClientCA != "" {
-		layout.ClientCA = options.ClientCA
+		found.ClientCA = options.ClientCA
 	}
-	snapshot := Snapshot{At: now, Layout: layout}
+	snapshot := Snapshot{At: now, Found: found}
 	keepNextChange := func(results []finding.Result, next time.Time) []finding.Result {
 		snapshot.NextChange = earliest(snapshot.NextChange, next)
 		return results
 	}
-	manifestResults := keepNextChange(manifest(layout).Check(now))
+	manifestResults := keepNextChange(manifest(found).Check(now))
 	unusable := firstNotPassed(manifestResults, finding.Manifest, finding.Readable)
-	config := configuration(host, layout, unusable)
+	config := configuration(host, found, unusable)
 	configResults := keepNextChange(config.Check(now))
 
-	facts := readFiles(host, layout, unusable, configResults)
+	facts := readFiles(host, found, unusable, configResults)
 	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, options.ExpiringFraction)
 	fileResults, pair := keepNextChange(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
@@ -144,7 +144,7 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 	if from.Connection != nil {
 		connection = from.Connection.Answer()
 	}
-	kubelet := check.NewKubelet(answer, from.Kubelet != nil, pair, facts.kubeletCA, settings(layout, options)).
+	kubelet := check.NewKubelet(answer, from.Kubelet != nil, pair, facts.kubeletCA, settings(found, options)).
 		Connection(connection, from.Connection != nil)
 	var next time.Time
 	snapshot.KubeletResults, snapshot.ConnectionResults, next = kubelet.Check(now)
@@ -161,14 +161,14 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 	for _, plugin := range slices.Sorted(maps.Keys(config.PluginFiles)) {
 		read = append(read, config.PluginFiles[plugin])
 	}
-	snapshot.Contents = contents(layout, answer, connection, read...)
+	snapshot.Contents = contents(found, answer, connection, read...)
 	return snapshot
 }
 
 // namesPair reports whether flags name the certificate and key files.
 func (o Options) namesPair() bool { return o.Directory != "" || o.Certificate != "" }
 
-func discover(host Host, options Options) staticpod.Layout {
+func discover(host Host, options Options) staticpod.Found {
 	if options.Certificate != "" {
 		return staticpod.FromFiles(host, options.Certificate, options.Key)
 	}
@@ -177,13 +177,13 @@ func discover(host Host, options Options) staticpod.Layout {
 
 // whyPairUnknown returns why it is not known which files of a directory are the certificate and
 // key; nil if it is known.
-func whyPairUnknown(layout staticpod.Layout) *finding.Result {
-	if layout.PairErr == nil {
+func whyPairUnknown(found staticpod.Found) *finding.Result {
+	if found.PairErr == nil {
 		return nil
 	}
 	return &finding.Result{
-		Subject: finding.File(layout.PairDirectory), Outcome: finding.Unknown, Reason: finding.Unreadable,
-		Message: "cannot find the certificate and key in the directory: " + layout.PairErr.Error(),
+		Subject: finding.File(found.PairDirectory), Outcome: finding.Unknown, Reason: finding.Unreadable,
+		Message: "cannot find the certificate and key in the directory: " + found.PairErr.Error(),
 		Remedy: "name both files with --kubelet-client-certificate and --kubelet-client-key " +
 			"(chart: nodeagent.clientCertificate, nodeagent.clientKey) instead of the directory",
 	}
@@ -199,40 +199,40 @@ func firstNotPassed(results []finding.Result, family finding.Family, aspect find
 	return nil
 }
 
-func manifest(layout staticpod.Layout) check.Manifest {
+func manifest(found staticpod.Found) check.Manifest {
 	facts := check.Manifest{
-		Path: layout.Manifest, ReadErr: layout.ManifestReadErr, ParseErr: layout.ManifestParseErr,
-		Containers: layout.ManifestContainers, Directory: layout.Directory, FileNames: layout.FirstNames,
-		Duplicates: layout.Duplicates,
+		Path: found.Manifest, ReadErr: found.ManifestReadErr, ParseErr: found.ManifestParseErr,
+		Containers: found.ManifestContainers, Directory: found.Directory, FileNames: found.FirstNames,
+		Duplicates: found.Duplicates,
 	}
-	if layout.Manifest == "" {
+	if found.Manifest == "" {
 		return facts
 	}
-	facts.KubeletConfig = kubeletProblem(layout)
-	for _, file := range layout.Unread {
+	facts.KubeletConfig = kubeletProblem(found)
+	for _, file := range found.Unread {
 		facts.Unread = append(facts.Unread, check.File{Path: file.Host, Err: file.Err})
 	}
-	facts.Assumptions = slices.Clone(layout.Kubelet.Assumptions)
-	if !layout.Kubelet.Seen {
+	facts.Assumptions = slices.Clone(found.Kubelet.Assumptions)
+	if !found.Kubelet.Seen {
 		facts.Assumptions = append([]string{
-			"the kubelet's configuration, which is not visible, has the platform's defaults: static Pods in " + layout.Directory,
+			"the kubelet's configuration, which is not visible, has the platform's defaults: static Pods in " + found.Directory,
 		}, facts.Assumptions...)
 	}
 	return facts
 }
 
-func kubeletProblem(layout staticpod.Layout) check.KubeletConfigProblem {
-	problem := layout.Kubelet.Problem
+func kubeletProblem(found staticpod.Found) check.KubeletConfigProblem {
+	problem := found.Kubelet.Problem
 	return check.KubeletConfigProblem{Path: problem.At, Err: problem.Err, Unread: problem.Unread}
 }
 
 // settings are the expectations of the kubelet's answer.
-func settings(layout staticpod.Layout, options Options) check.KubeletSettings {
+func settings(found staticpod.Found, options Options) check.KubeletSettings {
 	known := check.KubeletSettings{
-		NodeName: options.NodeName, AddressTypes: layout.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
-		WhyAddressTypesUnknown: layout.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
+		NodeName: options.NodeName, AddressTypes: found.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
+		WhyAddressTypesUnknown: found.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
 	}
-	config := layout.Kubelet
+	config := found.Kubelet
 	if !config.Seen || config.Problem.Err != nil {
 		return known
 	}
@@ -244,14 +244,14 @@ func settings(layout staticpod.Layout, options Options) check.KubeletSettings {
 }
 
 // clientCA reads the kubelet's client CA bundle. unusable is why the bundle is not known if
-// the layout names none. If flags name the pair and no known layout's bundle exists, it is
+// none was found. If flags name the pair and no known layout's bundle exists, it is
 // not known where the bundle is.
-func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) check.File {
-	config := layout.Kubelet
-	if problem := kubeletProblem(layout).Result(); layout.ClientCA == "" && problem != nil {
+func clientCA(host Host, found staticpod.Found, unusable *finding.Result) check.File {
+	config := found.Kubelet
+	if problem := kubeletProblem(found).Result(); found.ClientCA == "" && problem != nil {
 		return check.File{WhyUnknown: problem}
 	}
-	if layout.ClientCA == "" && config.Seen && config.ClientCAFile == "" {
+	if found.ClientCA == "" && config.Seen && config.ClientCAFile == "" {
 		return check.File{WhyUnknown: &finding.Result{
 			Subject: finding.File(config.ClientCAAt), Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
 			Message: "the certificate's issuer is not verified, because the kubelet's configuration names " +
@@ -260,7 +260,7 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 				"or --kubelet-ca if a flag of the kubelet names the file",
 		}}
 	}
-	if layout.ClientCA == "" && layout.Manifest == "" {
+	if found.ClientCA == "" && found.Manifest == "" {
 		unusable = &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile, Name: "kubelet client CA bundle"},
 			Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
@@ -269,14 +269,14 @@ func clientCA(host Host, layout staticpod.Layout, unusable *finding.Result) chec
 			Remedy: "name the file with --kubelet-ca (chart: nodeagent.kubeletCA)",
 		}
 	}
-	return readConfigured(host, staticpod.File{Host: layout.ClientCA}, unusable)
+	return readConfigured(host, staticpod.File{Host: found.ClientCA}, unusable)
 }
 
 // configuration reads the configuration. unusable is why the manifest does not name it; nil
 // if it does.
-func configuration(host Host, layout staticpod.Layout, unusable *finding.Result) check.Configuration {
+func configuration(host Host, found staticpod.Found, unusable *finding.Result) check.Configuration {
 	switch {
-	case layout.Manifest == "":
+	case found.Manifest == "":
 		return check.Configuration{WhyUnknown: &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile, Name: "kube-apiserver configuration"},
 			Outcome: finding.Unknown, Reason: finding.NotChecked,
@@ -287,22 +287,22 @@ func configuration(host Host, layout staticpod.Layout, unusable *finding.Result)
 		return check.Configuration{WhyUnknown: unusable}
 	}
 	c := check.Configuration{
-		At: finding.File(layout.ConfigAt), Config: layout.Config, CommandLineAt: finding.File(layout.Manifest),
-		AdmissionFile: readConfigured(host, layout.Admission, nil),
+		At: finding.File(found.ConfigAt), Config: found.Config, CommandLineAt: finding.File(found.Manifest),
+		AdmissionFile: readConfigured(host, found.Admission, nil),
 	}
 	for plugin, path := range c.PluginPaths() {
 		if c.PluginFiles == nil {
 			c.PluginFiles = map[string]check.File{}
 		}
-		c.PluginFiles[plugin] = readConfigured(host, layout.AdmissionPath(path), nil)
+		c.PluginFiles[plugin] = readConfigured(host, found.AdmissionPath(path), nil)
 	}
 	switch {
-	case errors.Is(layout.ConfigErr, fs.ErrNotExist):
+	case errors.Is(found.ConfigErr, fs.ErrNotExist):
 		c.Missing = true
-	case layout.ConfigUnread && !isNoFile(layout.ConfigErr):
-		c.ReadErr = layout.ConfigErr
+	case found.ConfigUnread && !isNoFile(found.ConfigErr):
+		c.ReadErr = found.ConfigErr
 	default:
-		c.Err = layout.ConfigErr
+		c.Err = found.ConfigErr
 	}
 	return c
 }
@@ -317,27 +317,27 @@ func isNoFile(err error) bool {
 	return ofPath && !ofSystem && !notMounted
 }
 
-// facts are the files that a layout names.
+// facts are the files that were found.
 type facts struct{ certificate, key, clientCA, kubeletCA check.File }
 
-// readFiles reads the files of a layout. unusable is why the manifest names no files; nil
+// readFiles reads the files that were found. unusable is why the manifest names no files; nil
 // if it does. config are the results of the configuration, which say why a file is not
 // known.
-func readFiles(host Host, layout staticpod.Layout, unusable *finding.Result, config []finding.Result) facts {
+func readFiles(host Host, found staticpod.Found, unusable *finding.Result, config []finding.Result) facts {
 	argument := func(file staticpod.File, aspect finding.Aspect) check.File {
 		return readConfigured(host, file, firstNotPassed(config, finding.Config, aspect))
 	}
 	pair := func(file staticpod.File, aspect finding.Aspect) check.File {
-		if unknown := whyPairUnknown(layout); unknown != nil {
+		if unknown := whyPairUnknown(found); unknown != nil {
 			return check.File{WhyUnknown: unknown}
 		}
 		return argument(file, aspect)
 	}
 	return facts{
-		certificate: pair(layout.Certificate, finding.ClientCertificate),
-		key:         pair(layout.Key, finding.ClientKey),
-		clientCA:    clientCA(host, layout, unusable),
-		kubeletCA:   argument(layout.KubeletCA, finding.CertificateAuthority),
+		certificate: pair(found.Certificate, finding.ClientCertificate),
+		key:         pair(found.Key, finding.ClientKey),
+		clientCA:    clientCA(host, found, unusable),
+		kubeletCA:   argument(found.KubeletCA, finding.CertificateAuthority),
 	}
 }
 
@@ -380,13 +380,13 @@ func read(host Host, hostPath string) check.File {
 
 // contents is a checksum of everything that was read and answered.
 func contents(
-	layout staticpod.Layout, answer *check.KubeletAnswer, connection *check.ConnectionAnswer, files ...check.File,
+	found staticpod.Found, answer *check.KubeletAnswer, connection *check.ConnectionAnswer, files ...check.File,
 ) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	if connection != nil {
 		hashField(h, fmt.Sprintf("%+v", *connection))
 	}
-	hashField(h, fmt.Sprintf("%+v", layout))
+	hashField(h, fmt.Sprintf("%+v", found))
 	for _, file := range files {
 		hashField(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
 		hashField(h, string(file.Data))

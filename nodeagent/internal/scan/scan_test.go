@@ -410,7 +410,7 @@ func TestScan(t *testing.T) {
 			}
 			again := scanHost(t, n.host, c.options, pkitest.Now().Add(time.Second))
 			if again.Contents != snapshot.Contents {
-				t.Errorf("Contents of the same tree differ: %+v and %+v", snapshot.Layout, again.Layout)
+				t.Errorf("Contents of the same tree differ: %+v and %+v", snapshot.Found, again.Found)
 			}
 			if d := cmp.Diff(lines(snapshot.FileResults), lines(again.FileResults)); d != "" {
 				t.Errorf("findings in the same tree differ (-first +second):\n%s", d)
