@@ -7,6 +7,7 @@ import (
 	"flag"
 	"net"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
 // errNoNode is a usage error, because Events are about a Node.
@@ -36,6 +38,7 @@ const noAddress = "0"
 // config holds the values of the flags.
 type config struct {
 	root, directory, clientCA string
+	layout                    string
 	certificate, key          string // of the kubelet client pair
 	nodeName, kubeconfig      string
 	nodeAddress               string
@@ -54,6 +57,9 @@ type config struct {
 // flags of each command.
 func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 	flags.StringVar(&c.root, "root", "/", "`directory` where the host's root file system is mounted")
+	flags.StringVar(&c.layout, "layout", layout.Auto,
+		"`kind` of control-plane node, which says where its files are: "+strings.Join(layout.Names(), ", ")+
+			". With auto the kind is detected")
 	flags.StringVar(
 		&c.directory,
 		"kubelet-client-dir",
@@ -144,7 +150,7 @@ func checkGroups() []command.Group {
 func checkedGroups() []command.Group {
 	return []command.Group{
 		{Title: "What to check", Flags: []string{
-			"root", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address",
+			"root", "layout", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address",
 			"pod", "node-address", "expiring-fraction",
 		}},
 	}
@@ -153,6 +159,8 @@ func checkedGroups() []command.Group {
 // validate returns a usage error for a value that cannot be used. It reads no files.
 func (c *config) validate() error {
 	switch {
+	case !slices.Contains(layout.Names(), c.layout):
+		return command.Usagef("--layout %q: must be one of %s", c.layout, strings.Join(layout.Names(), ", "))
 	case c.output != evidence.Table && !c.once:
 		return command.Usagef("-o requires --once, or 'nodeagent check'")
 	case c.certificate != "" && c.key == "":

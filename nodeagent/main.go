@@ -124,7 +124,7 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 			Now:    time.Now, Log: log, Resync: c.resync, Settle: c.settle,
 		}
 		options := scan.Options{
-			Directory: c.directory, Certificate: c.certificate, Key: c.key,
+			Layout: c.layout, Directory: c.directory, Certificate: c.certificate, Key: c.key,
 			ClientCA: c.clientCA, ExpiringFraction: c.expiringFraction, NodeName: c.nodeName,
 		}
 		asker, err := c.asker()

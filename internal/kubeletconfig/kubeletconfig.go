@@ -130,9 +130,21 @@ type settings struct {
 	} `json:"authentication"`
 }
 
+// Sources are where a platform has the kubelet's configuration, if no visible command line names other files. The zero
+// value stands for the files of OpenShift and kubeadm.
+type Sources struct {
+	// Files are configuration files. If several exist, their settings must be the same.
+	Files []string
+	// DropIns is a directory with drop-ins that the platform names on a command line that is not visible; empty for none.
+	DropIns string
+}
+
 // Read reads the files of a host. It has no error: problems are in the Config.
-func Read(host fs.FS) Config {
-	r := reader{host: host}
+func Read(host fs.FS, sources Sources) Config {
+	if len(sources.Files) == 0 && sources.DropIns == "" {
+		sources.Files = []string{OpenShiftFile, KubeadmFile}
+	}
+	r := reader{host: host, sources: sources}
 	if problem, ok := errors.AsType[ProblemError](r.read()); ok {
 		r.config.Problem = problem
 	}
@@ -143,8 +155,9 @@ func Read(host fs.FS) Config {
 
 // reader is the state of one [Read].
 type reader struct {
-	host   fs.FS
-	config Config
+	host    fs.FS
+	sources Sources
+	config  Config
 	// merged are the settings so far. at is the last file that they come from.
 	merged settings
 	at     string
@@ -228,6 +241,11 @@ func (r *reader) readFiles(command command, flags flags) error {
 	}
 	r.config.StaticPodPathAt, r.config.ClientCAAt, r.config.ReadOnlyPortAt = r.at, r.at, r.at
 	directory := flags.values[flagConfigDir]
+	if directory == "" && !r.config.FlagsSeen && r.platformDropIns() {
+		r.at, r.config.Seen = r.sources.DropIns, true
+		r.config.StaticPodPathAt, r.config.ClientCAAt, r.config.ReadOnlyPortAt = r.at, r.at, r.at
+		return r.mergeDirectory(r.sources.DropIns)
+	}
 	if directory == "" {
 		return r.checkUsualDropIns()
 	}
@@ -241,10 +259,20 @@ func (r *reader) readFiles(command command, flags flags) error {
 	return r.mergeDirectory(directory)
 }
 
+// platformDropIns reports whether the directory that the platform names is visible.
+func (r *reader) platformDropIns() bool {
+	if r.sources.DropIns == "" {
+		return false
+	}
+	r.config.Listed = append(r.config.Listed, r.sources.DropIns)
+	_, err := fs.Stat(r.host, name(r.sources.DropIns))
+	return !notVisible(err)
+}
+
 // readUsualFiles reads the configuration from the usual files, if no flag names one.
 func (r *reader) readUsualFiles() error {
 	var first string
-	for _, at := range []string{OpenShiftFile, KubeadmFile} {
+	for _, at := range r.sources.Files {
 		data, err := r.file(at)
 		switch {
 		case notVisible(err):

@@ -257,7 +257,7 @@ func TestRead(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			read := kubeletconfig.Read(host(c.files))
+			read := kubeletconfig.Read(host(c.files), kubeletconfig.Sources{})
 			record(page, name, read)
 			if d := cmp.Diff(c.want, see(read)); d != "" {
 				t.Errorf("configuration (-want +got):\n%s", d)
@@ -298,7 +298,7 @@ func TestUnread(t *testing.T) {
 	)
 	for _, at := range []string{unit, unit + ".d/1.conf", "/etc/a", kubeletconfig.KubeadmFile, "/d/1.conf"} {
 		t.Run(at, func(t *testing.T) {
-			c := kubeletconfig.Read(failing{host(files), strings.TrimPrefix(at, "/")})
+			c := kubeletconfig.Read(failing{host(files), strings.TrimPrefix(at, "/")}, kubeletconfig.Sources{})
 			if c.Problem.At != at || !c.Problem.Unread || !errors.Is(c.Problem, errBoom) {
 				t.Errorf("got the problem %+v, want one at %s with errBoom", c.Problem, at)
 			}
@@ -331,7 +331,7 @@ func TestBounds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := kubeletconfig.Read(host(c.files))
+			got := kubeletconfig.Read(host(c.files), kubeletconfig.Sources{})
 			record(page, name, got)
 			if got.Problem.At != c.at || !strings.Contains(got.Problem.Error(), " "+c.bound) || !got.Problem.Unread {
 				t.Errorf("got the problem %+v, want one at %s with the bound %s", got.Problem, c.at, c.bound)
@@ -351,7 +351,7 @@ func FuzzRead(f *testing.F) {
 		c := kubeletconfig.Read(host(map[string]string{
 			unit: service, somewhere: "", "/c": config, kubeletconfig.KubeadmFile: config, "/d/1.conf": dropIn, "/e": variables,
 			kubeletconfig.KubeadmFlags: variables,
-		}))
+		}), kubeletconfig.Sources{})
 		if c.Problem.Err != nil {
 			if c.Problem.At == "" || c.Problem.Error() == "" {
 				t.Errorf("a problem without a place: %+v", c.Problem)
@@ -389,7 +389,7 @@ func TestReadUnitFile(t *testing.T) {
 		"one of its own that is set here": {unit: "[Service]\nPassEnvironment=A\nEnvironment=A=--v=2\n" + exec + " $A\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := kubeletconfig.Read(host(map[string]string{unit: tc.unit, somewhere: "", kubeletconfig.KubeadmFile: own}))
+			c := kubeletconfig.Read(host(map[string]string{unit: tc.unit, somewhere: "", kubeletconfig.KubeadmFile: own}), kubeletconfig.Sources{})
 			if c.Problem.Err != nil || !c.Seen {
 				t.Fatalf("problem %v, seen %v", c.Problem.Err, c.Seen)
 			}
@@ -411,7 +411,7 @@ func TestReadMaskedDropIn(t *testing.T) {
 		Data: []byte("../../../../dev/null"),
 	}
 	system["dev/null"] = &fstest.MapFile{Mode: fs.ModeDevice | fs.ModeCharDevice}
-	if c := kubeletconfig.Read(notRegular{system}); c.Problem.Err != nil || c.ReadOnlyPort != 0 || !c.FlagsSeen {
+	if c := kubeletconfig.Read(notRegular{system}, kubeletconfig.Sources{}); c.Problem.Err != nil || c.ReadOnlyPort != 0 || !c.FlagsSeen {
 		t.Errorf("problem %v, read-only port %d, flags seen %v", c.Problem.Err, c.ReadOnlyPort, c.FlagsSeen)
 	}
 }
@@ -437,7 +437,7 @@ func TestStaticPodURL(t *testing.T) {
 			if files[unit] != "" {
 				want = unit
 			}
-			if c := kubeletconfig.Read(host(files)); c.Problem.Err == nil || c.Problem.At != want {
+			if c := kubeletconfig.Read(host(files), kubeletconfig.Sources{}); c.Problem.Err == nil || c.Problem.At != want {
 				t.Errorf("problem %+v, want one at %s", c.Problem, want)
 			}
 		})

@@ -11,37 +11,28 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeletconfig"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
-// pairNames are the file names, without .crt and .key, of the kubelet client pair on known
-// platforms.
+// pairNames are the file names, without .crt and .key, of the kubelet client pair in all layouts.
 func pairNames() []string {
-	return []string{
-		// Secrets, in OpenShift's static pods and on HyperShift.
-		"tls",
-		// kubeadm (cmd/kubeadm/app/constants).
-		"apiserver-kubelet-client",
-		// MicroShift (/var/lib/microshift/certs/kube-apiserver-to-kubelet-client-signer/
-		// kube-apiserver-to-kubelet-client).
-		"client",
-		// OpenShift's bootstrap node (cluster-kube-apiserver-operator bindata/bootkube).
-		"kube-apiserver-to-kubelet-client",
-		// k3s and RKE2 (pkg/daemons/control/deps).
-		"client-kube-apiserver",
-		"kubelet-client",
+	names := []string{"kubelet-client"}
+	for _, kind := range layout.Table() {
+		for _, name := range kind.PairNames {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
+	return names
 }
 
-// FromFiles returns what is found with the given certificate and key, paths on the host. It needs no
-// manifest.
-func FromFiles(host fs.FS, certificate, key string) Found {
+// fromFiles returns what is found with the given certificate and key, paths on the host.
+func fromFiles(host fs.FS, certificate, key string) Found {
 	found := Found{Certificate: File{Host: path.Clean("/" + certificate)}, Key: File{Host: path.Clean("/" + key)}}
 	found.How = "files " + found.Certificate.Host + " and " + found.Key.Host +
 		" (from --kubelet-client-certificate and --kubelet-client-key)"
 	found.setDefaultClientCA(host)
-	found.Kubelet = kubeletconfig.Read(host)
-	found.setClientCA(found.ClientCA)
 	return found
 }
 
@@ -60,8 +51,16 @@ func (l *Found) setDefaultClientCA(host fs.FS) {
 	}
 }
 
-// ClientCAs returns the client CA bundles of all known layouts.
-func ClientCAs() []string { return []string{OpenShiftClientCA, KubeadmClientCA} }
+// ClientCAs returns the client CA bundles of the layouts in /etc/kubernetes. They are tried if the layout is not known.
+func ClientCAs() []string {
+	var bundles []string
+	for _, kind := range layout.Table() {
+		if kind.StaticPods == DefaultDirectory {
+			bundles = append(bundles, kind.ClientCA)
+		}
+	}
+	return bundles
+}
 
 // fromDirectory returns what is found with the certificate and key in a directory. If one of two
 // files with a known name exists, the path of the other one is known, too. In an empty or missing

@@ -63,7 +63,7 @@ func TestDirectoryNames(t *testing.T) {
 			for _, file := range c.files {
 				files["/d/"+file] = ""
 			}
-			layout := staticpod.Discover(host(files), "/d")
+			layout := staticpod.Discover(host(files), staticpod.Given{Directory: "/d"})
 			page.Error(name, layout.PairErr)
 			got := seen{Certificate: layout.Certificate.Host, Key: layout.Key.Host}
 			if layout.PairErr != nil {
@@ -83,7 +83,8 @@ func TestDirectoryNames(t *testing.T) {
 
 // TestFromFiles: files that are named one by one are used, whether they exist or not.
 func TestFromFiles(t *testing.T) {
-	layout := staticpod.FromFiles(host(map[string]string{staticpod.KubeadmClientCA: ""}), "/a/./one.pem", "/b/two.pem")
+	layout := staticpod.Discover(host(map[string]string{staticpod.KubeadmClientCA: ""}),
+		staticpod.Given{Certificate: "/a/./one.pem", Key: "/b/two.pem"})
 	want := []string{"/a/one.pem", "/b/two.pem", staticpod.KubeadmClientCA, staticpod.OpenShiftClientCA}
 	if d := cmp.Diff(sorted(want...), pathsOf(layout)); d != "" {
 		t.Errorf("paths (-want +got):\n%s", d)

@@ -12,6 +12,7 @@
 package staticpod
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +26,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/cmdline"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeletconfig"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
 const (
@@ -55,6 +57,14 @@ type File struct {
 
 // Found has the files that the kube-apiserver of a node uses.
 type Found struct {
+	// Layout is the kind of host; the zero value if it is not known. Layouts are the names of several that match, so that
+	// nothing was read.
+	Layout  layout.Layout
+	Layouts []string
+	named   bool // by a flag
+	// Process is the program that runs the kube-apiserver in its own process, so that no manifest and no configuration is
+	// on disk; empty if that is not so, or if flags name the pair.
+	Process string
 	// How the files were found, in a few words for people.
 	How string
 
@@ -148,40 +158,105 @@ func (l Found) AdmissionPath(inContainer string) File {
 	return l.mounts.translate(inContainer)
 }
 
-// Discover reads the host's files. If a directory (a path on the host) is given, it uses the
-// certificate and key in it and needs no manifest; see also [FromFiles]. Without a usable
-// manifest it uses those in [CISDirectory], if it exists.
-func Discover(host fs.FS, directory string) Found {
-	kubelet := kubeletconfig.Read(host)
-	if directory != "" {
-		found := fromDirectory(host, path.Clean("/"+directory))
-		found.How = "directory " + path.Clean("/"+directory) + " (from --kubelet-client-dir)"
-		found.Kubelet = kubelet
-		found.setClientCA(found.ClientCA)
+// Given is what flags say about a host. The zero value says nothing.
+type Given struct {
+	// Layout is the name of the host's layout; empty or [layout.Auto] to detect it.
+	Layout string
+	// Directory has the certificate and key, or Certificate and Key are the files. All are paths on the host. If they are
+	// set, no manifest is needed and none is read. Set Directory, or both files, or nothing.
+	Directory, Certificate, Key string
+}
+
+// Discover reads the host's files. Without a usable manifest, where one is expected, it uses the pair in [CISDirectory],
+// if that exists.
+func Discover(host fs.FS, given Given) Found {
+	kind, several := resolve(host, given.Layout)
+	kubelet := kubeletconfig.Read(host, kubeletSources(kind))
+	var found Found
+	switch {
+	case given.Certificate != "":
+		found = fromFiles(host, given.Certificate, given.Key)
+	case given.Directory != "":
+		directory := path.Clean("/" + given.Directory)
+		found = fromDirectory(host, directory)
+		found.How = "directory " + directory + " (from --kubelet-client-dir)"
+	default:
+		found.Layout, found.Layouts, found.Kubelet = kind, several, kubelet
+		found.named = kind.Name != "" && kind.Name == given.Layout
+		found.fromLayout(host)
 		return found
 	}
-	found := Found{Kubelet: kubelet}
-	if found.fromStaticPods(host) {
-		return found
+	found.Layout, found.Kubelet = kind, kubelet
+	found.setClientCA(cmp.Or(kind.ClientCA, found.ClientCA))
+	return found
+}
+
+// resolve returns the layout with a name. To detect it, it returns the only one whose mark exists, or the zero value
+// and the names of several.
+func resolve(host fs.FS, name string) (kind layout.Layout, several []string) {
+	if kind, ok := layout.ByName(name); ok {
+		return kind, nil
+	}
+	detected := layout.Detect(host)
+	if len(detected) == 1 {
+		return detected[0], nil
+	}
+	for _, d := range detected {
+		several = append(several, d.Name)
+	}
+	return layout.Layout{}, several
+}
+
+// kubeletSources returns where a layout has the kubelet's configuration. Layouts in /etc/kubernetes are not told apart:
+// kubeletconfig reads the files of all of them.
+func kubeletSources(kind layout.Layout) kubeletconfig.Sources {
+	if kind.Name == "" || kind.StaticPods == DefaultDirectory {
+		return kubeletconfig.Sources{}
+	}
+	sources := kubeletconfig.Sources{DropIns: kind.KubeletDropIns}
+	if kind.KubeletConfig != "" {
+		sources.Files = []string{kind.KubeletConfig}
+	}
+	return sources
+}
+
+// fromLayout finds the files where the layout has them.
+func (l *Found) fromLayout(host fs.FS) {
+	switch {
+	case len(l.Layouts) > 0:
+		l.How = "nothing found: the host matches several layouts: " + strings.Join(l.Layouts, ", ")
+		return
+	case l.Layout.Process != "":
+		l.fromProcess()
+		return
+	case l.fromStaticPods(host):
+		return
 	}
 	if _, err := fs.Stat(host, name(CISDirectory)); err == nil {
 		cis := fromDirectory(host, CISDirectory)
-		found.tried = append(found.tried, cis.tried...)
-		found.Certificate, found.Key = cis.Certificate, cis.Key
-		found.PairErr, found.PairDirectory = cis.PairErr, cis.PairDirectory
-		found.setClientCA(cis.ClientCA)
-		found.How = "the directory in the CIS text, because there is no usable manifest"
-		return found
+		l.tried = append(l.tried, cis.tried...)
+		l.Certificate, l.Key = cis.Certificate, cis.Key
+		l.PairErr, l.PairDirectory = cis.PairErr, cis.PairDirectory
+		l.setClientCA(cmp.Or(l.Layout.ClientCA, cis.ClientCA))
+		l.How = "the directory in the CIS text, because there is no usable manifest"
+		return
 	}
-	found.tried = append(found.tried, CISDirectory)
-	found.How = "nothing found: there is no usable manifest, and no directory " + CISDirectory
-	return found
+	l.tried = append(l.tried, CISDirectory)
+	l.How = "nothing found: there is no usable manifest, and no directory " + CISDirectory
+}
+
+// fromProcess uses the files with which a program starts the kube-apiserver in its own process.
+func (l *Found) fromProcess() {
+	l.Process, l.How = l.Layout.Process, "the paths of "+l.Layout.Title
+	l.Certificate, l.Key = File{Host: l.Layout.Certificate}, File{Host: l.Layout.Key}
+	l.KubeletCA = File{Host: l.Layout.KubeletCA}
+	l.setClientCA(l.Layout.ClientCA)
 }
 
 // fromStaticPods fills it from the kubelet's static Pods. It reports whether the
 // container of the kube-apiserver is known.
 func (l *Found) fromStaticPods(host fs.FS) bool {
-	at := DefaultDirectory
+	at := cmp.Or(l.Layout.StaticPods, DefaultDirectory)
 	switch {
 	case l.Kubelet.Problem.Err != nil:
 		l.Manifest = l.Kubelet.Problem.At
@@ -248,11 +323,28 @@ func (l *Found) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Cont
 		clientCA = OpenShiftClientCA
 		l.ConfigErr = l.addConfig(host, l.mounts.translate(file))
 	}
-	l.setClientCA(clientCA)
+	l.refineLayout(file != "")
+	l.setClientCA(cmp.Or(l.Layout.ClientCA, clientCA))
 	if l.ConfigErr == nil {
 		l.addFiles()
 	}
 }
+
+// refineLayout corrects a layout that was detected by its mark in /etc/kubernetes, where the manifest is the better
+// evidence: only OpenShift's names a configuration of its own.
+func (l *Found) refineLayout(openShift bool) {
+	switch {
+	case l.named || l.Directory != DefaultDirectory || (openShift && l.Layout.Name == openShiftLayout),
+		!openShift && l.Layout.Name != openShiftLayout:
+	case openShift:
+		l.Layout, _ = layout.ByName(openShiftLayout)
+	default:
+		l.Layout = layout.Layout{}
+	}
+}
+
+// openShiftLayout is the name of OpenShift's layout.
+const openShiftLayout = "openshift"
 
 // addFiles sets the files that the configuration names.
 func (l *Found) addFiles() {

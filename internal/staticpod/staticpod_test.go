@@ -262,7 +262,7 @@ func TestDiscoverReleases(t *testing.T) {
 				}
 			}
 			host := &opened{FS: os.DirFS(root)}
-			layout := staticpod.Discover(host, "")
+			layout := staticpod.Discover(host, staticpod.Given{})
 			if d := cmp.Diff(c.want, see(layout)); d != "" {
 				t.Errorf("layout (-want +got):\n%s", d)
 			}
@@ -367,7 +367,7 @@ func TestDiscoverDirectory(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			c.files[openShiftManifest] = manifest(t, nil, certificateFlag+"/a/tls.crt")
-			layout := staticpod.Discover(host(c.files), c.directory)
+			layout := staticpod.Discover(host(c.files), staticpod.Given{Directory: c.directory})
 			if d := cmp.Diff(c.want, see(layout)); d != "" {
 				t.Errorf("layout (-want +got):\n%s", d)
 			}
@@ -478,7 +478,7 @@ func TestDiscoverManifest(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			layout := staticpod.Discover(host(c.files), "")
+			layout := staticpod.Discover(host(c.files), staticpod.Given{})
 			record(page, name, layout)
 			if d := cmp.Diff(c.want, see(layout)); d != "" {
 				t.Errorf("layout (-want +got):\n%s", d)
@@ -521,7 +521,7 @@ func TestDiscoverContainers(t *testing.T) {
 		"two, beside another such file": {map[string]string{a: two, b: two}, found{Manifest: b, Containers: []string{"a", "b"}, Duplicates: []string{a, b}}},
 	} {
 		t.Run(title, func(t *testing.T) {
-			l := staticpod.Discover(host(c.files), "")
+			l := staticpod.Discover(host(c.files), staticpod.Given{})
 			got := found{
 				Manifest: l.Manifest, ParseErr: kindOf(l.ManifestParseErr), Containers: l.ManifestContainers,
 				Duplicates: l.Duplicates, Known: l.ConfigAt != "",
@@ -542,7 +542,7 @@ func TestDiscoverRubbish(t *testing.T) {
 		"tabs":          "kind:\tPod\n\tspec: {}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			layout := staticpod.Discover(host(map[string]string{openShiftManifest: data}), "")
+			layout := staticpod.Discover(host(map[string]string{openShiftManifest: data}), staticpod.Given{})
 			page.Error(name, layout.ManifestParseErr)
 			if layout.ManifestParseErr == nil {
 				t.Error("there is no error")
@@ -561,14 +561,14 @@ func TestDiscoverNotReadable(t *testing.T) {
 		"/host/a/config.yaml": `{"kind":"KubeAPIServerConfig"}`,
 	})
 	t.Run("manifest", func(t *testing.T) {
-		layout := staticpod.Discover(failing{files, strings.TrimPrefix(openShiftManifest, "/"), errBoom}, "")
+		layout := staticpod.Discover(failing{files, strings.TrimPrefix(openShiftManifest, "/"), errBoom}, staticpod.Given{})
 		want := seen{How: staticpod.CISDirectory, Manifest: openShiftManifest, ReadErr: failed}
 		if d := cmp.Diff(want, see(layout)); d != "" {
 			t.Errorf("layout (-want +got):\n%s", d)
 		}
 	})
 	t.Run("configuration", func(t *testing.T) {
-		layout := staticpod.Discover(failing{files, "host/a/config.yaml", errBoom}, "")
+		layout := staticpod.Discover(failing{files, "host/a/config.yaml", errBoom}, staticpod.Given{})
 		want := seen{
 			How:      openShiftManifest + " /host/a/config.yaml",
 			Manifest: openShiftManifest, ConfigAt: "/host/a/config.yaml", ConfigErr: failed,
@@ -686,7 +686,7 @@ func TestDiscoverConfig(t *testing.T) {
 			if c.config != "" {
 				files[at] = c.config
 			}
-			layout := staticpod.Discover(host(files), "")
+			layout := staticpod.Discover(host(files), staticpod.Given{})
 			record(page, name, layout)
 			if d := cmp.Diff(c.want, see(layout)); d != "" {
 				t.Errorf("layout (-want +got):\n%s", d)
@@ -704,7 +704,7 @@ func TestNoPath(t *testing.T) {
 		"long":      "/a/" + strings.Repeat(marker, 1000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			layout := staticpod.Discover(host(map[string]string{openShiftManifest: manifest(t, nil, keyFlag+value)}), "")
+			layout := staticpod.Discover(host(map[string]string{openShiftManifest: manifest(t, nil, keyFlag+value)}), staticpod.Given{})
 			if layout.Key.Err == nil {
 				t.Error("there is no error")
 			}
@@ -752,7 +752,7 @@ func TestPaths(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if d := cmp.Diff(sorted(c.want...), pathsOf(staticpod.Discover(host(c.files), c.directory))); d != "" {
+			if d := cmp.Diff(sorted(c.want...), pathsOf(staticpod.Discover(host(c.files), staticpod.Given{Directory: c.directory}))); d != "" {
 				t.Errorf("paths (-want +got):\n%s", d)
 			}
 		})
@@ -818,7 +818,7 @@ func TestTranslate(t *testing.T) {
 				pod.Spec.Containers[0].VolumeMounts = c.mounts
 				pod.Spec.Volumes = append(pod.Spec.Volumes, hostPath("file", "/host/the.crt"), hostPath("root", "/"))
 			}, certificateFlag+c.configured, keyFlag+c.configured, caFlag+c.configured, admissionFlag+c.configured)
-			layout := staticpod.Discover(host(map[string]string{kubeadmManifest: data}), "")
+			layout := staticpod.Discover(host(map[string]string{kubeadmManifest: data}), staticpod.Given{})
 			if layout.ManifestParseErr != nil {
 				t.Fatal(layout.ManifestParseErr)
 			}
@@ -863,7 +863,7 @@ func TestAdmissionPath(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			layout := staticpod.Discover(host(map[string]string{kubeadmManifest: manifest(t, nil, c.words...)}), "")
+			layout := staticpod.Discover(host(map[string]string{kubeadmManifest: manifest(t, nil, c.words...)}), staticpod.Given{})
 			if got := seeFile(layout.AdmissionPath(c.named)); got != c.want {
 				t.Errorf("AdmissionPath(%q): got %q, want %q", c.named, got, c.want)
 			}
@@ -886,7 +886,7 @@ func TestLayoutPrintsTheSame(t *testing.T) {
 				corev1.VolumeMount{Name: "b", MountPath: "/d", SubPathExpr: "$(X)"})
 		}, configFlag+"/a/config.yaml", certificateFlag+"/c/x", keyFlag+"/d/x", admissionFlag+"x"),
 	})
-	first, second := fmt.Sprintf("%+v", staticpod.Discover(system, "")), fmt.Sprintf("%+v", staticpod.Discover(system, ""))
+	first, second := fmt.Sprintf("%+v", staticpod.Discover(system, staticpod.Given{})), fmt.Sprintf("%+v", staticpod.Discover(system, staticpod.Given{}))
 	if d := cmp.Diff(first, second); d != "" {
 		t.Errorf("two layouts of one host (-first +second):\n%s", d)
 	}
@@ -911,7 +911,7 @@ func TestDiscoverIsBounded(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				staticpod.Discover(system, "")
+				staticpod.Discover(system, staticpod.Given{})
 			}()
 			select {
 			case <-done:
@@ -961,7 +961,7 @@ func FuzzDiscover(f *testing.F) {
 		f.Add(seed, "")
 	}
 	f.Fuzz(func(t *testing.T, data, config string) {
-		layout := staticpod.Discover(host(map[string]string{openShiftManifest: data, "/host/a/config.yaml": config}), "")
+		layout := staticpod.Discover(host(map[string]string{openShiftManifest: data, "/host/a/config.yaml": config}), staticpod.Given{})
 		if layout.How == "" || layout.Manifest != openShiftManifest && layout.Manifest != staticpod.DefaultDirectory {
 			t.Errorf("layout of a manifest that is there: %+v", see(layout))
 		}
@@ -1011,7 +1011,7 @@ func FuzzDirectory(f *testing.F) {
 		if at := "etc/kubernetes/manifests/zz-link"; link {
 			system[at] = &fstest.MapFile{Data: []byte(first), Mode: fs.ModeSymlink}
 		}
-		layout := staticpod.Discover(system, "")
+		layout := staticpod.Discover(system, staticpod.Given{})
 		if len(layout.Duplicates) == 1 || len(layout.Duplicates) > 0 && !slices.Contains(layout.Duplicates, layout.Manifest) {
 			t.Errorf("duplicates %q, manifest %q", layout.Duplicates, layout.Manifest)
 		}

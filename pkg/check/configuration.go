@@ -17,6 +17,11 @@ type Configuration struct {
 	// check. No other field is set then.
 	WhyUnknown       *finding.Result
 	WhyNotApplicable string
+	// Process is the program that runs the kube-apiserver in its own process, so that there is no configuration on disk;
+	// empty if there can be one. Connection is what the kube-apiserver answered about its connection to the kubelet, nil
+	// if it was not asked. No other field than At is set then.
+	Process    string
+	Connection *ConnectionAnswer
 	// Missing: the configuration does not exist.
 	Missing bool
 	// ReadErr says why it could not be read.
@@ -36,6 +41,9 @@ type Configuration struct {
 
 // Check answers the requirements of a configuration.
 func (c Configuration) Check(now time.Time) (results []finding.Result, nextChange time.Time) {
+	if c.Process != "" {
+		return c.inProcess(), time.Time{}
+	}
 	return runChecks(finding.Config, configurationChecks(), c, now), time.Time{}
 }
 

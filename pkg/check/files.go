@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
@@ -92,16 +93,23 @@ func (f File) source(name string) Source {
 type ClientFiles struct {
 	certificate, key File
 	pair             KeyPair
+	identities       []layout.Identity
 }
 
 // NewClientFiles parses the files once for all checks. clientCA is the client CA bundle of the
-// node's kubelet. For expiringFraction see [Expectation].
-func NewClientFiles(certificate, key, clientCA File, expiringFraction float64) ClientFiles {
+// node's kubelet. kind is the layout of the node, for the subjects that the certificate may have and the program that
+// writes it; the zero value if it is not known. For expiringFraction see [Expectation].
+func NewClientFiles(certificate, key, clientCA File, kind layout.Layout, expiringFraction float64) ClientFiles {
 	roots, problem := clientRoots(clientCA)
 	pair := NewKeyPair(certificate.source("kubelet client certificate"), key.source("kubelet client key"), Expectation{
 		Usage: x509.ExtKeyUsageClientAuth, Roots: roots, RootsProblem: problem, ExpiringFraction: expiringFraction,
+		Writer: kind.Writer,
 	})
-	return ClientFiles{certificate: certificate, key: key, pair: pair}
+	identities := kind.Identities
+	if kind.Name == "" {
+		identities = layout.Identities()
+	}
+	return ClientFiles{certificate: certificate, key: key, pair: pair, identities: identities}
 }
 
 // Pair returns the certificate and key in the files.

@@ -39,6 +39,16 @@ type Expectation struct {
 	RootsProblem *finding.Result
 	// ExpiringFraction, from 0 to 1, of the lifetime.
 	ExpiringFraction float64
+	// Writer is the program that writes and renews the pair, for remedies; empty if it is not known.
+	Writer string
+}
+
+// remedy completes a remedy with the program that writes the pair, if it is known.
+func (w Expectation) remedy(what string) string {
+	if w.Writer == "" {
+		return what
+	}
+	return what + "; both files are written by " + w.Writer
 }
 
 // KeyPair has the facts about a certificate and its private key. Create it with

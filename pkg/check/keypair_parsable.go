@@ -23,7 +23,7 @@ func certificateParses(p KeyPair, _ time.Time) []finding.Result {
 	case len(p.certificate.Data) == 0, errors.Is(p.chainErr, pki.ErrEmpty):
 		return single(finding.CertificateMissing, p.certificate.At,
 			"the certificate is missing or empty",
-			"store a PEM certificate and its key together")
+			p.want.remedy("store a PEM certificate and its key together"))
 	case p.chainErr != nil:
 		return single(finding.CertificateUnparsable, p.certificate.At,
 			"it "+p.chainErr.Error(),
@@ -39,7 +39,7 @@ func keyParses(p KeyPair, _ time.Time) []finding.Result {
 	case len(p.key.Data) == 0, errors.Is(p.publicErr, pki.ErrEmpty):
 		return single(finding.KeyMissing, p.key.At,
 			"the private key is missing or empty",
-			"add the PEM private key that belongs to the certificate")
+			p.want.remedy("add the PEM private key that belongs to the certificate"))
 	case p.publicErr != nil:
 		return single(finding.KeyUnparsable, p.key.At,
 			"it "+p.publicErr.Error(),

@@ -25,12 +25,12 @@ func valid(p KeyPair, now time.Time) []finding.Result {
 	case now.After(leaf.NotAfter):
 		return single(finding.CertificateExpired, p.certificate.At,
 			"the certificate expired at "+timestamp(leaf.NotAfter),
-			"renew the certificate and its key together")
+			p.want.remedy("renew the certificate and its key together"))
 	case now.After(expiringFrom(leaf, p.want.ExpiringFraction)):
 		return single(finding.CertificateExpiringSoon, p.certificate.At,
 			fmt.Sprintf("the certificate expires at %s; less than %.0f%% of its lifetime is left",
 				timestamp(leaf.NotAfter), 100*p.want.ExpiringFraction),
-			"find out why it was not renewed in time")
+			p.want.remedy("find out why it was not renewed in time"))
 	}
 	return nil
 }

@@ -15,6 +15,11 @@ import (
 
 // Manifest is the static Pod manifest of the kube-apiserver as it was read.
 type Manifest struct {
+	// Process is the program that runs the kube-apiserver in its own process, so that there is no manifest; empty for a
+	// static Pod. No other field is set then.
+	Process string
+	// Layouts are the names of several layouts that the host matches, so that it is not known where its manifest is.
+	Layouts []string
 	// Path on the host. If no manifest was found, it is the file or directory that ReadErr or
 	// ParseErr is about. It is empty if flags name the files, so that no manifest was read.
 	Path string
@@ -71,13 +76,18 @@ func (m Manifest) Check(now time.Time) (results []finding.Result, nextChange tim
 }
 
 func manifestChecks() []check[Manifest] {
-	at := func(m Manifest) finding.Subject { return finding.File(m.Path) }
+	at := func(m Manifest) finding.Subject {
+		if m.Path == "" {
+			return finding.Subject{Kind: finding.KindFile, Name: "static Pod manifest"}
+		}
+		return finding.File(m.Path)
+	}
 	return []check[Manifest]{
 		{
 			finding.Readable, nil,
 			[]finding.Reason{
 				finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.ManifestMissing, finding.ManifestUnparsable,
-				finding.KubeletConfigUnknown, finding.NotChecked,
+				finding.KubeletConfigUnknown, finding.LayoutUnknown, finding.NotChecked,
 			},
 			at, manifestReadable,
 		},
@@ -95,6 +105,13 @@ func manifestChecks() []check[Manifest] {
 func manifestReadable(m Manifest, _ time.Time) []finding.Result {
 	at := finding.File(m.Path)
 	switch {
+	case m.Process != "":
+		return notApplicable(m.Process + " runs the kube-apiserver in its own process, so there is no static Pod")
+	case len(m.Layouts) > 0:
+		return single(finding.LayoutUnknown, finding.Subject{Kind: finding.KindFile, Name: "static Pod manifest"},
+			"it is not known where this node has the files of its kube-apiserver, because it matches several layouts: "+
+				strings.Join(m.Layouts, ", "),
+			"set --layout (chart: nodeagent.layout) to the right one")
 	case m.KubeletConfig.Err != nil:
 		return []finding.Result{*m.KubeletConfig.Result()}
 	case m.Path == "":

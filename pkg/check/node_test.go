@@ -22,6 +22,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
 func file(path string, data []byte) check.File {
@@ -47,7 +48,7 @@ func always(results []finding.Result) func(finding.Family) []finding.Result {
 }
 
 func clientFiles(certificate, key, clientCA check.File) []finding.Result {
-	results, _ := check.NewClientFiles(certificate, key, clientCA, check.DefaultExpiringFraction).Check(pkitest.Now())
+	results, _ := check.NewClientFiles(certificate, key, clientCA, layout.Layout{}, check.DefaultExpiringFraction).Check(pkitest.Now())
 	return results
 }
 

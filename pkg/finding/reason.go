@@ -101,6 +101,8 @@ const (
 	NodeAddressUnusable Reason = "NodeAddressUnusable"
 	// KubeletConfigUnknown: its configuration cannot be determined from its files.
 	KubeletConfigUnknown Reason = "KubeletConfigUnknown"
+	// LayoutUnknown: a node matches several layouts, so it is not known where its files are.
+	LayoutUnknown Reason = "LayoutUnknown"
 )
 
 // The connection of the running kube-apiserver to the kubelet.
@@ -194,6 +196,7 @@ var outcomes = map[Reason]Outcome{
 	KubeletIdentityUnexpected:    Warn,
 	NodeAddressUnusable:          Unknown,
 	KubeletConfigUnknown:         Unknown,
+	LayoutUnknown:                Unknown,
 
 	ClientNotAuthorized:       Fail,
 	ClientCertificateUnusable: Fail,

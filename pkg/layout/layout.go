@@ -136,6 +136,19 @@ func rke2() Layout {
 	}
 }
 
+// Identities returns the subjects that any layout issues.
+func Identities() []Identity {
+	var all []Identity
+	for _, l := range Table() {
+		for _, identity := range l.Identities {
+			if !slices.Contains(all, identity) {
+				all = append(all, identity)
+			}
+		}
+	}
+	return all
+}
+
 // Names returns the values of --layout.
 func Names() []string {
 	names := []string{Auto}

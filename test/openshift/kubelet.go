@@ -4,8 +4,14 @@ package openshift
 
 // KubeletFile is the file with the kubelet's configuration on the host.
 func (t Tree) KubeletFile() string {
-	if t.Layout == Kubeadm {
+	switch t.Layout {
+	case Kubeadm:
 		return "/var/lib/kubelet/config.yaml"
+	case MicroShift:
+		return "/var/lib/microshift/resources/kubelet/config/config.yaml"
+	case RKE2:
+		return "/" + rke2 + "/agent/etc/kubelet.conf.d/00-rke2-defaults.conf"
+	case Current, Legacy, Oldest:
 	}
 	return "/etc/kubernetes/kubelet.conf"
 }
@@ -14,7 +20,12 @@ func (t Tree) KubeletFile() string {
 // machine-config-operator (templates/master/01-master-kubelet), or kubeadm and its packages, write
 // them.
 func (t Tree) kubelet() map[string]File {
-	if t.Layout == Kubeadm {
+	switch t.Layout {
+	case MicroShift:
+		return map[string]File{t.KubeletFile()[1:]: {Data: []byte(microshiftConfiguration), Mode: 0o644}}
+	case RKE2:
+		return map[string]File{t.KubeletFile()[1:]: {Data: []byte(rke2Configuration), Mode: 0o600}}
+	case Kubeadm:
 		return map[string]File{
 			"var/lib/kubelet/config.yaml":                                {Data: []byte(kubeadmConfiguration), Mode: 0o644},
 			"var/lib/kubelet/kubeadm-flags.env":                          {Data: []byte(kubeadmFlags), Mode: 0o644},
@@ -23,6 +34,7 @@ func (t Tree) kubelet() map[string]File {
 			"usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf":   {Data: []byte(kubeadmDropIn), Mode: 0o644},
 			"etc/systemd/system/multi-user.target.wants/kubelet.service": {Data: []byte(kubeadmUnit), Mode: 0o644},
 		}
+	case Current, Legacy, Oldest:
 	}
 	return map[string]File{
 		"etc/kubernetes/kubelet.conf":                                {Data: []byte(openShiftConfiguration), Mode: 0o644},
@@ -177,4 +189,33 @@ EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
 EnvironmentFile=-/etc/default/kubelet
 ExecStart=
 ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
+`
+
+// microshiftConfiguration has what matters of the file that microshift writes at its start (microshift
+// pkg/node/kubelet.go).
+const microshiftConfiguration = `kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+authentication:
+  x509:
+    clientCAFile: /var/lib/microshift/certs/ca-bundle/kubelet-ca.crt
+  anonymous:
+    enabled: false
+cgroupDriver: "systemd"
+failSwapOn: false
+maxPods: 250
+`
+
+// rke2Configuration has what matters of the drop-in that rke2 writes at its start (k3s pkg/daemons/agent).
+const rke2Configuration = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication:
+  anonymous:
+    enabled: false
+  webhook:
+    enabled: true
+  x509:
+    clientCAFile: /var/lib/rancher/rke2/agent/client-ca.crt
+authorization:
+  mode: Webhook
+staticPodPath: /var/lib/rancher/rke2/agent/pod-manifests
 `

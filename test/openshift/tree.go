@@ -11,6 +11,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
 // Layout is how a release lays out the files of its kube-apiserver.
@@ -26,7 +28,24 @@ const (
 	Oldest Layout = "OpenShift 4.5 and before"
 	// Kubeadm is a node that was set up by kubeadm.
 	Kubeadm Layout = "kubeadm"
+	// MicroShift runs the kube-apiserver and the kubelet in its own process.
+	MicroShift Layout = "MicroShift"
+	// RKE2 has static Pods in its own directory.
+	RKE2 Layout = "RKE2"
 )
+
+// ClientRequest is the platform's request for the kubelet client certificate.
+func (l Layout) ClientRequest() pkitest.Request {
+	request := pkitest.KubeletClient()
+	switch l {
+	case Kubeadm:
+		request.CommonName, request.Organization = "kube-apiserver-kubelet-client", "kubeadm:cluster-admins"
+	case RKE2:
+		request.CommonName, request.Organization = "system:apiserver", "system:masters"
+	case Current, Legacy, Oldest, MicroShift:
+	}
+	return request
+}
 
 // Files is the variable content of a tree.
 type Files struct {
@@ -56,14 +75,15 @@ func Write(root string, layout Layout, files Files) (Tree, error) {
 		filepath.Join(tree.dir(), tree.certificateName()): {Data: files.Certificate, Mode: 0o600},
 		filepath.Join(tree.dir(), tree.keyName()):         {Data: files.Key, Mode: 0o600},
 		tree.clientCA(): {Data: files.ClientCA, Mode: 0o644},
-		tree.manifest(): {Data: tree.pod(), Mode: 0o600},
 	}
-	if layout != Kubeadm {
+	if tree.manifest() != "" {
+		all[tree.manifest()] = File{Data: tree.pod(), Mode: 0o600}
+	}
+	if tree.hasConfig() {
 		all[filepath.Join(tree.revision(), "configmaps/config/config.yaml")] = File{Data: tree.config(), Mode: 0o600}
-		all[filepath.Join(tree.revision(), "configmaps/kubelet-serving-ca/ca-bundle.crt")] = File{
-			Data: files.ClientCA,
-			Mode: 0o600,
-		}
+	}
+	if ca := tree.kubeletCA(); ca != "" {
+		all[ca] = File{Data: files.ClientCA, Mode: 0o600}
 	}
 	maps.Copy(all, tree.kubelet())
 	for path, file := range all {
@@ -105,43 +125,55 @@ func (t Tree) revision() string {
 	return filepath.Join(resources, fmt.Sprintf("kube-apiserver-pod-%d", t.Revision))
 }
 
-func (t Tree) dir() string {
+// The data directories of MicroShift and RKE2.
+const (
+	microshiftCerts = "var/lib/microshift/certs"
+	rke2            = "var/lib/rancher/rke2"
+)
+
+// places are where a layout has its files, relative to the root. pair has no .crt and .key. manifest is empty without a
+// static Pod, kubeletCA if there is none.
+type places struct{ directory, pair, clientCA, kubeletCA, manifest string }
+
+func (t Tree) places() places {
 	switch t.Layout {
 	case Kubeadm:
-		return "etc/kubernetes/pki"
-	case Legacy, Oldest:
-		return filepath.Join(t.revision(), "secrets/kubelet-client")
-	case Current:
+		const pki = "etc/kubernetes/pki"
+		return places{pki, "apiserver-kubelet-client", pki + "/ca.crt", "", "etc/kubernetes/manifests/kube-apiserver.yaml"}
+	case MicroShift:
+		return places{
+			microshiftCerts + "/kube-apiserver-to-kubelet-client-signer/kube-apiserver-to-kubelet-client", "client",
+			microshiftCerts + "/ca-bundle/kubelet-ca.crt",
+			microshiftCerts + "/kubelet-csr-signer-signer/csr-signer/ca-bundle.crt", "",
+		}
+	case RKE2:
+		return places{
+			rke2 + "/server/tls", "client-kube-apiserver", rke2 + "/agent/client-ca.crt", rke2 + "/server/tls/server-ca.crt",
+			rke2 + "/agent/pod-manifests/kube-apiserver.yaml",
+		}
+	case Current, Legacy, Oldest:
 	}
-	return filepath.Join(resources, "kube-apiserver-certs/secrets/kubelet-client")
+	p := places{
+		filepath.Join(resources, "kube-apiserver-certs/secrets/kubelet-client"), "tls", "etc/kubernetes/kubelet-ca.crt",
+		filepath.Join(t.revision(), "configmaps/kubelet-serving-ca/ca-bundle.crt"),
+		"etc/kubernetes/manifests/kube-apiserver-pod.yaml",
+	}
+	if t.Layout != Current {
+		p.directory = filepath.Join(t.revision(), "secrets/kubelet-client")
+	}
+	return p
 }
 
-func (t Tree) certificateName() string {
-	if t.Layout == Kubeadm {
-		return "apiserver-kubelet-client.crt"
-	}
-	return "tls.crt"
-}
+func (t Tree) dir() string             { return t.places().directory }
+func (t Tree) certificateName() string { return t.places().pair + ".crt" }
+func (t Tree) keyName() string         { return t.places().pair + ".key" }
+func (t Tree) clientCA() string        { return t.places().clientCA }
+func (t Tree) kubeletCA() string       { return t.places().kubeletCA }
+func (t Tree) manifest() string        { return t.places().manifest }
 
-func (t Tree) keyName() string {
-	if t.Layout == Kubeadm {
-		return "apiserver-kubelet-client.key"
-	}
-	return "tls.key"
-}
-
-func (t Tree) clientCA() string {
-	if t.Layout == Kubeadm {
-		return "etc/kubernetes/pki/ca.crt"
-	}
-	return "etc/kubernetes/kubelet-ca.crt"
-}
-
-func (t Tree) manifest() string {
-	if t.Layout == Kubeadm {
-		return "etc/kubernetes/manifests/kube-apiserver.yaml"
-	}
-	return "etc/kubernetes/manifests/kube-apiserver-pod.yaml"
+// hasConfig reports whether the kube-apiserver has a configuration file.
+func (t Tree) hasConfig() bool {
+	return t.Layout == Current || t.Layout == Legacy || t.Layout == Oldest
 }
 
 // inContainer is the directory of the pair as the kube-apiserver's configuration names it.
@@ -182,6 +214,9 @@ func (t Tree) config() []byte {
 // pod is the static Pod manifest: OpenShift's in one line of JSON, as its installer writes it
 // (library-go resourceread.WritePodV1OrDie), kubeadm's as YAML.
 func (t Tree) pod() []byte {
+	if t.Layout == RKE2 {
+		return []byte(rke2Pod)
+	}
 	if t.Layout == Kubeadm {
 		return []byte(`apiVersion: v1
 kind: Pod
@@ -247,6 +282,36 @@ spec:
 		},
 	})
 }
+
+// rke2Pod has what matters of the manifest that rke2 writes (rke2 pkg/podtemplate).
+const rke2Pod = `apiVersion: v1
+kind: Pod
+metadata:
+  labels:
+    component: kube-apiserver
+    tier: control-plane
+  name: kube-apiserver
+  namespace: kube-system
+spec:
+  containers:
+  - args:
+    - --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname
+    - --kubelet-certificate-authority=/var/lib/rancher/rke2/server/tls/server-ca.crt
+    - --kubelet-client-certificate=/var/lib/rancher/rke2/server/tls/client-kube-apiserver.crt
+    - --kubelet-client-key=/var/lib/rancher/rke2/server/tls/client-kube-apiserver.key
+    command:
+    - kube-apiserver
+    name: kube-apiserver
+    volumeMounts:
+    - mountPath: /var/lib/rancher/rke2/server
+      name: dir0
+  hostNetwork: true
+  volumes:
+  - hostPath:
+      path: /var/lib/rancher/rke2/server
+      type: DirectoryOrCreate
+    name: dir0
+`
 
 // script is the one that starts OpenShift's kube-apiserver (cluster-kube-apiserver-operator
 // bindata/assets/kube-apiserver/pod.yaml).

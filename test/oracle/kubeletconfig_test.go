@@ -120,7 +120,7 @@ func compareConfig(t *testing.T, files map[string]string) {
 		write(at, data)
 	}
 	want, err := merged(t, root)
-	got := kubeletconfig.Read(os.DirFS(root))
+	got := kubeletconfig.Read(os.DirFS(root), kubeletconfig.Sources{})
 	if (got.Problem.Err != nil) != (err != nil) {
 		t.Fatalf("the agent has the problem %v, the kubelet %v, with %q", got.Problem.Err, err, files)
 	}

@@ -104,7 +104,7 @@ func compareStaticPods(t *testing.T, files map[string]string) {
 	t.Helper()
 	root := tree(t, files)
 	kubelet := listed(t, filepath.Join(root, staticpod.DefaultDirectory))
-	layout := staticpod.Discover(os.DirFS(root), "")
+	layout := staticpod.Discover(os.DirFS(root), staticpod.Given{})
 	found := layout.ManifestReadErr == nil && layout.ManifestParseErr == nil
 	if want, runs := kubelet["default/kube-apiserver"]; runs && found {
 		if got := label(filepath.Base(layout.Manifest)); len(layout.Duplicates) == 0 && got != want {
@@ -177,7 +177,7 @@ func TestGeneratedStaticPods(t *testing.T) {
 			}
 			root := tree(t, files)
 			kubelet := listed(t, filepath.Join(root, staticpod.DefaultDirectory))
-			layout := staticpod.Discover(os.DirFS(root), "")
+			layout := staticpod.Discover(os.DirFS(root), staticpod.Given{})
 			// The last file of a Pod that the kubelet runs is one that the agent uses for it.
 			for key, file := range kubelet {
 				data := files[fileOf(files, file)]

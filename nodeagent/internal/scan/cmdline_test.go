@@ -130,9 +130,9 @@ func TestScanCommandLine(t *testing.T) {
 		},
 	}
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
-	pair := ca.Issue(pkitest.KubeletClient())
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
+			pair := ca.Issue(c.layout.ClientRequest())
 			n := newNode(t, c.layout, ca, pair)
 			put(t, filepath.Join(n.Root, pki, "node.key"), pair.Key)
 			n.start(t, c.change)

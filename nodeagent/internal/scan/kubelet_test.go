@@ -45,7 +45,6 @@ func verdict(results []finding.Result) control.Status {
 func TestScanStaticPods(t *testing.T) {
 	page := messages.Record(t, "findings of the scan of static Pods")
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
-	pair := ca.Issue(pkitest.KubeletClient())
 	strange := pkitest.NewCA("strange").Issue(pkitest.KubeletClient())
 	const directory = staticpod.DefaultDirectory
 	copied := func(names ...string) func(t *testing.T, n node) {
@@ -175,7 +174,7 @@ func TestScanStaticPods(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			n := newNode(t, c.layout, ca, pair)
+			n := newNode(t, c.layout, ca, ca.Issue(c.layout.ClientRequest()))
 			if c.change != nil {
 				c.change(t, n)
 			}
@@ -206,7 +205,6 @@ func pod(name, container string) string {
 func TestScanDefaultInstall(t *testing.T) {
 	page := messages.Record(t, "assumptions of the scan")
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
-	pair := ca.Issue(pkitest.KubeletClient())
 	const (
 		kubelet = "/var/lib/kubelet/"
 		etcOnly = "/etc/kubernetes"
@@ -223,7 +221,7 @@ func TestScanDefaultInstall(t *testing.T) {
 		"OpenShift 4.5, the same": {openshift.Oldest, []string{etcOnly}, []string{"kubelet.service"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newNode(t, c.layout, ca, pair)
+			n := newNode(t, c.layout, ca, ca.Issue(c.layout.ClientRequest()))
 			must(t, filepath.WalkDir(n.Root, func(at string, entry fs.DirEntry, err error) error {
 				if err != nil || entry.IsDir() {
 					return err

@@ -35,6 +35,8 @@ type Host interface {
 
 // Options of a scan.
 type Options struct {
+	// Layout is the name of the host's layout (package layout); empty to detect it.
+	Layout string
 	// Directory has the kubelet client certificate and key, or Certificate and Key are the files.
 	// All are host paths. If they are set, the scan does not read the manifest and the
 	// configuration. Set Directory, or both files, or nothing.
@@ -115,11 +117,15 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 	}
 	manifestResults := keepNextChange(manifest(found).Check(now))
 	unusable := firstNotPassed(manifestResults, finding.Manifest, finding.Readable)
-	config := configuration(host, found, unusable)
+	var connection *check.ConnectionAnswer
+	if from.Connection != nil {
+		connection = from.Connection.Answer()
+	}
+	config := configuration(host, found, unusable, connection)
 	configResults := keepNextChange(config.Check(now))
 
 	facts := readFiles(host, found, unusable, configResults)
-	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, options.ExpiringFraction)
+	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, found.Layout, options.ExpiringFraction)
 	fileResults, pair := keepNextChange(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
 	snapshot.Valid = pair.Loads() && len(finding.WithOutcome(fileResults, finding.Fail)) == 0
@@ -132,17 +138,13 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 		fileResults = check.Uncertain(fileResults, *unusable)
 		// Whether the kubelet accepts the guessed certificate proves nothing.
 		unknown := check.File{WhyUnknown: unusable}
-		pair = check.NewClientFiles(unknown, unknown, unknown, options.ExpiringFraction).Pair()
+		pair = check.NewClientFiles(unknown, unknown, unknown, found.Layout, options.ExpiringFraction).Pair()
 	}
 	snapshot.FileResults = slices.Concat(manifestResults, configResults, fileResults)
 
 	var answer *check.KubeletAnswer
 	if from.Kubelet != nil {
 		answer = from.Kubelet.Answer()
-	}
-	var connection *check.ConnectionAnswer
-	if from.Connection != nil {
-		connection = from.Connection.Answer()
 	}
 	kubelet := check.NewKubelet(answer, from.Kubelet != nil, pair, facts.kubeletCA, settings(found, options)).
 		Connection(connection, from.Connection != nil)
@@ -169,10 +171,9 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 func (o Options) namesPair() bool { return o.Directory != "" || o.Certificate != "" }
 
 func discover(host Host, options Options) staticpod.Found {
-	if options.Certificate != "" {
-		return staticpod.FromFiles(host, options.Certificate, options.Key)
-	}
-	return staticpod.Discover(host, options.Directory)
+	return staticpod.Discover(host, staticpod.Given{
+		Layout: options.Layout, Directory: options.Directory, Certificate: options.Certificate, Key: options.Key,
+	})
 }
 
 // whyPairUnknown returns why it is not known which files of a directory are the certificate and
@@ -203,7 +204,10 @@ func manifest(found staticpod.Found) check.Manifest {
 	facts := check.Manifest{
 		Path: found.Manifest, ReadErr: found.ManifestReadErr, ParseErr: found.ManifestParseErr,
 		Containers: found.ManifestContainers, Directory: found.Directory, FileNames: found.FirstNames,
-		Duplicates: found.Duplicates,
+		Duplicates: found.Duplicates, Layouts: found.Layouts,
+	}
+	if found.Process != "" {
+		return check.Manifest{Process: found.Process}
 	}
 	if found.Manifest == "" {
 		return facts
@@ -260,7 +264,7 @@ func clientCA(host Host, found staticpod.Found, unusable *finding.Result) check.
 				"or --kubelet-ca if a flag of the kubelet names the file",
 		}}
 	}
-	if found.ClientCA == "" && found.Manifest == "" {
+	if found.ClientCA == "" && found.Manifest == "" && len(found.Layouts) == 0 {
 		unusable = &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile, Name: "kubelet client CA bundle"},
 			Outcome: finding.Unknown, Reason: finding.ClientCAUnavailable,
@@ -274,8 +278,17 @@ func clientCA(host Host, found staticpod.Found, unusable *finding.Result) check.
 
 // configuration reads the configuration. unusable is why the manifest does not name it; nil
 // if it does.
-func configuration(host Host, found staticpod.Found, unusable *finding.Result) check.Configuration {
+func configuration(
+	host Host, found staticpod.Found, unusable *finding.Result, connection *check.ConnectionAnswer,
+) check.Configuration {
 	switch {
+	case found.Process != "":
+		return check.Configuration{
+			At:      finding.Subject{Kind: finding.KindFile, Name: "kube-apiserver configuration"},
+			Process: found.Process, Connection: connection,
+		}
+	case len(found.Layouts) > 0:
+		return check.Configuration{WhyUnknown: unusable}
 	case found.Manifest == "":
 		return check.Configuration{WhyUnknown: &finding.Result{
 			Subject: finding.Subject{Kind: finding.KindFile, Name: "kube-apiserver configuration"},

@@ -368,8 +368,11 @@ func TestScan(t *testing.T) {
 		"directory from a flag, does not exist": {options: scan.Options{Directory: "/none"}, want: []string{"CertificateMissing /none", "KeyMissing /none"}},
 		"directory from a flag, no CA": {
 			pair:    &strange,
-			options: scan.Options{Directory: directory},
-			change: func(t *testing.T, n node) {
+			options: scan.Options{Directory: "/srv/kubelet-client"},
+			change: func(t *testing.T, n node) { // no mark of a layout is left
+				must(t, os.MkdirAll(filepath.Join(n.Root, "srv"), 0o700))
+				must(t, os.Rename(n.Directory(), filepath.Join(n.Root, "srv/kubelet-client")))
+				must(t, os.RemoveAll(filepath.Join(n.Root, "etc/kubernetes/static-pod-resources")))
 				must(t, os.Remove(n.Root+clientCA))
 				hideKubelet(t, n)
 			},
@@ -395,6 +398,9 @@ func TestScan(t *testing.T) {
 			}
 			if c.pair == nil {
 				c.pair = &good
+				if c.layout == openshift.Kubeadm {
+					c.pair = new(ca.Issue(c.layout.ClientRequest()))
+				}
 			}
 			n := newNode(t, c.layout, ca, *c.pair)
 			if c.change != nil {
