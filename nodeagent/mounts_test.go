@@ -30,6 +30,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
@@ -106,6 +107,45 @@ func TestMountsCoverWhatIsRead(t *testing.T) {
 					t.Errorf("mounts that show old files (-want +got):\n%s", diff)
 				}
 			})
+		}
+	}
+}
+
+// TestMountsOfLayouts: with the value of each layout, the chart mounts every file that the agent reads in its tree.
+func TestMountsOfLayouts(t *testing.T) {
+	trees := map[string]openshift.Layout{
+		"openshift": openshift.Current, "kubeadm": openshift.Kubeadm, "microshift": openshift.MicroShift,
+		"rke2": openshift.RKE2,
+	}
+	for _, kind := range layout.Table() {
+		t.Run(kind.Name, func(t *testing.T) {
+			pod := renderedPod(t, []string{"--set", "nodeagent.layout=" + kind.Name})
+			if diff := cmp.Diff([]string(nil), mountFaults(pod)); diff != "" {
+				t.Errorf("faults of the mounts (-want +got):\n%s", diff)
+			}
+			args := containerArgs(t, pod, nil)
+			if args.layout != kind.Name {
+				t.Errorf("--layout: got %q", args.layout)
+			}
+			tree := hostState{layout: trees[kind.Name]}.lay(t)
+			if diff := cmp.Diff([]string(nil), unmounted(pod, touched(t, tree.Root, args))); diff != "" {
+				t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff([]string(nil), notMounted(t, pod, tree.Root, args)); diff != "" {
+				t.Errorf("reported as not mounted (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestLayoutByVersion: helm recognizes k3s and RKE2 by the version of the API server.
+func TestLayoutByVersion(t *testing.T) {
+	for version, want := range map[string]string{
+		"v1.37.2": layout.Auto, "v1.37.2+rke2r1": "rke2", "v1.30.4-eks-a737599": layout.Auto,
+	} {
+		pod := renderedPod(t, []string{"--kube-version", version})
+		if got := containerArgs(t, pod, nil).layout; got != want {
+			t.Errorf("%s: got %s, want %s", version, got, want)
 		}
 	}
 }
@@ -408,7 +448,7 @@ func touched(t *testing.T, root string, config config) []string {
 	}
 	asked := map[string]bool{}
 	options := scan.Options{
-		Directory: config.directory, Certificate: config.certificate, Key: config.key,
+		Layout: config.layout, Directory: config.directory, Certificate: config.certificate, Key: config.key,
 		ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
 	}
 	var kubelet []string
@@ -434,6 +474,12 @@ func touched(t *testing.T, root string, config config) []string {
 			return below(directory, k) || below(k, directory) && (isWatched || strings.HasSuffix(directory, "/systemd/system"))
 		})
 	})
+	// To detect the layout, the agent looks for the marks of all of them.
+	for _, kind := range layout.Table() {
+		if config.layout == layout.Auto {
+			delete(asked, kind.Mark)
+		}
+	}
 	return slices.Sorted(maps.Keys(asked))
 }
 
@@ -455,7 +501,7 @@ func notMounted(t *testing.T, pod corev1.PodSpec, root string, config config) []
 		t.Fatal(err)
 	}
 	options := scan.Options{
-		Directory: config.directory, Certificate: config.certificate, Key: config.key,
+		Layout: config.layout, Directory: config.directory, Certificate: config.certificate, Key: config.key,
 		ClientCA: config.clientCA, ExpiringFraction: config.expiringFraction,
 	}
 	var subjects []string
@@ -522,7 +568,8 @@ func mountFaults(pod corev1.PodSpec) []string {
 		// reports this (StaleMount), and the kubelet's directory must not be mounted. The
 		// kubelet must not create a missing path.
 		kind := deref(m.volume.HostPath.Type)
-		single := kind == corev1.HostPathFile && path.Dir(host) == "/var/lib/kubelet"
+		single := kind == corev1.HostPathFile && (path.Dir(host) == "/var/lib/kubelet" ||
+			slices.ContainsFunc(layout.Table(), func(l layout.Layout) bool { return slices.Contains(l.Files, host) }))
 		if kind != corev1.HostPathDirectory && !single {
 			fault(fmt.Sprintf("type %s, not Directory", kind))
 		}

@@ -141,10 +141,11 @@ type Sources struct {
 
 // Read reads the files of a host. It has no error: problems are in the Config.
 func Read(host fs.FS, sources Sources) Config {
+	var usual []string
 	if len(sources.Files) == 0 && sources.DropIns == "" {
-		sources.Files = []string{OpenShiftFile, KubeadmFile}
+		sources.Files, usual = []string{OpenShiftFile, KubeadmFile}, usualDropIns()
 	}
-	r := reader{host: host, sources: sources}
+	r := reader{host: host, sources: sources, usualDropIns: usual}
 	if problem, ok := errors.AsType[ProblemError](r.read()); ok {
 		r.config.Problem = problem
 	}
@@ -157,7 +158,9 @@ func Read(host fs.FS, sources Sources) Config {
 type reader struct {
 	host    fs.FS
 	sources Sources
-	config  Config
+	// usualDropIns are directories that a command line which is not visible may name.
+	usualDropIns []string
+	config       Config
 	// merged are the settings so far. at is the last file that they come from.
 	merged settings
 	at     string
@@ -301,7 +304,7 @@ func (r *reader) checkUsualDropIns() error {
 	if r.config.FlagsSeen || !r.config.Seen {
 		return nil
 	}
-	for _, directory := range usualDropIns() {
+	for _, directory := range r.usualDropIns {
 		if _, err := fs.Stat(r.host, name(directory)); notVisible(err) {
 			continue
 		}

@@ -123,7 +123,7 @@ func rke2() Layout {
 	const certificates = rke2Data + "/server/tls"
 	return Layout{
 		Name: "rke2", Title: "RKE2",
-		Source:     "rke2 pkg/podexecutor/staticpod.go, k3s pkg/daemons/control/deps/deps.go",
+		Source:     "rke2 pkg/executor/staticpod/staticpod.go, pkg/rke2/psa.go; k3s pkg/daemons/control/deps/deps.go",
 		Mark:       rke2Data + "/agent/pod-manifests",
 		StaticPods: rke2Data + "/agent/pod-manifests", ClientCA: rke2Data + "/agent/client-ca.crt",
 		KubeletDropIns: rke2Data + "/agent/etc/kubelet.conf.d", PairNames: []string{"client-kube-apiserver"},
@@ -132,6 +132,7 @@ func rke2() Layout {
 		Files: []string{
 			certificates + "/client-kube-apiserver.crt", certificates + "/client-kube-apiserver.key",
 			certificates + "/server-ca.crt", rke2Data + "/agent/client-ca.crt",
+			"/etc/rancher/rke2/rke2-pss.yaml", // the configuration of admission plugins
 		},
 	}
 }

@@ -82,6 +82,9 @@ func Write(root string, layout Layout, files Files) (Tree, error) {
 	if tree.hasConfig() {
 		all[filepath.Join(tree.revision(), "configmaps/config/config.yaml")] = File{Data: tree.config(), Mode: 0o600}
 	}
+	if layout == RKE2 {
+		all["etc/rancher/rke2/rke2-pss.yaml"] = File{Data: []byte(rke2Admission), Mode: 0o600}
+	}
 	if ca := tree.kubeletCA(); ca != "" {
 		all[ca] = File{Data: files.ClientCA, Mode: 0o600}
 	}
@@ -295,6 +298,7 @@ metadata:
 spec:
   containers:
   - args:
+    - --admission-control-config-file=/etc/rancher/rke2/rke2-pss.yaml
     - --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname
     - --kubelet-certificate-authority=/var/lib/rancher/rke2/server/tls/server-ca.crt
     - --kubelet-client-certificate=/var/lib/rancher/rke2/server/tls/client-kube-apiserver.crt
@@ -305,12 +309,31 @@ spec:
     volumeMounts:
     - mountPath: /var/lib/rancher/rke2/server
       name: dir0
+    - mountPath: /etc/rancher/rke2/rke2-pss.yaml
+      name: file0
   hostNetwork: true
   volumes:
   - hostPath:
       path: /var/lib/rancher/rke2/server
       type: DirectoryOrCreate
     name: dir0
+  - hostPath:
+      path: /etc/rancher/rke2/rke2-pss.yaml
+      type: File
+    name: file0
+`
+
+// rke2Admission is the configuration of admission plugins that rke2 writes at its start (rke2 pkg/rke2/psa.go).
+const rke2Admission = `apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: PodSecurity
+  configuration:
+    apiVersion: pod-security.admission.config.k8s.io/v1beta1
+    kind: PodSecurityConfiguration
+    defaults:
+      enforce: "privileged"
+      enforce-version: "latest"
 `
 
 // script is the one that starts OpenShift's kube-apiserver (cluster-kube-apiserver-operator

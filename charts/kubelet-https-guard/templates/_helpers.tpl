@@ -290,9 +290,12 @@ caBundle: {{ . }}
 {{- fail (printf "nodeagent.hostPaths and nodeagent.kubeletFiles both list %s: leave it in hostPaths if it is a directory, or in kubeletFiles if it is a file." $path) -}}
 {{- end -}}
 {{- end -}}
+{{- $layout := include "kubelet-https-guard.layoutPaths" . | fromJson -}}
 {{- range $path := concat ($agent.hostPaths | default list) ($agent.kubeletFiles | default list) -}}
-{{- if hasPrefix "/etc/kubernetes/" (printf "%s/" $path) -}}
-{{- fail (printf "nodeagent.hostPaths or nodeagent.kubeletFiles lists %s, but the agent can already read all of /etc/kubernetes: remove this entry." $path) -}}
+{{- range $directory := concat $layout.directories $layout.files -}}
+{{- if hasPrefix (printf "%s/" $directory) (printf "%s/" $path) -}}
+{{- fail (printf "nodeagent.hostPaths or nodeagent.kubeletFiles lists %s, but the agent can already read all of %s: remove this entry." $path $directory) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if ne (empty $agent.clientCertificate) (empty $agent.clientKey) -}}

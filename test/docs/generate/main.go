@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command generate writes what is generated from the code: in the documentation the flags of both
-// programs, the control mapping and the index of decisions; in the chart the template of the policies
-// and the Secrets that are protected by default. Run it in the root of the repository.
+// programs, the control mapping and the index of decisions and the table of layouts; in the chart the template of
+// the policies, the host paths of each layout and the Secrets that are protected by default. Run it in the root of the repository.
 package main
 
 import (
@@ -31,6 +31,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := writeProtectedSecrets(); err != nil {
+		return err
+	}
+	if err := writeLayouts(); err != nil {
 		return err
 	}
 	if err := writeDecisions(); err != nil {
