@@ -115,7 +115,7 @@ func TestMountsCoverWhatIsRead(t *testing.T) {
 func TestMountsOfLayouts(t *testing.T) {
 	trees := map[string]openshift.Layout{
 		"openshift": openshift.Current, "kubeadm": openshift.Kubeadm, "microshift": openshift.MicroShift,
-		"rke2": openshift.RKE2,
+		"k3s": openshift.K3s, "rke2": openshift.RKE2,
 	}
 	for _, kind := range layout.Table() {
 		t.Run(kind.Name, func(t *testing.T) {
@@ -141,7 +141,7 @@ func TestMountsOfLayouts(t *testing.T) {
 // TestLayoutByVersion: helm recognizes k3s and RKE2 by the version of the API server.
 func TestLayoutByVersion(t *testing.T) {
 	for version, want := range map[string]string{
-		"v1.37.2": layout.Auto, "v1.37.2+rke2r1": "rke2", "v1.30.4-eks-a737599": layout.Auto,
+		"v1.37.2": layout.Auto, "v1.37.2+rke2r1": "rke2", "v1.37.2+k3s1": "k3s", "v1.30.4-eks-a737599": layout.Auto,
 	} {
 		pod := renderedPod(t, []string{"--kube-version", version})
 		if got := containerArgs(t, pod, nil).layout; got != want {

@@ -66,7 +66,7 @@ const (
 
 // Table returns all layouts.
 func Table() []Layout {
-	return []Layout{openShift(), kubeadm(), microShift(), rke2()}
+	return []Layout{openShift(), kubeadm(), microShift(), k3s(), rke2()}
 }
 
 // openShift is the layout of all releases of OpenShift 4. Where a release has the pair is in the kube-apiserver's
@@ -116,6 +116,21 @@ func microShift() Layout {
 		Identities: []Identity{{"system:kube-apiserver", "kube-master"}}, Writer: "microshift, when it starts",
 		Directories: []string{pair, certificates + "/ca-bundle", microshiftData + "/resources/kubelet/config"},
 		Files:       []string{kubeletCA},
+	}
+}
+
+func k3s() Layout {
+	const certificates = k3sData + "/server/tls"
+	files := []string{
+		certificates + "/client-kube-apiserver.crt", certificates + "/client-kube-apiserver.key", certificates + "/server-ca.crt",
+	}
+	return Layout{
+		Name: "k3s", Title: "k3s", Source: "k3s pkg/daemons/control/deps/deps.go, pkg/daemons/control/server.go",
+		Mark: certificates, Process: "k3s", Certificate: files[0], Key: files[1], KubeletCA: files[2],
+		ClientCA: k3sData + "/agent/client-ca.crt", KubeletDropIns: k3sData + "/agent/etc/kubelet.conf.d",
+		PairNames:  []string{"client-kube-apiserver"},
+		Identities: []Identity{{"system:apiserver", "system:masters"}}, Writer: "k3s, when it starts",
+		Files: append(files, k3sData+"/agent/client-ca.crt"),
 	}
 }
 

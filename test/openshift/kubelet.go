@@ -2,6 +2,8 @@
 
 package openshift
 
+import "strings"
+
 // KubeletFile is the file with the kubelet's configuration on the host.
 func (t Tree) KubeletFile() string {
 	switch t.Layout {
@@ -9,6 +11,8 @@ func (t Tree) KubeletFile() string {
 		return "/var/lib/kubelet/config.yaml"
 	case MicroShift:
 		return "/var/lib/microshift/resources/kubelet/config/config.yaml"
+	case K3s:
+		return "/" + k3s + "/agent/etc/kubelet.conf.d/00-k3s-defaults.conf"
 	case RKE2:
 		return "/" + rke2 + "/agent/etc/kubelet.conf.d/00-rke2-defaults.conf"
 	case Current, Legacy, Oldest:
@@ -23,6 +27,10 @@ func (t Tree) kubelet() map[string]File {
 	switch t.Layout {
 	case MicroShift:
 		return map[string]File{t.KubeletFile()[1:]: {Data: []byte(microshiftConfiguration), Mode: 0o644}}
+	case K3s:
+		return map[string]File{t.KubeletFile()[1:]: {
+			Data: []byte(strings.ReplaceAll(rke2Configuration, "rke2", "k3s")), Mode: 0o600,
+		}}
 	case RKE2:
 		return map[string]File{t.KubeletFile()[1:]: {Data: []byte(rke2Configuration), Mode: 0o600}}
 	case Kubeadm:

@@ -30,6 +30,8 @@ const (
 	Kubeadm Layout = "kubeadm"
 	// MicroShift runs the kube-apiserver and the kubelet in its own process.
 	MicroShift Layout = "MicroShift"
+	// K3s runs the kube-apiserver and the kubelet in its own process.
+	K3s Layout = "k3s"
 	// RKE2 has static Pods in its own directory.
 	RKE2 Layout = "RKE2"
 )
@@ -40,7 +42,7 @@ func (l Layout) ClientRequest() pkitest.Request {
 	switch l {
 	case Kubeadm:
 		request.CommonName, request.Organization = "kube-apiserver-kubelet-client", "kubeadm:cluster-admins"
-	case RKE2:
+	case K3s, RKE2:
 		request.CommonName, request.Organization = "system:apiserver", "system:masters"
 	case Current, Legacy, Oldest, MicroShift:
 	}
@@ -128,9 +130,10 @@ func (t Tree) revision() string {
 	return filepath.Join(resources, fmt.Sprintf("kube-apiserver-pod-%d", t.Revision))
 }
 
-// The data directories of MicroShift and RKE2.
+// The data directories of MicroShift, k3s and RKE2.
 const (
 	microshiftCerts = "var/lib/microshift/certs"
+	k3s             = "var/lib/rancher/k3s"
 	rke2            = "var/lib/rancher/rke2"
 )
 
@@ -148,6 +151,10 @@ func (t Tree) places() places {
 			microshiftCerts + "/kube-apiserver-to-kubelet-client-signer/kube-apiserver-to-kubelet-client", "client",
 			microshiftCerts + "/ca-bundle/kubelet-ca.crt",
 			microshiftCerts + "/kubelet-csr-signer-signer/csr-signer/ca-bundle.crt", "",
+		}
+	case K3s:
+		return places{
+			k3s + "/server/tls", "client-kube-apiserver", k3s + "/agent/client-ca.crt", k3s + "/server/tls/server-ca.crt", "",
 		}
 	case RKE2:
 		return places{

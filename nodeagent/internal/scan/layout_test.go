@@ -25,7 +25,7 @@ import (
 func trees() map[string]openshift.Layout {
 	return map[string]openshift.Layout{
 		"openshift": openshift.Current, "kubeadm": openshift.Kubeadm, "microshift": openshift.MicroShift,
-		"rke2": openshift.RKE2,
+		"k3s": openshift.K3s, "rke2": openshift.RKE2,
 	}
 }
 
