@@ -114,6 +114,9 @@ func (t Tree) Key() string { return filepath.Join(t.Directory(), t.keyName()) }
 // Manifest is the path of the static Pod manifest in the tree.
 func (t Tree) Manifest() string { return filepath.Join(t.Root, t.manifest()) }
 
+// InProcess reports whether the kube-apiserver is no static Pod: another program runs it in its own process.
+func (t Tree) InProcess() bool { return t.manifest() == "" }
+
 // Config is the path of the kube-apiserver configuration in the tree; kubeadm has none.
 func (t Tree) Config() string {
 	return filepath.Join(t.Root, t.revision(), "configmaps/config/config.yaml")

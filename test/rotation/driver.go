@@ -17,6 +17,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
 // lateLimit is how long after its deadline a line is waited for before it counts as missing.
@@ -80,13 +81,25 @@ func (d *Driver) Run(ctx context.Context) {
 	}
 }
 
-// Started waits for the first verdict, which must be compliant.
+// Started waits for the first verdicts. They are compliant, or "could not verify" where the kube-apiserver runs in
+// another program's process: its arguments are not on disk.
 func (d *Driver) Started(ctx context.Context, since time.Time) error {
 	d.startStep(d.Host.pair)
-	return d.expect(ctx, "start",
-		want{msg: report.Compliant, detail: control.UseHTTPS, since: since, within: d.Settle + d.ReportTime,
-			label: "start to verdict"},
-		want{msg: report.Compliant, detail: control.AdmissionEnabled, since: since, within: d.Settle + d.ReportTime})
+	within := d.Settle + d.ReportTime
+	wants := []want{
+		{msg: report.Compliant, detail: control.UseHTTPS, since: since, within: within, label: "start to verdict"},
+		{msg: report.Compliant, detail: control.AdmissionEnabled, since: since, within: within},
+	}
+	if d.Host.Tree.InProcess() {
+		wants[0].msg, wants[1].msg = report.CouldNotVerify, report.CouldNotVerify
+		wants = append(wants,
+			want{msg: report.FindingActive, detail: string(finding.Unreadable), since: since, within: within})
+	}
+	if d.Host.Tree.Layout == openshift.Kubeadm {
+		wants = append(wants,
+			want{msg: report.FindingActive, detail: string(finding.KubeletCANotConfigured), since: since, within: within})
+	}
+	return d.expect(ctx, "start", wants...)
 }
 
 // Rotate writes a new pair and waits until the agent has reported it.

@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
@@ -35,10 +37,15 @@ type Host struct {
 
 // NewHost lays out a host of OpenShift 4.9 or later with a valid pair.
 func NewHost(root string, random *rand.Rand, pause func()) (*Host, error) {
+	return NewHostOf(openshift.Current, root, random, pause)
+}
+
+// NewHostOf lays out a host of any layout with a valid pair.
+func NewHostOf(layout openshift.Layout, root string, random *rand.Rand, pause func()) (*Host, error) {
 	h := &Host{CA: pkitest.NewCAAround("kube-apiserver-to-kubelet-signer", time.Now()), Random: random, Pause: pause,
-		shortLived: map[string]bool{}}
+		shortLived: map[string]bool{}, Tree: openshift.Tree{Layout: layout}}
 	h.pair = h.Pair()
-	tree, err := openshift.Write(root, openshift.Current, h.files())
+	tree, err := openshift.Write(root, layout, h.files())
 	h.Tree = tree
 	return h, err
 }
@@ -46,7 +53,7 @@ func NewHost(root string, random *rand.Rand, pause func()) (*Host, error) {
 // Pair makes a valid pair.
 func (h *Host) Pair() pkitest.Pair {
 	now := time.Now()
-	return h.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
+	return h.Issue(h.Tree.Layout.ClientRequest().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30)))
 }
 
 // Issue makes a pair that the node's CA signs.
@@ -132,6 +139,12 @@ func Writers() []Writer {
 		{"target of a link replaced", (*Host).replaceTarget},
 		{"new revision", (*Host).revise},
 	}
+}
+
+// Restarts are the ways in which a program that writes its pair when it starts does so: both files in place (MicroShift,
+// k3s, RKE2), which kubeadm does as well.
+func Restarts() []Writer {
+	return slices.DeleteFunc(Writers(), func(w Writer) bool { return !strings.HasPrefix(w.Name, "in place") })
 }
 
 // each writes one file after the other.

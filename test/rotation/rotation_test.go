@@ -3,6 +3,7 @@
 package rotation_test
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rotation"
 )
 
@@ -48,6 +50,7 @@ func reportTime() time.Duration {
 
 // options of an agent.
 type options struct {
+	layout                     openshift.Layout // default: [openshift.Current]
 	settle, reportTime, resync time.Duration
 	// tolerated is a prefix of a warning that may be logged; none if empty.
 	tolerated string
@@ -77,7 +80,7 @@ func start(t *testing.T, o options) (*rotation.Driver, *rand.Rand) {
 		}
 		<-time.After(rand.N(most))
 	}
-	host, err := rotation.NewHost(t.TempDir(), random, pause)
+	host, err := rotation.NewHostOf(cmp.Or(o.layout, openshift.Current), t.TempDir(), random, pause)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +180,32 @@ func TestRotation(t *testing.T) {
 	}
 	d, random := start(t, options{settle: settle, reportTime: reportTime(), resync: noTick})
 	drive(t, d, random, *rotations)
+}
+
+// TestRotationOfLayouts rotates the pair of each other layout as the program does that writes it: it detects the layout,
+// reports each new certificate, and nothing else.
+func TestRotationOfLayouts(t *testing.T) {
+	for _, layout := range []openshift.Layout{openshift.Kubeadm, openshift.MicroShift, openshift.K3s, openshift.RKE2} {
+		t.Run(string(layout), func(t *testing.T) {
+			t.Parallel()
+			d, random := start(t, options{
+				layout: layout, settle: 1500 * time.Millisecond, reportTime: reportTime(), resync: noTick,
+			})
+			began, writers := time.Now(), rotation.Restarts()
+			for d.Rotations < *rotations {
+				if err := d.Rotate(t.Context(), writers[random.IntN(len(writers))]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := d.LogsNothing(t.Context(), d.Settle+quietTime); err != nil {
+				t.Error(err)
+			}
+			logResults(t, d, time.Since(began))
+			if err := d.Agent.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // TestRotationBesideUnrelatedEvents does the same while another process writes to the same
