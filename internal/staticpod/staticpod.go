@@ -199,7 +199,12 @@ func resolve(host fs.FS, name string) (kind layout.Layout, several []string) {
 	}
 	detected := layout.Detect(host)
 	if len(detected) == 1 {
-		return detected[0], nil
+		kind := detected[0]
+		if kind.StaticPods == DefaultDirectory {
+			// Other installers write there, too. So the mark does not show which of the subjects is the right one.
+			kind.Identities = layout.Identities(DefaultDirectory)
+		}
+		return kind, nil
 	}
 	for _, d := range detected {
 		several = append(several, d.Name)
@@ -338,6 +343,7 @@ func (l *Found) refineLayout(openShift bool) {
 		!openShift && l.Layout.Name != openShiftLayout:
 	case openShift:
 		l.Layout, _ = layout.ByName(openShiftLayout)
+		l.Layout.Identities = layout.Identities(DefaultDirectory)
 	default:
 		l.Layout = layout.Layout{}
 	}

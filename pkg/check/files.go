@@ -107,7 +107,7 @@ func NewClientFiles(certificate, key, clientCA File, kind layout.Layout, expirin
 	})
 	identities := kind.Identities
 	if kind.Name == "" {
-		identities = layout.Identities()
+		identities = layout.Identities("")
 	}
 	return ClientFiles{certificate: certificate, key: key, pair: pair, identities: identities}
 }

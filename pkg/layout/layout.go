@@ -152,10 +152,13 @@ func rke2() Layout {
 	}
 }
 
-// Identities returns the subjects that any layout issues.
-func Identities() []Identity {
+// Identities returns the subjects that the layouts with a directory of static Pods issue; of all layouts if it is empty.
+func Identities(staticPods string) []Identity {
 	var all []Identity
 	for _, l := range Table() {
+		if staticPods != "" && l.StaticPods != staticPods {
+			continue
+		}
 		for _, identity := range l.Identities {
 			if !slices.Contains(all, identity) {
 				all = append(all, identity)

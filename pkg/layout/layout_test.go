@@ -83,7 +83,10 @@ func TestIdentities(t *testing.T) {
 		{CommonName: "kube-apiserver-kubelet-client", Organization: "system:masters"},
 		{CommonName: "system:apiserver", Organization: "system:masters"},
 	}
-	if d := cmp.Diff(want, layout.Identities()); d != "" {
+	if d := cmp.Diff(want, layout.Identities("")); d != "" {
 		t.Errorf("identities (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(want[:3], layout.Identities("/etc/kubernetes/manifests")); d != "" {
+		t.Errorf("identities of OpenShift and kubeadm (-want +got):\n%s", d)
 	}
 }

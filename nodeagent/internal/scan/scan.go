@@ -158,7 +158,7 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 		}
 	}
 	ofConnection := []check.File{facts.certificate, facts.key, facts.clientCA, facts.kubeletCA}
-	snapshot.ConnectionFiles = contents(staticpod.Layout{}, nil, nil, ofConnection...)
+	snapshot.ConnectionFiles = contents(staticpod.Found{}, nil, nil, ofConnection...)
 	read := slices.Concat(ofConnection, []check.File{config.AdmissionFile})
 	for _, plugin := range slices.Sorted(maps.Keys(config.PluginFiles)) {
 		read = append(read, config.PluginFiles[plugin])
