@@ -192,7 +192,7 @@ func Discover(host fs.FS, given Given) Found {
 }
 
 // resolve returns the layout with a name. To detect it, it returns the only one whose mark exists, or the zero value
-// and the names of several.
+// and the names of several, unless all have their static Pods in the same directory.
 func resolve(host fs.FS, name string) (kind layout.Layout, several []string) {
 	if kind, ok := layout.ByName(name); ok {
 		return kind, nil
@@ -205,6 +205,9 @@ func resolve(host fs.FS, name string) (kind layout.Layout, several []string) {
 			kind.Identities = layout.Identities(DefaultDirectory)
 		}
 		return kind, nil
+	}
+	if !slices.ContainsFunc(detected, func(d layout.Layout) bool { return d.StaticPods != DefaultDirectory }) {
+		return layout.Layout{}, nil // the manifest decides
 	}
 	for _, d := range detected {
 		several = append(several, d.Name)

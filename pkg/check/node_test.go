@@ -219,6 +219,10 @@ func manifestFixtures() map[string]fixture {
 		"not looked for": {
 			results: manifest(check.Manifest{}), want: unknown("NotChecked", "File static Pod manifest"),
 		},
+		"several layouts": {
+			results: manifest(check.Manifest{Layouts: []string{"openshift", "k3s"}}),
+			want:    unknown("LayoutUnknown", "File static Pod manifest"),
+		},
 		"not there": {
 			results: missing(check.Manifest{Directory: directory}), want: gone,
 		},

@@ -177,7 +177,7 @@ func Names() []string {
 	return names
 }
 
-// ByName returns the layout with a name. It returns false if there is none, as for [Auto].
+// ByName returns the layout with a name. It returns false for other names, such as [Auto].
 func ByName(name string) (Layout, bool) {
 	all := Table()
 	i := slices.IndexFunc(all, func(l Layout) bool { return l.Name == name })

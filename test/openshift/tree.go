@@ -141,7 +141,7 @@ const (
 )
 
 // places are where a layout has its files, relative to the root. pair has no .crt and .key. manifest is empty without a
-// static Pod, kubeletCA if there is none.
+// static Pod, kubeletCA without a bundle of its own.
 type places struct{ directory, pair, clientCA, kubeletCA, manifest string }
 
 func (t Tree) places() places {
