@@ -79,7 +79,7 @@ func validPair(ca *pkitest.CA) map[string][]byte {
 	return pairFiles(ca.Issue(pkitest.KubeletClient().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(0, 0, 30))))
 }
 
-// newMember starts a kube-apiserver with a kubelet client pair of this CA, which trusts the trusted CAs for kubelets. All
+// newMember starts a kube-apiserver with a kubelet client pair of this CA. It trusts kubelets of the trusted CAs. All
 // must have different numbers.
 func newMember(t *testing.T, number int, name string, ca *pkitest.CA, trusted ...*pkitest.CA) *member {
 	t.Helper()
