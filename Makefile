@@ -97,8 +97,9 @@ e2e: tools ## Install the image and the chart on a real node and test everything
 
 # As many states as possible at the same time: they wait for minutes.
 .PHONY: e2e-hop
-e2e-hop: ## Break and renew the certificates of kube-apiservers and a kubelet on a real node, while agents watch (as root, about 40 minutes)
+e2e-hop: ## Break and renew the certificates of kube-apiservers and a kubelet on a real node, while agents watch (as root, about an hour)
 	E2E_HOP=1 go test ./test/connection -count=1 -v -parallel 16 -timeout 90m
+	FAULTS=1 go test ./test/faults -count=1 -v -run '^TestConnectionFaults$$' -parallel 7 -timeout 60m
 
 .PHONY: docs-test
 docs-test: tools ## Run the commands in the documentation, on a real node with the guard installed (as root)
@@ -158,10 +159,9 @@ BENCH_SWEEP ?=
 bench: MARKDOWN := -markdown docs/benchmarks.md
 bench: bench-webhook bench-agent bench-sweep ## Benchmark both programs (about 15 minutes); write tables to docs/benchmarks.md and data to dist/bench-*.json
 
-# Seven of the faults at the same time wait for most of a quarter of an hour, and need no CPU meanwhile.
 .PHONY: test-faults
-test-faults: ## Run both programs with injected faults and a real API server (some 20 minutes)
-	FAULTS=1 go test ./test/faults -count=1 -v -parallel 13 -timeout 60m
+test-faults: ## Run both programs with injected faults and a real API server (some minutes)
+	FAULTS=1 go test ./test/faults -count=1 -v -run '^TestFaults$$' -parallel 6 -timeout 60m
 
 DURATION ?= 20m
 .PHONY: soak

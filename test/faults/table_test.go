@@ -68,21 +68,6 @@ func faults() []fault {
 		{"API server killed and restarted", serverOutage, true, killAPIServer},
 		{"etcd refuses connections", serverOutage, true, loseEtcd((*tcpProxy).refuse)},
 		{"etcd silent", serverOutage, true, loseEtcd((*tcpProxy).freeze)},
-		{"connection check: API server refuses connections", connectionHidden, false,
-			badConnection(throughProxy((*proxy).refuse, false))},
-		{"connection check: API server silent", connectionHidden, false,
-			badConnection(throughProxy((*proxy).freeze, false))},
-		{
-			"connection check: API server slow",
-			"a failure and its repair are reported as usual, each once",
-			false, badConnection(throughProxy((*proxy).delay, true)),
-		},
-		{"connection check: API server answers 429 with Retry-After", connectionHidden, false,
-			badConnection(throughProxy(answering(tooMany), false))},
-		{"connection check: API server answers 503", connectionHidden, false,
-			badConnection(throughProxy(answering(unavailable), false))},
-		{"connection check: the agent's token is not accepted", connectionHidden, false, badConnection(invalidToken)},
-		{"connection check: the agent's Pod deleted and recreated", connectionHidden, false, badConnection(podDeleted)},
 		{"disk full while logging", "right; changes and refusals are still in metrics and Events", false, diskFull},
 		{
 			"log not read: the pipe is full",
@@ -146,12 +131,40 @@ func faults() []fault {
 	}
 }
 
+// connectionFaults are those of the check of the connection to the kubelet. A connection that fails is reported after 9
+// minutes, so each takes a quarter of an hour, and only make e2e-hop runs them.
+func connectionFaults() []fault {
+	return []fault{
+		{"API server refuses connections", connectionHidden, false,
+			badConnection(throughProxy((*proxy).refuse, false))},
+		{"API server silent", connectionHidden, false,
+			badConnection(throughProxy((*proxy).freeze, false))},
+		{
+			"API server slow",
+			"a failure and its repair are reported as usual, each once",
+			false, badConnection(throughProxy((*proxy).delay, true)),
+		},
+		{"API server answers 429 with Retry-After", connectionHidden, false,
+			badConnection(throughProxy(answering(tooMany), false))},
+		{"API server answers 503", connectionHidden, false,
+			badConnection(throughProxy(answering(unavailable), false))},
+		{"the agent's token is not accepted", connectionHidden, false, badConnection(invalidToken)},
+		{"the agent's Pod deleted and recreated", connectionHidden, false, badConnection(podDeleted)},
+	}
+}
+
 // row is a row of the table of results.
 type row struct{ name, expect, figures, result string }
 
 // TestFaults runs the table.
-func TestFaults(t *testing.T) {
-	all := faults()
+func TestFaults(t *testing.T) { runFaults(t, faults(), 0) }
+
+// TestConnectionFaults runs the table of the check of the connection.
+func TestConnectionFaults(t *testing.T) { runFaults(t, connectionFaults(), len(faults())) }
+
+// runFaults runs a table. The scene of each fault has a number of its own, from first on.
+func runFaults(t *testing.T, all []fault, first int) {
+	t.Helper()
 	rows := make([]row, len(all))
 	t.Cleanup(func() { printRows(rows) }) // after all rows, parallel ones included
 	for i, f := range all {
@@ -161,7 +174,7 @@ func TestFaults(t *testing.T) {
 			}
 			began := time.Now()
 			t.Log("expected: " + f.expect)
-			s := newScene(t, i)
+			s := newScene(t, first+i)
 			rows[i] = row{name: f.name, expect: f.expect, result: "failed"}
 			t.Cleanup(func() {
 				rows[i].figures = strings.Join(append(s.figures, time.Since(began).Round(time.Second).String()), "; ")
