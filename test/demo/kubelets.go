@@ -40,13 +40,13 @@ func (r result) String() string {
 	return cut(strings.TrimSpace(fmt.Sprintf("%-8s %s %s", r.Outcome, r.Reason, r.Message)), 150)
 }
 
-// of returns the reason of the result of a requirement; empty if it passed.
-func (r report) of(requirement finding.Requirement) finding.Reason {
+// of returns the result of a requirement. Its reason is empty if it passed.
+func (r report) of(requirement finding.Requirement) result {
 	i := slices.IndexFunc(r.Results, func(r result) bool { return r.Requirement == requirement })
 	if i < 0 {
-		return finding.NotChecked
+		return result{Requirement: requirement, Reason: finding.NotChecked}
 	}
-	return r.Results[i].Reason
+	return r.Results[i]
 }
 
 // kubelets shows the connections to kubelets: the kube-apiserver's own, which the agent checks, and those to the
@@ -163,7 +163,7 @@ func (d *demo) awaitConnection(ctx context.Context, want finding.Reason, flags [
 		if err := json.Unmarshal([]byte(result.Output), &got); err != nil {
 			return fmt.Errorf("nodeagent check exited with %d:\n%s", result.Code, result.Output)
 		}
-		if got.of(finding.Kubelet.Requires(finding.Connection)) == want {
+		if got.of(finding.Kubelet.Requires(finding.Connection)).Reason == want {
 			for _, r := range got.Results {
 				if r.Requirement.Family() == finding.Kubelet || r.Outcome == finding.Fail.String() {
 					d.printf("  %-26s %s\n", r.Requirement, r)
@@ -215,14 +215,19 @@ func (d *demo) sweep(ctx context.Context, at netip.Addr, other *pkitest.CA) (sho
 	}
 	ended := make(chan rig.Result, 1)
 	go func() {
-		ended <- d.rig.AuditOnce(ctx, "--kubelets", "--kubeconfig", kubeconfig, "--config",
-			d.rig.Path("webhook", "config.yaml"), "--guard-manifest", d.rig.Path("webhook", "guard.yaml"), "-o", "json")
+		ended <- d.auditOnce(ctx, kubeconfig, "--kubelets")
 	}()
 	return func() error {
 		result := <-ended
 		stop()
 		return d.sweepResult(result)
 	}, nil
+}
+
+// auditOnce runs webhook audit --once with the guard's configuration.
+func (d *demo) auditOnce(ctx context.Context, kubeconfig, flag string) rig.Result {
+	return d.rig.AuditOnce(ctx, flag, "--kubeconfig", kubeconfig, "--config", d.rig.Path("webhook", "config.yaml"),
+		"--guard-manifest", d.rig.Path("webhook", "guard.yaml"), "-o", "json")
 }
 
 // sweepResult prints the outcome of each Node: that of a requirement that fails, or of one that is not met.

@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTime)
 	defer cancel()
 	d := &demo{out: out, rig: r, shown: map[types.UID]bool{}}
-	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.node, d.kubelets} {
+	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.served, d.node, d.kubelets} {
 		if err := act(ctx); err != nil {
 			return err
 		}
@@ -69,11 +69,12 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 	d.printf("\nChanges refused: %d by the webhook, %d by the policies, %d by the API server itself. "+
 		"Changes accepted: %d. "+
 		"Findings reported and resolved: %d in the stored Secrets, %d on the node. "+
+		"Certificates that an endpoint serves: %d stale, %d as stored. "+
 		"Connections to a kubelet: %d refused, %d accepted. Kubelets of Nodes checked: %d. Time: %s.\n",
-		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, d.disconnected, d.connected, d.swept,
-		time.Since(started).Round(time.Second))
+		d.byWebhook, d.byPolicy, d.byServer, d.passed, d.audited, d.recovered, d.stale, d.asStored,
+		d.disconnected, d.connected, d.swept, time.Since(started).Round(time.Second))
 	if keep {
-		d.printf("\nEverything but the stand-ins for kubelets is still running. Try it:\n"+
+		d.printf("\nEverything but the stand-ins for servers is still running. Try it:\n"+
 			"  export KUBECONFIG=%s\n  alias kubectl=%s\n"+
 			"  kubectl -n openshift-apiserver delete secret serving-cert\n  kubectl describe node %s\n"+
 			"  tail -f %s\nStop it: make demo-down\n",
@@ -88,7 +89,7 @@ type demo struct {
 	rig *rig.Rig
 
 	byWebhook, byPolicy, byServer, passed, audited, recovered int
-	disconnected, connected, swept                            int
+	stale, asStored, disconnected, connected, swept           int
 
 	// ca is the CA of the cluster, which also signs the client certificates in tree, the files of the node. The
 	// kube-apiserver uses these files.
