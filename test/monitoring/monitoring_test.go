@@ -111,7 +111,7 @@ func TestDashboard(t *testing.T) {
 			Dir:          t.TempDir(),
 			Progress:     os.Stderr,
 			WebhookFlags: []string{"--health-bind-address", "127.0.0.1:0"},
-			AuditFlags:   []string{"--health-bind-address", "127.0.0.1:0", "--kubelets"},
+			AuditFlags:   []string{"--health-bind-address", "127.0.0.1:0", "--kubelets", "--served-certificates"},
 		},
 	)
 	t.Cleanup(r.Stop)
