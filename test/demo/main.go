@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTime)
 	defer cancel()
 	d := &demo{out: out, rig: r, shown: map[types.UID]bool{}}
-	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.served, d.node, d.kubelets} {
+	for _, act := range []func(context.Context) error{d.prepare, d.refusals, d.stored, d.nodeAndServed, d.kubelets} {
 		if err := act(ctx); err != nil {
 			return err
 		}
