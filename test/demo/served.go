@@ -16,8 +16,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// nodeAndServed shows what happens on a node. Meanwhile it checks what a server serves, and shows that afterwards: webhook
-// audit --once takes 3 s if it finds something.
+// nodeAndServed shows what happens on a node. Meanwhile it checks what a server serves, and shows that afterwards:
+// webhook audit --once takes 3 s if it finds something.
 func (d *demo) nodeAndServed(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -26,8 +26,8 @@ const (
 	endpointNamespace, endpointService, endpointSlice = "openshift-apiserver", "api", "api-stand-in"
 )
 
-// Endpoint is a stand-in for a Pod of openshift-apiserver: a TLS server that serves the certificate that it loaded last,
-// whatever is stored. It has no API.
+// Endpoint is a stand-in for a Pod of openshift-apiserver: a TLS server that serves the certificate that it loaded
+// last, whatever is stored. It has no API.
 type Endpoint struct {
 	// Address is where it listens.
 	Address netip.AddrPort
