@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
@@ -19,6 +20,8 @@ func TestServedCertificate(t *testing.T) {
 	now := time.Now()
 	expired := shared.ca.Issue(pkitest.ServingCert().Valid(now.AddDate(-1, 0, 0), now.Add(-time.Hour)))
 	store(t, serving(first))
+	client := issue(pkitest.KubeletClient())
+	store(t, openshift.KubeletClient(client.Certificate, client.Key)) // so that the verdict is compliant at first
 	at, own := rig.OwnAddress()
 	if !own {
 		t.Fatal("the machine has no IPv4 address but loopback, to which the audit does not connect")
