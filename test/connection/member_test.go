@@ -76,11 +76,12 @@ func pairFiles(pair pkitest.Pair) map[string][]byte {
 
 // validPair is a new valid kubelet client pair.
 func validPair(ca *pkitest.CA) map[string][]byte {
-	return pairFiles(ca.Issue(pkitest.KubeletClient().Valid(time.Now().Add(-time.Hour), time.Now().AddDate(0, 0, 30))))
+	now := time.Now()
+	return pairFiles(ca.Issue(pkitest.KubeletClient().Valid(now.Add(-time.Hour), now.AddDate(0, 0, 30))))
 }
 
 // newMember starts a kube-apiserver with a kubelet client pair of this CA. It trusts kubelets of the trusted CAs. All
-// must have different numbers.
+// have different numbers.
 func newMember(t *testing.T, number int, name string, ca *pkitest.CA, trusted ...*pkitest.CA) *member {
 	t.Helper()
 	m := &member{T: t, name: "hop-" + name, address: fmt.Sprintf("172.30.0.%d", 10+number)}
