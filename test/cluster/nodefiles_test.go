@@ -16,6 +16,7 @@ func TestNodeArguments(t *testing.T) {
 			got: nodeAPIServerArguments("/d")[len(commonAPIServerArguments("/d", nodeServerPort, nodeEtcdPort)):],
 			want: []string{
 				"--bind-address=0.0.0.0",
+				"--permit-port-sharing=true",
 				"--advertise-address=172.30.0.1",
 				"--client-ca-file=/d/pki/ca.crt",
 				"--enable-admission-plugins=NodeRestriction",
