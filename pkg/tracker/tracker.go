@@ -239,6 +239,7 @@ func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices [
 		}
 	}
 	t.unmet = since
+	var reported []finding.Result
 	for _, f := range findings {
 		known, isKnown := t.findings[f.ID()]
 		switch {
@@ -265,8 +266,10 @@ func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices [
 			notices = append(notices, report.Notice{
 				Type: report.FindingActive, At: o.At, Finding: f, AtStart: t.wasAtStart(f),
 			})
+			reported = append(reported, f)
 		}
 	}
+	t.forgetStart(reported)
 	return notices
 }
 
@@ -294,15 +297,19 @@ func (t *Tracker) updateFromStart(results []finding.Result) {
 	}
 }
 
-// wasAtStart reports whether a finding that becomes active was present at start. The next one of the same requirement
-// and subject was not, if this one was observed.
+// wasAtStart reports whether a finding that becomes active was present at start.
 func (t *Tracker) wasAtStart(f finding.Result) bool {
-	of := about{f.Requirement, f.Subject.Whole()}
-	was := !t.known[f.Requirement] || t.fromStart[of]
-	if f.Observed() {
-		delete(t.fromStart, of)
+	return !t.known[f.Requirement] || t.fromStart[about{f.Requirement, f.Subject.Whole()}]
+}
+
+// forgetStart is called with all findings that became active at the same time. The next one of the same requirement and
+// subject was not present at start, if one of these was observed.
+func (t *Tracker) forgetStart(reported []finding.Result) {
+	for _, f := range reported {
+		if f.Observed() {
+			delete(t.fromStart, about{f.Requirement, f.Subject.Whole()})
+		}
 	}
-	return was
 }
 
 // isReported reports whether an unmet requirement was reported, for any reason.

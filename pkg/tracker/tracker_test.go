@@ -839,6 +839,10 @@ func TestAtStart(t *testing.T) {
 				"Not compliant",
 		},
 		"unknown later": {[]string{"", unreadable, unreadable}, "Compliant at start, active Unreadable, Could not verify"},
+		"two at start, of one requirement and subject": {
+			[]string{"key=KeyMissing key=KeyUnparsable", "key=KeyMissing key=KeyUnparsable"},
+			"active KeyMissing at start, active KeyUnparsable at start, Not compliant at start",
+		},
 		"of a subject that came later": {
 			[]string{"", "key+ key=KeyMissing@new", "key+ key=KeyMissing@new"},
 			"Compliant at start, active KeyMissing@new, Not compliant",
