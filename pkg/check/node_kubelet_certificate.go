@@ -13,9 +13,16 @@ import (
 // kube-apiserver connects to is known from the Node. The server at that address may be anything, so no message quotes a
 // name of its certificate.
 func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
+	tls := nodeKubeletTLS(k, now)
+	for i := range tls {
+		tls[i].Requirement = finding.NodeKubelet.Requires(finding.TLS)
+	}
+	withoutTLS := missingNeed(finding.NodeKubelet, []finding.Aspect{finding.TLS}, tls)
 	switch {
 	case k.CA.NotConfigured:
 		return notApplicable("kubelet-certificate-authority is not set, so the kube-apiserver does not verify kubelets")
+	case withoutTLS != nil:
+		return withoutTLS
 	case k.CA.WhyUnknown != nil:
 		return []finding.Result{Unknown(*k.CA.WhyUnknown)}
 	case k.CA.Roots == nil:

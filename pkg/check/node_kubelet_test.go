@@ -172,6 +172,13 @@ func nodeKubeletFixtures() map[string]fixture {
 			results: seen(func(k *check.NodeKubelet) { k.CA = check.KubeletCA{} }),
 			want:    []string{"serving-trusted unknown NotChecked" + at},
 		},
+		"no CA configured, and unreachable": {
+			results: seen(func(k *check.NodeKubelet) {
+				k.CA = check.KubeletCA{NotConfigured: true}
+				k.Answer.Certificates, k.Answer.Err = nil, errors.New("connection refused")
+			}),
+			want: append(unknown("tls client-requested identity read-only-port", "KubeletUnreachable"+at), "serving-trusted notApplicable "+at),
+		},
 		"no request for a client certificate": {
 			results: seen(func(k *check.NodeKubelet) { k.Answer.RequestsClientCertificate = false }),
 			want:    []string{"client-requested fail ClientCertificateNotAccepted" + at},

@@ -225,8 +225,9 @@ func answer(required Required, results []finding.Result) Answer {
 			answer.Met = false
 		case finding.Unknown:
 			unobserved = unobserved || !required.Optional || r.Reason != finding.NotChecked
-		case finding.Pass, finding.Warn, finding.NotApplicable:
+		case finding.Pass, finding.Warn:
 			observed = true
+		case finding.NotApplicable: // of a Node that was deleted, for example
 		}
 	}
 	if unobserved && (!required.Supplementary || required.ObservedOnce && !observed) {

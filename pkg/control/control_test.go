@@ -134,6 +134,14 @@ func TestJudge(t *testing.T) {
 			results: append(with(), result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
 			want:    want{Status: control.Compliant},
 		},
+		"a supplementary one that does not apply to one subject and could not be observed for another": {
+			results: with(result(ofNodes, finding.NotApplicable, ""),
+				result(ofNodes, finding.Unknown, finding.KubeletUnreachable)),
+			want: want{Unmet: []finding.Requirement{ofNodes}},
+		},
+		"a supplementary one that does not apply to any subject": {
+			results: with(result(ofNodes, finding.NotApplicable, "")), want: want{Status: control.Compliant},
+		},
 		"a supplementary one without a result": {
 			results: without(ofNodes), want: want{Unmet: []finding.Requirement{ofNodes}},
 		},
