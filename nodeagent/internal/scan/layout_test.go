@@ -100,6 +100,12 @@ func TestScanInProcess(t *testing.T) {
 		"config/certificate-authority Unreadable", "config/client-certificate Unreadable", "config/client-key Unreadable",
 		"config/https Unreadable", "config/read-only-port Unreadable",
 	}
+	because := func(reason string) []string {
+		return []string{
+			connection[0], "config/client-certificate " + reason, "config/client-key " + reason, "config/https " + reason,
+			"config/read-only-port " + reason, "kubelet/connection " + reason,
+		}
+	}
 	answer := func(state check.ConnectionState, service bool) scan.Connection {
 		return connections{&check.ConnectionAnswer{State: state, ThroughService: service, Why: "it answered 503", Remedy: "wait"}}
 	}
@@ -110,16 +116,23 @@ func TestScanInProcess(t *testing.T) {
 		"works":                    {answer(check.ConnectionWorks, false), connection[:1]},
 		"works, of any API server": {answer(check.ConnectionWorks, true), connection},
 		"not checked":              {nil, connection},
-		"no answer yet":            {connections{}, append(slices.Clone(connection), "kubelet/connection NotObserved")},
-		"not known": {
-			answer(check.ConnectionUnknown, false), append(slices.Clone(connection), "kubelet/connection ConnectionUnknown"),
-		},
+		"no answer yet":            {connections{}, because("NotObserved")},
+		"not known":                {answer(check.ConnectionUnknown, false), because("ConnectionUnknown")},
+		"refused":                  {answer(check.ConnectionUnauthenticated, false), because("ClientCertificateNotAccepted")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ca := pkitest.NewCA("kube-apiserver-to-kubelet-client-signer")
 			n := newNode(t, openshift.MicroShift, ca, ca.Issue(openshift.MicroShift.ClientRequest()))
-			results := scan.Scan(scan.Sources{Host: n.host, Connection: c.connection}, scan.Options{}, pkitest.Now()).Results()
+			snapshot := scan.Scan(scan.Sources{Host: n.host, Connection: c.connection}, scan.Options{}, pkitest.Now())
+			results := snapshot.Results()
 			page.Unobserved(results)
+			// A connection that fails for a moment must not change the verdict at once.
+			ofConnection := strings.Contains(strings.Join(c.want, " "), "kubelet/connection")
+			for _, r := range snapshot.FileResults {
+				if ofConnection && r.Requirement == finding.Config.Requires(finding.ClientCertificate) {
+					t.Error("it has the patience of files:", r.Reason)
+				}
+			}
 			got := slices.DeleteFunc(unmet(control.UseHTTPS, results), func(line string) bool {
 				return strings.HasPrefix(line, "kubelet/client-accepted")
 			})

@@ -55,7 +55,8 @@ type Snapshot struct {
 	At    time.Time
 	Found staticpod.Found
 	// FileResults come from files, KubeletResults from the kubelet's answer, and
-	// ConnectionResults from the kube-apiserver's answer about its connection to the kubelet.
+	// ConnectionResults from the kube-apiserver's answer about its connection to the kubelet; also those about its
+	// configuration that are unknown without that connection.
 	// Together they have a result for every requirement of a node.
 	FileResults, KubeletResults, ConnectionResults []finding.Result
 	// Serving is the kubelet's serving certificate; nil if none was seen. ServingAt is
@@ -140,8 +141,6 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 		unknown := check.File{WhyUnknown: unusable}
 		pair = check.NewClientFiles(unknown, unknown, unknown, found.Layout, options.ExpiringFraction).Pair()
 	}
-	snapshot.FileResults = slices.Concat(manifestResults, configResults, fileResults)
-
 	var answer *check.KubeletAnswer
 	if from.Kubelet != nil {
 		answer = from.Kubelet.Answer()
@@ -151,6 +150,12 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 	var next time.Time
 	snapshot.KubeletResults, snapshot.ConnectionResults, next = kubelet.Check(now)
 	snapshot.NextChange = earliest(snapshot.NextChange, next)
+	if found.Process != "" {
+		var ofConnection []finding.Result
+		configResults, ofConnection = check.SplitInProcess(configResults, snapshot.ConnectionResults)
+		snapshot.ConnectionResults = append(snapshot.ConnectionResults, ofConnection...)
+	}
+	snapshot.FileResults = slices.Concat(manifestResults, configResults, fileResults)
 	if answer != nil {
 		snapshot.ServingAt = answer.At
 		if len(answer.Certificates) > 0 {
