@@ -326,3 +326,13 @@ caBundle: {{ . }}
 {{- define "kubelet-https-guard.servedCertificates" -}}
 {{- if dig "servedCertificates" "enabled" true .Values.webhook }}true{{ end }}
 {{- end }}
+
+{{- /* A node selector, as YAML. k3s and RKE2 label control-plane nodes with the value true, others with an empty one. Takes a list of the context and the selector. */}}
+{{- define "kubelet-https-guard.nodeSelector" -}}
+{{- $selector := deepCopy (index . 1) -}}
+{{- $role := "node-role.kubernetes.io/control-plane" -}}
+{{- if and (has (include "kubelet-https-guard.layout" (index . 0)) (list "k3s" "rke2")) (hasKey $selector $role) (eq (get $selector $role) "") -}}
+{{- $_ := set $selector $role "true" -}}
+{{- end -}}
+{{- toYaml $selector -}}
+{{- end }}
