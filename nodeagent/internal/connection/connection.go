@@ -43,8 +43,10 @@ const (
 	lookupTime = 10 * time.Second
 	// maxAnswer bounds an answer, in bytes.
 	maxAnswer = 64 << 10
-	// failureAge is how long a failure counts while later answers show nothing.
-	failureAge = 15 * time.Minute
+	// failureAge is how long a failure counts while later answers show nothing. It is less than the patience with which
+	// the agent reports it (9 minutes), so a failure that was seen once, before the API server stopped to answer, is not
+	// reported.
+	failureAge = 6 * time.Minute
 	// maxTries bounds the requests for one answer: the first one after a change of the client certificate fails once.
 	maxTries = 2
 
