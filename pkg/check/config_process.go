@@ -29,7 +29,7 @@ func (c Configuration) inProcess() []finding.Result {
 		case canBeShown && c.Connection.proves():
 			found = finding.Result{
 				Subject: c.argument(argument), Outcome: finding.Pass,
-				Message: "the kube-apiserver's connection to the kubelet shows this",
+				Message: Assuming(refusesAnonymous),
 			}
 		}
 		found.Requirement = finding.Config.Requires(check.aspect)

@@ -130,11 +130,16 @@ func (k Kubelet) clientRefused() []finding.Result {
 			"(on OpenShift the machine-config-operator updates the bundle)")
 }
 
+// refusesAnonymous is what must be true if an answer is to show that the kubelet accepts a client certificate: one that
+// permits anonymous users to read logs (authentication.anonymous, authorization.mode AlwaysAllow) needs none.
+const refusesAnonymous = "the kubelet lets no anonymous user read logs"
+
 // connectionAssumption says what a connection that works does not show. It may be an open connection, which nothing
 // verifies again: the kube-apiserver reads its certificate, and verifies the kubelet's, for a new one only.
 func (k Kubelet) connectionAssumption() string {
 	assumptions := []string{
 		"a new connection would work, too: if other requests keep one to this kubelet open, the kube-apiserver used that one",
+		refusesAnonymous,
 	}
 	if k.connection.ThroughService {
 		assumptions = append(assumptions, "this node's kube-apiserver connects as the API server that answered: "+
