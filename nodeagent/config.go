@@ -150,7 +150,8 @@ func checkGroups() []command.Group {
 func checkedGroups() []command.Group {
 	return []command.Group{
 		{Title: "What to check", Flags: []string{
-			"root", "layout", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca", "kubelet-address",
+			"root", "layout", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca",
+			"kubelet-address",
 			"pod", "node-address", "expiring-fraction",
 		}},
 	}

@@ -389,7 +389,8 @@ func TestReadUnitFile(t *testing.T) {
 		"one of its own that is set here": {unit: "[Service]\nPassEnvironment=A\nEnvironment=A=--v=2\n" + exec + " $A\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := kubeletconfig.Read(host(map[string]string{unit: tc.unit, somewhere: "", kubeletconfig.KubeadmFile: own}), kubeletconfig.Sources{})
+			files := host(map[string]string{unit: tc.unit, somewhere: "", kubeletconfig.KubeadmFile: own})
+			c := kubeletconfig.Read(files, kubeletconfig.Sources{})
 			if c.Problem.Err != nil || !c.Seen {
 				t.Fatalf("problem %v, seen %v", c.Problem.Err, c.Seen)
 			}
@@ -411,7 +412,8 @@ func TestReadMaskedDropIn(t *testing.T) {
 		Data: []byte("../../../../dev/null"),
 	}
 	system["dev/null"] = &fstest.MapFile{Mode: fs.ModeDevice | fs.ModeCharDevice}
-	if c := kubeletconfig.Read(notRegular{system}, kubeletconfig.Sources{}); c.Problem.Err != nil || c.ReadOnlyPort != 0 || !c.FlagsSeen {
+	c := kubeletconfig.Read(notRegular{system}, kubeletconfig.Sources{})
+	if c.Problem.Err != nil || c.ReadOnlyPort != 0 || !c.FlagsSeen {
 		t.Errorf("problem %v, read-only port %d, flags seen %v", c.Problem.Err, c.ReadOnlyPort, c.FlagsSeen)
 	}
 }

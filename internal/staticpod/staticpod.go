@@ -167,8 +167,8 @@ type Given struct {
 	Directory, Certificate, Key string
 }
 
-// Discover reads the host's files. Without a usable manifest, where one is expected, it uses the pair in [CISDirectory],
-// if that exists.
+// Discover reads the host's files. Without a usable manifest, where one is expected, it uses the pair in
+// [CISDirectory], if that exists.
 func Discover(host fs.FS, given Given) Found {
 	kind, several := resolve(host, given.Layout)
 	kubelet := kubeletconfig.Read(host, kubeletSources(kind))

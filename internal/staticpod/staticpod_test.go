@@ -704,7 +704,8 @@ func TestNoPath(t *testing.T) {
 		"long":      "/a/" + strings.Repeat(marker, 1000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			layout := staticpod.Discover(host(map[string]string{openShiftManifest: manifest(t, nil, keyFlag+value)}), staticpod.Given{})
+			files := host(map[string]string{openShiftManifest: manifest(t, nil, keyFlag+value)})
+			layout := staticpod.Discover(files, staticpod.Given{})
 			if layout.Key.Err == nil {
 				t.Error("there is no error")
 			}
@@ -752,7 +753,8 @@ func TestPaths(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if d := cmp.Diff(sorted(c.want...), pathsOf(staticpod.Discover(host(c.files), staticpod.Given{Directory: c.directory}))); d != "" {
+			paths := pathsOf(staticpod.Discover(host(c.files), staticpod.Given{Directory: c.directory}))
+			if d := cmp.Diff(sorted(c.want...), paths); d != "" {
 				t.Errorf("paths (-want +got):\n%s", d)
 			}
 		})
@@ -863,7 +865,8 @@ func TestAdmissionPath(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			layout := staticpod.Discover(host(map[string]string{kubeadmManifest: manifest(t, nil, c.words...)}), staticpod.Given{})
+			files := host(map[string]string{kubeadmManifest: manifest(t, nil, c.words...)})
+			layout := staticpod.Discover(files, staticpod.Given{})
 			if got := seeFile(layout.AdmissionPath(c.named)); got != c.want {
 				t.Errorf("AdmissionPath(%q): got %q, want %q", c.named, got, c.want)
 			}
@@ -886,7 +889,8 @@ func TestLayoutPrintsTheSame(t *testing.T) {
 				corev1.VolumeMount{Name: "b", MountPath: "/d", SubPathExpr: "$(X)"})
 		}, configFlag+"/a/config.yaml", certificateFlag+"/c/x", keyFlag+"/d/x", admissionFlag+"x"),
 	})
-	first, second := fmt.Sprintf("%+v", staticpod.Discover(system, staticpod.Given{})), fmt.Sprintf("%+v", staticpod.Discover(system, staticpod.Given{}))
+	first := fmt.Sprintf("%+v", staticpod.Discover(system, staticpod.Given{}))
+	second := fmt.Sprintf("%+v", staticpod.Discover(system, staticpod.Given{}))
 	if d := cmp.Diff(first, second); d != "" {
 		t.Errorf("two layouts of one host (-first +second):\n%s", d)
 	}
@@ -961,7 +965,8 @@ func FuzzDiscover(f *testing.F) {
 		f.Add(seed, "")
 	}
 	f.Fuzz(func(t *testing.T, data, config string) {
-		layout := staticpod.Discover(host(map[string]string{openShiftManifest: data, "/host/a/config.yaml": config}), staticpod.Given{})
+		files := host(map[string]string{openShiftManifest: data, "/host/a/config.yaml": config})
+		layout := staticpod.Discover(files, staticpod.Given{})
 		if layout.How == "" || layout.Manifest != openShiftManifest && layout.Manifest != staticpod.DefaultDirectory {
 			t.Errorf("layout of a manifest that is there: %+v", see(layout))
 		}

@@ -7,9 +7,10 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 )
 
-// inProcess answers the requirements of a configuration that exists only in the memory of a process. A connection that
-// works shows what the kube-apiserver needs for it: a client certificate and key, and HTTPS. It does not show whether the
-// kube-apiserver verifies the kubelet's certificate, or which admission plugins are enabled, so that stays unknown.
+// inProcess answers the requirements of a configuration that exists only in the memory of a process. A connection
+// that works shows what the kube-apiserver needs for it: a client certificate and key, and HTTPS. It does not show
+// whether the kube-apiserver verifies the kubelet's certificate, or which admission plugins are enabled, so that
+// stays unknown.
 func (c Configuration) inProcess() []finding.Result {
 	shown := shownByConnection()
 	var results []finding.Result

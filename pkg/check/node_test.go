@@ -48,7 +48,8 @@ func always(results []finding.Result) func(finding.Family) []finding.Result {
 }
 
 func clientFiles(certificate, key, clientCA check.File) []finding.Result {
-	results, _ := check.NewClientFiles(certificate, key, clientCA, layout.Layout{}, check.DefaultExpiringFraction).Check(pkitest.Now())
+	checked := check.NewClientFiles(certificate, key, clientCA, layout.Layout{}, check.DefaultExpiringFraction)
+	results, _ := checked.Check(pkitest.Now())
 	return results
 }
 

@@ -265,7 +265,8 @@ func TestMutationOfObservation(t *testing.T) {
 					}
 					want := control.CouldNotVerify
 					observed := slices.ContainsFunc(mutation, finding.Result.Observed)
-					if required.Optional && name == unasked || required.Supplementary && (observed || !required.ObservedOnce && len(mutation) > 0) {
+					accepted := required.Supplementary && (observed || !required.ObservedOnce && len(mutation) > 0)
+					if required.Optional && name == unasked || accepted {
 						want = control.Compliant
 					}
 					if got := c.Judge(scope, results).Status; got != want {

@@ -29,8 +29,8 @@ const (
 	KubeletPreferredAddressTypes = "kubelet-preferred-address-types"
 )
 
-// DefaultKubeletAddressTypes returns the kubelet-preferred-address-types of a kube-apiserver that has none, in its order
-// (Kubernetes cmd/kube-apiserver/app/options, NewServerRunOptions).
+// DefaultKubeletAddressTypes returns the kubelet-preferred-address-types of a kube-apiserver that has none, in its
+// order (Kubernetes cmd/kube-apiserver/app/options, NewServerRunOptions).
 func DefaultKubeletAddressTypes() []string {
 	return []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}
 }

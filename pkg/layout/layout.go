@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package layout describes the kinds of control-plane nodes that the agent can check: how a kind is recognized, where it
-// has the files of its kube-apiserver and kubelet, whose name is in the client certificate, and which program writes it.
+// Package layout describes the kinds of control-plane nodes that the agent can check: how a kind is recognized, where
+// it has the files of its kube-apiserver and kubelet, whose name is in the client certificate, and which program
+// writes it.
 //
 // The package reads nothing but the existence of a few paths. It judges nothing.
 package layout
@@ -122,7 +123,8 @@ func microShift() Layout {
 func k3s() Layout {
 	const certificates = k3sData + "/server/tls"
 	files := []string{
-		certificates + "/client-kube-apiserver.crt", certificates + "/client-kube-apiserver.key", certificates + "/server-ca.crt",
+		certificates + "/client-kube-apiserver.crt", certificates + "/client-kube-apiserver.key",
+		certificates + "/server-ca.crt",
 	}
 	return Layout{
 		Name: "k3s", Title: "k3s", Source: "k3s pkg/daemons/control/deps/deps.go, pkg/daemons/control/server.go",
@@ -152,7 +154,8 @@ func rke2() Layout {
 	}
 }
 
-// Identities returns the subjects that the layouts with a directory of static Pods issue; of all layouts if it is empty.
+// Identities returns the subjects that the layouts with a directory of static Pods issue; of all layouts if it is
+// empty.
 func Identities(staticPods string) []Identity {
 	var all []Identity
 	for _, l := range Table() {

@@ -141,8 +141,8 @@ func Writers() []Writer {
 	}
 }
 
-// Restarts are the ways in which a program that writes its pair when it starts does so: both files in place (MicroShift,
-// k3s, RKE2), which kubeadm does as well.
+// Restarts are the ways in which a program that writes its pair when it starts does so: both files in place
+// (MicroShift, k3s, RKE2), which kubeadm does as well.
 func Restarts() []Writer {
 	return slices.DeleteFunc(Writers(), func(w Writer) bool { return !strings.HasPrefix(w.Name, "in place") })
 }

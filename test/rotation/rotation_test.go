@@ -182,8 +182,8 @@ func TestRotation(t *testing.T) {
 	drive(t, d, random, *rotations)
 }
 
-// TestRotationOfLayouts rotates the pair of each other layout as the program does that writes it: it detects the layout,
-// reports each new certificate, and nothing else.
+// TestRotationOfLayouts rotates the pair of each other layout as the program does that writes it: it detects the
+// layout, reports each new certificate, and nothing else.
 func TestRotationOfLayouts(t *testing.T) {
 	for _, layout := range []openshift.Layout{openshift.Kubeadm, openshift.MicroShift, openshift.K3s, openshift.RKE2} {
 		t.Run(string(layout), func(t *testing.T) {

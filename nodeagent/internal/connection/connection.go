@@ -147,10 +147,11 @@ func (a *Asker) Run(ctx context.Context) error {
 		}
 		a.keep(answer)
 		signal(a.answered)
+		pause := interval + rand.N(jitter) //nolint:gosec // it only spreads requests
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(interval + rand.N(jitter)): //nolint:gosec // it only spreads requests
+		case <-time.After(pause):
 			continue
 		case <-a.soon:
 		}

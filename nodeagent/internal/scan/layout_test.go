@@ -29,8 +29,8 @@ func trees() map[string]openshift.Layout {
 	}
 }
 
-// TestScanLayouts: in the tree of each layout the right files are found and are valid, whether the layout is detected or
-// named; a pair with the subject of another platform is not.
+// TestScanLayouts: in the tree of each layout the right files are found and are valid, whether the layout is detected
+// or named; a pair with the subject of another platform is not.
 func TestScanLayouts(t *testing.T) {
 	page := messages.Record(t, "findings of the scan of each layout")
 	for _, kind := range layout.Table() {
@@ -92,8 +92,8 @@ func unmet(id string, results []finding.Result) (all []string) {
 	return all
 }
 
-// TestScanInProcess: what a kube-apiserver without a manifest is configured with is unknown, unless a connection of this
-// node's own kube-apiserver shows it.
+// TestScanInProcess: what a kube-apiserver without a manifest is configured with is unknown, unless a connection of
+// this node's own kube-apiserver shows it.
 func TestScanInProcess(t *testing.T) {
 	page := messages.Record(t, "findings of the scan of a kube-apiserver in another process")
 	connection := []string{
@@ -107,7 +107,9 @@ func TestScanInProcess(t *testing.T) {
 		}
 	}
 	answer := func(state check.ConnectionState, service bool) scan.Connection {
-		return connections{&check.ConnectionAnswer{State: state, ThroughService: service, Why: "it answered 503", Remedy: "wait"}}
+		return connections{&check.ConnectionAnswer{
+			State: state, ThroughService: service, Why: "it answered 503", Remedy: "wait",
+		}}
 	}
 	for name, c := range map[string]struct {
 		connection scan.Connection

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command generate writes what is generated from the code: in the documentation the flags of both
-// programs, the control mapping and the index of decisions and the table of layouts; in the chart the template of
-// the policies, the host paths of each layout and the Secrets that are protected by default. Run it in the root of the repository.
+// Command generate writes what is generated from the code: in the documentation the flags of both programs, the
+// control mapping and the index of decisions and the table of layouts; in the chart the template of the policies, the
+// host paths of each layout and the Secrets that are protected by default. Run it in the root of the repository.
 package main
 
 import (
