@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"log/slog"
 	"slices"
 	"strings"
@@ -45,8 +44,8 @@ type bundle struct {
 	// exist, and roots are its CAs.
 	read  bool
 	live  *unstructured.Unstructured
-	roots []*x509.Certificate
-	// problem is why the bundle cannot be used, as it was logged last; empty if it can.
+	roots pki.Bundle
+	// problem is why the bundle, or a part of it, cannot be used, as it was logged last; empty if all can.
 	problem string
 }
 
@@ -61,11 +60,11 @@ func newBundles(ctx context.Context, client dynamic.Interface, log *slog.Logger)
 	return b
 }
 
-// roots returns the current CAs of a bundle; nil if they are unknown. Then certificates are
+// roots returns the current CAs of a bundle; none (nil) if they are unknown. Then certificates are
 // not verified against the bundle: a bundle that cannot be read must not block a renewal.
-func (b *bundles) roots(ref admit.CABundle) []*x509.Certificate {
+func (b *bundles) roots(ref admit.CABundle) pki.Bundle {
 	if b == nil || b.start == nil {
-		return nil
+		return pki.Bundle{}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -83,16 +82,19 @@ func (b *bundles) roots(ref admit.CABundle) []*x509.Certificate {
 	if !state.Known || (watched.read && state.Live == watched.live) {
 		return watched.roots
 	}
-	watched.read, watched.live, watched.roots = true, state.Live, nil
+	watched.read, watched.live, watched.roots = true, state.Live, pki.Bundle{}
 	problem := "it does not exist"
 	if state.Live != nil {
 		// A value of another type counts as an empty bundle.
 		text, _, _ := unstructured.NestedString(state.Live.Object, "data", ref.Key)
 		var err error
-		if watched.roots, err = pki.ParseBundle([]byte(text)); err == nil {
-			problem = ""
-		} else {
+		switch watched.roots, err = pki.ParseBundle([]byte(text)); {
+		case err != nil:
 			problem = "its " + ref.Key + " " + err.Error()
+		case watched.roots.Unusable != nil:
+			problem = "of its " + ref.Key + ", " + watched.roots.Unusable.Error()
+		default:
+			problem = ""
 		}
 	}
 	watched.logProblem(b.log, ref, problem)
@@ -144,13 +146,17 @@ func (b *bundles) allRequested() bool {
 // is empty. details are logged with it, but other details alone are not logged again: network
 // errors name ports.
 func (b *bundle) logProblem(log *slog.Logger, ref admit.CABundle, problem string, details ...string) {
-	switch problem {
-	case b.problem:
-	case "":
+	err := strings.Join(append([]string{problem}, details...), ": ")
+	switch {
+	case problem == b.problem:
+	case problem == "":
 		log.Info("CA bundle can be used again", "configMap", ref.Namespace+"/"+ref.Name)
+	case b.roots.CAs != nil:
+		log.Warn("CA bundle can be used only in part, certificates of its other CAs cannot be verified",
+			"configMap", ref.Namespace+"/"+ref.Name, "err", err)
 	default:
 		log.Warn("CA bundle cannot be used, certificates are not verified against it",
-			"configMap", ref.Namespace+"/"+ref.Name, "err", strings.Join(append([]string{problem}, details...), ": "))
+			"configMap", ref.Namespace+"/"+ref.Name, "err", err)
 	}
 	b.problem = problem
 }

@@ -47,20 +47,24 @@ func TestBundles(t *testing.T) {
 		}
 		client := fake.NewSimpleDynamicClient(scheme, &corev1.ConfigMap{
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "ca"},
-			Data: map[string]string{"one": string(first.PEM()), "two": string(second.PEM())},
+			Data: map[string]string{
+				"one": string(first.PEM()), "two": string(second.PEM()),
+				"partly": string(first.PEM()) + string(pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")),
+			},
 		})
 		var stopped atomic.Int32
 		client.PrependWatchReactor("configmaps", func(clienttesting.Action) (bool, watch.Interface, error) {
 			return true, countedWatch{watch.NewFake(), &stopped}, nil
 		})
-		b := newBundles(t.Context(), client, slog.New(slog.NewTextHandler(&strings.Builder{}, nil)))
+		var log strings.Builder
+		b := newBundles(t.Context(), client, slog.New(slog.NewTextHandler(&log, nil)))
 		one := admit.CABundle{Namespace: "ns", Name: "ca", Key: "one"}
 		two := admit.CABundle{Namespace: "ns", Name: "ca", Key: "two"}
 		has := func(ref admit.CABundle, ca *pkitest.CA) {
 			t.Helper()
 			b.roots(ref)
 			b.await(t.Context())
-			if roots := b.roots(ref); len(roots) != 1 || !roots[0].Equal(ca.Certificate) {
+			if roots := b.roots(ref).CAs; len(roots) != 1 || !roots[0].Equal(ca.Certificate) {
 				t.Errorf("bundle %s: %d CAs, or another CA than %s", ref.Key, len(roots), ca.Certificate.Subject)
 			}
 		}
@@ -81,6 +85,11 @@ func TestBundles(t *testing.T) {
 		has(two, second) // watched again
 		b.keep(nil)
 		stops("nothing is kept", 3)
+		partly := admit.CABundle{Namespace: "ns", Name: "ca", Key: "partly"}
+		has(partly, first)
+		if b.roots(partly).Unusable == nil || strings.Count(log.String(), "only in part") != 1 || !strings.Contains(log.String(), "Ed448") {
+			t.Errorf("a CA that cannot be used is not reported once: %s", &log)
+		}
 	})
 	(*bundles)(nil).keep(nil) // bundles is nil without an API server
 }

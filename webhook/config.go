@@ -140,7 +140,8 @@ func (c config) protectedWith(b *bundles) []admit.ProtectedSecret {
 	protected := c.withDecoy()
 	for i, p := range protected {
 		if p.Bundle != nil {
-			protected[i].Roots = b.roots(*p.Bundle)
+			bundle := b.roots(*p.Bundle)
+			protected[i].Roots, protected[i].RootsUnusable = bundle.CAs, bundle.Unusable
 		}
 	}
 	return protected

@@ -3,7 +3,6 @@
 package check
 
 import (
-	"crypto/x509"
 	"fmt"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -14,14 +13,14 @@ import (
 // whole or not at all (Kubernetes staging/src/k8s.io/client-go/util/cert, NewPool); on OpenShift it is
 // /etc/kubernetes/kubelet-ca.crt (machine-config-operator
 // templates/master/01-master-kubelet/_base/files/kubelet.yaml).
-func clientRoots(ca File) ([]*x509.Certificate, *finding.Result) {
+func clientRoots(ca File) (pki.Bundle, *finding.Result) {
 	var why string
 	switch {
 	case ca.WhyUnknown != nil:
 		problem := Unknown(*ca.WhyUnknown)
-		return nil, &problem
+		return pki.Bundle{}, &problem
 	case ca.hidden():
-		return nil, ca.problem()
+		return pki.Bundle{}, ca.problem()
 	case ca.Path == "":
 		why = "is not configured"
 	case ca.Err != nil:
@@ -41,7 +40,7 @@ func clientRoots(ca File) ([]*x509.Certificate, *finding.Result) {
 	if ca.Path == "" {
 		at.Name = "kubelet client CA bundle" // so that people know which file
 	}
-	return nil, &single(finding.ClientCAUnavailable, at,
+	return pki.Bundle{}, &single(finding.ClientCAUnavailable, at,
 		"the certificate's issuer is not verified, because the kubelet's client CA bundle "+why,
 		"restore the file (on OpenShift the machine-config-operator writes it), "+
 			"or name another file with --kubelet-ca (chart: nodeagent.kubeletCA)")[0]

@@ -102,8 +102,8 @@ type ClientFiles struct {
 func NewClientFiles(certificate, key, clientCA File, kind layout.Layout, expiringFraction float64) ClientFiles {
 	roots, problem := clientRoots(clientCA)
 	pair := NewKeyPair(certificate.source("kubelet client certificate"), key.source("kubelet client key"), Expectation{
-		Usage: x509.ExtKeyUsageClientAuth, Roots: roots, RootsProblem: problem, ExpiringFraction: expiringFraction,
-		Writer: kind.Writer,
+		Usage: x509.ExtKeyUsageClientAuth, Roots: roots.CAs, RootsUnusable: roots.Unusable, RootsProblem: problem,
+		ExpiringFraction: expiringFraction, Writer: kind.Writer,
 	})
 	identities := kind.Identities
 	if kind.Name == "" {

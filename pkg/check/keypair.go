@@ -35,6 +35,8 @@ type Expectation struct {
 	Usage x509.ExtKeyUsage
 	// Roots are the CAs, one of which must have signed the certificate. They are nil if not known.
 	Roots []*x509.Certificate
+	// RootsUnusable says what else is in their CA bundle; see [pki.Bundle]. It is nil if every CA can be used.
+	RootsUnusable error
 	// RootsProblem says why they are not known. It is nil if no CA is configured.
 	RootsProblem *finding.Result
 	// ExpiringFraction, from 0 to 1, of the lifetime.
@@ -119,7 +121,8 @@ func keyPairChecks() []check[KeyPair] {
 		{
 			finding.Issuer, nil,
 			[]finding.Reason{
-				finding.UntrustedIssuer, finding.ClientCAUnavailable, finding.StaleMount, finding.NotMounted, finding.NotChecked,
+				finding.UntrustedIssuer, finding.CAUnusable, finding.ClientCAUnavailable, finding.StaleMount,
+				finding.NotMounted, finding.NotChecked,
 			},
 			atCertificate, trusted,
 		},

@@ -14,6 +14,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 func pairFixtures() map[string]fixture {
@@ -69,6 +70,15 @@ func pairFixtures() map[string]fixture {
 	rooted := func(roots ...*x509.Certificate) check.Expectation {
 		return check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: roots}
 	}
+	partly := func(ca *pkitest.CA) check.Expectation {
+		bundle, err := pki.ParseBundle(slices.Concat(ca.PEM(), unusual["Ed448"].Certificate(mldsa65)))
+		if err != nil {
+			panic(err)
+		}
+		want := rooted(bundle.CAs...)
+		want.RootsUnusable = bundle.Unusable
+		return want
+	}
 	problem := func(reason finding.Reason) check.Source {
 		// The data of a file that was read in part.
 		return check.Source{Problem: because(reason), Data: good.Certificate}
@@ -118,7 +128,15 @@ func pairFixtures() map[string]fixture {
 			results: at(now, check.Expectation{Usage: x509.ExtKeyUsageClientAuth, RootsProblem: because(finding.ClientCAUnavailable)}, good.Certificate, good.Key),
 			want:    []string{"issuer unknown ClientCAUnavailable @ /why"},
 		},
-		"CA bundle without a CA": {results: at(now, rooted([]*x509.Certificate{}...), good.Certificate, good.Key), want: []string{untrusted}},
+		"CA bundle without a CA":                  {results: at(now, rooted([]*x509.Certificate{}...), good.Certificate, good.Key), want: []string{untrusted}},
+		"CA bundle with a CA that cannot be used": {results: at(now, partly(ca), good.Certificate, good.Key)},
+		"issued by no CA of a bundle that can be used": {
+			results: at(now, partly(foreign), good.Certificate, good.Key), want: []string{"issuer unknown CAUnusable @ /crt"},
+			mentions: "certificate 2 of the bundle has a key that Go's TLS does not support: Ed448",
+		},
+		"issued by a CA for servers, in such a bundle": { // the issuer is known
+			results: at(now, partly(forServers), ofServers.Certificate, ofServers.Key), want: []string{untrusted},
+		},
 		"nothing at all": {
 			results: pair(nil, nil),
 			want:    append(noCertificate("CertificateMissing"), "key fail KeyMissing @ /key"),

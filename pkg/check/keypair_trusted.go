@@ -56,19 +56,38 @@ func trusted(p KeyPair, now time.Time) []finding.Result {
 		Roots: roots, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{use},
 	})
-	if err == nil {
+	_, unknownIssuer := errors.AsType[x509.UnknownAuthorityError](err)
+	switch {
+	case err == nil && p.want.RootsUnusable != nil:
+		return []finding.Result{{
+			Subject: p.certificate.At, Outcome: finding.Pass,
+			Message: Assuming("Kubernetes can use the CA bundle, which this program cannot use completely: " +
+				oneLine(p.want.RootsUnusable)),
+		}}
+	case err == nil:
 		return nil
+	case unknownIssuer && p.want.RootsUnusable != nil:
+		return maySignUnusable(p.certificate.At, "the certificate", "the CA bundle", p.want.RootsUnusable)
 	}
 	message := "the certificate, issued by " + quoteName(leaf.Issuer.CommonName) + ", is not signed by a trusted CA"
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		message += ": a CA in its chain has expired or is not yet valid" // without the time of the check
 	} else if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
 		message += ": its signature algorithm is " + pki.SignatureOf(leaf) + ", which Go programs cannot verify"
-	} else if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
+	} else if !unknownIssuer {
 		message += ": " + oneLine(err)
 	}
 	return single(finding.UntrustedIssuer, p.certificate.At, message,
 		"issue the certificate from the cluster's own CA, or update the CA bundle")
+}
+
+// maySignUnusable is the result for a certificate that no CA of a bundle signed, as far as they can be used: it
+// may be signed by one that cannot.
+func maySignUnusable(at finding.Subject, certificate, bundle string, unusable error) []finding.Result {
+	return single(finding.CAUnusable, at,
+		"it is not known whether "+certificate+" is signed by a trusted CA: no CA that can be used signed it, and "+
+			bundle+" has others: "+oneLine(unusable),
+		"replace or remove what cannot be used in the CA bundle; if Kubernetes can use it, upgrade this program")
 }
 
 // maxNameInMessage is the limit for names from a certificate in a message, in bytes. X.520

@@ -76,6 +76,7 @@ type Kubelet struct {
 	known      KubeletSettings
 	roots      *x509.CertPool // nil if ca contains no certificate
 	cas        []*x509.Certificate
+	unusable   error // what else is in ca; see [pki.Bundle]
 
 	connection           *ConnectionAnswer
 	connectionConfigured bool
@@ -90,9 +91,9 @@ func NewKubelet(answer *KubeletAnswer, configured bool, client KeyPair, ca File,
 	// kube-apiserver loads the file with the same function (Kubernetes client-go
 	// transport/transport.go, rootCertPool): it skips what does not parse, and a file without
 	// any certificate is an error.
-	if roots := x509.NewCertPool(); ca.read() && roots.AppendCertsFromPEM(ca.Data) {
-		kubelet.roots = roots
-		kubelet.cas, _ = pki.ParseBundle(ca.Data) // only for the times at which one expires
+	if ca.read() && x509.NewCertPool().AppendCertsFromPEM(ca.Data) {
+		bundle, _ := pki.ParsePool(ca.Data) // it has a certificate
+		kubelet.roots, kubelet.cas, kubelet.unusable = bundle.Pool(), bundle.CAs, bundle.Unusable
 	}
 	return kubelet
 }
@@ -149,7 +150,8 @@ func kubeletChecks() []check[Kubelet] {
 		{
 			finding.ServingTrusted, overTLS,
 			[]finding.Reason{
-				finding.KubeletCertificateUntrusted, finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.NotChecked,
+				finding.KubeletCertificateUntrusted, finding.CAUnusable, finding.Unreadable, finding.StaleMount,
+				finding.NotMounted, finding.NotChecked,
 			},
 			Kubelet.at, kubeletTrusted,
 		},

@@ -29,20 +29,16 @@ func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
 			"the kube-apiserver cannot verify any kubelet: its CA bundle "+k.ca.Path+" is missing or contains no certificate",
 			"restore that file; on OpenShift the installer Pod writes it for each new revision of the kube-apiserver")
 	}
-	if why := k.whyDistrusted(now); why != "" {
+	why, unknownIssuer := whyDistrusted(k.answer.Certificates, k.roots, now)
+	switch issuer := k.answer.Certificates[0].Issuer.CommonName; {
+	case unknownIssuer && k.unusable != nil:
+		return maySignUnusable(k.answer.At, "the kubelet's certificate", k.ca.Path, k.unusable)
+	case unknownIssuer:
+		return k.untrusted("it was issued by " + quoteName(issuer) + " and is not signed by a CA in " + k.ca.Path)
+	case why != "":
 		return k.untrusted(why)
 	}
 	return k.validForAddress(k.answer.Certificates[0])
-}
-
-// whyDistrusted says why the kubelet's certificate is not trusted; empty if it is. It quotes the issuer's name.
-func (k Kubelet) whyDistrusted(now time.Time) string {
-	why, unknownIssuer := whyDistrusted(k.answer.Certificates, k.roots, now)
-	if unknownIssuer {
-		issuer := k.answer.Certificates[0].Issuer.CommonName
-		return "it was issued by " + quoteName(issuer) + " and is not signed by a CA in " + k.ca.Path
-	}
-	return why
 }
 
 // whyDistrusted says why a kubelet's certificates, its own first, do not lead to one of the roots, for a server. It is

@@ -34,6 +34,8 @@ type KubeletCA struct {
 	// At is where they are from, in words.
 	At    string
 	Roots *x509.CertPool
+	// Unusable says what of the CA bundle is not in Roots; see [pki.Bundle].
+	Unusable error
 	// NotConfigured: the kube-apiserver does not verify kubelets.
 	NotConfigured bool
 	// WhyUnknown says why they are not known. It is nil if they are, or if they are not configured.
@@ -82,7 +84,8 @@ func nodeKubeletChecks() []check[NodeKubelet] {
 		},
 		{
 			// If the kube-apiserver does not verify kubelets, that is known of Nodes that do not answer, too.
-			finding.ServingTrusted, nil, []finding.Reason{finding.KubeletCertificateUntrusted, finding.NotChecked},
+			finding.ServingTrusted, nil,
+			[]finding.Reason{finding.KubeletCertificateUntrusted, finding.CAUnusable, finding.NotChecked},
 			NodeKubelet.at, nodeKubeletTrusted,
 		},
 		{

@@ -33,6 +33,8 @@ func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
 	why, unknownIssuer := whyDistrusted(k.Answer.Certificates, k.CA.Roots, now)
 	leaf := k.Answer.Certificates[0]
 	switch {
+	case unknownIssuer && k.CA.Unusable != nil:
+		return maySignUnusable(k.at(), "the kubelet's certificate", k.CA.At, k.CA.Unusable)
 	case unknownIssuer:
 		why = "it is not signed by a CA in " + k.CA.At
 	case why == "" && leaf.VerifyHostname(k.Answer.Host) != nil && len(leaf.IPAddresses)+len(leaf.DNSNames) == 0:

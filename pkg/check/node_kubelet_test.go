@@ -111,6 +111,16 @@ func nodeKubeletFixtures() map[string]fixture {
 		"certificate of a foreign CA": {
 			results: shows(foreign, func(*pkitest.Request) {}), want: []string{distrusted}, mentions: "kubelet-serving-ca",
 		},
+		"CA bundle with a CA that cannot be used": {
+			results: seen(func(k *check.NodeKubelet) { k.CA.Unusable = errors.New("certificate 2") }),
+		},
+		"issued by no CA of a bundle that can be used": {
+			results: seen(func(k *check.NodeKubelet) {
+				k.Answer.Certificates = []*x509.Certificate{foreign.Issue(nodeServing()).Leaf}
+				k.CA.Unusable = errors.New("certificate 2 of the bundle")
+			}),
+			want: []string{"serving-trusted unknown CAUnusable" + at}, mentions: "certificate 2 of the bundle",
+		},
 		"certificate of a foreign CA, and a request": {
 			results: seen(func(k *check.NodeKubelet) {
 				k.Answer.Certificates, k.Request = []*x509.Certificate{foreign.Issue(nodeServing()).Leaf}, pending

@@ -103,6 +103,7 @@ func filesFixtures() map[string]fixture {
 		key.Mode = mode
 		return key
 	}
+	unusable := pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")
 	foreignKey, largeKey, largeCA := withMode(0o600), file(keyPath, good.Key), file(caPath, ca.PEM())
 	foreignKey.ForeignOwner = true
 	largeKey.Size, largeKey.Mode = 2<<20, 0o644
@@ -118,7 +119,13 @@ func filesFixtures() map[string]fixture {
 		"key of mode 0400":               {results: keyIs(withMode(0o400))},
 		"a bundle with more than one CA": {results: caIs(file(caPath, slices.Concat(pkitest.NewCA("other").PEM(), ca.PEM())))},
 
-		"CA file not known": {results: caIs(check.File{WhyUnknown: because(finding.ManifestMissing)}), want: []string{"issuer unknown ManifestMissing @ /why"}},
+		"a bundle with a CA that cannot be used": {results: caIs(file(caPath, slices.Concat(unusable, ca.PEM())))},
+		"issued by no CA of a bundle that can be used": {
+			results: caIs(file(caPath, slices.Concat(unusable, pkitest.NewCA("other").PEM()))),
+			want:    []string{"issuer unknown CAUnusable @ /c/tls.crt"}, mentions: "Ed448",
+		},
+		"a bundle without a CA that can be used": {results: caIs(file(caPath, unusable)), want: []string{noIssuer}, mentions: "Ed448"},
+		"CA file not known":                      {results: caIs(check.File{WhyUnknown: because(finding.ManifestMissing)}), want: []string{"issuer unknown ManifestMissing @ /why"}},
 		"CA not configured": {
 			results: caIs(check.File{}), want: []string{"issuer unknown ClientCAUnavailable @ File kubelet client CA bundle"},
 		},
@@ -453,6 +460,7 @@ func kubeletFixtures() map[string]fixture {
 	}
 	own := servingCA.Issue(serving)
 	client := clientCA.Issue(pkitest.KubeletClient())
+	unusable := pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")
 	bridged := pkitest.NewCA("new signer")
 	ofBridged := bridged.Issue(pkitest.KubeletClient())
 	ofBridged.Certificate = ofBridged.ChainWith(clientCA.CrossSign(bridged))
@@ -606,6 +614,21 @@ func kubeletFixtures() map[string]fixture {
 				f.ca, f.answer.Certificates = check.File{}, []*x509.Certificate{foreign.Issue(serving).Leaf}
 			}),
 			want: []string{"serving-trusted notApplicable " + at},
+		},
+		"CA bundle with a CA that cannot be used": {results: withCA(file("/ca.crt", slices.Concat(unusable, servingCA.PEM())))},
+		"issued by no CA of a bundle that can be used": {
+			results: withCA(file("/ca.crt", slices.Concat(unusable, foreign.PEM()))),
+			want:    []string{"serving-trusted unknown CAUnusable" + at}, mentions: "certificate 1 of the bundle",
+		},
+		"CA bundle without a CA that can be used": {
+			results: withCA(file("/ca.crt", unusable)), want: []string{"serving-trusted unknown CAUnusable" + at}, mentions: "Ed448",
+		},
+		"expired, in a bundle with a CA that cannot be used": {
+			results: seen(func(f *facts) {
+				f.answer.Certificates = []*x509.Certificate{servingCA.Issue(serving.Valid(now.Add(-2*time.Hour), now.Add(-time.Hour))).Leaf}
+				f.ca = file("/ca.crt", slices.Concat(unusable, servingCA.PEM()))
+			}),
+			want: []string{distrusted},
 		},
 		"CA file not known":     {results: withCA(check.File{WhyUnknown: because(finding.ConfigMissing)}), want: []string{"serving-trusted unknown ConfigMissing @ /why"}},
 		"no client certificate": {results: seen(func(f *facts) { f.client.Data = nil })},

@@ -26,9 +26,10 @@ type SecretExpectation struct {
 	Namespace, Name string
 	// Type of the Secret. Empty means kubernetes.io/tls.
 	Type string
-	// Usage, Roots, RootsProblem and ExpiringFraction as in [Expectation].
+	// Usage, Roots, RootsUnusable, RootsProblem and ExpiringFraction as in [Expectation].
 	Usage            x509.ExtKeyUsage
 	Roots            []*x509.Certificate
+	RootsUnusable    error
 	RootsProblem     *finding.Result
 	ExpiringFraction float64
 	// DNSNames that the certificate must be valid for.
@@ -153,7 +154,8 @@ func CheckSecret(want SecretExpectation, stored *Secret, now time.Time) SecretRe
 		stored = &Secret{}
 	}
 	facts.pair = NewKeyPair(source("tls.crt", stored.Certificate), source("tls.key", stored.Key), Expectation{
-		Usage: want.Usage, Roots: want.Roots, RootsProblem: want.RootsProblem, ExpiringFraction: want.ExpiringFraction,
+		Usage: want.Usage, Roots: want.Roots, RootsUnusable: want.RootsUnusable, RootsProblem: want.RootsProblem,
+		ExpiringFraction: want.ExpiringFraction,
 	})
 	results := runChecks(family, secretChecks(), facts, now)
 	pair, nextChange := facts.pair.Check(family, now)

@@ -25,6 +25,7 @@ const (
 	CertificateExpiringSoon Reason = "CertificateExpiringSoon"
 	WrongKeyUsage           Reason = "WrongKeyUsage"
 	UntrustedIssuer         Reason = "UntrustedIssuer"
+	CAUnusable              Reason = "CAUnusable"
 	ChainUnparsable         Reason = "ChainUnparsable"
 	ChainDoubtful           Reason = "ChainDoubtful"
 	WeakKey                 Reason = "WeakKey"
@@ -147,6 +148,7 @@ var outcomes = map[Reason]Outcome{
 	CertificateExpiringSoon: Warn,
 	WrongKeyUsage:           Fail,
 	UntrustedIssuer:         Fail,
+	CAUnusable:              Unknown,
 	ChainUnparsable:         Fail,
 	ChainDoubtful:           Warn,
 	WeakKey:                 Warn,

@@ -9,6 +9,7 @@ package pki
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -117,34 +118,93 @@ func ParseChain(data []byte) (Chain, error) {
 	return chain, nil
 }
 
+// Bundle has the certificates of a CA bundle.
+type Bundle struct {
+	// CAs are the certificates whose key can verify a signature.
+	CAs []*x509.Certificate
+	// Unusable says what else is in the bundle, at most [maxUnusable] certificates by their number and algorithm. It is
+	// nil if every certificate can be used. A certificate that no CA of the bundle signed may be signed by one of these.
+	Unusable error
+}
+
 // ParseBundle reads one to [MaxBundle] CA certificates, as the kubelet does (Kubernetes client-go/util/cert,
 // ParseCertsPEM): it skips blocks of other types, blocks with PEM headers, and damaged blocks, which
-// encoding/pem skips. A certificate that cannot be parsed is an error. The result does not contain certificates
-// whose key cannot verify a signature.
-func ParseBundle(data []byte) ([]*x509.Certificate, error) {
-	blocks, _, err := certificateBlocks(data, MaxBundle, func(b *pem.Block) bool { return len(b.Headers) == 0 })
-	if err != nil {
-		return nil, err
-	}
-	var bundle []*x509.Certificate
-	var unusable error
-	for i, der := range blocks {
-		certificate, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, parseError(fmt.Sprintf("certificate %d of the bundle", i+1), der, err)
-		}
-		if err := checkKey(certificate); err != nil {
-			if unusable == nil {
-				unusable = err
-			}
-			continue
-		}
-		bundle = append(bundle, certificate)
-	}
-	if len(bundle) == 0 {
-		return nil, fmt.Errorf("contains no certificate with a key that TLS supports: the first one has %w", unusable)
+// encoding/pem skips. A certificate that cannot be parsed is an error, and so is a bundle without any CA that can be
+// used.
+func ParseBundle(data []byte) (Bundle, error) {
+	bundle, unparsable, err := parseBundle(data)
+	switch {
+	case err != nil:
+		return Bundle{}, err
+	case unparsable != nil:
+		return Bundle{}, unparsable
+	case len(bundle.CAs) == 0:
+		return Bundle{}, fmt.Errorf("contains no CA that can be used: %w", bundle.Unusable)
 	}
 	return bundle, nil
+}
+
+// ParsePool reads a CA bundle as the kube-apiserver reads its CAs for kubelets
+// ([x509.CertPool.AppendCertsFromPEM]): also a certificate that cannot be parsed is skipped. An error means that
+// there is no certificate. The bundle may have no CA that can be used.
+func ParsePool(data []byte) (Bundle, error) {
+	bundle, _, err := parseBundle(data)
+	return bundle, err
+}
+
+// Pool returns the CAs of the bundle as a pool.
+func (b Bundle) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, ca := range b.CAs {
+		pool.AddCert(ca)
+	}
+	return pool
+}
+
+// maxUnusable is the limit for the certificates that [Bundle.Unusable] names.
+const maxUnusable = 2
+
+// parseBundle reads a CA bundle. unparsable is the error for the first certificate that cannot be parsed.
+func parseBundle(data []byte) (bundle Bundle, unparsable, err error) {
+	withHeaders := 0
+	blocks, scanErr, err := certificateBlocks(data, MaxBundle, func(b *pem.Block) bool {
+		if len(b.Headers) > 0 {
+			withHeaders++
+		}
+		return len(b.Headers) == 0
+	})
+	if err != nil {
+		return Bundle{}, nil, err
+	}
+	var unusable []string
+	for i, der := range blocks {
+		what := fmt.Sprintf("certificate %d of the bundle", i+1)
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			err = parseError(what, der, err)
+			unusable = append(unusable, err.Error())
+			unparsable = cmp.Or(unparsable, err)
+			continue
+		}
+		if err := checkKey(certificate); err != nil {
+			unusable = append(unusable, what+" has "+err.Error())
+			continue
+		}
+		bundle.CAs = append(bundle.CAs, certificate)
+	}
+	if more := len(unusable) - maxUnusable; more > 0 {
+		unusable = append(unusable[:maxUnusable], fmt.Sprintf("%d more cannot be used either", more))
+	}
+	if withHeaders > 0 {
+		unusable = append(unusable, fmt.Sprintf("blocks with PEM headers, which Kubernetes skips: %d", withHeaders))
+	}
+	if scanErr != nil {
+		unusable = append(unusable, scanErr.Error())
+	}
+	if len(unusable) > 0 {
+		bundle.Unusable = errors.New(strings.Join(unusable, "; "))
+	}
+	return bundle, unparsable, nil
 }
 
 // NumberOf returns the number in the file of the certificate with this public key: 1 for the leaf, 0 if no certificate

@@ -159,27 +159,63 @@ func TestParseBundle(t *testing.T) {
 	page := messages.Record(t, "errors of CA bundles")
 	one, other := pkitest.NewCA("one"), pkitest.NewCA("other")
 	damaged := strings.Replace(string(other.PEM()), "\nM", "\n!", 1)
+	unknown, brainpool := pkitest.Algorithms()["Ed448"].Certificate(mldsa65),
+		pkitest.Algorithms()["ECDSA brainpoolP256r1"].Certificate(mldsa65)
 	cases := map[string]struct {
 		data    string
 		want    int
 		wantErr string
+		// unusable is a part of the text about what cannot be used. pool is the number of CAs for ParsePool if
+		// ParseBundle fails, and poolErr whether ParsePool fails, too.
+		unusable string
+		pool     int
+		poolErr  bool
 	}{
 		"two CAs":            {data: string(one.PEM()) + string(other.PEM()), want: 2},
-		"nothing":            {wantErr: failed},
-		"one of two damaged": {data: string(one.PEM()) + damaged, want: 1},
-		"PEM headers":        {data: string(one.PEM()) + strings.Replace(string(other.PEM()), "\n", "\nA: b\n\n", 1), want: 1},
-		"headers alone":      {data: strings.Replace(string(other.PEM()), "\n", "\nA: b\n\n", 1), wantErr: failed},
-		"a large RSA key":    {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), want: 1},
-		"a small key":        {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: big.NewInt(1<<62 - 57), E: 65537})), want: 2},
-		"garbage in one":     {data: string(one.PEM()) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: failed},
-		"no certificates":    {data: "rubbish", wantErr: failed},
+		"nothing":            {wantErr: failed, poolErr: true},
+		"one of two damaged": {data: string(one.PEM()) + damaged, want: 1, unusable: "1 of 2 PEM blocks is damaged"},
+		"behind a byte-order mark": {
+			data: "\ufeff" + string(one.PEM()) + string(other.PEM()), want: 1, unusable: "1 of 2 PEM blocks is damaged",
+		},
+		"PEM headers": {
+			data: string(one.PEM()) + strings.Replace(string(other.PEM()), "\n", "\nA: b\n\n", 1), want: 1, unusable: "PEM headers",
+		},
+		"an algorithm that is not known": {
+			data: string(unknown) + string(one.PEM()), want: 1, unusable: "certificate 1 of the bundle has a key that Go's TLS does not support: Ed448",
+		},
+		"an algorithm that is not known alone": {data: string(unknown), wantErr: failed, unusable: "Ed448"},
+		"a curve that cannot be parsed": {
+			data: string(one.PEM()) + string(brainpool), wantErr: failed, pool: 1, unusable: "certificate 2 of the bundle is refused by Go's crypto/x509 (key: ECDSA brainpoolP256r1",
+		},
+		"many of them": {
+			data: string(one.PEM()) + strings.Repeat(string(unknown), 20), want: 1, unusable: "; 18 more cannot be used either",
+		},
+		"more than are read": {
+			data: strings.Repeat(string(one.PEM()), pki.MaxBundle+1), want: pki.MaxBundle, unusable: "more than 1000 certificates",
+		},
+		"headers alone":   {data: strings.Replace(string(other.PEM()), "\n", "\nA: b\n\n", 1), wantErr: failed, poolErr: true},
+		"a large RSA key": {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 9000), E: 65537})), want: 1, unusable: "9001 bits"},
+		"a small key":     {data: string(one.PEM()) + string(one.IssueFor(&rsa.PublicKey{N: big.NewInt(1<<62 - 57), E: 65537})), want: 2},
+		"garbage in one":  {data: string(one.PEM()) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: failed, pool: 1, unusable: "certificate 2 of the bundle is not an X.509 certificate"},
+		"no certificates": {data: "rubbish", wantErr: failed, poolErr: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			bundle, err := pki.ParseBundle([]byte(c.data))
 			page.Error(name, err)
-			if len(bundle) != c.want || outcome(err) != c.wantErr {
-				t.Errorf("ParseBundle: got %d certificates and error %v, want %d and %q", len(bundle), err, c.want, c.wantErr)
+			if len(bundle.CAs) != c.want || outcome(err) != c.wantErr {
+				t.Errorf("ParseBundle: got %d certificates and error %v, want %d and %q", len(bundle.CAs), err, c.want, c.wantErr)
+			}
+			pool, err := pki.ParsePool([]byte(c.data))
+			page.Error(name, pool.Unusable)
+			if want := max(c.want, c.pool); len(pool.CAs) != want || (err != nil) != c.poolErr {
+				t.Errorf("ParsePool: got %d certificates and error %v, want %d", len(pool.CAs), err, want)
+			}
+			if got := text(pool.Unusable); !strings.Contains(got, c.unusable) || (got == "") != (c.unusable == "") || len(got) > 900 {
+				t.Errorf("unusable: got %q, want %q", got, c.unusable)
+			}
+			if c.wantErr == "" && text(bundle.Unusable) != text(pool.Unusable) {
+				t.Errorf("ParseBundle: unusable: got %q", text(bundle.Unusable))
 			}
 		})
 	}
@@ -302,8 +338,13 @@ func FuzzParse(f *testing.F) {
 		if chain, err := pki.ParseChain(data); (err == nil) != (chain.Leaf != nil) {
 			t.Errorf("ParseChain: leaf %v with error %v", chain.Leaf, err)
 		}
-		if bundle, err := pki.ParseBundle(data); (err == nil) != (len(bundle) > 0) {
-			t.Errorf("ParseBundle: %d certificates with error %v", len(bundle), err)
+		bundle, err := pki.ParseBundle(data)
+		if (err == nil) != (len(bundle.CAs) > 0) {
+			t.Errorf("ParseBundle: %d certificates with error %v", len(bundle.CAs), err)
+		}
+		if pool, poolErr := pki.ParsePool(data); poolErr == nil && len(pool.CAs) == 0 && pool.Unusable == nil ||
+			len(pool.CAs) < len(bundle.CAs) {
+			t.Errorf("ParsePool: %d certificates with error %v", len(pool.CAs), poolErr)
 		}
 		if key, err := pki.PublicKeyOf(data); (err == nil) != (key != nil) {
 			t.Errorf("PublicKeyOf: key %T with error %v", key, err)

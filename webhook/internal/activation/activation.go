@@ -207,10 +207,7 @@ func (k *Keeper) checkTrusted(bundle []byte, name string) error {
 		return fmt.Errorf("its CA bundle %w", err)
 	}
 	options := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: name, CurrentTime: k.Now(),
-	}
-	for _, ca := range cas {
-		options.Roots.AddCert(ca)
+		Roots: cas.Pool(), Intermediates: x509.NewCertPool(), DNSName: name, CurrentTime: k.Now(),
 	}
 	pair := k.Serving()
 	for _, der := range pair.Certificate[1:] {

@@ -15,6 +15,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
@@ -427,5 +428,45 @@ func record(page *messages.Part, title string, d admit.Decision) {
 	page.Text(title, d.Message)
 	for _, warning := range d.Warnings {
 		page.Text(title, "Warning: "+warning)
+	}
+}
+
+// TestDecideIssuers: a certificate of no CA in the bundle is refused, unless the bundle has a CA that cannot be used.
+func TestDecideIssuers(t *testing.T) {
+	ca, foreign := pkitest.NewCA("service-ca"), pkitest.NewCA("foreign")
+	own, other := ca.Issue(pkitest.KubeletClient()), foreign.Issue(pkitest.KubeletClient())
+	unusable := pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")
+	for name, c := range map[string]struct {
+		bundle []byte
+		new    pkitest.Pair
+		want   string
+	}{
+		"signed":                         {ca.PEM(), own, "true []"},
+		"foreign":                        {ca.PEM(), other, "false [UntrustedIssuer]"},
+		"signed, a CA not usable":        {slices.Concat(unusable, ca.PEM()), own, "true []"},
+		"foreign, a CA not usable":       {slices.Concat(unusable, ca.PEM()), other, "true [CAUnusable]"},
+		"foreign, one CA of two damaged": {slices.Concat(ca.PEM(), ca.PEM()[:100], ca.PEM()), other, "true [CAUnusable]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bundle, err := pki.ParseBundle(c.bundle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := check.SecretExpectation{
+				Namespace: "ns", Name: "s", Usage: x509.ExtKeyUsageClientAuth,
+				Roots: bundle.CAs, RootsUnusable: bundle.Unusable,
+			}
+			secret := func(p pkitest.Pair) *check.Secret {
+				return &check.Secret{Type: "kubernetes.io/tls", Certificate: p.Certificate, Key: p.Key}
+			}
+			d := admit.Decide(check.CheckSecret, want, admit.Change{Old: secret(own), New: secret(c.new)}, pkitest.Now())
+			reasons := []string{}
+			for _, f := range d.Introduced {
+				reasons = append(reasons, string(f.Reason))
+			}
+			if got := fmt.Sprint(d.Allowed, " ", reasons); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
 	}
 }

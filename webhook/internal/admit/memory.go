@@ -59,6 +59,7 @@ func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Siz
 	d.text(want.Namespace, want.Name, want.Type, want.ManagedBy, want.Service, want.ServiceUID)
 	d.text(
 		fmt.Sprint(want.Usage, want.ExpiringFraction, want.IgnoreValidityAnnotations, want.Roots == nil, len(want.Roots),
+			want.RootsUnusable == nil,
 			len(want.DNSNames), len(want.Owners)),
 	)
 	d.text(want.DNSNames...)
@@ -66,6 +67,9 @@ func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Siz
 		d.text(o.APIVersion, o.Kind, o.Name)
 	}
 	d.text(fmt.Sprintf("%q", want.OwnedBefore))
+	if want.RootsUnusable != nil {
+		d.text(want.RootsUnusable.Error())
+	}
 	for _, root := range want.Roots {
 		d.bytes(root.Raw)
 	}

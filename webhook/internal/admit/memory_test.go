@@ -4,6 +4,7 @@ package admit_test
 
 import (
 	"crypto/x509"
+	"errors"
 	"testing"
 	"time"
 	"unsafe"
@@ -67,6 +68,13 @@ func TestMemory(t *testing.T) {
 		},
 		"roots": func(want *check.SecretExpectation, _ *check.Secret) {
 			want.Roots = []*x509.Certificate{foreign.Certificate}
+		},
+		"unusable root": func(want *check.SecretExpectation, _ *check.Secret) { want.RootsUnusable = errors.New("ML-DSA-65") },
+		"foreign and unusable roots": func(want *check.SecretExpectation, _ *check.Secret) {
+			want.Roots, want.RootsUnusable = []*x509.Certificate{foreign.Certificate}, errors.New("ML-DSA-65")
+		},
+		"foreign and other unusable roots": func(want *check.SecretExpectation, _ *check.Secret) {
+			want.Roots, want.RootsUnusable = []*x509.Certificate{foreign.Certificate}, errors.New("ML-DSA-44")
 		},
 		"no roots":      func(want *check.SecretExpectation, _ *check.Secret) { want.Roots = nil },
 		"usage":         func(want *check.SecretExpectation, _ *check.Secret) { want.Usage = x509.ExtKeyUsageClientAuth },

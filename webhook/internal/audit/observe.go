@@ -4,7 +4,6 @@ package audit
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -411,7 +410,8 @@ func (seen *observation) checkSecret(subject admit.ProtectedSecret, answers *ser
 	ownExpectation := subject.SecretExpectation
 	want := ownExpectation
 	if subject.Bundle != nil {
-		want.Roots, want.RootsProblem = seen.caBundle(*subject.Bundle)
+		bundle, problem := seen.caBundle(*subject.Bundle)
+		want.Roots, want.RootsUnusable, want.RootsProblem = bundle.CAs, bundle.Unusable, problem
 	}
 	o := secretObject(want)
 	s := seen.states[o]
@@ -505,10 +505,10 @@ func (seen *observation) servedPort(want check.SecretExpectation, o follow.Objec
 
 // caBundle returns the certificates of a CA bundle, or why it cannot be used. If it
 // cannot, certificates are not verified against it.
-func (seen *observation) caBundle(b admit.CABundle) ([]*x509.Certificate, *finding.Result) {
+func (seen *observation) caBundle(b admit.CABundle) (pki.Bundle, *finding.Result) {
 	o := bundleObject(b)
 	if unknown := seen.whyUnknown(o); unknown != nil {
-		return nil, unknown
+		return pki.Bundle{}, unknown
 	}
 	why := "does not exist"
 	// The API server stores no ConfigMap that cannot be converted.
@@ -519,7 +519,7 @@ func (seen *observation) caBundle(b admit.CABundle) ([]*x509.Certificate, *findi
 		}
 		why = err.Error()
 	}
-	return nil, &finding.Result{
+	return pki.Bundle{}, &finding.Result{
 		Subject: o.Subject().Part(b.Key), Reason: finding.ClientCAUnavailable,
 		Message: "the issuer of the certificates is not verified, because the CA bundle " + why,
 		Remedy: "restore it; the operator that rotates the signers writes it " +

@@ -349,10 +349,15 @@ func TestBundle(t *testing.T) {
 			Live:  live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}}),
 		}
 	}
+	withUnusable := func(ca *pkitest.CA) follow.State {
+		bundle := string(pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")) + string(ca.PEM())
+		return follow.State{Known: true, Live: live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": bundle}})}
+	}
 	own, foreign := pkitest.NewCA("signer"), pkitest.NewCA("foreign")
 	client := own.Issue(pkitest.KubeletClient())
 	const (
 		untrusted  = "1 UntrustedIssuer Secret openshift-kube-apiserver/kubelet-client tls.crt"
+		unusable   = "0 CAUnusable Secret openshift-kube-apiserver/kubelet-client tls.crt"
 		unreadable = "3 Unreadable ConfigMap openshift-kube-apiserver-operator/signers"
 		noBundle   = "0 ClientCAUnavailable ConfigMap openshift-kube-apiserver-operator/signers ca.crt"
 	)
@@ -364,8 +369,10 @@ func TestBundle(t *testing.T) {
 	}{
 		"of the issuer": {state: of(own), verified: true},
 		"of another CA": {state: of(foreign), want: []string{untrusted}},
-		"not read yet":  {want: []string{"3 NotObserved ConfigMap openshift-kube-apiserver-operator/signers"}},
-		"missing":       {state: follow.State{Known: true}, want: []string{noBundle}},
+		"of the issuer, with a CA that cannot be used": {state: withUnusable(own), verified: true},
+		"of another CA, with one that cannot be used":  {state: withUnusable(foreign), want: []string{unusable}},
+		"not read yet": {want: []string{"3 NotObserved ConfigMap openshift-kube-apiserver-operator/signers"}},
+		"missing":      {state: follow.State{Known: true}, want: []string{noBundle}},
 		"without a certificate": {state: follow.State{Known: true, Live: live(t, &corev1.ConfigMap{})},
 			want: []string{noBundle}},
 		"no permission to read": {state: follow.State{Err: errors.New("no")}, want: []string{unreadable}},

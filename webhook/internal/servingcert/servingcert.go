@@ -165,11 +165,7 @@ func (k *Keeper) whyReissue(secret *corev1.Secret) string {
 	if err != nil {
 		return "the Secret has no CA"
 	}
-	roots := x509.NewCertPool()
-	for _, ca := range cas {
-		roots.AddCert(ca)
-	}
-	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.Now()}); err != nil {
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: cas.Pool(), CurrentTime: k.Now()}); err != nil {
 		return "the certificate is not signed by the CA in the Secret"
 	}
 	return ""
@@ -214,7 +210,7 @@ func (k *Keeper) issue(ctx context.Context, before *corev1.Secret) (*corev1.Secr
 	if before != nil {
 		secret = before.DeepCopy()
 		old, _ := pki.ParseBundle(before.Data[caKey]) // an invalid bundle has no CA to keep
-		for _, ca := range old {
+		for _, ca := range old.CAs {
 			if !slices.ContainsFunc(cas, ca.Equal) {
 				cas = append(cas, ca)
 			}
@@ -261,7 +257,7 @@ func (k *Keeper) trustedCAs(ctx context.Context) ([]*x509.Certificate, error) {
 	var signers []*x509.Certificate
 	for _, hook := range configuration.Webhooks {
 		cas, _ := pki.ParseBundle(hook.ClientConfig.CABundle) // an invalid bundle has no CA
-		for _, ca := range cas {
+		for _, ca := range cas.CAs {
 			roots := x509.NewCertPool()
 			roots.AddCert(ca)
 			_, err := served.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.Now()})

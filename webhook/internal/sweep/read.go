@@ -5,7 +5,6 @@ package sweep
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,6 +27,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 const (
@@ -315,11 +315,11 @@ func (a API) readCA(ctx context.Context, from ConfigMapKey) check.KubeletCA {
 	if err != nil {
 		return check.KubeletCA{WhyUnknown: new(unreadableConfig(from, readError(err)))}
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(configMap.Data[from.Key])) {
+	bundle, err := pki.ParsePool([]byte(configMap.Data[from.Key]))
+	if err != nil {
 		return check.KubeletCA{WhyUnknown: new(unreadableConfig(from, "it has no certificate under the key "+from.Key))}
 	}
-	return check.KubeletCA{At: from.String(), Roots: roots}
+	return check.KubeletCA{At: from.String(), Roots: bundle.Pool(), Unusable: bundle.Unusable}
 }
 
 func (a API) configMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {

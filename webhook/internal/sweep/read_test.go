@@ -253,6 +253,7 @@ func TestSettings(t *testing.T) {
 		Services      string
 		Roots         bool
 		NotConfigured bool
+		Unusable      bool
 		WhyUnknown    finding.Reason
 	}
 	all := strings.Join(commonAddressTypes(), " ")
@@ -329,6 +330,11 @@ func TestSettings(t *testing.T) {
 			configMaps: map[string]map[string]string{"config": openshift},
 			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
+		"a CA that cannot be used": {
+			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": bundle["ca-bundle.crt"] +
+				string(pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113"))}}, nil,
+			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true, Unusable: true},
+		},
 		"an empty bundle": {
 			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": "x"}},
 			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
@@ -355,6 +361,7 @@ func TestSettings(t *testing.T) {
 			got := seen{
 				Unread: settings.Unread, Types: strings.Join(settings.AddressTypes, " "), Services: join(settings.Services),
 				Roots: settings.CA.Roots != nil, NotConfigured: settings.CA.NotConfigured,
+				Unusable: settings.CA.Unusable != nil,
 			}
 			if settings.CA.WhyUnknown != nil {
 				got.WhyUnknown = settings.CA.WhyUnknown.Reason

@@ -315,11 +315,7 @@ func (f files) parseClients(clientCA string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, command.FileError(clientCAFlag, clientCA, err)
 	}
-	clients := x509.NewCertPool()
-	for _, ca := range cas {
-		clients.AddCert(ca)
-	}
-	return clients, nil
+	return cas.Pool(), nil
 }
 
 func readBounded(path string) ([]byte, error) {
