@@ -230,3 +230,15 @@ func (c *config) asker() (*connection.Asker, error) {
 	namespace, name, _ := strings.Cut(c.pod, "/")
 	return connection.New(connection.Options{API: api, Namespace: namespace, Pod: name, Node: c.nodeAddress})
 }
+
+// goRelease returns what knows the API server's Go release, nil if no API server is configured.
+func (c *config) goRelease() (*kubeclient.GoRelease, error) {
+	api, err := kubeclient.Config(c.kubeconfig, userAgent())
+	switch {
+	case errors.Is(err, kubeclient.ErrNoAPIServer):
+		return nil, nil //nolint:nilnil // see above
+	case err != nil:
+		return nil, err
+	}
+	return kubeclient.NewGoRelease(api)
+}

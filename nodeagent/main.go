@@ -131,8 +131,16 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 		if err != nil {
 			return command.ExitUsage, err
 		}
+		release, err := c.goRelease()
+		if err != nil {
+			return command.ExitUsage, err
+		}
 		if c.once {
 			answer := askNow(ctx, asker)
+			if release != nil {
+				release.Read(ctx)
+				options.GoVersion = release.Version()
+			}
 			guard.Scan = func(now time.Time) scan.Snapshot {
 				return scan.Scan(scan.Sources{
 					Host: host.WithCurrentMounts(), Kubelet: probeNow(ctx, c.kubelet), Connection: answer,
@@ -150,9 +158,11 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 		guard.Scan = func(now time.Time) scan.Snapshot {
 			from := from
 			from.Host = host.WithCurrentMounts()
+			options := options
+			options.GoVersion = release.Version()
 			return scan.Scan(from, options, now)
 		}
-		err = serve(ctx, guard, c, asker, log)
+		err = serve(ctx, guard, c, asker, release, log)
 		if err != nil && !command.IsUsage(err) {
 			log.Error("Stopped", "err", err)
 			return command.ExitFailed, nil
@@ -204,7 +214,8 @@ func (a asked[A]) Answer() *A { return a.answer }
 // fails, all of it stops: otherwise nobody could tell a broken agent from one that finds
 // nothing. Events that are waiting are still delivered.
 func serve(
-	ctx context.Context, guard *agent.Agent, config config, asker *connection.Asker, log *slog.Logger,
+	ctx context.Context, guard *agent.Agent, config config, asker *connection.Asker, release *kubeclient.GoRelease,
+	log *slog.Logger,
 ) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -240,6 +251,13 @@ func serve(
 	}
 	if asker != nil {
 		group.Go(func() error { return asker.Run(ctx) })
+	}
+	if release != nil {
+		group.Go(func() error {
+			release.Read(ctx)
+			release.Run(ctx)
+			return nil
+		})
 	}
 	if config.metricsAddress != noAddress {
 		var listen net.ListenConfig

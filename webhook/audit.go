@@ -299,7 +299,14 @@ func auditOnce(
 			return evidence.Document{}, err
 		}
 	}
-	result, err := audit.Once(ctx, objects, loaded.subject(0), kubelets, ask, time.Now)
+	release, err := kubeclient.NewGoRelease(client)
+	if err != nil {
+		return evidence.Document{}, err
+	}
+	release.Read(ctx)
+	subject := loaded.subject(0)
+	subject.Secrets = withGoVersion(slices.Clone(subject.Secrets), release.Version())
+	result, err := audit.Once(ctx, objects, subject, kubelets, ask, time.Now)
 	if err != nil {
 		return evidence.Document{}, fmt.Errorf("check the stored objects: %w", err)
 	}

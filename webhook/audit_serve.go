@@ -54,6 +54,10 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	if config.release, err = kubeclient.NewGoRelease(client); err != nil {
+		return err
+	}
+	config.release.Read(ctx)
 	leader, err := newLeader(client, options, log)
 	if err != nil {
 		return err
@@ -88,6 +92,7 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	deliverer.Go(func() error { return events.Run(delivery) })
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { leader.Run(ctx); return nil })
+	group.Go(func() error { config.release.Run(ctx); return nil })
 	group.Go(func() error { return config.Run(ctx) })
 	if options.healthAddress != noAddress {
 		var listen net.ListenConfig

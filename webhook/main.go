@@ -186,6 +186,10 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 		}
 		profile = newProfile(ctx, objects, options.tlsMinVersion, log)
 		config.bundles = newBundles(delivery, objects, log)
+		if config.release, err = kubeclient.NewGoRelease(client); err != nil {
+			return err
+		}
+		config.release.Read(ctx)
 		config.Protected() // starts to watch the bundles
 		config.bundles.await(ctx)
 		if manageCert, err = newCertManager(client, options, log); err != nil {
@@ -202,6 +206,9 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 		Reporter: reporters, Meter: meter, Log: log, Now: time.Now,
 	}})
 	group, ctx := errgroup.WithContext(ctx)
+	if config.release != nil {
+		group.Go(func() error { config.release.Run(ctx); return nil })
+	}
 	if manageCert != nil {
 		ready := make(chan struct{})
 		group.Go(func() error { manageCert(ctx, ready); return nil })

@@ -6,11 +6,13 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/prove"
@@ -27,7 +29,9 @@ type reloader struct {
 	log     *slog.Logger
 	current atomic.Pointer[config]
 	// bundles is nil if no API server is configured.
-	bundles     *bundles
+	bundles *bundles
+	// release is the API server's Go release; nil if no API server is configured.
+	release     *kubeclient.GoRelease
 	reloadValid prometheus.Gauge
 	// lastError is the error of the last reload; empty if it succeeded.
 	lastError string
@@ -48,7 +52,15 @@ func newReloader(from source, loaded config, registry prometheus.Registerer, log
 
 // Protected returns the Secrets that the current configuration protects.
 func (r *reloader) Protected() []admit.ProtectedSecret {
-	return r.current.Load().protectedWith(r.bundles)
+	return withGoVersion(r.current.Load().protectedWith(r.bundles), r.release.Version())
+}
+
+// withGoVersion sets the API server's Go release for all Secrets.
+func withGoVersion(secrets []admit.ProtectedSecret, version string) []admit.ProtectedSecret {
+	for i := range secrets {
+		secrets[i].GoVersion = version
+	}
+	return secrets
 }
 
 // OverridesAction returns the action of the current configuration.
@@ -56,7 +68,9 @@ func (r *reloader) OverridesAction() admit.Action { return r.current.Load().over
 
 // Subject returns what the audit checks by the current configuration.
 func (r *reloader) Subject(guardPatience time.Duration) audit.Subject {
-	return r.current.Load().subject(guardPatience)
+	subject := r.current.Load().subject(guardPatience)
+	subject.Secrets = withGoVersion(slices.Clone(subject.Secrets), r.release.Version())
+	return subject
 }
 
 // Guard returns what the dry runs test by the current configuration.

@@ -5,13 +5,18 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
@@ -91,4 +96,34 @@ func TestReload(t *testing.T) {
 	if action := r.OverridesAction(); action != "" && action != admit.Deny {
 		t.Errorf("overrides: %s", action)
 	}
+}
+
+// TestGoVersionOfSecrets: admission and audit check by the API server's Go release, and the configuration keeps none.
+func TestGoVersionOfSecrets(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"goVersion":"go1.26.8"}`))
+	}))
+	t.Cleanup(server.Close)
+	loaded, err := loadConfig(source{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReloader(source{}, loaded, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	versions := func(want string) {
+		t.Helper()
+		for _, s := range slices.Concat(r.Protected(), r.Subject(0).Secrets) {
+			if s.GoVersion != want {
+				t.Errorf("Secret %s: Go release %q, want %q", s.Name, s.GoVersion, want)
+			}
+		}
+	}
+	versions("")
+	if r.release, err = kubeclient.NewGoRelease(&rest.Config{Host: server.URL}); err != nil {
+		t.Fatal(err)
+	}
+	r.release.Read(t.Context())
+	versions("go1.26.8")
+	server.Close()
+	r.release.Read(t.Context())
+	versions("")
 }

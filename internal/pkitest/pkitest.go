@@ -36,6 +36,10 @@ const (
 	RSA     KeyKind = "RSA 2048"
 	RSA1024 KeyKind = "RSA 1024"
 	Ed25519 KeyKind = "Ed25519"
+	// Only Go 1.27 can create these.
+	MLDSA44 KeyKind = "ML-DSA-44"
+	MLDSA65 KeyKind = "ML-DSA-65"
+	MLDSA87 KeyKind = "ML-DSA-87"
 )
 
 // Request describes a certificate. The zero value is a leaf without usages or names, valid from an
@@ -95,6 +99,9 @@ func NewCAAround(commonName string, moment time.Time) *CA {
 func NewRSACAAround(commonName string, moment time.Time) *CA {
 	return newCA(RSA, commonName, moment)
 }
+
+// NewCAOf creates a CA like [NewCA] with a key of a kind.
+func NewCAOf(kind KeyKind, commonName string) *CA { return newCA(kind, commonName, Now()) }
 
 // NewCAFor creates a CA like [NewCA] with restricted usages.
 func NewCAFor(commonName string, uses ...x509.ExtKeyUsage) *CA {
@@ -220,6 +227,8 @@ func newKey(kind KeyKind) crypto.Signer {
 		return must(key, err)
 	case ECDSA, "":
 		return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	case MLDSA44, MLDSA65, MLDSA87:
+		return must(newMLDSA(kind))
 	}
 	panic(fmt.Sprintf("pkitest: no keys of kind %q", kind))
 }

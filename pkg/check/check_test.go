@@ -384,7 +384,7 @@ func TestCheckedReasons(t *testing.T) {
 		}
 	}
 	join := func(reasons ...string) string { return strings.Join(reasons, " ") }
-	everything := join(notAccepted, untrusted, notTLS, open)
+	everything := join("AlgorithmUnsupported", notAccepted, untrusted, notTLS, open)
 	for name, want := range map[string]string{
 		"good":                    everything,
 		"no client certificate":   everything, // the kube-apiserver has one

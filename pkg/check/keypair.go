@@ -41,6 +41,9 @@ type Expectation struct {
 	RootsProblem *finding.Result
 	// ExpiringFraction, from 0 to 1, of the lifetime.
 	ExpiringFraction float64
+	// GoVersion is the Go release that the API server was built with, as its /version has it: "go1.27.4". It says
+	// whether Kubernetes can use ML-DSA keys. It is empty if not known.
+	GoVersion string
 	// Writer is the program that writes and renews the pair, for remedies; empty if it is not known.
 	Writer string
 }
@@ -113,7 +116,10 @@ func keyPairChecks() []check[KeyPair] {
 			atCertificate, valid,
 		},
 		{finding.Usage, certificate, []finding.Reason{finding.WrongKeyUsage}, atCertificate, usage},
-		{finding.Strength, certificate, []finding.Reason{finding.WeakKey, finding.WeakSignature}, atCertificate, strong},
+		{
+			finding.Strength, certificate,
+			[]finding.Reason{finding.WeakKey, finding.WeakSignature, finding.AlgorithmUnsupported}, atCertificate, strong,
+		},
 		// This check and the next one do not need a parsed certificate: a file with a key and
 		// no certificate is the worst case of this one, and the next one reports unreadable
 		// CAs even if there is no certificate.

@@ -25,9 +25,9 @@ func certificateParses(p KeyPair, _ time.Time) []finding.Result {
 			"the certificate is missing or empty",
 			p.want.remedy("store a PEM certificate and its key together"))
 	case p.chainErr != nil:
-		return single(finding.CertificateUnparsable, p.certificate.At,
+		return p.unlessMLDSA(p.chainErr, single(finding.CertificateUnparsable, p.certificate.At,
 			"it "+p.chainErr.Error(),
-			"store a PEM certificate there, with the server's or client's own certificate first")
+			"store a PEM certificate there, with the server's or client's own certificate first"))
 	}
 	return nil
 }
@@ -41,11 +41,21 @@ func keyParses(p KeyPair, _ time.Time) []finding.Result {
 			"the private key is missing or empty",
 			p.want.remedy("add the PEM private key that belongs to the certificate"))
 	case p.publicErr != nil:
-		return single(finding.KeyUnparsable, p.key.At,
+		return p.unlessMLDSA(p.publicErr, single(finding.KeyUnparsable, p.key.At,
 			"it "+p.publicErr.Error(),
-			"replace it with the unencrypted PEM private key that belongs to the certificate")
+			"replace it with the unencrypted PEM private key that belongs to the certificate"))
 	}
 	return nil
+}
+
+// unlessMLDSA makes the result about a half that cannot be parsed unknown if only this program cannot: it has an ML-DSA
+// key, and it is not known that the API server cannot use such keys.
+func (p KeyPair) unlessMLDSA(err error, results []finding.Result) []finding.Result {
+	supports, known := pki.GoSupportsMLDSA(p.want.GoVersion)
+	if _, isMLDSA := errors.AsType[*pki.MLDSAError](err); isMLDSA && (supports || !known) {
+		return []finding.Result{Unknown(results[0])}
+	}
+	return results
 }
 
 // chainParses: TLS programs send the blocks after the leaf without parsing them, and the

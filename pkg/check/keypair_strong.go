@@ -36,7 +36,32 @@ func strong(p KeyPair, _ time.Time) []finding.Result {
 			"the certificate's key is weak: "+pki.KeyOf(leaf),
 			"issue a certificate with a key of RSA 2048 or larger, ECDSA P-256 or larger, or Ed25519")...)
 	}
+	for _, certificate := range append([]*x509.Certificate{leaf}, p.chain.Rest...) {
+		if algorithm := pki.MLDSAOf(certificate); algorithm != "" {
+			results = append(results, mldsaSupported(p.certificate.At, "the certificate", algorithm, p.want.GoVersion)...)
+			break
+		}
+	}
 	return results
+}
+
+// mldsaSupported: the API server can use a certificate with an ML-DSA key or signature. It can if it was built with Go
+// 1.27 or later (crypto/x509, crypto/tls); which Kubernetes version it is says nothing about that. A certificate that it
+// cannot use ends every handshake.
+func mldsaSupported(at finding.Subject, certificate, algorithm, goVersion string) []finding.Result {
+	const remedy = "issue a certificate with an ECDSA or RSA key from a CA with such a key, " +
+		"or upgrade the cluster to a release that is built with Go 1.27"
+	supports, known := pki.GoSupportsMLDSA(goVersion)
+	switch {
+	case supports:
+		return nil
+	case known:
+		return single(finding.AlgorithmUnsupported, at,
+			certificate+" uses "+algorithm+", which the API server cannot use: it was built with a Go release before 1.27", remedy)
+	}
+	return []finding.Result{Unknown(single(finding.AlgorithmUnsupported, at,
+		certificate+" uses "+algorithm+", and it is not known whether the API server can use that: "+
+			"only programs built with Go 1.27 or later can, and its Go release is not known", remedy)[0])}
 }
 
 func weakKey(certificate *x509.Certificate) bool {

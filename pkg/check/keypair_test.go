@@ -41,8 +41,8 @@ func pairFixtures() map[string]fixture {
 	forServers := pkitest.NewCAFor("signer", x509.ExtKeyUsageServerAuth)
 	ofServers := forServers.Issue(pkitest.KubeletClient())
 	encrypted, _ := pkitest.EncryptedKeys()
-	unusual, mldsa65 := pkitest.Algorithms(), "2.16.840.1.101.3.4.3.18"
-	signedWith := good.SignedWith(mldsa65)
+	unusual, slhdsa := pkitest.Algorithms(), "2.16.840.1.101.3.4.3.20"
+	signedWith := good.SignedWith(slhdsa)
 
 	want := check.Expectation{
 		Usage:            x509.ExtKeyUsageClientAuth,
@@ -70,8 +70,13 @@ func pairFixtures() map[string]fixture {
 	rooted := func(roots ...*x509.Certificate) check.Expectation {
 		return check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: roots}
 	}
+	const mldsa65 = "2.16.840.1.101.3.4.3.18"
+	withGo := func(version string) check.Expectation {
+		return check.Expectation{Usage: x509.ExtKeyUsageClientAuth, GoVersion: version, RootsProblem: because(finding.ClientCAUnavailable)}
+	}
+	const mldsaIssuer = "issuer unknown ClientCAUnavailable @ /why"
 	partly := func(ca *pkitest.CA) check.Expectation {
-		bundle, err := pki.ParseBundle(slices.Concat(ca.PEM(), unusual["Ed448"].Certificate(mldsa65)))
+		bundle, err := pki.ParseBundle(slices.Concat(ca.PEM(), unusual["Ed448"].Certificate(slhdsa)))
 		if err != nil {
 			panic(err)
 		}
@@ -189,11 +194,11 @@ func pairFixtures() map[string]fixture {
 			return results
 		}},
 		"key RSASSA-PSS": {
-			results: pair(unusual["RSASSA-PSS 2048"].Certificate(mldsa65), good.Key), want: unparsable,
+			results: pair(unusual["RSASSA-PSS 2048"].Certificate(slhdsa), good.Key), want: unparsable,
 			mentions: "RSASSA-PSS 2048",
 		},
 		"key on a curve that is not known": {
-			results: pair(unusual["ECDSA brainpoolP256r1"].Certificate(mldsa65), good.Key), want: unparsable,
+			results: pair(unusual["ECDSA brainpoolP256r1"].Certificate(slhdsa), good.Key), want: unparsable,
 			mentions: "brainpoolP256r1",
 		},
 		"private key of an algorithm that is not known": {
@@ -202,7 +207,22 @@ func pairFixtures() map[string]fixture {
 		},
 		"signed with an algorithm that is not known": {
 			results: pair(signedWith, good.Key), want: []string{untrusted},
-			mentions: "ML-DSA-65",
+			mentions: "SLH-DSA-SHA2-128s",
+		},
+		"signed with ML-DSA, API server of Go 1.26": {
+			results: at(now, withGo("go1.26.8"), good.SignedWith(mldsa65), good.Key),
+			want:    []string{mldsaIssuer, "strength fail AlgorithmUnsupported @ /crt"}, mentions: "ML-DSA-65",
+		},
+		"signed with ML-DSA, Go release of the API server not known": {
+			results: at(now, withGo(""), good.SignedWith(mldsa65), good.Key),
+			want:    []string{mldsaIssuer, "strength unknown AlgorithmUnsupported @ /crt"}, mentions: "ML-DSA-65",
+		},
+		"CA signed with ML-DSA, API server of Go 1.26": {
+			results: at(now, withGo("go1.26.8"), good.ChainWith(other.SignedWith(mldsa65)), good.Key),
+			want:    []string{mldsaIssuer, "strength fail AlgorithmUnsupported @ /crt"}, mentions: "ML-DSA-65",
+		},
+		"signed with ML-DSA, API server of Go 1.27": {
+			results: at(now, withGo("go1.27.4"), good.SignedWith(mldsa65), good.Key), want: []string{mldsaIssuer},
 		},
 		"first valid time": {results: hundred(now)},
 		"a nanosecond too early": {

@@ -30,6 +30,10 @@ func trusted(p KeyPair, now time.Time) []finding.Result {
 		return []finding.Result{Unknown(certificateParses(p, now)[0])}
 	case signedWeakly(leaf): // x509 does not verify such a certificate
 		return []finding.Result{Unknown(strong(p, now)[0])}
+	case pki.MLDSAOf(leaf) != "" && !pki.SupportsMLDSA():
+		return single(finding.CAUnusable, p.certificate.At,
+			"it is not known whether the certificate is signed by a trusted CA: this program cannot verify "+pki.MLDSAOf(leaf),
+			"use a build of this program with Go 1.27 or later, and without FIPS module v1.0.0")
 	case p.want.Roots == nil:
 		return single(finding.NotChecked, p.certificate.At,
 			"no CA bundle is configured for the certificate, so its issuer is not verified",

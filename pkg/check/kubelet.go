@@ -52,6 +52,8 @@ type KubeletSettings struct {
 	// NoClientCAAt is the configuration file that sets no client CA. It is empty if there is a
 	// client CA, or if that is not known.
 	NoClientCAAt string
+	// GoVersion of the API server, as in [Expectation].
+	GoVersion string
 	// NodeName is the name of its Node. It is empty if not known.
 	NodeName string
 	// AddressTypes are the kube-apiserver's kubelet-preferred-address-types. They are empty
@@ -150,7 +152,7 @@ func kubeletChecks() []check[Kubelet] {
 		{
 			finding.ServingTrusted, overTLS,
 			[]finding.Reason{
-				finding.KubeletCertificateUntrusted, finding.CAUnusable, finding.Unreadable, finding.StaleMount,
+				finding.KubeletCertificateUntrusted, finding.AlgorithmUnsupported, finding.CAUnusable, finding.Unreadable, finding.StaleMount,
 				finding.NotMounted, finding.NotChecked,
 			},
 			Kubelet.at, kubeletTrusted,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 // kubeletTrusted: the kube-apiserver, as it is configured, accepts the kubelet's certificate: a CA of
@@ -17,6 +18,9 @@ import (
 // kube-apiserver connects to (Kubernetes pkg/kubelet/client, over client-go transport; see kubeletAddress). Without
 // that argument the kube-apiserver verifies nothing, which KubeletCANotConfigured reports.
 func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
+	if unsupported := kubeletAlgorithm(k.answer, k.known.GoVersion); unsupported != nil {
+		return unsupported
+	}
 	switch problem := k.ca.problem(); {
 	case k.ca.WhyUnknown != nil:
 		return []finding.Result{Unknown(*k.ca.WhyUnknown)}
@@ -39,6 +43,17 @@ func kubeletTrusted(k Kubelet, now time.Time) []finding.Result {
 		return k.untrusted(why)
 	}
 	return k.validForAddress(k.answer.Certificates[0])
+}
+
+// kubeletAlgorithm: the API server can use the algorithms of the kubelet's certificate, which it must even if it does
+// not verify it.
+func kubeletAlgorithm(answer *KubeletAnswer, goVersion string) []finding.Result {
+	for _, certificate := range answer.Certificates {
+		if algorithm := pki.MLDSAOf(certificate); algorithm != "" {
+			return mldsaSupported(answer.At, "the kubelet's certificate", algorithm, goVersion)
+		}
+	}
+	return nil
 }
 
 // whyDistrusted says why a kubelet's certificates, its own first, do not lead to one of the roots, for a server. It is

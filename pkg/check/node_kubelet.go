@@ -27,6 +27,8 @@ type NodeKubelet struct {
 	// are signed, or if that is not known.
 	Request string
 	CA      KubeletCA
+	// GoVersion of the API server, as in [Expectation].
+	GoVersion string
 }
 
 // KubeletCA has the CAs that the kube-apiserver verifies kubelets with. The zero value is not known.
@@ -85,7 +87,9 @@ func nodeKubeletChecks() []check[NodeKubelet] {
 		{
 			// If the kube-apiserver does not verify kubelets, that is known of Nodes that do not answer, too.
 			finding.ServingTrusted, nil,
-			[]finding.Reason{finding.KubeletCertificateUntrusted, finding.CAUnusable, finding.NotChecked},
+			[]finding.Reason{
+				finding.KubeletCertificateUntrusted, finding.AlgorithmUnsupported, finding.CAUnusable, finding.NotChecked,
+			},
 			NodeKubelet.at, nodeKubeletTrusted,
 		},
 		{

@@ -18,6 +18,11 @@ func nodeKubeletTrusted(k NodeKubelet, now time.Time) []finding.Result {
 		tls[i].Requirement = finding.NodeKubelet.Requires(finding.TLS)
 	}
 	withoutTLS := missingNeed(finding.NodeKubelet, []finding.Aspect{finding.TLS}, tls)
+	if withoutTLS == nil {
+		if unsupported := kubeletAlgorithm(k.Answer, k.GoVersion); unsupported != nil {
+			return unsupported
+		}
+	}
 	switch {
 	case k.CA.NotConfigured:
 		return notApplicable("kubelet-certificate-authority is not set, so the kube-apiserver does not verify kubelets")

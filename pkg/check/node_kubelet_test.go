@@ -48,6 +48,7 @@ func nodeKubeletFixtures() map[string]fixture {
 	ca, foreign := pkitest.NewCA("csr-signer"), pkitest.NewCA("foreign")
 	now := pkitest.Now()
 	own := ca.Issue(nodeServing())
+	mldsa := []*x509.Certificate{parsed(own.SignedWith("2.16.840.1.101.3.4.3.18"))}
 	seen := func(change func(k *check.NodeKubelet)) func(finding.Family) []finding.Result {
 		results, _ := nodeKubelet(ca, own, change).Check(now)
 		return always(results)
@@ -120,6 +121,14 @@ func nodeKubeletFixtures() map[string]fixture {
 				k.CA.Unusable = errors.New("certificate 2 of the bundle")
 			}),
 			want: []string{"serving-trusted unknown CAUnusable" + at}, mentions: "certificate 2 of the bundle",
+		},
+		"signed with ML-DSA, API server of Go 1.26": {
+			results: seen(func(k *check.NodeKubelet) { k.Answer.Certificates, k.GoVersion = mldsa, "go1.26.8" }),
+			want:    []string{"serving-trusted fail AlgorithmUnsupported" + at}, mentions: "ML-DSA-65",
+		},
+		"signed with ML-DSA, Go release of the API server not known": {
+			results: seen(func(k *check.NodeKubelet) { k.Answer.Certificates = mldsa }),
+			want:    []string{"serving-trusted unknown AlgorithmUnsupported" + at},
 		},
 		"certificate of a foreign CA, and a request": {
 			results: seen(func(k *check.NodeKubelet) {

@@ -23,6 +23,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 func file(path string, data []byte) check.File {
@@ -48,7 +49,7 @@ func always(results []finding.Result) func(finding.Family) []finding.Result {
 }
 
 func clientFiles(certificate, key, clientCA check.File) []finding.Result {
-	checked := check.NewClientFiles(certificate, key, clientCA, layout.Layout{}, check.DefaultExpiringFraction)
+	checked := check.NewClientFiles(certificate, key, clientCA, layout.Layout{}, "", check.DefaultExpiringFraction)
 	results, _ := checked.Check(pkitest.Now())
 	return results
 }
@@ -460,6 +461,7 @@ func kubeletFixtures() map[string]fixture {
 	}
 	own := servingCA.Issue(serving)
 	client := clientCA.Issue(pkitest.KubeletClient())
+	mldsa := []*x509.Certificate{parsed(own.SignedWith("2.16.840.1.101.3.4.3.18"))}
 	unusable := pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")
 	bridged := pkitest.NewCA("new signer")
 	ofBridged := bridged.Issue(pkitest.KubeletClient())
@@ -619,6 +621,18 @@ func kubeletFixtures() map[string]fixture {
 		"issued by no CA of a bundle that can be used": {
 			results: withCA(file("/ca.crt", slices.Concat(unusable, foreign.PEM()))),
 			want:    []string{"serving-trusted unknown CAUnusable" + at}, mentions: "certificate 1 of the bundle",
+		},
+		"signed with ML-DSA, API server of Go 1.26": {
+			results: seen(func(f *facts) { f.answer.Certificates, f.known.GoVersion = mldsa, "go1.26.8" }),
+			want:    []string{"serving-trusted fail AlgorithmUnsupported" + at}, mentions: "ML-DSA-65",
+		},
+		"signed with ML-DSA, API server of Go 1.26, no CA configured": {
+			results: seen(func(f *facts) { f.answer.Certificates, f.known.GoVersion, f.ca = mldsa, "go1.26.8", check.File{} }),
+			want:    []string{"serving-trusted fail AlgorithmUnsupported" + at},
+		},
+		"signed with ML-DSA, Go release of the API server not known": {
+			results: seen(func(f *facts) { f.answer.Certificates = mldsa }),
+			want:    []string{"serving-trusted unknown AlgorithmUnsupported" + at},
 		},
 		"CA bundle without a CA that can be used": {
 			results: withCA(file("/ca.crt", unusable)), want: []string{"serving-trusted unknown CAUnusable" + at}, mentions: "Ed448",
@@ -957,4 +971,13 @@ func TestKubeletAcceptsClient(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("client-accepted by handshake and connection (-want +got):\n%s", d)
 	}
+}
+
+// parsed returns a certificate (PEM) that crypto/x509 parses.
+func parsed(text []byte) *x509.Certificate {
+	chain, err := pki.ParseChain(text)
+	if err != nil {
+		panic(err)
+	}
+	return chain.Leaf
 }

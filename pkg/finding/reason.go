@@ -30,6 +30,7 @@ const (
 	ChainDoubtful           Reason = "ChainDoubtful"
 	WeakKey                 Reason = "WeakKey"
 	WeakSignature           Reason = "WeakSignature"
+	AlgorithmUnsupported    Reason = "AlgorithmUnsupported"
 	KeyInCertificateFile    Reason = "KeyInCertificateFile"
 )
 
@@ -153,6 +154,7 @@ var outcomes = map[Reason]Outcome{
 	ChainDoubtful:           Warn,
 	WeakKey:                 Warn,
 	WeakSignature:           Fail,
+	AlgorithmUnsupported:    Fail,
 	KeyInCertificateFile:    Warn,
 
 	SecretMissing:    Fail,

@@ -91,7 +91,7 @@ func ParseChain(data []byte) (Chain, error) {
 	if err != nil {
 		return Chain{}, parseError("contains a CERTIFICATE block that", blocks[0], err)
 	}
-	if err := errors.Join(checkKey(leaf), checkLeafKey(leaf)); err != nil {
+	if err := cmp.Or(checkKey(leaf), checkLeafKey(leaf)); err != nil {
 		return Chain{}, fmt.Errorf("contains a certificate with %w", err)
 	}
 	chain := Chain{Leaf: leaf}
@@ -228,7 +228,12 @@ func parseError(what string, der []byte, err error) error {
 	if !ok {
 		return fmt.Errorf("%s is not an X.509 certificate: "+parserText, what, err)
 	}
-	return fmt.Errorf("%s is refused by Go's crypto/x509 (key: %s; signature: %s): "+parserText, what, key, signature, err)
+	refused := fmt.Errorf("%s is refused by Go's crypto/x509 (key: %s; signature: %s): "+parserText,
+		what, key, signature, err)
+	if isMLDSA(key) && !SupportsMLDSA() {
+		return &MLDSAError{Algorithm: key, err: refused}
+	}
+	return refused
 }
 
 // certificateBlocks returns the DER of the CERTIFICATE blocks in data, at least one without an error. scanErr says that
@@ -279,7 +284,7 @@ func checkKey(certificate *x509.Certificate) error {
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 		return nil
 	}
-	return fmt.Errorf("a key that Go's TLS does not support: %s", KeyOf(certificate))
+	return unsupported(certificate.PublicKey, "a key that Go's TLS does not support: ", KeyOf(certificate))
 }
 
 // checkLeafKey returns an error that describes the key if TLS handshakes with the certificate's key fail, although
@@ -300,8 +305,8 @@ func checkLeafKey(certificate *x509.Certificate) error {
 	return nil
 }
 
-// PublicKeyOf returns the public half of the first private key in data (PEM; PKCS #1, PKCS #8 or SEC 1; RSA, ECDSA or
-// Ed25519, unencrypted). It does not keep the private half. Its errors never wrap errors of the parsers, which may
+// PublicKeyOf returns the public half of the first private key in data (PEM; PKCS #1, PKCS #8 or SEC 1; RSA, ECDSA,
+// Ed25519 or, with Go 1.27, ML-DSA, unencrypted). It does not keep the private half. Its errors never wrap errors of the parsers, which may
 // contain bytes of the key.
 func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 	if err := checkSize(data); err != nil {
@@ -326,8 +331,8 @@ func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 				return nil, errors.New("contains an encrypted private key, which Kubernetes components cannot decrypt")
 			}
 			if algorithm, ok := privateKeyName(block.Bytes); ok {
-				return nil, fmt.Errorf("contains a block %.32q with a private key that Go's TLS does not support: %s",
-					block.Type, algorithm)
+				return nil, unsupported(nil,
+					fmt.Sprintf("contains a block %.32q with a private key that Go's TLS does not support: ", block.Type), algorithm)
 			}
 			return nil, fmt.Errorf("contains a block %.32q that is not a private key in PKCS #1, PKCS #8 or SEC 1 format",
 				block.Type)
@@ -349,6 +354,8 @@ func parsePrivateKey(der []byte) (crypto.Signer, bool) {
 			return key, true
 		case ed25519.PrivateKey:
 			return key, true
+		case crypto.Signer:
+			return key, isMLDSA(Describe(key.Public()))
 		}
 		return nil, false
 	}

@@ -159,8 +159,8 @@ func TestParseBundle(t *testing.T) {
 	page := messages.Record(t, "errors of CA bundles")
 	one, other := pkitest.NewCA("one"), pkitest.NewCA("other")
 	damaged := strings.Replace(string(other.PEM()), "\nM", "\n!", 1)
-	unknown, brainpool := pkitest.Algorithms()["Ed448"].Certificate(mldsa65),
-		pkitest.Algorithms()["ECDSA brainpoolP256r1"].Certificate(mldsa65)
+	unknown, brainpool := pkitest.Algorithms()["Ed448"].Certificate(slhdsa),
+		pkitest.Algorithms()["ECDSA brainpoolP256r1"].Certificate(slhdsa)
 	cases := map[string]struct {
 		data    string
 		want    int

@@ -48,6 +48,8 @@ type Options struct {
 	ExpiringFraction float64
 	// NodeName is the name of this host's Node; empty if not known.
 	NodeName string
+	// GoVersion of the API server, as in [check.Expectation].
+	GoVersion string
 }
 
 // Snapshot is the result of one scan. It does not change.
@@ -126,7 +128,9 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 	configResults := keepNextChange(config.Check(now))
 
 	facts := readFiles(host, found, unusable, configResults)
-	files := check.NewClientFiles(facts.certificate, facts.key, facts.clientCA, found.Layout, options.ExpiringFraction)
+	files := check.NewClientFiles(
+		facts.certificate, facts.key, facts.clientCA, found.Layout, options.GoVersion, options.ExpiringFraction,
+	)
 	fileResults, pair := keepNextChange(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
 	snapshot.Valid = pair.Loads() && len(finding.WithOutcome(fileResults, finding.Fail)) == 0
@@ -139,7 +143,9 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 		fileResults = check.Uncertain(fileResults, *unusable)
 		// Whether the kubelet accepts the guessed certificate proves nothing.
 		unknown := check.File{WhyUnknown: unusable}
-		pair = check.NewClientFiles(unknown, unknown, unknown, found.Layout, options.ExpiringFraction).Pair()
+		pair = check.NewClientFiles(
+			unknown, unknown, unknown, found.Layout, options.GoVersion, options.ExpiringFraction,
+		).Pair()
 	}
 	var answer *check.KubeletAnswer
 	if from.Kubelet != nil {
@@ -163,12 +169,12 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 		}
 	}
 	ofConnection := []check.File{facts.certificate, facts.key, facts.clientCA, facts.kubeletCA}
-	snapshot.ConnectionFiles = contents(staticpod.Found{}, nil, nil, ofConnection...)
+	snapshot.ConnectionFiles = contents(staticpod.Found{}, "", nil, nil, ofConnection...)
 	read := slices.Concat(ofConnection, []check.File{config.AdmissionFile})
 	for _, plugin := range slices.Sorted(maps.Keys(config.PluginFiles)) {
 		read = append(read, config.PluginFiles[plugin])
 	}
-	snapshot.Contents = contents(found, answer, connection, read...)
+	snapshot.Contents = contents(found, options.GoVersion, answer, connection, read...)
 	return snapshot
 }
 
@@ -238,7 +244,7 @@ func kubeletProblem(found staticpod.Found) check.KubeletConfigProblem {
 // settings are the expectations of the kubelet's answer.
 func settings(found staticpod.Found, options Options) check.KubeletSettings {
 	known := check.KubeletSettings{
-		NodeName: options.NodeName, AddressTypes: found.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
+		NodeName: options.NodeName, GoVersion: options.GoVersion, AddressTypes: found.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
 		WhyAddressTypesUnknown: found.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
 	}
 	config := found.Kubelet
@@ -398,13 +404,15 @@ func read(host Host, hostPath string) check.File {
 
 // contents is a checksum of everything that was read and answered.
 func contents(
-	found staticpod.Found, answer *check.KubeletAnswer, connection *check.ConnectionAnswer, files ...check.File,
+	found staticpod.Found, goVersion string, answer *check.KubeletAnswer, connection *check.ConnectionAnswer,
+	files ...check.File,
 ) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	if connection != nil {
 		hashField(h, fmt.Sprintf("%+v", *connection))
 	}
 	hashField(h, fmt.Sprintf("%+v", found))
+	hashField(h, goVersion)
 	for _, file := range files {
 		hashField(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
 		hashField(h, string(file.Data))

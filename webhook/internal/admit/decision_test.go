@@ -127,7 +127,7 @@ func TestDecide(t *testing.T) {
 		},
 		"a key of an unknown algorithm": {
 			old: secret(first), new: secret(first, func(s *check.Secret) {
-				s.Certificate = pkitest.Algorithms()["ML-DSA-65"].Certificate("2.16.840.1.101.3.4.3.18")
+				s.Certificate = pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")
 			}),
 			want: "refuse [CertificateUnparsable]",
 		},
@@ -466,6 +466,34 @@ func TestDecideIssuers(t *testing.T) {
 			}
 			if got := fmt.Sprint(d.Allowed, " ", reasons); got != c.want {
 				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestDecideMLDSA: the API server's Go release decides whether an ML-DSA certificate is refused.
+func TestDecideMLDSA(t *testing.T) {
+	own := pkitest.NewCA("signer").Issue(pkitest.KubeletClient())
+	for version, want := range map[string]string{
+		"go1.26.8": "false [AlgorithmUnsupported]", "go1.27.4": "true []", "": "true [AlgorithmUnsupported]",
+	} {
+		t.Run(version, func(t *testing.T) {
+			d := admit.Decide(check.CheckSecret, check.SecretExpectation{
+				Namespace: "ns", Name: "s", Usage: x509.ExtKeyUsageClientAuth, GoVersion: version,
+			}, admit.Change{
+				Old: &check.Secret{Type: "kubernetes.io/tls", Certificate: own.Certificate, Key: own.Key},
+				New: &check.Secret{
+					Type: "kubernetes.io/tls", Certificate: own.SignedWith("2.16.840.1.101.3.4.3.18"), Key: own.Key,
+				},
+			}, pkitest.Now())
+			reasons := []string{}
+			for _, f := range d.Introduced {
+				if f.Reason != finding.CAUnusable { // Go 1.26 cannot verify the signature
+					reasons = append(reasons, string(f.Reason))
+				}
+			}
+			if got := fmt.Sprint(d.Allowed, " ", reasons); got != want {
+				t.Errorf("got %s, want %s", got, want)
 			}
 		})
 	}

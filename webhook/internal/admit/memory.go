@@ -56,7 +56,7 @@ func (m *Memory) Judge(want check.SecretExpectation, stored *check.Secret, now t
 // digest is the same for two Secrets only if they are the same in all that is checked.
 func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Size]byte) {
 	d := digester{sha256.New()}
-	d.text(want.Namespace, want.Name, want.Type, want.ManagedBy, want.Service, want.ServiceUID)
+	d.text(want.Namespace, want.Name, want.Type, want.ManagedBy, want.Service, want.ServiceUID, want.GoVersion)
 	d.text(
 		fmt.Sprint(want.Usage, want.ExpiringFraction, want.IgnoreValidityAnnotations, want.Roots == nil, len(want.Roots),
 			want.RootsUnusable == nil,

@@ -23,7 +23,7 @@ func TestMemory(t *testing.T) {
 	ca, foreign := pkitest.NewCA("service-ca"), pkitest.NewCA("foreign")
 	now := pkitest.Now()
 	pair := ca.Issue(pkitest.ServingCert().Valid(now, now.Add(100*time.Hour)))
-	other := ca.Issue(pkitest.ServingCert())
+	other, mldsa := ca.Issue(pkitest.ServingCert()), pair.SignedWith("2.16.840.1.101.3.4.3.18")
 	base := func(change func(want *check.SecretExpectation, s *check.Secret)) (check.SecretExpectation, *check.Secret) {
 		want := servingCert()
 		want.Roots = []*x509.Certificate{ca.Certificate}
@@ -75,6 +75,13 @@ func TestMemory(t *testing.T) {
 		},
 		"foreign and other unusable roots": func(want *check.SecretExpectation, _ *check.Secret) {
 			want.Roots, want.RootsUnusable = []*x509.Certificate{foreign.Certificate}, errors.New("ML-DSA-44")
+		},
+		"signed with ML-DSA": func(_ *check.SecretExpectation, s *check.Secret) { s.Certificate = mldsa },
+		"signed with ML-DSA, Go 1.26": func(want *check.SecretExpectation, s *check.Secret) {
+			s.Certificate, want.GoVersion = mldsa, "go1.26.8"
+		},
+		"signed with ML-DSA, Go 1.27": func(want *check.SecretExpectation, s *check.Secret) {
+			s.Certificate, want.GoVersion = mldsa, "go1.27.4"
 		},
 		"no roots":      func(want *check.SecretExpectation, _ *check.Secret) { want.Roots = nil },
 		"usage":         func(want *check.SecretExpectation, _ *check.Secret) { want.Usage = x509.ExtKeyUsageClientAuth },

@@ -4,6 +4,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"slices"

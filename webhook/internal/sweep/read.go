@@ -23,6 +23,7 @@ import (
 	networkingclient "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -219,6 +220,7 @@ func stateOf(r certificatesv1.CertificateSigningRequest) string {
 // Elsewhere the ranges for Services are those of the ServiceCIDRs, which exist since Kubernetes 1.33.
 func (a API) Settings(ctx context.Context) Settings {
 	settings := a.configured(ctx)
+	settings.GoVersion, _ = kubeclient.GoVersion(ctx, a.core.RESTClient()) // empty with an error
 	if len(settings.Services) == 0 {
 		settings.Services = a.serviceRanges(ctx)
 	}

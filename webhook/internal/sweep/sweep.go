@@ -50,6 +50,8 @@ type Settings struct {
 	// Services are the ranges for Services, empty if not known.
 	Services []netip.Prefix
 	CA       check.KubeletCA
+	// GoVersion as in [check.Expectation].
+	GoVersion string
 }
 
 // Cluster reads from the API.
@@ -397,7 +399,7 @@ func (s *Sweeper) ask(ctx context.Context, nodes []Node, settings Settings) []Ou
 		}
 		group.Go(func() error {
 			facts := askNode(ctx, dialer, node)
-			facts.CA, facts.Request = settings.CA, requests[node.Name]
+			facts.CA, facts.GoVersion, facts.Request = settings.CA, settings.GoVersion, requests[node.Name]
 			results, _ := facts.Check(s.Now())
 			outcomes[i] = outcomeOf(node, results)
 			return nil
