@@ -53,6 +53,8 @@ type Answer struct {
 	// client certificates it accepts.
 	RequestsClientCertificate bool
 	AcceptedCAs               [][]byte
+	// SignatureSchemes are the signature algorithms of client certificates that it can verify (RFC 8446 4.2.3).
+	SignatureSchemes []tls.SignatureScheme
 }
 
 // Handshake connects to an address, host:port, and records what the server sends. name is the TLS server name. It takes
@@ -90,6 +92,7 @@ func (d Dialer) handshake(ctx context.Context, address, name string, answer *Ans
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			answer.RequestsClientCertificate, answer.AcceptedCAs = true, request.AcceptableCAs
+			answer.SignatureSchemes = request.SignatureSchemes
 			return &tls.Certificate{}, nil // no certificate
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {

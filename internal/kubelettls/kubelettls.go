@@ -52,11 +52,12 @@ func At(host string, port int) Target {
 }
 
 // Handshake connects to the kubelet and records in the answer what it sends: Err, NotTLS, Alert, Certificates,
-// RequestsClientCertificate and AcceptedCAs. It takes at most [Timeout].
+// RequestsClientCertificate, AcceptedCAs and SignatureSchemes. It takes at most [Timeout].
 func (d Dialer) Handshake(ctx context.Context, to Target, answer *check.KubeletAnswer) {
 	a := handshake.Dialer{Control: d.Control}.Handshake(ctx, to.Address, to.Host)
 	answer.Err, answer.NotTLS, answer.Alert, answer.Certificates = a.Err, a.NotTLS, a.Alert, a.Certificates
 	answer.RequestsClientCertificate, answer.AcceptedCAs = a.RequestsClientCertificate, a.AcceptedCAs
+	answer.SignatureSchemes = a.SignatureSchemes
 }
 
 // ReadOnlyOpen reports whether the read-only port is open. It returns an error if this is not known: only a refused

@@ -30,6 +30,9 @@ type KubeletAnswer struct {
 	// (RFC 8446 4.2.4, RFC 5246 7.4.4).
 	RequestsClientCertificate bool
 	AcceptedCAs               [][]byte
+	// SignatureSchemes are the signature algorithms of client certificates that it can verify (RFC 8446 4.2.3). They are
+	// empty if not known.
+	SignatureSchemes []tls.SignatureScheme
 	// ReadOnlyAt is the address of its read-only port. ReadOnlyOpen: the port accepts
 	// connections.
 	ReadOnlyAt   finding.Subject

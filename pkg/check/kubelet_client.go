@@ -4,10 +4,12 @@ package check
 
 import (
 	"bytes"
+	"crypto/tls"
 	"slices"
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
 // kubeletAcceptsClient: the running kubelet accepts the kube-apiserver's client certificate.
@@ -26,16 +28,21 @@ func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 			"the kubelet has no client CA configured, so it does not accept the kube-apiserver's client certificate",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
 	}
-	tls := kubeletTLS(k, now)
+	overTLS := kubeletTLS(k, now)
 	switch {
-	case len(tls) == 0 && !k.answer.RequestsClientCertificate:
+	case len(overTLS) == 0 && !k.answer.RequestsClientCertificate:
 		return single(finding.ClientCertificateNotAccepted, k.answer.At,
 			"the kubelet does not request client certificates, so the kube-apiserver's certificate has no effect",
 			"set authentication.x509.clientCAFile in the kubelet's configuration")
 	case k.connection.refused():
 		return k.clientRefused()
-	case len(tls) > 0:
-		return []finding.Result{Unknown(tls[0])}
+	case len(overTLS) > 0:
+		return []finding.Result{Unknown(overTLS[0])}
+	case k.cannotVerifyClient() != "":
+		return single(finding.ClientCertificateNotAccepted, k.answer.At,
+			"the kubelet cannot verify the kube-apiserver's client certificate: it does not offer "+k.cannotVerifyClient()+
+				", as a kubelet that is built with a Go release before 1.27",
+			"issue the client certificate with an ECDSA or RSA key, or upgrade the kubelet")
 	case !k.connectionConfigured:
 		return k.acceptsByName()
 	case !k.connection.authenticated():
@@ -49,6 +56,27 @@ func kubeletAcceptsClient(k Kubelet, now time.Time) []finding.Result {
 		}}
 	}
 	return nil
+}
+
+// cannotVerifyClient returns the ML-DSA algorithm of the client certificate's key if the kubelet does not offer it. A
+// kubelet that names no algorithms is not known to refuse it.
+func (k Kubelet) cannotVerifyClient() string {
+	leaf := k.client.Leaf()
+	if leaf == nil || len(k.answer.SignatureSchemes) == 0 {
+		return ""
+	}
+	algorithm := pki.KeyOf(leaf)
+	scheme, isMLDSA := mldsaSchemes()[algorithm]
+	if !isMLDSA || slices.Contains(k.answer.SignatureSchemes, scheme) {
+		return ""
+	}
+	return algorithm
+}
+
+// mldsaSchemes has the signature schemes of ML-DSA in TLS by the names of package pki (IANA registry TLS
+// SignatureScheme; crypto/tls has them from Go 1.27).
+func mldsaSchemes() map[string]tls.SignatureScheme {
+	return map[string]tls.SignatureScheme{"ML-DSA-44": 0x0904, "ML-DSA-65": 0x0905, "ML-DSA-87": 0x0906}
 }
 
 // acceptsByName answers without a connection.

@@ -3,6 +3,7 @@
 package check_test
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"runtime"
 	"slices"
@@ -57,6 +58,38 @@ func TestMLDSA(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestMLDSAClient: a kubelet that does not offer ML-DSA cannot verify a client certificate with such a key.
+func TestMLDSAClient(t *testing.T) {
+	if !pki.SupportsMLDSA() {
+		t.Logf("left out: %s with this FIPS module has no ML-DSA, so no client certificate with such a key can be read",
+			runtime.Version())
+		return
+	}
+	request, serving := pkitest.KubeletClient(), pkitest.NewCA("csr-signer").Issue(pkitest.ServingCert())
+	request.Key = pkitest.MLDSA65
+	client := pkitest.NewCA("signer").Issue(request)
+	pair := check.NewKeyPair(check.Source{Data: client.Certificate}, check.Source{Data: client.Key}, check.Expectation{})
+	const refused = "client-accepted fail ClientCertificateNotAccepted @ Kubelet 192.0.2.7:10250"
+	for name, c := range map[string]struct {
+		schemes []tls.SignatureScheme
+		refused bool
+	}{
+		"Go 1.26":   {[]tls.SignatureScheme{tls.PSSWithSHA256, tls.ECDSAWithP256AndSHA256, tls.Ed25519}, true},
+		"Go 1.27":   {[]tls.SignatureScheme{tls.PSSWithSHA256, 0x0904, 0x0905, 0x0906}, false},
+		"not known": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			results, _, _ := check.NewKubelet(&check.KubeletAnswer{
+				At:           finding.Subject{Kind: finding.KindKubelet, Name: "192.0.2.7:10250"},
+				Certificates: []*x509.Certificate{serving.Leaf}, RequestsClientCertificate: true, SignatureSchemes: c.schemes,
+			}, true, pair, check.File{}, check.KubeletSettings{}).Check(pkitest.Now())
+			if got := slices.Contains(lines(finding.Findings(results), finding.Kubelet), refused); got != c.refused {
+				t.Errorf("refused: %t, want %t; results %v", got, c.refused, results)
+			}
+		})
 	}
 }
 

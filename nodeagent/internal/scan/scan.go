@@ -422,8 +422,9 @@ func contents(
 		if answer.Alert != nil {
 			hashField(h, answer.Alert.Error())
 		}
-		hashField(h, fmt.Sprintf("%d %t %t %t %t %x", answer.AssumedPort, answer.Err != nil, answer.NotTLS,
-			answer.RequestsClientCertificate, answer.ReadOnlyOpen, answer.AcceptedCAs))
+		hashField(h, fmt.Sprintf("%d %t %t %t %t %x %v", answer.AssumedPort, answer.Err != nil, answer.NotTLS,
+			answer.RequestsClientCertificate, answer.ReadOnlyOpen, answer.AcceptedCAs,
+			answer.SignatureSchemes))
 		hashField(h, strconv.FormatBool(answer.ReadOnlyErr != nil))
 		for _, certificate := range answer.Certificates {
 			hashField(h, string(certificate.Raw))
