@@ -135,11 +135,11 @@ func newCA(kind KeyKind, commonName string, moment time.Time, uses ...x509.ExtKe
 func (ca *CA) PEM() []byte { return certificatePEM(ca.Certificate.Raw) }
 
 // CrossSign creates a certificate for another CA's key that this CA signs, such as the bridge
-// between two service CAs.
-func (ca *CA) CrossSign(other *CA) []byte {
+// between two service CAs. It is restricted to usages if there are any.
+func (ca *CA) CrossSign(other *CA, uses ...x509.ExtKeyUsage) []byte {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: other.Certificate.Subject, SubjectKeyId: other.Certificate.SubjectKeyId,
-		NotBefore: other.Certificate.NotBefore, NotAfter: other.Certificate.NotAfter,
+		NotBefore: other.Certificate.NotBefore, NotAfter: other.Certificate.NotAfter, ExtKeyUsage: uses,
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	}
 	return certificatePEM(sign(template, ca.Certificate, other.key.Public(), ca.key).Raw)
@@ -155,10 +155,26 @@ type Pair struct {
 
 // Issue creates a certificate with a new key.
 func (ca *CA) Issue(r Request) Pair {
+	key := newKey(r.Key)
+	leaf := sign(r.template(), ca.Certificate, key.Public(), ca.key)
+	return Pair{
+		Leaf: leaf, Certificate: certificatePEM(leaf.Raw), private: key,
+		Key: pem.EncodeToMemory(&pem.Block{
+			Type:  "PRIVATE KEY",
+			Bytes: unenforced(func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) }),
+		}),
+	}
+}
+
+// IssueKey creates a certificate (PEM) as requested for a public key.
+func (ca *CA) IssueKey(r Request, public crypto.PublicKey) []byte {
+	return certificatePEM(sign(r.template(), ca.Certificate, public, ca.key).Raw)
+}
+
+func (r Request) template() *x509.Certificate {
 	if r.NotBefore.IsZero() {
 		r.NotBefore, r.NotAfter = Now().Add(-time.Hour), Now().Add(30*24*time.Hour-time.Hour)
 	}
-	key := newKey(r.Key)
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: r.CommonName},
 		NotBefore: r.NotBefore, NotAfter: r.NotAfter, DNSNames: r.DNSNames, IPAddresses: r.IPs,
@@ -168,14 +184,7 @@ func (ca *CA) Issue(r Request) Pair {
 	if r.Organization != "" {
 		template.Subject.Organization = []string{r.Organization}
 	}
-	leaf := sign(template, ca.Certificate, key.Public(), ca.key)
-	return Pair{
-		Leaf: leaf, Certificate: certificatePEM(leaf.Raw), private: key,
-		Key: pem.EncodeToMemory(&pem.Block{
-			Type:  "PRIVATE KEY",
-			Bytes: unenforced(func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) }),
-		}),
-	}
+	return template
 }
 
 // IssueFor creates a certificate (PEM) for a public key. The private key may not exist.

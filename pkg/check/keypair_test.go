@@ -239,6 +239,10 @@ func pairFixtures() map[string]fixture {
 			results: hundred(now.Add(100*day + time.Nanosecond)), want: []string{"validity fail CertificateExpired @ /crt"},
 			mentions: "2027-03-02T12:00:00Z",
 		},
+		"ends before it begins": {
+			results: issued(ca, pkitest.KubeletClient().Valid(now.Add(day), now.Add(-day))),
+			want:    []string{"validity fail CertificateExpired @ /crt", "issuer unknown CertificateExpired @ /crt"}, mentions: "never valid",
+		},
 		"certificate of a server": {
 			results: issued(ca, pkitest.ServingCert()), want: []string{"usage fail WrongKeyUsage @ /crt"},
 			mentions: "clientAuth",

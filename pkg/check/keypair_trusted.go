@@ -28,6 +28,8 @@ func trusted(p KeyPair, now time.Time) []finding.Result {
 		return []finding.Result{Unknown(*p.want.RootsProblem)}
 	case leaf == nil:
 		return []finding.Result{Unknown(certificateParses(p, now)[0])}
+	case neverValid(leaf): // there is no time at which x509 verifies it
+		return []finding.Result{Unknown(valid(p, now)[0])}
 	case signedWeakly(leaf): // x509 does not verify such a certificate
 		return []finding.Result{Unknown(strong(p, now)[0])}
 	case pki.MLDSAOf(leaf) != "" && !pki.SupportsMLDSA():

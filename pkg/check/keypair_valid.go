@@ -5,6 +5,7 @@ package check
 import (
 	"crypto/x509"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -18,6 +19,11 @@ import (
 func valid(p KeyPair, now time.Time) []finding.Result {
 	leaf := p.chain.Leaf
 	switch {
+	case neverValid(leaf):
+		return single(finding.CertificateExpired, p.certificate.At,
+			"the certificate is never valid: it expires at "+timestamp(leaf.NotAfter)+
+				", before it becomes valid at "+timestamp(leaf.NotBefore),
+			p.want.remedy("issue a new certificate and key together"))
 	case now.Before(leaf.NotBefore):
 		return single(finding.CertificateNotYetValid, p.certificate.At,
 			"the certificate is not valid before "+timestamp(leaf.NotBefore),
@@ -65,8 +71,14 @@ func (p KeyPair) nextChange(now time.Time) (next time.Time) {
 	return next
 }
 
-// expiringFrom returns the last time at which enough of the lifetime is left.
+// neverValid reports whether the certificate ends before it begins.
+func neverValid(leaf *x509.Certificate) bool { return leaf.NotAfter.Before(leaf.NotBefore) }
+
+// expiringFrom returns the last time at which enough of the lifetime is left. It does not calculate with a
+// [time.Duration] of the lifetime, which has at most 292 years: certificates without an expiry date end in the year 9999
+// (RFC 5280 4.1.2.5).
 func expiringFrom(leaf *x509.Certificate, fraction float64) time.Time {
-	lifetime := leaf.NotAfter.Sub(leaf.NotBefore)
-	return leaf.NotAfter.Add(-time.Duration(fraction * float64(lifetime)))
+	lifetime := float64(leaf.NotAfter.Unix() - leaf.NotBefore.Unix()) // X.509 has whole seconds
+	seconds, part := math.Modf(fraction * lifetime)
+	return time.Unix(leaf.NotAfter.Unix()-int64(seconds), 0).Add(-time.Duration(math.Round(part * float64(time.Second))))
 }

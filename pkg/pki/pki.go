@@ -287,7 +287,7 @@ func checkKey(certificate *x509.Certificate) error {
 	return unsupported(certificate.PublicKey, "a key that Go's TLS does not support: ", KeyOf(certificate))
 }
 
-// checkLeafKey returns an error that describes the key if TLS handshakes with the certificate's key fail, although
+// checkLeafKey returns an error that describes the key if TLS 1.3 handshakes with the certificate's key fail, although
 // crypto/tls.X509KeyPair loads it. It is not for CAs, which do no handshakes.
 func checkLeafKey(certificate *x509.Certificate) error {
 	switch key := certificate.PublicKey.(type) {
@@ -299,7 +299,7 @@ func checkLeafKey(certificate *x509.Certificate) error {
 		switch key.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521(): // RFC 8446 4.2.3
 		default:
-			return fmt.Errorf("an ECDSA key on curve %s, which TLS does not use", key.Params().Name)
+			return fmt.Errorf("an ECDSA key on curve %s, which TLS 1.3 does not use", key.Params().Name)
 		}
 	}
 	return nil
