@@ -47,6 +47,9 @@ type config struct {
 	metricsAddress            string
 	resync, settle            time.Duration
 	expiringFraction          float64
+	minimumRSABits            int
+	allowedKeys               string // algorithms, separated by commas
+	keysFail                  bool
 	kubeletAddress            string
 	log                       logging.Options
 	once                      bool
@@ -119,6 +122,14 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 	)
 	flags.Float64Var(&c.expiringFraction, "expiring-fraction", check.DefaultExpiringFraction,
 		"warn when less than this `fraction` of a certificate's lifetime is left: at least 0, below 1")
+	flags.IntVar(&c.minimumRSABits, "minimum-rsa-bits", 0,
+		"warn about a client certificate with an RSA key of less than this `number` of bits: 2048 to 8192. With 0, keys "+
+			"of less than 2048 bits are reported")
+	flags.StringVar(&c.allowedKeys, "allowed-key-algorithms", "",
+		"warn about a client certificate with a key of an algorithm that is not in this `list`, separated by commas: "+
+			strings.Join(check.KeyAlgorithms(), ", ")+". If empty, all are allowed")
+	flags.BoolVar(&c.keysFail, "key-policy-fails", false,
+		"report a key that --minimum-rsa-bits or --allowed-key-algorithms do not allow as a violation, not as a warning")
 	c.log.Flags(flags)
 	flags.BoolVar(&c.once, "once", false,
 		"check the node once, print a report, and exit with the code of the verdict: the same as 'nodeagent check'")
@@ -151,8 +162,8 @@ func checkedGroups() []command.Group {
 	return []command.Group{
 		{Title: "What to check", Flags: []string{
 			"root", "layout", "kubelet-client-dir", "kubelet-client-certificate", "kubelet-client-key", "kubelet-ca",
-			"kubelet-address",
-			"pod", "node-address", "expiring-fraction",
+			"kubelet-address", "pod", "node-address", "expiring-fraction", "minimum-rsa-bits", "allowed-key-algorithms",
+			"key-policy-fails",
 		}},
 	}
 }
@@ -173,6 +184,12 @@ func (c *config) validate() error {
 			"set one of them")
 	case !(c.expiringFraction >= 0 && c.expiringFraction < 1): // NaN too
 		return command.Usagef("--expiring-fraction %v: must be at least 0 and below 1", c.expiringFraction)
+	}
+	if err := check.CheckMinimumRSABits(c.minimumRSABits); err != nil {
+		return command.Usagef("--minimum-rsa-bits %d: %s", c.minimumRSABits, err)
+	}
+	if err := check.CheckAllowedAlgorithms(c.keyPolicy().AllowedAlgorithms); err != nil {
+		return command.Usagef("--allowed-key-algorithms: %s", err)
 	}
 	if err := command.CheckDuration("--resync", c.resync, minResync, maxResync); err != nil {
 		return err
@@ -241,4 +258,15 @@ func (c *config) goRelease() (*kubeclient.GoRelease, error) {
 		return nil, err
 	}
 	return kubeclient.NewGoRelease(api)
+}
+
+// keyPolicy returns what the flags allow.
+func (c *config) keyPolicy() check.KeyPolicy {
+	policy := check.KeyPolicy{MinimumRSABits: c.minimumRSABits, Fails: c.keysFail}
+	if c.allowedKeys != "" {
+		for algorithm := range strings.SplitSeq(c.allowedKeys, ",") {
+			policy.AllowedAlgorithms = append(policy.AllowedAlgorithms, strings.TrimSpace(algorithm))
+		}
+	}
+	return policy
 }

@@ -125,7 +125,7 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 		}
 		options := scan.Options{
 			Layout: c.layout, Directory: c.directory, Certificate: c.certificate, Key: c.key,
-			ClientCA: c.clientCA, ExpiringFraction: c.expiringFraction, NodeName: c.nodeName,
+			ClientCA: c.clientCA, ExpiringFraction: c.expiringFraction, NodeName: c.nodeName, KeyPolicy: c.keyPolicy(),
 		}
 		asker, err := c.asker()
 		if err != nil {

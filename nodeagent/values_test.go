@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 )
 
@@ -165,6 +168,45 @@ func TestFractionInBothForms(t *testing.T) {
 		var refused *chart.RenderError
 		if _, err := chart.Render(t.Context(), set, "expiringFraction=1"); !errors.As(err, &refused) {
 			t.Errorf("%s expiringFraction=1: got error %v, want the error of the schema", set, err)
+		}
+	}
+}
+
+// TestKeyPolicyAsFlags: the algorithms and bounds of the chart's key policy are those of the program.
+func TestKeyPolicyAsFlags(t *testing.T) {
+	repository, err := chart.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(repository, "charts/kubelet-https-guard/values.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Definitions struct {
+			KeyPolicy struct {
+				Properties struct {
+					MinimumRSABits struct {
+						AnyOf []struct{ Minimum, Maximum int }
+					}
+					AllowedAlgorithms struct{ Items struct{ Enum []string } }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	policy := schema.Definitions.KeyPolicy.Properties
+	if d := cmp.Diff(check.KeyAlgorithms(), policy.AllowedAlgorithms.Items.Enum); d != "" {
+		t.Errorf("algorithms (-program +schema):\n%s", d)
+	}
+	bounds := policy.MinimumRSABits.AnyOf[1]
+	for bits, want := range map[int]bool{
+		bounds.Minimum - 1: false, bounds.Minimum: true, bounds.Maximum: true, bounds.Maximum + 1: false, 0: true,
+	} {
+		if got := takes("minimum-rsa-bits", strconv.Itoa(bits)); got != want {
+			t.Errorf("--minimum-rsa-bits=%d: the program accepts it: %t, the schema %t", bits, got, want)
 		}
 	}
 }

@@ -76,8 +76,34 @@ type protectedSecretConfig struct {
 	// creates and updates by matchConditions, so that neither an outage nor a bug of the
 	// webhook can block a renewal. API servers still ask about their deletes.
 	RenewedBy []string `yaml:"renewedBy,omitempty"`
+	// KeyPolicy restricts the certificate's key.
+	KeyPolicy keyPolicy `yaml:"keyPolicy,omitempty"`
 	// Action is what admission does with a change that breaks the control.
 	Action admit.Action `yaml:"action,omitempty"`
+}
+
+// keyPolicy is a [check.KeyPolicy]. Outcome is Warn, the default, or Fail.
+type keyPolicy struct {
+	MinimumRSABits    int      `yaml:"minimumRSABits,omitempty"`
+	AllowedAlgorithms []string `yaml:"allowedAlgorithms,omitempty"`
+	Outcome           string   `yaml:"outcome,omitempty"`
+}
+
+// validated returns the policy, or an error; path is its path in the file, with a dot at the end.
+func (k keyPolicy) validated(path string) (check.KeyPolicy, error) {
+	policy := check.KeyPolicy{
+		MinimumRSABits: k.MinimumRSABits, AllowedAlgorithms: k.AllowedAlgorithms, Fails: k.Outcome == "Fail",
+	}
+	if err := check.CheckMinimumRSABits(k.MinimumRSABits); err != nil {
+		return policy, fmt.Errorf("%sminimumRSABits %d: %w", path, k.MinimumRSABits, err)
+	}
+	if err := check.CheckAllowedAlgorithms(k.AllowedAlgorithms); err != nil {
+		return policy, fmt.Errorf("%sallowedAlgorithms: %w", path, err)
+	}
+	if !slices.Contains([]string{"", "Warn", "Fail"}, k.Outcome) {
+		return policy, fmt.Errorf("%soutcome %q: must be Warn or Fail", path, k.Outcome)
+	}
+	return policy, nil
 }
 
 // allowedOwner is an owner that a protected Secret may have, as in [check.AllowedOwner].
@@ -398,6 +424,10 @@ func (s protectedSecretConfig) validated(path string) (admit.ProtectedSecret, er
 		protected.Owners = append(protected.Owners, check.AllowedOwner(o))
 	}
 	if err := checkAction(path+"action", s.Action); err != nil {
+		return protected, err
+	}
+	var err error
+	if protected.KeyPolicy, err = s.KeyPolicy.validated(path + "keyPolicy."); err != nil {
 		return protected, err
 	}
 	switch s.Usage {

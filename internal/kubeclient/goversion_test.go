@@ -13,7 +13,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 )
 
-// TestGoRelease: what API servers, and servers that are none, answer.
+// TestGoRelease: the Go release from the answers of API servers and of other servers.
 func TestGoRelease(t *testing.T) {
 	for name, c := range map[string]struct {
 		status       int

@@ -98,14 +98,15 @@ type ClientFiles struct {
 
 // NewClientFiles parses the files once for all checks. clientCA is the client CA bundle of the
 // node's kubelet. kind is the layout of the node, for the subjects that the certificate may have and the program that
-// writes it; the zero value if it is not known. For goVersion and expiringFraction see [Expectation].
+// writes it; the zero value if it is not known. For keys, goVersion and expiringFraction see [Expectation].
 func NewClientFiles(
-	certificate, key, clientCA File, kind layout.Layout, goVersion string, expiringFraction float64,
+	certificate, key, clientCA File, kind layout.Layout, keys KeyPolicy, goVersion string,
+	expiringFraction float64,
 ) ClientFiles {
 	roots, problem := clientRoots(clientCA)
 	pair := NewKeyPair(certificate.source("kubelet client certificate"), key.source("kubelet client key"), Expectation{
 		Usage: x509.ExtKeyUsageClientAuth, Roots: roots.CAs, RootsUnusable: roots.Unusable, RootsProblem: problem,
-		ExpiringFraction: expiringFraction, GoVersion: goVersion, Writer: kind.Writer,
+		ExpiringFraction: expiringFraction, KeyPolicy: keys, GoVersion: goVersion, Writer: kind.Writer,
 	})
 	identities := kind.Identities
 	if kind.Name == "" {

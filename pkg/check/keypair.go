@@ -41,6 +41,8 @@ type Expectation struct {
 	RootsProblem *finding.Result
 	// ExpiringFraction, from 0 to 1, of the lifetime.
 	ExpiringFraction float64
+	// KeyPolicy restricts the certificate's key.
+	KeyPolicy KeyPolicy
 	// GoVersion is the Go release that the API server was built with, as its /version has it: "go1.27.4". It says
 	// whether Kubernetes can use ML-DSA keys. It is empty if not known.
 	GoVersion string
@@ -118,7 +120,8 @@ func keyPairChecks() []check[KeyPair] {
 		{finding.Usage, certificate, []finding.Reason{finding.WrongKeyUsage}, atCertificate, usage},
 		{
 			finding.Strength, certificate,
-			[]finding.Reason{finding.WeakKey, finding.WeakSignature, finding.AlgorithmUnsupported}, atCertificate, strong,
+			[]finding.Reason{finding.WeakKey, finding.WeakSignature, finding.AlgorithmUnsupported, finding.KeyNotAllowed},
+			atCertificate, strong,
 		},
 		// This check and the next one do not need a parsed certificate: a file with a key and
 		// no certificate is the worst case of this one, and the next one reports unreadable

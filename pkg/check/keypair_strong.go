@@ -31,7 +31,9 @@ func strong(p KeyPair, _ time.Time) []finding.Result {
 			"the certificate is signed with "+leaf.SignatureAlgorithm.String()+", which Kubernetes components refuse",
 			"issue a certificate with a SHA-256 or stronger signature")...)
 	}
-	if weakKey(leaf) {
+	policy := p.want.KeyPolicy.check(p.certificate.At, leaf)
+	results = append(results, policy...)
+	if weakKey(leaf) && (policy == nil || p.want.KeyPolicy.Fails) { // one warning
 		results = append(results, single(finding.WeakKey, p.certificate.At,
 			"the certificate's key is weak: "+pki.KeyOf(leaf),
 			"issue a certificate with a key of RSA 2048 or larger, ECDSA P-256 or larger, or Ed25519")...)

@@ -70,6 +70,11 @@ func pairFixtures() map[string]fixture {
 	rooted := func(roots ...*x509.Certificate) check.Expectation {
 		return check.Expectation{Usage: x509.ExtKeyUsageClientAuth, Roots: roots}
 	}
+	policy := func(keys check.KeyPolicy, p pkitest.Pair) func(finding.Family) []finding.Result {
+		want := rooted()
+		want.KeyPolicy = keys
+		return at(now, want, p.Certificate, p.Key)
+	}
 	const mldsa65 = "2.16.840.1.101.3.4.3.18"
 	withGo := func(version string) check.Expectation {
 		return check.Expectation{Usage: x509.ExtKeyUsageClientAuth, GoVersion: version, RootsProblem: because(finding.ClientCAUnavailable)}
@@ -242,6 +247,32 @@ func pairFixtures() map[string]fixture {
 		"ends before it begins": {
 			results: issued(ca, pkitest.KubeletClient().Valid(now.Add(day), now.Add(-day))),
 			want:    []string{"validity fail CertificateExpired @ /crt", "issuer unknown CertificateExpired @ /crt"}, mentions: "never valid",
+		},
+		"RSA 2048, policy with 3072": {
+			results: policy(check.KeyPolicy{MinimumRSABits: 3072}, rsaPair),
+			want:    []string{unchecked, "strength warn WeakKey @ /crt"}, mentions: "at least 3072 bits",
+		},
+		"RSA 2048, policy with 3072 that fails": {
+			results: policy(check.KeyPolicy{MinimumRSABits: 3072, Fails: true}, rsaPair),
+			want:    []string{unchecked, "strength fail KeyNotAllowed @ /crt"}, mentions: "RSA 2048",
+		},
+		"RSA 2048, policy with 2048": {
+			results: policy(check.KeyPolicy{MinimumRSABits: 2048, Fails: true}, rsaPair), want: []string{unchecked},
+		},
+		"ECDSA P-256, policy with RSA 3072": {
+			results: policy(check.KeyPolicy{MinimumRSABits: 3072, Fails: true}, good), want: []string{unchecked},
+		},
+		"ECDSA P-256, policy with others": {
+			results: policy(check.KeyPolicy{AllowedAlgorithms: []string{"RSA", "ECDSA P-384"}, Fails: true}, good),
+			want:    []string{unchecked, "strength fail KeyNotAllowed @ /crt"}, mentions: "one of RSA, ECDSA P-384",
+		},
+		"ECDSA P-256, policy with P-256": {
+			results: policy(check.KeyPolicy{AllowedAlgorithms: []string{"RSA", "ECDSA P-256"}, Fails: true}, good),
+			want:    []string{unchecked},
+		},
+		"RSA 1024, policy with 3072": {
+			results: policy(check.KeyPolicy{MinimumRSABits: 3072}, ca.Issue(weakRequest)),
+			want:    []string{unchecked, "strength warn WeakKey @ /crt"}, mentions: "at least 3072 bits",
 		},
 		"certificate of a server": {
 			results: issued(ca, pkitest.ServingCert()), want: []string{"usage fail WrongKeyUsage @ /crt"},

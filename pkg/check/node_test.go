@@ -49,7 +49,9 @@ func always(results []finding.Result) func(finding.Family) []finding.Result {
 }
 
 func clientFiles(certificate, key, clientCA check.File) []finding.Result {
-	checked := check.NewClientFiles(certificate, key, clientCA, layout.Layout{}, "", check.DefaultExpiringFraction)
+	checked := check.NewClientFiles(
+		certificate, key, clientCA, layout.Layout{}, check.KeyPolicy{}, "", check.DefaultExpiringFraction,
+	)
 	results, _ := checked.Check(pkitest.Now())
 	return results
 }

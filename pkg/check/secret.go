@@ -32,7 +32,8 @@ type SecretExpectation struct {
 	RootsUnusable    error
 	RootsProblem     *finding.Result
 	ExpiringFraction float64
-	// GoVersion as in [Expectation].
+	// KeyPolicy and GoVersion as in [Expectation].
+	KeyPolicy KeyPolicy
 	GoVersion string
 	// DNSNames that the certificate must be valid for.
 	DNSNames []string
@@ -157,7 +158,7 @@ func CheckSecret(want SecretExpectation, stored *Secret, now time.Time) SecretRe
 	}
 	facts.pair = NewKeyPair(source("tls.crt", stored.Certificate), source("tls.key", stored.Key), Expectation{
 		Usage: want.Usage, Roots: want.Roots, RootsUnusable: want.RootsUnusable, RootsProblem: want.RootsProblem,
-		ExpiringFraction: want.ExpiringFraction, GoVersion: want.GoVersion,
+		ExpiringFraction: want.ExpiringFraction, KeyPolicy: want.KeyPolicy, GoVersion: want.GoVersion,
 	})
 	results := runChecks(family, secretChecks(), facts, now)
 	pair, nextChange := facts.pair.Check(family, now)

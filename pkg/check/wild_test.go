@@ -144,7 +144,7 @@ func TestWild(t *testing.T) {
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
 			}
-			if fips140.Enforced() {
+			if fips140.Enabled() {
 				return // which algorithms TLS uses in this mode is not the subject
 			}
 			if works := handshakes(t, c); works != c.works {
@@ -298,7 +298,7 @@ func TestNoPanic(t *testing.T) {
 			ca := check.File{Path: "/ca.crt", Data: roots}
 			for _, key := range [][]byte{c.key, next.key} {
 				certificate := check.File{Path: "/crt", Data: bytes.Join([][]byte{c.certificate, next.certificate}, nil)}
-				files := check.NewClientFiles(certificate, check.File{Path: "/key", Data: key}, ca, layout.Layout{}, "", 0.15)
+				files := check.NewClientFiles(certificate, check.File{Path: "/key", Data: key}, ca, layout.Layout{}, check.KeyPolicy{}, "", 0.15)
 				results, _ := files.Check(now)
 				bundle, _ := pki.ParsePool(roots)
 				secret := check.CheckSecret(check.SecretExpectation{

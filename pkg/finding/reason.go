@@ -31,6 +31,7 @@ const (
 	WeakKey                 Reason = "WeakKey"
 	WeakSignature           Reason = "WeakSignature"
 	AlgorithmUnsupported    Reason = "AlgorithmUnsupported"
+	KeyNotAllowed           Reason = "KeyNotAllowed"
 	KeyInCertificateFile    Reason = "KeyInCertificateFile"
 )
 
@@ -155,6 +156,7 @@ var outcomes = map[Reason]Outcome{
 	WeakKey:                 Warn,
 	WeakSignature:           Fail,
 	AlgorithmUnsupported:    Fail,
+	KeyNotAllowed:           Fail,
 	KeyInCertificateFile:    Warn,
 
 	SecretMissing:    Fail,

@@ -48,6 +48,8 @@ type Options struct {
 	ExpiringFraction float64
 	// NodeName is the name of this host's Node; empty if not known.
 	NodeName string
+	// KeyPolicy as in [check.Expectation].
+	KeyPolicy check.KeyPolicy
 	// GoVersion of the API server, as in [check.Expectation].
 	GoVersion string
 }
@@ -129,7 +131,8 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 
 	facts := readFiles(host, found, unusable, configResults)
 	files := check.NewClientFiles(
-		facts.certificate, facts.key, facts.clientCA, found.Layout, options.GoVersion, options.ExpiringFraction,
+		facts.certificate, facts.key, facts.clientCA, found.Layout, options.KeyPolicy, options.GoVersion,
+		options.ExpiringFraction,
 	)
 	fileResults, pair := keepNextChange(files.Check(now)), files.Pair()
 	snapshot.Leaf = pair.Leaf()
@@ -144,7 +147,7 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 		// Whether the kubelet accepts the guessed certificate proves nothing.
 		unknown := check.File{WhyUnknown: unusable}
 		pair = check.NewClientFiles(
-			unknown, unknown, unknown, found.Layout, options.GoVersion, options.ExpiringFraction,
+			unknown, unknown, unknown, found.Layout, options.KeyPolicy, options.GoVersion, options.ExpiringFraction,
 		).Pair()
 	}
 	var answer *check.KubeletAnswer

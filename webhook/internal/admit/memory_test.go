@@ -83,6 +83,12 @@ func TestMemory(t *testing.T) {
 		"signed with ML-DSA, Go 1.27": func(want *check.SecretExpectation, s *check.Secret) {
 			s.Certificate, want.GoVersion = mldsa, "go1.27.4"
 		},
+		"key policy, warns": func(want *check.SecretExpectation, _ *check.Secret) {
+			want.KeyPolicy.AllowedAlgorithms = []string{"RSA"}
+		},
+		"key policy, fails": func(want *check.SecretExpectation, _ *check.Secret) {
+			want.KeyPolicy = check.KeyPolicy{AllowedAlgorithms: []string{"RSA"}, Fails: true}
+		},
 		"no roots":      func(want *check.SecretExpectation, _ *check.Secret) { want.Roots = nil },
 		"usage":         func(want *check.SecretExpectation, _ *check.Secret) { want.Usage = x509.ExtKeyUsageClientAuth },
 		"names":         func(want *check.SecretExpectation, _ *check.Secret) { want.DNSNames = []string{"elsewhere"} },
