@@ -93,6 +93,16 @@ func TestAudit(t *testing.T) {
 		store(t, serving(good))
 		awaitAuditEvent(t, start, "Secret", name, "Normal", "UntrustedIssuer", "Resolved: ")
 	})
+	t.Run("service-ca writes an ML-DSA pair, which the API server cannot use", func(t *testing.T) {
+		certificate, key, reason := mldsaPair()
+		if err := write(openshift.ServingCert(shared.serviceUID, certificate, key))(t.Context(),
+			as(t, openshift.ServiceCA)); err != nil {
+			t.Fatal(err)
+		}
+		awaitAuditEvent(t, start, "Secret", name, "Warning", reason, "ML-DSA-65")
+		store(t, serving(good))
+		awaitAuditEvent(t, start, "Secret", name, "Normal", reason, "Resolved: ")
+	})
 	t.Run("the Secret is deleted with its Service", func(t *testing.T) {
 		remove(t, name)
 		awaitAuditEvent(t, start, "Secret", name, "Warning", "SecretMissing", "")

@@ -317,21 +317,24 @@ func bypasses(good, client pkitest.Pair) map[string]bypass {
 			apply(fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(good.Certificate), base64Of(good.Key))),
 		), "type: … (WrongSecretType)", byPolicyToo},
 	}
+	mldsa, mldsaKey, mldsaReason := mldsaPair()
 	// Each bad pair by each verb.
 	for what, value := range map[string]struct {
 		certificate, key []byte
 		reason           string
 		detected         detection
 	}{
-		"empty":            {nil, nil, "tls.crt: … (CertificateMissing)", byPolicyToo},
-		"garbage":          {[]byte("garbage"), []byte("garbage"), "tls.crt: … (CertificateUnparsable)", byWebhookOnly},
-		"mismatched":       {good.Certificate, other.Key, "tls.key: … (KeyMismatch)", byWebhookOnly},
-		"expired":          {expired.Certificate, expired.Key, "tls.crt: … (CertificateExpired)", byWebhookOnly},
-		"not valid yet":    {future.Certificate, future.Key, "tls.crt: … (CertificateNotYetValid)", byWebhookOnly},
-		"of a client":      {client.Certificate, client.Key, "tls.crt: … (WrongKeyUsage)", byWebhookOnly},
-		"of another name":  {elsewhere.Certificate, elsewhere.Key, "tls.crt: … (DNSNameMissing)", byWebhookOnly},
-		"of a foreign CA":  {foreign.Certificate, foreign.Key, "tls.crt: … (UntrustedIssuer)", byWebhookOnly},
-		"an encrypted key": {good.Certificate, encrypted, "tls.key: … (KeyUnparsable)", byWebhookOnly},
+		"empty":           {nil, nil, "tls.crt: … (CertificateMissing)", byPolicyToo},
+		"garbage":         {[]byte("garbage"), []byte("garbage"), "tls.crt: … (CertificateUnparsable)", byWebhookOnly},
+		"mismatched":      {good.Certificate, other.Key, "tls.key: … (KeyMismatch)", byWebhookOnly},
+		"expired":         {expired.Certificate, expired.Key, "tls.crt: … (CertificateExpired)", byWebhookOnly},
+		"not valid yet":   {future.Certificate, future.Key, "tls.crt: … (CertificateNotYetValid)", byWebhookOnly},
+		"of a client":     {client.Certificate, client.Key, "tls.crt: … (WrongKeyUsage)", byWebhookOnly},
+		"of another name": {elsewhere.Certificate, elsewhere.Key, "tls.crt: … (DNSNameMissing)", byWebhookOnly},
+		"of a foreign CA": {foreign.Certificate, foreign.Key, "tls.crt: … (UntrustedIssuer)", byWebhookOnly},
+		// The API server is built with Go 1.26.
+		"with an ML-DSA key": {mldsa, mldsaKey, "tls.crt: … (" + mldsaReason + ")", byWebhookOnly},
+		"an encrypted key":   {good.Certificate, encrypted, "tls.key: … (KeyUnparsable)", byWebhookOnly},
 	} {
 		data := fmt.Sprintf(`"data":{"tls.crt":%q,"tls.key":%q}`, base64Of(value.certificate), base64Of(value.key))
 		for verb, do := range map[string]attempt{

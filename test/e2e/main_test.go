@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
@@ -108,4 +109,17 @@ func (s suite) client(user string) (kubernetes.Interface, error) {
 func issue(r pkitest.Request) pkitest.Pair {
 	now := time.Now()
 	return shared.ca.Issue(r.Valid(now.Add(-time.Hour), now.AddDate(2, 0, 0)))
+}
+
+// mldsaPair is a pair with an ML-DSA key, and the reason why it is refused by an API server that is built with Go 1.26.
+// Built with Go 1.26, the programs cannot read the pair either.
+func mldsaPair() (certificate, key []byte, reason string) {
+	if !pki.SupportsMLDSA() {
+		algorithm := pkitest.Algorithms()["ML-DSA-65"]
+		return algorithm.Certificate("2.16.840.1.101.3.4.3.18"), algorithm.PrivateKey(make([]byte, 34)), "CertificateUnparsable"
+	}
+	request := pkitest.ServingCert()
+	request.Key = pkitest.MLDSA65
+	pair := issue(request)
+	return pair.Certificate, pair.Key, "AlgorithmUnsupported"
 }

@@ -331,9 +331,10 @@ func TestSettings(t *testing.T) {
 			want:       seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", WhyUnknown: finding.Unreadable},
 		},
 		"a CA that cannot be used": {
-			map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": bundle["ca-bundle.crt"] +
-				string(pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113"))}}, nil,
-			seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true, Unusable: true},
+			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {
+				"ca-bundle.crt": bundle["ca-bundle.crt"] + string(pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")),
+			}},
+			want: seen{Types: "InternalIP", Services: "172.30.0.0/16 fd02::/112 172.30.0.0/16", Roots: true, Unusable: true},
 		},
 		"an empty bundle": {
 			configMaps: map[string]map[string]string{"config": openshift, "kubelet-serving-ca": {"ca-bundle.crt": "x"}},

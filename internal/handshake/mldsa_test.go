@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kubelettls
+package handshake
 
 import (
 	"runtime"
@@ -8,11 +8,10 @@ import (
 	"testing"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// TestMLDSA: a kubelet with an ML-DSA certificate answers, and says that it verifies such client certificates.
+// TestMLDSA: a server with an ML-DSA certificate answers, and says that it verifies such client certificates.
 func TestMLDSA(t *testing.T) {
 	if !pki.SupportsMLDSA() {
 		t.Logf("left out: %s with this FIPS module has no ML-DSA, so neither side can use it", runtime.Version())
@@ -25,8 +24,8 @@ func TestMLDSA(t *testing.T) {
 			ca, request := pkitest.NewCAOf(kind, "signer"), pkitest.ServingCert()
 			request.Key = kind
 			pair := ca.Issue(request)
-			var answer check.KubeletAnswer
-			Dialer{}.Handshake(t.Context(), kubelet(t, [][]byte{ca.Certificate.Raw}, pair, "clients"), &answer)
+			address := server(t, [][]byte{ca.Certificate.Raw}, pair, "clients")
+			answer := Dialer{}.Handshake(t.Context(), address, "127.0.0.1")
 			if answer.Err != nil || len(answer.Certificates) != 2 || !answer.Certificates[0].Equal(pair.Leaf) ||
 				!answer.RequestsClientCertificate {
 				t.Errorf("error %v, %d certificates", answer.Err, len(answer.Certificates))
