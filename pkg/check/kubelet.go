@@ -155,8 +155,8 @@ func kubeletChecks() []check[Kubelet] {
 		{
 			finding.ServingTrusted, overTLS,
 			[]finding.Reason{
-				finding.KubeletCertificateUntrusted, finding.AlgorithmUnsupported, finding.CAUnusable, finding.Unreadable, finding.StaleMount,
-				finding.NotMounted, finding.NotChecked,
+				finding.KubeletCertificateUntrusted, finding.AlgorithmUnsupported, finding.CAUnusable,
+				finding.Unreadable, finding.StaleMount, finding.NotMounted, finding.NotChecked,
 			},
 			Kubelet.at, kubeletTrusted,
 		},

@@ -247,7 +247,8 @@ func kubeletProblem(found staticpod.Found) check.KubeletConfigProblem {
 // settings are the expectations of the kubelet's answer.
 func settings(found staticpod.Found, options Options) check.KubeletSettings {
 	known := check.KubeletSettings{
-		NodeName: options.NodeName, GoVersion: options.GoVersion, AddressTypes: found.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
+		NodeName: options.NodeName, GoVersion: options.GoVersion,
+		AddressTypes:           found.Config.List(kubeapiserver.KubeletPreferredAddressTypes),
 		WhyAddressTypesUnknown: found.Config.Undecided(kubeapiserver.KubeletPreferredAddressTypes),
 	}
 	config := found.Kubelet
