@@ -87,7 +87,8 @@ func TestBundles(t *testing.T) {
 		stops("nothing is kept", 3)
 		partly := admit.CABundle{Namespace: "ns", Name: "ca", Key: "partly"}
 		has(partly, first)
-		if b.roots(partly).Unusable == nil || strings.Count(log.String(), "only in part") != 1 || !strings.Contains(log.String(), "Ed448") {
+		if b.roots(partly).Unusable == nil || strings.Count(log.String(), "only in part") != 1 ||
+			!strings.Contains(log.String(), "Ed448") {
 			t.Errorf("a CA that cannot be used is not reported once: %s", &log)
 		}
 	})

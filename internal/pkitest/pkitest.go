@@ -30,13 +30,12 @@ func Now() time.Time { return time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC) }
 // KeyKind is a kind of private key.
 type KeyKind string
 
-// Kinds of keys. ECDSA is the default, because its keys are created fast.
+// Kinds of keys. ECDSA is the default, because its keys are created fast. Only Go 1.27 can create those of ML-DSA.
 const (
 	ECDSA   KeyKind = "ECDSA P-256"
 	RSA     KeyKind = "RSA 2048"
 	RSA1024 KeyKind = "RSA 1024"
 	Ed25519 KeyKind = "Ed25519"
-	// Only Go 1.27 can create these.
 	MLDSA44 KeyKind = "ML-DSA-44"
 	MLDSA65 KeyKind = "ML-DSA-65"
 	MLDSA87 KeyKind = "ML-DSA-87"

@@ -57,8 +57,8 @@ func RSAKey(bits, primes int, exponent int64) (*rsa.PublicKey, []byte) {
 	}
 }
 
-// WithSerial returns the certificate of a pair (PEM) with the contents of another serial number, signed again by the CA,
-// whose key must be ECDSA. crypto/x509 creates no certificate with a serial number that RFC 5280 forbids.
+// WithSerial returns the certificate of a pair (PEM) with the contents of another serial number, signed again by the
+// CA, whose key must be ECDSA. crypto/x509 creates no certificate with a serial number that RFC 5280 forbids.
 func (ca *CA) WithSerial(p Pair, number []byte) []byte {
 	var certificate, tbs, version, algorithm cryptobyte.String
 	input := cryptobyte.String(p.Leaf.Raw)

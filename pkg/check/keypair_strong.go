@@ -47,9 +47,9 @@ func strong(p KeyPair, _ time.Time) []finding.Result {
 	return results
 }
 
-// mldsaSupported: the API server can use a certificate with an ML-DSA key or signature. It can if it was built with Go
-// 1.27 or later (crypto/x509, crypto/tls); which Kubernetes version it is says nothing about that. A certificate that it
-// cannot use ends every handshake.
+// mldsaSupported: the API server can use a certificate with an ML-DSA key or signature. It can if it was built with
+// Go 1.27 or later (crypto/x509, crypto/tls); which Kubernetes version it is says nothing about that. A certificate
+// that it cannot use ends every handshake.
 func mldsaSupported(at finding.Subject, certificate, algorithm, goVersion string) []finding.Result {
 	const remedy = "issue a certificate with an ECDSA or RSA key from a CA with such a key, " +
 		"or upgrade the cluster to a release that is built with Go 1.27"
@@ -59,7 +59,8 @@ func mldsaSupported(at finding.Subject, certificate, algorithm, goVersion string
 		return nil
 	case known:
 		return single(finding.AlgorithmUnsupported, at,
-			certificate+" uses "+algorithm+", which the API server cannot use: it was built with a Go release before 1.27", remedy)
+			certificate+" uses "+algorithm+", which the API server cannot use: it was built with a Go release before 1.27",
+			remedy)
 	}
 	return []finding.Result{Unknown(single(finding.AlgorithmUnsupported, at,
 		certificate+" uses "+algorithm+", and it is not known whether the API server can use that: "+

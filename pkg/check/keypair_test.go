@@ -77,7 +77,9 @@ func pairFixtures() map[string]fixture {
 	}
 	const mldsa65 = "2.16.840.1.101.3.4.3.18"
 	withGo := func(version string) check.Expectation {
-		return check.Expectation{Usage: x509.ExtKeyUsageClientAuth, GoVersion: version, RootsProblem: because(finding.ClientCAUnavailable)}
+		return check.Expectation{
+			Usage: x509.ExtKeyUsageClientAuth, GoVersion: version, RootsProblem: because(finding.ClientCAUnavailable),
+		}
 	}
 	const mldsaIssuer = "issuer unknown ClientCAUnavailable @ /why"
 	partly := func(ca *pkitest.CA) check.Expectation {

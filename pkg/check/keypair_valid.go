@@ -75,8 +75,8 @@ func (p KeyPair) nextChange(now time.Time) (next time.Time) {
 func neverValid(leaf *x509.Certificate) bool { return leaf.NotAfter.Before(leaf.NotBefore) }
 
 // expiringFrom returns the last time at which enough of the lifetime is left. It does not calculate with a
-// [time.Duration] of the lifetime, which has at most 292 years: certificates without an expiry date end in the year 9999
-// (RFC 5280 4.1.2.5).
+// [time.Duration] of the lifetime, which has at most 292 years: certificates without an expiry date end in the year
+// 9999 (RFC 5280 4.1.2.5).
 func expiringFrom(leaf *x509.Certificate, fraction float64) time.Time {
 	lifetime := float64(leaf.NotAfter.Unix() - leaf.NotBefore.Unix()) // X.509 has whole seconds
 	seconds, part := math.Modf(fraction * lifetime)

@@ -72,7 +72,8 @@ func (k KeyPolicy) check(at finding.Subject, leaf *x509.Certificate) []finding.R
 		remedy = "issue a certificate with a key of one of these algorithms, or change the key policy"
 	case bits > 0 && bits < k.MinimumRSABits:
 		why = fmt.Sprintf("an RSA key must have at least %d bits", k.MinimumRSABits)
-		remedy = fmt.Sprintf("issue a certificate with an RSA key of %d bits or more, or change the key policy", k.MinimumRSABits)
+		remedy = fmt.Sprintf("issue a certificate with an RSA key of %d bits or more, or change the key policy",
+			k.MinimumRSABits)
 	default:
 		return nil
 	}

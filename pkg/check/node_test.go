@@ -641,7 +641,8 @@ func kubeletFixtures() map[string]fixture {
 		},
 		"expired, in a bundle with a CA that cannot be used": {
 			results: seen(func(f *facts) {
-				f.answer.Certificates = []*x509.Certificate{servingCA.Issue(serving.Valid(now.Add(-2*time.Hour), now.Add(-time.Hour))).Leaf}
+				expired := servingCA.Issue(serving.Valid(now.Add(-2*time.Hour), now.Add(-time.Hour)))
+				f.answer.Certificates = []*x509.Certificate{expired.Leaf}
 				f.ca = file("/ca.crt", slices.Concat(unusable, servingCA.PEM()))
 			}),
 			want: []string{distrusted},

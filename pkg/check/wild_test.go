@@ -110,7 +110,8 @@ func wildPairs(t testing.TB) map[string]wild {
 		"RSA 1024":                        rsa(1024, 2, 65537, all, never),
 		"RSA 512, which crypto/tls loads": rsa(512, 2, 65537, nothing, unparsable...),
 		"ECDSA P-224, which crypto/tls loads": {
-			ca.IssueKey(request, p224.Public()), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: p224DER}), ca.PEM(),
+			ca.IssueKey(request, p224.Public()),
+			pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: p224DER}), ca.PEM(),
 			unparsable, "client 1.2, server 1.2",
 		},
 
@@ -272,7 +273,8 @@ func TestWildNextChange(t *testing.T) {
 			t.Errorf("%d years: next change at %s", years, next)
 		}
 		soon, _ := check.NewKeyPair(
-			check.Source{At: finding.File("/crt"), Data: pair.Certificate}, check.Source{At: finding.File("/key"), Data: pair.Key},
+			check.Source{At: finding.File("/crt"), Data: pair.Certificate},
+			check.Source{At: finding.File("/key"), Data: pair.Key},
 			check.Expectation{Usage: x509.ExtKeyUsageClientAuth, ExpiringFraction: check.DefaultExpiringFraction},
 		).Check(finding.ClientFiles, now.AddDate(years*86/100, 0, 0))
 		if got := lines(finding.Findings(soon), finding.ClientFiles); !slices.Contains(got,
@@ -288,7 +290,9 @@ func TestNoPanic(t *testing.T) {
 	pairs := wildPairs(t)
 	for name, algorithm := range pkitest.Algorithms() {
 		certificate := algorithm.Certificate("2.16.840.1.101.3.4.3.18")
-		pairs["algorithm "+name] = wild{certificate: certificate, key: algorithm.PrivateKey([]byte("secret")), roots: certificate}
+		pairs["algorithm "+name] = wild{
+			certificate: certificate, key: algorithm.PrivateKey([]byte("secret")), roots: certificate,
+		}
 	}
 	names := slices.Sorted(maps.Keys(pairs))
 	now := pkitest.Now()
@@ -298,7 +302,8 @@ func TestNoPanic(t *testing.T) {
 			ca := check.File{Path: "/ca.crt", Data: roots}
 			for _, key := range [][]byte{c.key, next.key} {
 				certificate := check.File{Path: "/crt", Data: bytes.Join([][]byte{c.certificate, next.certificate}, nil)}
-				files := check.NewClientFiles(certificate, check.File{Path: "/key", Data: key}, ca, layout.Layout{}, check.KeyPolicy{}, "", 0.15)
+				keyFile := check.File{Path: "/key", Data: key}
+				files := check.NewClientFiles(certificate, keyFile, ca, layout.Layout{}, check.KeyPolicy{}, "", 0.15)
 				results, _ := files.Check(now)
 				bundle, _ := pki.ParsePool(roots)
 				secret := check.CheckSecret(check.SecretExpectation{

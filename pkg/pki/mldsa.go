@@ -26,6 +26,7 @@ type MLDSAError struct {
 	err error
 }
 
+// Error says why the key cannot be used.
 func (e *MLDSAError) Error() string { return e.err.Error() }
 
 // unsupported returns the error for a key of an algorithm, nil if it is an ML-DSA key that was parsed.

@@ -306,8 +306,8 @@ func checkLeafKey(certificate *x509.Certificate) error {
 }
 
 // PublicKeyOf returns the public half of the first private key in data (PEM; PKCS #1, PKCS #8 or SEC 1; RSA, ECDSA,
-// Ed25519 or, with Go 1.27, ML-DSA, unencrypted). It does not keep the private half. Its errors never wrap errors of the
-// parsers, which may contain bytes of the key.
+// Ed25519 or, with Go 1.27, ML-DSA, unencrypted). It does not keep the private half. Its errors never wrap errors of
+// the parsers, which may contain bytes of the key.
 func PublicKeyOf(data []byte) (crypto.PublicKey, error) {
 	if err := checkSize(data); err != nil {
 		return nil, err

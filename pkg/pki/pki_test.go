@@ -211,7 +211,8 @@ func TestParseBundle(t *testing.T) {
 			if want := max(c.want, c.pool); len(pool.CAs) != want || (err != nil) != c.poolErr {
 				t.Errorf("ParsePool: got %d certificates and error %v, want %d", len(pool.CAs), err, want)
 			}
-			if got := text(pool.Unusable); !strings.Contains(got, c.unusable) || (got == "") != (c.unusable == "") || len(got) > 900 {
+			got := text(pool.Unusable)
+			if !strings.Contains(got, c.unusable) || (got == "") != (c.unusable == "") || len(got) > 900 {
 				t.Errorf("unusable: got %q, want %q", got, c.unusable)
 			}
 			if c.wantErr == "" && text(bundle.Unusable) != text(pool.Unusable) {

@@ -116,7 +116,8 @@ func issue(r pkitest.Request) pkitest.Pair {
 func mldsaPair() (certificate, key []byte, reason string) {
 	if !pki.SupportsMLDSA() {
 		algorithm := pkitest.Algorithms()["ML-DSA-65"]
-		return algorithm.Certificate("2.16.840.1.101.3.4.3.18"), algorithm.PrivateKey(make([]byte, 34)), "CertificateUnparsable"
+		certificate = algorithm.Certificate("2.16.840.1.101.3.4.3.18")
+		return certificate, algorithm.PrivateKey(make([]byte, 34)), "CertificateUnparsable"
 	}
 	request := pkitest.ServingCert()
 	request.Key = pkitest.MLDSA65

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
@@ -133,14 +134,24 @@ func likeOpenShift(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-kube-apiserver", Name: "config"},
 		Data: map[string]string{
 			"config.yaml": `{"apiServerArguments":{"kubelet-certificate-authority":["/etc/kubernetes/static-pod-resources/configmaps/kubelet-serving-ca/ca-bundle.crt"],` +
-				`"kubelet-client-certificate":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt"],"kubelet-client-key":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.key"]},` +
+				`"kubelet-client-certificate":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.crt"],"kubelet-client-key":["/etc/kubernetes/static-pod-certs/secrets/kubelet-client/tls.key"],"kubelet-preferred-address-types":["InternalIP"]},` +
 				`"apiVersion":"kubecontrolplane.config.openshift.io/v1","kind":"KubeAPIServerConfig"}`,
 		},
 	}
-	if _, err := shared.client.CoreV1().ConfigMaps(config.Namespace).Create(t.Context(), config,
-		metav1.CreateOptions{}); err != nil &&
-		!apierrors.IsAlreadyExists(err) {
+	// One CA signs all certificates of the test cluster.
+	cluster := rest.CopyConfig(shared.config)
+	if err := rest.LoadTLSFiles(cluster); err != nil {
 		t.Fatal(err)
+	}
+	kubeletCA := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: config.Namespace, Name: "kubelet-serving-ca"},
+		Data:       map[string]string{"ca-bundle.crt": string(cluster.CAData)},
+	}
+	for _, object := range []*corev1.ConfigMap{config, kubeletCA} {
+		_, err := shared.client.CoreV1().ConfigMaps(object.Namespace).Create(t.Context(), object, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
 	}
 }
 
