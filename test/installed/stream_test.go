@@ -71,10 +71,11 @@ func (p protected) write(ctx context.Context, body []byte) (verdict, error) {
 	switch {
 	case err == nil:
 		return allowed, nil
-	// By the names, which the previous version has, too.
+	// By the names, which the previous version has, too. Another release's policy has its name before that.
 	case apierrors.IsForbidden(err) && (strings.Contains(err.Error(),
 		`admission webhook "secrets.kubelet-https-guard.io" denied`) ||
-		strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'kubelet-https-guard.")):
+		strings.Contains(err.Error(), "ValidatingAdmissionPolicy '") &&
+			strings.Contains(err.Error(), "kubelet-https-guard.")):
 		return refused, err
 	}
 	return failed, err
