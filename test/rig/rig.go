@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -541,14 +542,25 @@ func (r *Rig) here() []string {
 	}
 }
 
+// The range of [FreePort]. Linux takes the local ports of connections from 32768 on (ip_local_port_range), so no
+// connection takes such a port before the program listens on it.
+const (
+	lowestFreePort  = 20000
+	highestFreePort = 32767
+	freePortTries   = 100
+)
+
 // FreePort is a port of this machine on which no process listens.
 func FreePort(ctx context.Context) (int, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+	var err error
+	for range freePortTries {
+		port := lowestFreePort + rand.IntN(highestFreePort-lowestFreePort+1)
+		var listener net.Listener
+		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, listener.Close()
+		}
 	}
-	address, _ := listener.Addr().(*net.TCPAddr) // a TCP listener has no other
-	return address.Port, listener.Close()
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
 // WebhookAddress is the address at which the webhook serves, and the directory of its serving
