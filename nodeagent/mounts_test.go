@@ -113,10 +113,6 @@ func TestMountsCoverWhatIsRead(t *testing.T) {
 
 // TestMountsOfLayouts: with the value of each layout, the chart mounts every file that the agent reads in its tree.
 func TestMountsOfLayouts(t *testing.T) {
-	trees := map[string]openshift.Layout{
-		"openshift": openshift.Current, "kubeadm": openshift.Kubeadm, "microshift": openshift.MicroShift,
-		"k3s": openshift.K3s, "rke2": openshift.RKE2,
-	}
 	for _, kind := range layout.Table() {
 		t.Run(kind.Name, func(t *testing.T) {
 			pod := renderedPod(t, []string{"--set", "nodeagent.layout=" + kind.Name})
@@ -127,7 +123,7 @@ func TestMountsOfLayouts(t *testing.T) {
 			if args.layout != kind.Name {
 				t.Errorf("--layout: got %q", args.layout)
 			}
-			tree := hostState{layout: trees[kind.Name]}.lay(t)
+			tree := hostState{layout: openshift.ByName()[kind.Name]}.lay(t)
 			if diff := cmp.Diff([]string(nil), unmounted(pod, touched(t, tree.Root, args))); diff != "" {
 				t.Errorf("read or watched, but under no mount (-want +got):\n%s", diff)
 			}

@@ -66,7 +66,7 @@ var shared suite
 
 func TestMain(m *testing.M) {
 	if os.Getenv("E2E_HOP") == "" {
-		_, _ = fmt.Fprintln(os.Stderr, "test/connection needs E2E_HOP=1, since it takes 40 minutes. Fix: make e2e-hop")
+		_, _ = fmt.Fprintln(os.Stderr, "test/connection needs E2E_HOP=1, since it takes most of an hour. Fix: make e2e-hop")
 		os.Exit(0)
 	}
 	code, err := run(m)

@@ -36,6 +36,11 @@ const (
 	RKE2 Layout = "RKE2"
 )
 
+// ByName returns the layout of a tree for each name in the table of package layout. OpenShift's is the current one.
+func ByName() map[string]Layout {
+	return map[string]Layout{"openshift": Current, "kubeadm": Kubeadm, "microshift": MicroShift, "k3s": K3s, "rke2": RKE2}
+}
+
 // ClientRequest is the platform's request for the kubelet client certificate.
 func (l Layout) ClientRequest() pkitest.Request {
 	request := pkitest.KubeletClient()

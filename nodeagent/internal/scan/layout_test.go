@@ -21,20 +21,12 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// trees are the layouts of the table with a tree of each.
-func trees() map[string]openshift.Layout {
-	return map[string]openshift.Layout{
-		"openshift": openshift.Current, "kubeadm": openshift.Kubeadm, "microshift": openshift.MicroShift,
-		"k3s": openshift.K3s, "rke2": openshift.RKE2,
-	}
-}
-
 // TestScanLayouts: in the tree of each layout the right files are found and are valid, whether the layout is detected
 // or named; a pair with the subject of another platform is not.
 func TestScanLayouts(t *testing.T) {
 	page := messages.Record(t, "findings of the scan of each layout")
 	for _, kind := range layout.Table() {
-		tree, known := trees()[kind.Name]
+		tree, known := openshift.ByName()[kind.Name]
 		if !known {
 			t.Errorf("there is no tree for layout %s", kind.Name)
 			continue
