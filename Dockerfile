@@ -5,7 +5,7 @@
 # reads.) Other platforms are cross-compiled, without emulation. The same commit and
 # the same Go version give the same binaries.
 # Set GO_IMAGE and GOPROXY if the default registry or module proxy is not reachable.
-ARG GO_IMAGE=golang:1.26
+ARG GO_IMAGE=golang:1.27
 FROM --platform=$BUILDPLATFORM $GO_IMAGE AS build
 ARG TARGETOS=linux
 ARG TARGETARCH

@@ -9,6 +9,19 @@ endif
 # The programs are static. Tests run with the race detector, which needs cgo.
 export CGO_ENABLED := 0
 
+# Everything but the test cluster is built with the Go release of the toolchain line in go.mod, which the go command
+# downloads through the module proxy if it is not installed. Exported, since machines may pin GOTOOLCHAIN to local. If
+# it cannot be had, or with make TOOLCHAIN=local, the installed Go is used: a build with Go 1.26 cannot read ML-DSA keys.
+ifndef TOOLCHAIN
+TOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
+ifneq ($(shell GOTOOLCHAIN=$(TOOLCHAIN) go env GOVERSION 2>/dev/null),$(TOOLCHAIN))
+$(info $(TOOLCHAIN) cannot be downloaded: using the installed Go, which may not support all key algorithms)
+TOOLCHAIN := local
+endif
+endif
+export TOOLCHAIN
+export GOTOOLCHAIN := $(TOOLCHAIN)
+
 BIN := $(CURDIR)/bin
 DIST := $(CURDIR)/dist
 TOOLS := $(CURDIR)/.tools

@@ -2,6 +2,8 @@ module github.com/kubelet-https-guard/kubelet-https-guard
 
 go 1.26.0
 
+toolchain go1.27.4
+
 require (
 	github.com/cyphar/filepath-securejoin v0.7.0
 	github.com/fsnotify/fsnotify v1.10.1

@@ -21,7 +21,7 @@ func TestMLDSA(t *testing.T) {
 		pkitest.MLDSA44: 0x0904, pkitest.MLDSA65: 0x0905, pkitest.MLDSA87: 0x0906,
 	} {
 		t.Run(string(kind), func(t *testing.T) {
-			ca, request := pkitest.NewCAOf(kind, "signer"), pkitest.ServingCert()
+			ca, request := pkitest.NewCAOf(kind, "signer", pkitest.Now()), pkitest.ServingCert()
 			request.Key = kind
 			pair := ca.Issue(request)
 			address := server(t, [][]byte{ca.Certificate.Raw}, pair, "clients")

@@ -99,8 +99,8 @@ func NewRSACAAround(commonName string, moment time.Time) *CA {
 	return newCA(RSA, commonName, moment)
 }
 
-// NewCAOf creates a CA like [NewCA] with a key of a kind.
-func NewCAOf(kind KeyKind, commonName string) *CA { return newCA(kind, commonName, Now()) }
+// NewCAOf creates a CA like [NewCAAround] with a key of a kind.
+func NewCAOf(kind KeyKind, commonName string, moment time.Time) *CA { return newCA(kind, commonName, moment) }
 
 // NewCAFor creates a CA like [NewCA] with restricted usages.
 func NewCAFor(commonName string, uses ...x509.ExtKeyUsage) *CA {

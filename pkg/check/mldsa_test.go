@@ -25,7 +25,7 @@ func TestMLDSA(t *testing.T) {
 	}
 	ecdsa := pkitest.NewCA("signer")
 	for _, kind := range []pkitest.KeyKind{pkitest.MLDSA44, pkitest.MLDSA65, pkitest.MLDSA87} {
-		ca, request := pkitest.NewCAOf(kind, "signer"), pkitest.KubeletClient()
+		ca, request := pkitest.NewCAOf(kind, "signer", pkitest.Now()), pkitest.KubeletClient()
 		ofECDSAKey := ca.Issue(request)
 		request.Key = kind
 		own, other, ofECDSACA := ca.Issue(request), ca.Issue(request), ecdsa.Issue(request)

@@ -26,7 +26,7 @@ func TestMLDSA(t *testing.T) {
 	other := pkitest.NewCA("signer").Issue(pkitest.KubeletClient())
 	for _, kind := range mldsaKinds {
 		t.Run(string(kind), func(t *testing.T) {
-			ca, request := pkitest.NewCAOf(kind, "signer"), pkitest.KubeletClient()
+			ca, request := pkitest.NewCAOf(kind, "signer", pkitest.Now()), pkitest.KubeletClient()
 			request.Key = kind
 			pair := ca.Issue(request)
 			chain, err := pki.ParseChain(pair.ChainWith(ca.PEM()))

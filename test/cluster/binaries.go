@@ -219,12 +219,43 @@ func cacheKey(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-// goCommand prepares the go command in the module. It ignores a go.work file of the
-// user, which could change the versions.
+// The Go release of the programs of the cluster: the one with which Kubernetes 1.37 is
+// released (build/dependencies.yaml of Kubernetes). With a later one, its API server could
+// use keys that those of users cannot, and would say so in goVersion.
+const (
+	goRelease = "go1.26"
+	// goDownload is downloaded if no installed Go is of that release.
+	goDownload = "go1.26.8"
+)
+
+// findGo returns the go command of that release, and its GOTOOLCHAIN: an installed one, or
+// any with which to download it. The first in PATH can be another, because the caller may
+// run with GOTOOLCHAIN set.
+func findGo(ctx context.Context) (program, toolchain string) {
+	for _, directory := range filepath.SplitList(os.Getenv("PATH")) {
+		program := filepath.Join(directory, "go")
+		version := exec.CommandContext(ctx, program, "env", "GOVERSION")
+		version.Env = goEnvironment("local")
+		out, err := version.Output()
+		if err == nil && strings.HasPrefix(string(out), goRelease+".") {
+			return program, "local"
+		}
+	}
+	return "go", goDownload
+}
+
+// goEnvironment is the environment of a go command. The go command sets GOROOT for the
+// programs that it runs. GOWORK=off ignores a go.work file of the user, which could change
+// the versions.
+func goEnvironment(toolchain string) []string {
+	return append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOROOT=", "GOTOOLCHAIN="+toolchain)
+}
+
+// goCommand prepares the go command in the module.
 func goCommand(ctx context.Context, module string, arguments ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "go", arguments...)
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	program, toolchain := findGo(ctx)
+	cmd := exec.CommandContext(ctx, program, arguments...)
+	cmd.Dir, cmd.Env = module, goEnvironment(toolchain)
 	// Interrupted, the go command removes its temporary directory before it ends.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = goStopTimeout

@@ -68,6 +68,32 @@ func TestModuleKey(t *testing.T) {
 	}
 }
 
+// The programs are built with the Go release of Kubernetes, whichever Go runs this program.
+func TestFindGo(t *testing.T) {
+	later := assets(t, map[string]string{"go": "echo go1.27.4"})
+	// An installed Go that GOTOOLCHAIN would replace.
+	right := assets(t, map[string]string{"go": `[ "$GOTOOLCHAIN" = local ] && echo go1.26.8 || echo go1.27.4`})
+	broken := assets(t, map[string]string{"go": "exit 1"})
+	for name, test := range map[string]struct {
+		path               []string
+		program, toolchain string
+	}{
+		"the installed Go": {[]string{right}, filepath.Join(right, "go"), "local"},
+		"a later Go first": {
+			[]string{t.TempDir(), later, broken, right}, filepath.Join(right, "go"), "local",
+		},
+		"only another Go": {[]string{later}, "go", goDownload},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PATH", strings.Join(test.path, string(filepath.ListSeparator)))
+			t.Setenv("GOTOOLCHAIN", "go1.27.4")
+			if program, toolchain := findGo(t.Context()); program != test.program || toolchain != test.toolchain {
+				t.Errorf("got %s with GOTOOLCHAIN=%s, want %s with %s", program, toolchain, test.program, test.toolchain)
+			}
+		})
+	}
+}
+
 func TestModuleDirectory(t *testing.T) {
 	want, err := os.Getwd()
 	if err != nil {

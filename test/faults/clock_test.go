@@ -34,11 +34,20 @@ const clockVariable = "CLOCK_SHIFT_FILE"
 // clock, and a preloaded library (libfaketime) has no effect on static programs.
 var clocked = sync.OnceValues(func() (directory string, err error) {
 	ctx := context.Background() // all rows share the programs
-	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	output, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", err
 	}
-	standard := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
+	directory = filepath.Join(shared.dir, "clocked")
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return "", err
+	}
+	// The go command replaces no file in the module cache, where a downloaded Go is: give it another path.
+	root := filepath.Join(directory, "go")
+	if err := os.Symlink(strings.TrimSpace(string(output)), root); err != nil {
+		return "", err
+	}
+	standard := filepath.Join(root, "src", "time", "time.go")
 	source, err := os.ReadFile(standard)
 	if err != nil {
 		return "", err
@@ -55,10 +64,6 @@ var clocked = sync.OnceValues(func() (directory string, err error) {
 	text = strings.Replace(text, now, strings.Replace(now, "\n", "\n\tsec += shift.Load()\n", 1), 1)
 	text = strings.Replace(text, imports, imports+"\t\"sync/atomic\"\n", 1)
 	text += "\nvar shift atomic.Int64\n\nfunc Shift(seconds int64) { shift.Store(seconds) }\n"
-	directory = filepath.Join(shared.dir, "clocked")
-	if err := os.MkdirAll(directory, 0o700); err != nil {
-		return "", err
-	}
 	changed := filepath.Join(directory, "time.go")
 	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
 		return "", err
@@ -81,7 +86,7 @@ var clocked = sync.OnceValues(func() (directory string, err error) {
 		return "", err
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", list, "-o", directory+"/", "./webhook", "./nodeagent")
-	build.Dir, build.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")
+	build.Dir, build.Env = checkout, append(os.Environ(), "CGO_ENABLED=0", "GOROOT="+root)
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the programs with a shifted clock: %w\n%s", err, output)
 	}

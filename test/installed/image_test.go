@@ -24,7 +24,7 @@ const (
 	// The image of the previous version.
 	beforeRepository, beforeTag = "localhost/kubelet-https-guard", "before"
 	// baseImage is the image that the Dockerfile builds from.
-	baseImage = "docker.io/library/golang:1.26"
+	baseImage = "docker.io/library/golang:1.27"
 	// maxImage is the limit of the image's size, in bytes.
 	maxImage = 60 << 20
 )
@@ -155,13 +155,17 @@ func (b builder) standInImage(ctx context.Context, base string) (flags []string,
 	if len(paths) != 3 {
 		return nil, fmt.Errorf("go env: %q", caches)
 	}
-	if !strings.HasPrefix(paths[0], "/usr/") {
-		return nil, fmt.Errorf("make a stand-in for %s: Go is in %s, but only /usr is mounted", baseImage, paths[0])
+	// Go is where it is installed, or in the module cache if the go command downloaded it.
+	golang := paths[0]
+	if inCache, ok := strings.CutPrefix(golang, paths[1]+"/"); ok {
+		golang = "/go/pkg/mod/" + inCache
+	} else if !strings.HasPrefix(golang, "/usr/") {
+		return nil, fmt.Errorf("make a stand-in for %s: Go is in %s, but only /usr is mounted", baseImage, golang)
 	}
 	containerfile := filepath.Join(b.dir, "base.containerfile")
 	text := fmt.Sprintf(
 		"FROM scratch\nCOPY . /\nENV PATH=%s/bin:/usr/sbin:/usr/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local GOPROXY=off\n",
-		paths[0],
+		golang,
 	)
 	if err := os.WriteFile(containerfile, []byte(text), 0o600); err != nil {
 		return nil, err
