@@ -100,7 +100,9 @@ func NewRSACAAround(commonName string, moment time.Time) *CA {
 }
 
 // NewCAOf creates a CA like [NewCAAround] with a key of a kind.
-func NewCAOf(kind KeyKind, commonName string, moment time.Time) *CA { return newCA(kind, commonName, moment) }
+func NewCAOf(kind KeyKind, commonName string, moment time.Time) *CA {
+	return newCA(kind, commonName, moment)
+}
 
 // NewCAFor creates a CA like [NewCA] with restricted usages.
 func NewCAFor(commonName string, uses ...x509.ExtKeyUsage) *CA {

@@ -4,10 +4,7 @@ package check_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/fips140"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -30,117 +27,13 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
-// wild is a pair as it may be found in a cluster.
-type wild struct {
-	certificate, key, roots []byte
-	// want are the findings about the pair of a client; for a server they are the same.
-	want []string
-	// works are the TLS versions with which crypto/tls makes a handshake, for a client and for a server.
-	works string
-}
-
-// wildName is the name that the certificates are valid for, as servers.
-const wildName = "host.example"
-
-func wildPairs(t testing.TB) map[string]wild {
-	now := pkitest.Now()
-	ca, root, middle := pkitest.NewCA("signer"), pkitest.NewCA("root"), pkitest.NewCA("middle")
-	request := pkitest.Request{
-		CommonName: wildName, DNSNames: []string{wildName},
-		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	anyUse := request
-	anyUse.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-	good := ca.Issue(request)
-	const (
-		all         = "client 1.2 1.3, server 1.2 1.3"
-		nothing     = "client, server"
-		onlyServers = "client, server 1.2 1.3"
-		untrusted   = "issuer fail UntrustedIssuer @ /crt"
-		expired     = "validity fail CertificateExpired @ /crt"
-	)
-	unparsable, keyUnparsable := []string{"certificate fail CertificateUnparsable @ /crt"}, "key fail KeyUnparsable @ /key"
-	issued := func(r pkitest.Request, works string, want ...string) wild {
-		pair := ca.Issue(r)
-		return wild{pair.Certificate, pair.Key, ca.PEM(), want, works}
-	}
-	rsa := func(bits, primes int, exponent int64, works string, want ...string) wild {
-		public, key := pkitest.RSAKey(bits, primes, exponent)
-		return wild{ca.IssueKey(request, public), key, ca.PEM(), want, works}
-	}
-	serial := func(works string, number []byte, want ...string) wild {
-		return wild{ca.WithSerial(good, number), good.Key, ca.PEM(), want, works}
-	}
-	under := func(uses ...x509.ExtKeyUsage) pkitest.Pair {
-		pair := middle.Issue(anyUse)
-		pair.Certificate = pair.ChainWith(root.CrossSign(middle, uses...))
-		return pair
-	}
-	forBoth, forServers := under(), under(x509.ExtKeyUsageServerAuth)
-	far := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) // RFC 5280 4.1.2.5
-	const never = "strength warn WeakKey @ /crt"
-	var p224 *ecdsa.PrivateKey
-	var err error
-	fips140.WithoutEnforcement(func() { p224, err = ecdsa.GenerateKey(elliptic.P224(), rand.Reader) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	p224DER, err := x509.MarshalECPrivateKey(p224)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	pairs := map[string]wild{
-		"good":                                 issued(request, all),
-		"no expiry date":                       issued(request.Valid(now.Add(-time.Hour), far), all),
-		"valid for 400 years, 100 have passed": issued(request.Valid(now.AddDate(-100, 0, 0), now.AddDate(300, 0, 0)), all),
-		"valid for 400 years, 10 are left": issued(
-			request.Valid(now.AddDate(-390, 0, 0), now.AddDate(10, 0, 0)), all, "validity warn CertificateExpiringSoon @ /crt"),
-		"ends before it begins, now in between": issued(request.Valid(now.Add(time.Hour), now.Add(-time.Hour)), nothing,
-			expired),
-		"ends before it begins, now after both": issued(request.Valid(now.Add(-time.Hour), now.Add(-2*time.Hour)), nothing,
-			expired),
-		"ends before it begins, now before both": issued(request.Valid(now.Add(2*time.Hour), now.Add(time.Hour)), nothing,
-			expired),
-
-		"RSA with 3 primes":               rsa(2048, 3, 65537, all),
-		"RSA, e = 3":                      rsa(2048, 2, 3, all),
-		"RSA, e = 2^31-1":                 rsa(2048, 2, 1<<31-1, all),
-		"RSA, e = 2^33+1":                 rsa(2048, 2, 1<<33+1, nothing, keyUnparsable),
-		"RSA 1024":                        rsa(1024, 2, 65537, all, never),
-		"RSA 512, which crypto/tls loads": rsa(512, 2, 65537, nothing, unparsable...),
-		"ECDSA P-224, which crypto/tls loads": {
-			ca.IssueKey(request, p224.Public()),
-			pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: p224DER}), ca.PEM(),
-			unparsable, "client 1.2, server 1.2",
-		},
-
-		"serial number 0":            serial(all, []byte{0}),
-		"serial number of 21 octets": serial(all, append([]byte{0x7f}, make([]byte, 20)...)),
-		"serial number -1":           serial(nothing, []byte{0xff}, unparsable...),
-
-		"any usage, under a CA of any usage": {forBoth.Certificate, forBoth.Key, root.PEM(), nil, all},
-		"any usage, under a CA for servers":  {forServers.Certificate, forServers.Key, root.PEM(), []string{untrusted}, onlyServers},
-	}
-	for _, name := range []string{
-		"RSASSA-PSS 2048", "ECDSA with explicit curve parameters", "ECDSA brainpoolP256r1", "ECDSA secp256k1", "Ed448",
-	} {
-		algorithm := pkitest.Algorithms()[name]
-		pairs[name] = wild{
-			algorithm.Certificate("1.2.840.10045.4.3.2"), algorithm.PrivateKey([]byte("secret")), ca.PEM(),
-			slices.Concat(unparsable, []string{keyUnparsable}), nothing,
-		}
-	}
-	return pairs
-}
-
 // TestWild: for certificates as they come, the findings are what crypto/tls makes of the pair, at both ends.
 func TestWild(t *testing.T) {
-	for name, c := range wildPairs(t) {
+	for name, c := range pkitest.WildPairs() {
 		t.Run(name, func(t *testing.T) {
 			results, _ := wildResults(t, c)
 			got := lines(finding.Findings(results), finding.ClientFiles)
-			want := slices.Sorted(slices.Values(c.want))
+			want := slices.Sorted(slices.Values(c.Findings))
 			slices.Sort(got)
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("findings (-want +got):\n%s", d)
@@ -148,11 +41,11 @@ func TestWild(t *testing.T) {
 			if fips140.Enabled() {
 				return // which algorithms TLS uses in this mode is not the subject
 			}
-			if works := handshakes(t, c); works != c.works {
-				t.Errorf("handshakes: got %q, want %q", works, c.works)
+			if works := handshakes(t, c); works != c.Works {
+				t.Errorf("handshakes: got %q, want %q", works, c.Works)
 			}
 			fails := len(finding.WithOutcome(results, finding.Fail)) > 0
-			if works := strings.Contains(strings.Split(c.works, ",")[0], "1.3"); works == fails {
+			if works := strings.Contains(strings.Split(c.Works, ",")[0], "1.3"); works == fails {
 				t.Errorf("a handshake works: %t, a finding is a violation: %t", works, fails)
 			}
 		})
@@ -160,34 +53,34 @@ func TestWild(t *testing.T) {
 }
 
 // wildResults checks a pair as one for clients.
-func wildResults(t *testing.T, c wild) (results []finding.Result, next time.Time) {
+func wildResults(t *testing.T, c pkitest.WildPair) (results []finding.Result, next time.Time) {
 	t.Helper()
-	bundle, err := pki.ParseBundle(c.roots)
+	bundle, err := pki.ParseBundle(c.Roots)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return check.NewKeyPair(
-		check.Source{At: finding.File("/crt"), Data: c.certificate}, check.Source{At: finding.File("/key"), Data: c.key},
+		check.Source{At: finding.File("/crt"), Data: c.Certificate}, check.Source{At: finding.File("/key"), Data: c.Key},
 		check.Expectation{
 			Usage: x509.ExtKeyUsageClientAuth, Roots: bundle.CAs, ExpiringFraction: check.DefaultExpiringFraction,
 		}).Check(finding.ClientFiles, pkitest.Now())
 }
 
 // handshakes returns the versions of TLS with which a handshake with the pair works.
-func handshakes(t *testing.T, c wild) string {
+func handshakes(t *testing.T, c pkitest.WildPair) string {
 	t.Helper()
 	peer := pkitest.NewCA("peer")
 	request := pkitest.ServingCert()
-	request.DNSNames = []string{wildName}
+	request.DNSNames = []string{pkitest.WildName}
 	other := peer.Issue(request)
 	otherPair, err := tls.X509KeyPair(other.Certificate, other.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	roots, peers := x509.NewCertPool(), x509.NewCertPool()
-	roots.AppendCertsFromPEM(c.roots)
+	roots.AppendCertsFromPEM(c.Roots)
 	peers.AddCert(peer.Certificate)
-	pair, err := tls.X509KeyPair(c.certificate, c.key)
+	pair, err := tls.X509KeyPair(c.Certificate, c.Key)
 	if err != nil {
 		return "client, server"
 	}
@@ -202,7 +95,7 @@ func handshakes(t *testing.T, c wild) string {
 			client := &tls.Config{
 				// Also if the server does not offer the algorithm of its key.
 				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
-				RootCAs:              peers, ServerName: wildName, Time: pkitest.Now, MinVersion: version, MaxVersion: version,
+				RootCAs:              peers, ServerName: pkitest.WildName, Time: pkitest.Now, MinVersion: version, MaxVersion: version,
 			}
 			if end == "server" {
 				server.Certificates, server.ClientAuth = []tls.Certificate{pair}, tls.NoClientCert
@@ -264,7 +157,7 @@ func TestWildNextChange(t *testing.T) {
 		100: now.AddDate(100, 0, 0), 400: now.AddDate(400, 0, 0), 5000: now.AddDate(5000, 0, 0),
 	} {
 		pair := ca.Issue(pkitest.KubeletClient().Valid(now, want))
-		results, next := wildResults(t, wild{certificate: pair.Certificate, key: pair.Key, roots: ca.PEM()})
+		results, next := wildResults(t, pkitest.WildPair{Certificate: pair.Certificate, Key: pair.Key, Roots: ca.PEM()})
 		for _, f := range finding.Findings(results) {
 			t.Errorf("%d years: %s", years, f.Reason)
 		}
@@ -287,21 +180,21 @@ func TestWildNextChange(t *testing.T) {
 // TestNoPanic: no certificate, key or CA of the table makes the checks panic, in strict FIPS mode neither, where not
 // every function of the standard library returns an error.
 func TestNoPanic(t *testing.T) {
-	pairs := wildPairs(t)
+	pairs := pkitest.WildPairs()
 	for name, algorithm := range pkitest.Algorithms() {
 		certificate := algorithm.Certificate("2.16.840.1.101.3.4.3.18")
-		pairs["algorithm "+name] = wild{
-			certificate: certificate, key: algorithm.PrivateKey([]byte("secret")), roots: certificate,
+		pairs["algorithm "+name] = pkitest.WildPair{
+			Certificate: certificate, Key: algorithm.PrivateKey([]byte("secret")), Roots: certificate,
 		}
 	}
 	names := slices.Sorted(maps.Keys(pairs))
 	now := pkitest.Now()
 	for i, name := range names {
 		c, next := pairs[name], pairs[names[(i+1)%len(names)]]
-		for _, roots := range [][]byte{c.certificate, bytes.Join([][]byte{c.roots, next.certificate}, nil)} {
+		for _, roots := range [][]byte{c.Certificate, bytes.Join([][]byte{c.Roots, next.Certificate}, nil)} {
 			ca := check.File{Path: "/ca.crt", Data: roots}
-			for _, key := range [][]byte{c.key, next.key} {
-				certificate := check.File{Path: "/crt", Data: bytes.Join([][]byte{c.certificate, next.certificate}, nil)}
+			for _, key := range [][]byte{c.Key, next.Key} {
+				certificate := check.File{Path: "/crt", Data: bytes.Join([][]byte{c.Certificate, next.Certificate}, nil)}
 				keyFile := check.File{Path: "/key", Data: key}
 				files := check.NewClientFiles(certificate, keyFile, ca, layout.Layout{}, check.KeyPolicy{}, "", 0.15)
 				results, _ := files.Check(now)
@@ -310,7 +203,7 @@ func TestNoPanic(t *testing.T) {
 					Namespace: "ns", Name: "s", Usage: x509.ExtKeyUsageServerAuth, Roots: bundle.CAs, RootsUnusable: bundle.Unusable,
 				}, &check.Secret{Type: "kubernetes.io/tls", Certificate: certificate.Data, Key: key}, now)
 				answer := &check.KubeletAnswer{Host: "192.0.2.7", RequestsClientCertificate: true}
-				for _, text := range [][]byte{c.certificate, next.certificate} {
+				for _, text := range [][]byte{c.Certificate, next.Certificate} {
 					block, _ := pem.Decode(text)
 					if parsed, err := x509.ParseCertificate(block.Bytes); err == nil {
 						answer.Certificates = append(answer.Certificates, parsed)
