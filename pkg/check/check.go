@@ -9,8 +9,9 @@
 //
 // Each subject has a Check method. It returns the results and the next time at which they may change although the facts
 // are the same (zero: never). Each check has its own file, with the source of its rule above it. Nothing registers
-// itself: the lists in keypair.go, files.go, secret.go, service.go, served.go, platform.go, override.go, manifest.go,
-// configuration.go, kubelet.go, node_kubelet.go, guard.go, action.go and effect.go contain all checks.
+// itself: the lists in keypair.go, files.go, secret.go, service.go, served.go, configuredkey.go, platform.go,
+// override.go, manifest.go, configuration.go, kubelet.go, node_kubelet.go, guard.go, action.go and effect.go contain
+// all checks.
 package check
 
 import (
@@ -164,6 +165,7 @@ func catalogue() []entry {
 			entries(family, secretPairChecks(family)),
 			entries(family, serviceChecks(family)),
 			entries(family, servedChecks(family)),
+			entries(family, configuredKeyChecks()),
 		)
 	}
 	return all

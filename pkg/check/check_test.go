@@ -54,6 +54,7 @@ func kinds() map[string]kind {
 		"rotated":  {only(finding.KubeletClient), secretAspects, rotatedFixtures()},
 		"service":  {secretFamilies, "service", serviceFixtures()},
 		"served":   {servedFamilies, "served", servedFixtures()},
+		"key":      {secretFamilies, "configured-key", configuredKeyFixtures()},
 		"files":    {only(finding.ClientFiles), filesAspects, filesFixtures()},
 		"manifest": {only(finding.Manifest), "readable single", manifestFixtures()},
 		"config":   {only(finding.Config), configAspects, configFixtures()},
@@ -155,7 +156,7 @@ func TestPassesAt(t *testing.T) {
 		},
 	}
 	good := map[string]string{
-		"secret": "as service-ca writes it", "service": "requests it", "served": "all serve it", "files": "good", "manifest": "read", "config": "good",
+		"secret": "as service-ca writes it", "service": "requests it", "served": "all serve it", "key": "RSA as configured", "files": "good", "manifest": "read", "config": "good",
 		"kubelet": "good", "platform": "in this cluster", "override": "nothing", "guard": "as installed", "action": "Deny",
 		"effect": "both refuse", "kubelets": "good",
 	}
@@ -182,7 +183,7 @@ func TestPassesAt(t *testing.T) {
 func passesOfSecret() []string {
 	all := []string{
 		"exists @ Secret", "type @ Secret type", "renewal @ Secret metadata", "service @ Service api",
-		"key @ Secret tls.key", "pair @ Secret tls.key",
+		"key @ Secret tls.key", "pair @ Secret tls.key", "configured-key @ Secret tls.crt",
 	}
 	for aspect := range strings.FieldsSeq("certificate chain validity usage strength certificate-only issuer dns-names") {
 		all = append(all, aspect+" @ Secret tls.crt")

@@ -143,16 +143,18 @@ func useHTTPS() Control {
 			),
 			requires(finding.ServingCert, inCluster, secretAspects()...),
 			optional(requires(finding.ServingCert, inCluster, finding.Issuer)),
-			supplementary(requires(finding.ServingCert, inCluster, finding.Served)),
+			supplementary(requires(finding.ServingCert, inCluster, finding.Served, finding.ConfiguredKey)),
 			requires(finding.KubeletClient, inCluster, secretAspects()...),
 			optional(requires(finding.KubeletClient, inCluster, finding.Issuer)),
+			supplementary(requires(finding.KubeletClient, inCluster, finding.ConfiguredKey)),
 			requires(finding.Overrides, inCluster, finding.KubeletArguments),
 		),
 		Automated: "Everything in the control's audit procedure: the arguments in the configuration, the files on each " +
 			"node, and the Secret's type and both values. In addition: certificate and key match, the certificate" +
 			" is valid and signed by the right CA, and the kubelet speaks TLS. From the control plane, where that is enabled:" +
 			" TLS, certificate, request for a client certificate and read-only port of each Node's kubelet, and whether the " +
-			"endpoints of the Secret's Service serve the certificate that is stored.",
+			"endpoints of the Secret's Service serve the certificate that is stored. Where OpenShift's PKI object configures " +
+			"keys, whether the certificates of both Secrets have them.",
 		LeftToTheAuditor: "Whether the agent ran on every control-plane node and the audit ran on the cluster (there is a " +
 			"document of each, or the alert KubeletHTTPSAgentMissing), and who can disable the guard " +
 			"(SECURITY.md).",
@@ -247,10 +249,11 @@ func protectedSecrets() Control {
 		Requirements: slices.Concat(
 			requires(finding.AddedSecret, inCluster, secretAspects()...),
 			optional(requires(finding.AddedSecret, inCluster, finding.Issuer)),
-			supplementary(requires(finding.AddedSecret, inCluster, finding.Served)),
+			supplementary(requires(finding.AddedSecret, inCluster, finding.Served, finding.ConfiguredKey)),
 		),
 		Automated: "Type, values, pair, validity, usage, names, renewal and, where a CA is configured, the issuer of " +
-			"each of them; where that is enabled, whether the endpoints of its Service serve the stored certificate.",
+			"each of them; where that is enabled, whether the endpoints of its Service serve the stored certificate; where " +
+			"OpenShift's PKI object configures keys, whether it has such a key.",
 		LeftToTheAuditor: "Whether the right Secrets are configured.",
 	}
 }

@@ -43,6 +43,10 @@ const (
 	RotationDetached Reason = "RotationDetached"
 	RotationFailing  Reason = "RotationFailing"
 	RotationStuck    Reason = "RotationStuck"
+	// KeyNotAsConfigured: the certificate's key is not the one that the cluster's PKI object configures.
+	KeyNotAsConfigured Reason = "KeyNotAsConfigured"
+	// PKIConfigUnknown: it is not known which keys the cluster's PKI object configures.
+	PKIConfigUnknown Reason = "PKIConfigUnknown"
 )
 
 // The certificate that the endpoints of a protected Secret's Service serve, observed by a TLS handshake.
@@ -165,6 +169,9 @@ var outcomes = map[Reason]Outcome{
 	RotationDetached: Fail,
 	RotationFailing:  Warn,
 	RotationStuck:    Warn,
+
+	KeyNotAsConfigured: Warn,
+	PKIConfigUnknown:   Unknown,
 
 	ServedCertificateStale:   Warn,
 	ServedCertificateInvalid: Fail,

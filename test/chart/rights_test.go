@@ -60,6 +60,8 @@ func TestRightsOfEach(t *testing.T) {
 	}
 	withoutWebhook := slices.Concat(protected, []string{
 		look + "config.openshift.io/infrastructures cluster",
+		look + "config.openshift.io/pkis cluster",
+		look + "apiextensions.k8s.io/customresourcedefinitions pkis.config.openshift.io",
 		look + "namespaces openshift-apiserver,openshift-kube-apiserver",
 		look + "operator.openshift.io/kubeapiservers cluster",
 		"default: create events.k8s.io/events",

@@ -73,6 +73,8 @@ func TestDocument(t *testing.T) {
 		"kubelet-client/service":   "notApplicable", // no Service requests it
 		"kubelet-client/dns-names": "notApplicable",
 		"serving-cert/served":      "unknown NotChecked", // without --served-certificates
+		// There is no PKI object.
+		"serving-cert/configured-key": "notApplicable", "kubelet-client/configured-key": "notApplicable",
 	}
 	want, got := map[string]string{}, map[string]string{}
 	for _, c := range control.Table() {
@@ -174,6 +176,8 @@ func kubeconfig(t *testing.T, change func(string) string) string {
 // compliant. (For each requirement, see TestMutationOfObservation of the audit.)
 func TestForbidden(t *testing.T) {
 	soundCluster(t)
+	const open, closed = "CouldNotVerify", "Compliant"
+	const definitions = "customresourcedefinitions"
 	kinds := map[string]rbacv1.PolicyRule{
 		"secrets":         {APIGroups: []string{""}, Resources: []string{"secrets"}},
 		"services":        {APIGroups: []string{""}, Resources: []string{"services"}},
@@ -181,11 +185,12 @@ func TestForbidden(t *testing.T) {
 		"namespaces":      {APIGroups: []string{""}, Resources: []string{"namespaces"}},
 		"infrastructures": {APIGroups: []string{"config.openshift.io"}, Resources: []string{"infrastructures"}},
 		"kubeapiservers":  {APIGroups: []string{"operator.openshift.io"}, Resources: []string{"kubeapiservers"}},
+		"pkis":            {APIGroups: []string{"config.openshift.io"}, Resources: []string{"pkis"}},
+		definitions:       {APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{definitions}},
 		webhooks:          {APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{webhooks}},
 		policies:          {APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{policies}},
 		bindings:          {APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{bindings}},
 	}
-	const open, closed = "CouldNotVerify", "Compliant"
 	cases := map[string]struct {
 		code         int
 		https, guard string
@@ -198,6 +203,8 @@ func TestForbidden(t *testing.T) {
 		"configmaps":      {2, open, open, "Unreadable ConfigMap kubelet-https-guard/openshift-service-ca.crt"},
 		"infrastructures": {2, open, closed, "Unreadable Infrastructure cluster"},
 		"kubeapiservers":  {2, open, open, "Unreadable KubeAPIServer cluster"},
+		"pkis":            {0, closed, closed, "Unreadable PKI cluster"}, // it may be unknown which keys are configured
+		definitions:       {0, closed, closed, "Unreadable CustomResourceDefinition pkis.config.openshift.io"},
 		webhooks:          {2, closed, open, "Unreadable ValidatingWebhookConfiguration kubelet-https-guard"},
 		policies:          {2, closed, open, "Unreadable ValidatingAdmissionPolicy " + decoyPolicy},
 		bindings:          {2, closed, open, "Unreadable ValidatingAdmissionPolicyBinding " + decoyPolicy},

@@ -70,10 +70,12 @@ func sourceOf(r finding.Result) int {
 	case r.Reason == finding.ServedCertificateStale || r.Reason == finding.ServedCertificateInvalid ||
 		r.Reason == finding.ServedCertificateUnknown:
 		return fromServed
-	case r.Reason == finding.Unreadable || r.Reason == finding.NotObserved:
+	case r.Reason == finding.Unreadable || r.Reason == finding.NotObserved || r.Reason == finding.PKIConfigUnknown:
 		return fromErrors
 	case r.Requirement.Family() == finding.Guard:
 		return fromGuard
+	case r.Reason == finding.KeyNotAsConfigured:
+		return fromCompared
 	}
 	return fromStored
 }
@@ -125,7 +127,9 @@ func namespaceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
 
 // objectsOf lists the objects to watch, each once.
 func objectsOf(subject Subject) []follow.Object {
-	all := []follow.Object{infrastructureObject(), operatorObject(), configObject()}
+	all := []follow.Object{
+		infrastructureObject(), operatorObject(), configObject(), pkiDefinitionObject(), pkiObject(),
+	}
 	for _, want := range subject.Secrets {
 		all = append(all, secretObject(want.SecretExpectation))
 		if namespace, ok := namespaceObject(want.SecretExpectation); ok && !slices.Contains(all, namespace) {
@@ -448,6 +452,7 @@ func (seen *observation) checkSecret(subject admit.ProtectedSecret, answers *ser
 		Valid: verdict.Leaf != nil && len(finding.WithOutcome(verdict.Results, finding.Fail)) == 0,
 	})
 	seen.checkServed(ownExpectation, verdict.Leaf, results, answers)
+	seen.add(check.ConfiguredKey{Secret: ownExpectation, Leaf: verdict.Leaf, PKI: seen.pki()}.Check(results, seen.At))
 }
 
 // checkServed checks what the endpoints of a Secret's Service serve. leaf is the stored certificate, results are those

@@ -67,7 +67,11 @@ var (
 		"cluster")
 	servingSpace = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-apiserver")
 	clientSpace  = follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "openshift-kube-apiserver")
-	policy       = follow.Named(schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"},
+	pkiCluster   = follow.Named(schema.GroupVersion{Group: "config.openshift.io", Version: "v1alpha1"}, "PKI", "",
+		"cluster")
+	pkiDefinition = follow.Named(schema.GroupVersion{Group: "apiextensions.k8s.io", Version: "v1"},
+		"CustomResourceDefinition", "", "pkis.config.openshift.io")
+	policy = follow.Named(schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"},
 		"ValidatingAdmissionPolicy", "", "guard")
 )
 
@@ -100,6 +104,8 @@ func healthy(t *testing.T) map[follow.Object]follow.State {
 		operator:       is(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"uid": "uid-2"}, "spec": map[string]any{}}}),
 		policy:         is(&unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"failurePolicy": "Fail"}}}),
 		infrastructure: is(&unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"controlPlaneTopology": "HighlyAvailable"}}}),
+		pkiDefinition:  {Known: true},
+		pkiCluster:     {Known: true, NoAPI: true},
 		servingSpace:   is(&unstructured.Unstructured{Object: map[string]any{}}),
 		clientSpace:    is(&unstructured.Unstructured{Object: map[string]any{}}),
 	}
@@ -111,6 +117,23 @@ func set(t *testing.T, s follow.State, value any, path ...string) {
 	if err := unstructured.SetNestedField(s.Live.Object, value, path...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// configuresKeys adds the PKI object, which configures the key for all certificates, and its definition, with the
+// versions that the API server serves.
+func configuresKeys(states map[follow.Object]follow.State, key map[string]any, served ...string) {
+	versions := []any{map[string]any{"name": "v1alpha0", "served": false}}
+	for _, version := range served {
+		versions = append(versions, map[string]any{"name": version, "served": true})
+	}
+	states[pkiDefinition] = follow.State{Known: true, Live: &unstructured.Unstructured{
+		Object: map[string]any{"spec": map[string]any{"versions": versions}},
+	}}
+	states[pkiCluster] = follow.State{Known: true, Live: &unstructured.Unstructured{Object: map[string]any{
+		"spec": map[string]any{"certificateManagement": map[string]any{
+			"mode": "Custom", "custom": map[string]any{"defaults": map[string]any{"key": key}},
+		}},
+	}}}
 }
 
 // effective returns the effect of an API server on which both the policy and the webhook refuse.
@@ -138,6 +161,7 @@ func found(seen observation, more func(finding.Result) string) []string {
 func TestObserve(t *testing.T) {
 	page := messages.Record(t, "findings of the audit")
 	gone, unavailable := follow.State{Known: true}, errors.New("connection refused")
+	p256 := map[string]any{"algorithm": "ECDSA", "ecdsa": map[string]any{"curve": "P256"}}
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "serving-cert", errors.New("no"))
 	cases := map[string]struct {
 		change func(t *testing.T, states map[follow.Object]follow.State)
@@ -283,6 +307,77 @@ func TestObserve(t *testing.T) {
 				"3 Unreadable Secret openshift-apiserver/serving-cert of Secret serving-cert",
 			},
 			control: "not compliant",
+		},
+		"the keys are as the PKI object configures": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, p256, "v1alpha1")
+			},
+		},
+		"the PKI object configures another key": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				rsa := map[string]any{"algorithm": "RSA", "rsa": map[string]any{"keySize": int64(4096)}}
+				configuresKeys(states, rsa, "v1alpha1")
+			},
+			want: []string{
+				"1 KeyNotAsConfigured Secret openshift-apiserver/serving-cert tls.crt of Secret serving-cert",
+				"1 KeyNotAsConfigured Secret openshift-kube-apiserver/kubelet-client tls.crt of Secret kubelet-client",
+			},
+		},
+		"the PKI object is not there": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, nil, "v1alpha1")
+				states[pkiCluster] = gone
+			},
+		},
+		"the PKI object has a later version, too": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, p256, "v1alpha1", "v1")
+			},
+			want: []string{"3 PKIConfigUnknown PKI cluster of PKI cluster"},
+		},
+		"the PKI object has only a later version": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, nil, "v1beta1", "v1")
+				states[pkiCluster] = follow.State{Known: true, NoAPI: true}
+			},
+			want: []string{"3 PKIConfigUnknown PKI cluster of PKI cluster"},
+		},
+		"no version of the PKI object is served": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, nil)
+				states[pkiCluster] = follow.State{Known: true, NoAPI: true}
+			},
+			want: []string{"3 PKIConfigUnknown PKI cluster of PKI cluster"},
+		},
+		"the PKI object configures what is not known": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, map[string]any{"algorithm": "ML-DSA"}, "v1alpha1")
+			},
+			want: []string{"3 PKIConfigUnknown PKI cluster of PKI cluster"},
+		},
+		"the PKI object must not be read": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, nil, "v1alpha1")
+				states[pkiCluster] = follow.State{Err: forbidden}
+			},
+			want: []string{"3 Unreadable PKI cluster of PKI cluster"},
+		},
+		"the PKI object can no longer be read": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				configuresKeys(states, p256, "v1alpha1")
+				s := states[pkiCluster]
+				s.Err = forbidden
+				states[pkiCluster] = s
+			},
+			want: []string{"3 Unreadable PKI cluster of PKI cluster"},
+		},
+		"the definition of PKI objects must not be read": {
+			change: func(_ *testing.T, states map[follow.Object]follow.State) {
+				states[pkiDefinition] = follow.State{Err: forbidden}
+			},
+			want: []string{
+				"3 Unreadable CustomResourceDefinition pkis.config.openshift.io of CustomResourceDefinition pkis.config.openshift.io",
+			},
 		},
 		"the API server is unavailable": {
 			change: func(_ *testing.T, states map[follow.Object]follow.State) {
