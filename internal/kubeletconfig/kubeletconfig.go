@@ -18,18 +18,13 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
 const (
-	// OpenShiftFile is the configuration on OpenShift (machine-config-operator
-	// templates/master/01-master-kubelet/_base/files/kubelet.yaml). kubeadm has a
-	// kubeconfig at this path, which has another kind.
-	OpenShiftFile = "/etc/kubernetes/kubelet.conf"
-	// KubeadmFile is the configuration that kubeadm writes (Kubernetes
-	// cmd/kubeadm/app/constants, KubeletConfigurationFileName).
-	KubeadmFile = "/var/lib/kubelet/config.yaml"
-	// KubeadmFlags has the flags that kubeadm writes (same file, KubeletEnvFileName). Its
-	// unit reads it.
+	// KubeadmFlags has the flags that kubeadm writes (Kubernetes cmd/kubeadm/app/constants,
+	// KubeletEnvFileName). Its unit reads it.
 	KubeadmFlags = "/var/lib/kubelet/kubeadm-flags.env"
 
 	// MaxFileBytes bounds each file that is read here.
@@ -47,7 +42,7 @@ const (
 // Files returns the files that are read on every host if they exist: configuration files, unit
 // files and files with flags. These may name more files.
 func Files() []string {
-	files := []string{OpenShiftFile, KubeadmFile, KubeadmFlags}
+	files := []string{layout.OpenShiftKubeletConfig, layout.KubeadmKubeletConfig, KubeadmFlags}
 	for _, directory := range unitDirectories() {
 		files = append(files, path.Join(directory, unitName))
 	}
@@ -143,7 +138,8 @@ type Sources struct {
 func Read(host fs.FS, sources Sources) Config {
 	var usual []string
 	if len(sources.Files) == 0 && sources.DropIns == "" {
-		sources.Files, usual = []string{OpenShiftFile, KubeadmFile}, usualDropIns()
+		sources.Files = []string{layout.OpenShiftKubeletConfig, layout.KubeadmKubeletConfig}
+		usual = usualDropIns()
 	}
 	r := reader{host: host, sources: sources, usualDropIns: usual}
 	if problem, ok := errors.AsType[ProblemError](r.read()); ok {

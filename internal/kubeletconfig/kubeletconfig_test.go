@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeletconfig"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
@@ -72,6 +73,8 @@ const (
 	head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 	own  = head + "staticPodPath: /pods\nauthentication: {x509: {clientCAFile: /ca.crt}}\n"
 
+	openShiftFile, kubeadmFile = layout.OpenShiftKubeletConfig, layout.KubeadmKubeletConfig
+
 	unit   = "/etc/systemd/system/kubelet.service"
 	dropIn = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"
 	// somewhere makes a directory of units visible.
@@ -83,7 +86,7 @@ const (
 
 // started is a host whose complete command line is visible.
 func started(exec string, more map[string]string) map[string]string {
-	files := map[string]string{unit: "[Service]\nExecStart=" + exec + "\n", somewhere: "", kubeletconfig.KubeadmFile: own}
+	files := map[string]string{unit: "[Service]\nExecStart=" + exec + "\n", somewhere: "", kubeadmFile: own}
 	maps.Copy(files, more)
 	return files
 }
@@ -91,7 +94,7 @@ func started(exec string, more map[string]string) map[string]string {
 func TestRead(t *testing.T) {
 	page := messages.Record(t, "errors of the kubelet's configuration")
 	const config = "--config=/var/lib/kubelet/config.yaml"
-	good := seen{StaticPods: "/pods", ClientCA: "/ca.crt", ClientCAAt: kubeletconfig.KubeadmFile, Port: 10250}
+	good := seen{StaticPods: "/pods", ClientCA: "/ca.crt", ClientCAAt: kubeadmFile, Port: 10250}
 	assuming := func(s seen, assumptions ...string) seen {
 		s.Assumptions = assumptions
 		return s
@@ -111,41 +114,41 @@ func TestRead(t *testing.T) {
 		want  seen
 	}{
 		"nothing":        {want: seen{Assumptions: []string{noUnit}}},
-		"kubeadm's file": {files: only(kubeletconfig.KubeadmFile, own), want: assuming(good, noUnit)},
-		"OpenShift's file": {files: only(kubeletconfig.OpenShiftFile, own), want: assuming(with(func(s *seen) {
-			s.ClientCAAt = kubeletconfig.OpenShiftFile
+		"kubeadm's file": {files: only(kubeadmFile, own), want: assuming(good, noUnit)},
+		"OpenShift's file": {files: only(openShiftFile, own), want: assuming(with(func(s *seen) {
+			s.ClientCAAt = openShiftFile
 		}), noUnit)},
 		"a kubeconfig in OpenShift's place": {
 			files: map[string]string{
-				kubeletconfig.OpenShiftFile: "apiVersion: v1\nkind: Config\n",
-				kubeletconfig.KubeadmFile:   own,
+				openShiftFile: "apiVersion: v1\nkind: Config\n",
+				kubeadmFile:   own,
 			},
 			want: assuming(good, noUnit),
 		},
-		"a kubeconfig alone": {files: only(kubeletconfig.OpenShiftFile, "apiVersion: v1\nkind: Config\n"), want: seen{Assumptions: []string{noUnit}}},
-		"two that agree":     {files: map[string]string{kubeletconfig.OpenShiftFile: own, kubeletconfig.KubeadmFile: own}, want: assuming(good, noUnit)},
+		"a kubeconfig alone": {files: only(openShiftFile, "apiVersion: v1\nkind: Config\n"), want: seen{Assumptions: []string{noUnit}}},
+		"two that agree":     {files: map[string]string{openShiftFile: own, kubeadmFile: own}, want: assuming(good, noUnit)},
 		"two that disagree": {
-			files: map[string]string{kubeletconfig.OpenShiftFile: own + "port: 1\n", kubeletconfig.KubeadmFile: own},
+			files: map[string]string{openShiftFile: own + "port: 1\n", kubeadmFile: own},
 			want:  problem("/var/lib/kubelet/config.yaml"),
 		},
 		"two that disagree, and a unit": {
-			files: started("/usr/bin/kubelet "+config, only(kubeletconfig.OpenShiftFile, own+"port: 1\n")), want: good,
+			files: started("/usr/bin/kubelet "+config, only(openShiftFile, own+"port: 1\n")), want: good,
 		},
-		"unknown fields, and one twice": {files: only(kubeletconfig.KubeadmFile, own+"new: 1\nport: 1\nport: 2\n"), want: assuming(with(func(s *seen) { s.Port = 2 }), noUnit)},
+		"unknown fields, and one twice": {files: only(kubeadmFile, own+"new: 1\nport: 1\nport: 2\n"), want: assuming(with(func(s *seen) { s.Port = 2 }), noUnit)},
 		"relative paths": {
-			files: only(kubeletconfig.KubeadmFile, head+"staticPodPath: pods\nauthentication: {x509: {clientCAFile: ../ca.crt}}\n"),
+			files: only(kubeadmFile, head+"staticPodPath: pods\nauthentication: {x509: {clientCAFile: ../ca.crt}}\n"),
 			want:  assuming(with(func(s *seen) { s.StaticPods, s.ClientCA = "/var/lib/kubelet/pods", "/var/lib/ca.crt" }), noUnit),
 		},
-		"names in other letters":      {files: only(kubeletconfig.KubeadmFile, own+"Port: 1\n"), want: assuming(good, noUnit)},
-		"garbage":                     {files: only(kubeletconfig.KubeadmFile, "{"), want: problem("/var/lib/kubelet/config.yaml")},
-		"empty":                       {files: only(kubeletconfig.KubeadmFile, ""), want: problem("/var/lib/kubelet/config.yaml")},
-		"another version":             {files: only(kubeletconfig.KubeadmFile, strings.Replace(own, "v1beta1", "v1", 1)), want: problem("/var/lib/kubelet/config.yaml")},
-		"a port that is not a number": {files: only(kubeletconfig.KubeadmFile, own+"port: x\n"), want: problem("/var/lib/kubelet/config.yaml")},
+		"names in other letters":      {files: only(kubeadmFile, own+"Port: 1\n"), want: assuming(good, noUnit)},
+		"garbage":                     {files: only(kubeadmFile, "{"), want: problem("/var/lib/kubelet/config.yaml")},
+		"empty":                       {files: only(kubeadmFile, ""), want: problem("/var/lib/kubelet/config.yaml")},
+		"another version":             {files: only(kubeadmFile, strings.Replace(own, "v1beta1", "v1", 1)), want: problem("/var/lib/kubelet/config.yaml")},
+		"a port that is not a number": {files: only(kubeadmFile, own+"port: x\n"), want: problem("/var/lib/kubelet/config.yaml")},
 		"a key for a path": {
-			files: only(kubeletconfig.KubeadmFile, head+"staticPodPath: '-----BEGIN PRIVATE KEY-----'\n"),
+			files: only(kubeadmFile, head+"staticPodPath: '-----BEGIN PRIVATE KEY-----'\n"),
 			want:  problem("/var/lib/kubelet/config.yaml"),
 		},
-		"ports": {files: only(kubeletconfig.KubeadmFile, own+"port: 1\nreadOnlyPort: 2\n"), want: assuming(with(func(s *seen) { s.Port, s.ReadOnly = 1, 2 }), noUnit)},
+		"ports": {files: only(kubeadmFile, own+"port: 1\nreadOnlyPort: 2\n"), want: assuming(with(func(s *seen) { s.Port, s.ReadOnly = 1, 2 }), noUnit)},
 
 		// Flags.
 		"flags win": {
@@ -190,7 +193,7 @@ func TestRead(t *testing.T) {
 			}), want: with(func(s *seen) { s.Port = 2 }),
 		},
 		"units of one directory only": {
-			files: map[string]string{unit: "[Service]\nExecStart=/usr/bin/kubelet " + config, kubeletconfig.KubeadmFile: own},
+			files: map[string]string{unit: "[Service]\nExecStart=/usr/bin/kubelet " + config, kubeadmFile: own},
 			want:  assuming(good, "/usr/lib/systemd/system"),
 		},
 		"kubeadm's unit": {
@@ -200,7 +203,7 @@ func TestRead(t *testing.T) {
 				dropIn: "[Service]\nEnvironment=\"C=" + config +
 					"\"\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\nEnvironmentFile=-/etc/default/kubelet\n" +
 					"ExecStart=\nExecStart=/usr/bin/kubelet $C $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS\n",
-				kubeletconfig.KubeadmFile: own, kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1 " +
+				kubeadmFile: own, kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1 " +
 					"--client-ca-file=/f.crt\"\n",
 			},
 			want: assuming(with(func(s *seen) { s.Port, s.ClientCA, s.ClientCAAt = 1, "/f.crt", dropIn }),
@@ -208,7 +211,7 @@ func TestRead(t *testing.T) {
 		},
 		"kubeadm's flags alone": {
 			files: map[string]string{
-				kubeletconfig.KubeadmFile:  own,
+				kubeadmFile:                own,
 				kubeletconfig.KubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--port=1\"\n",
 			},
 			want: assuming(with(func(s *seen) { s.Port = 1 }), kubeletconfig.KubeadmFlags),
@@ -240,14 +243,14 @@ func TestRead(t *testing.T) {
 		},
 		"the usual drop-ins, no unit": {
 			files: map[string]string{
-				kubeletconfig.KubeadmFile:               own,
+				kubeadmFile:                             own,
 				"/etc/kubernetes/kubelet.conf.d/1.conf": head + "port: 1\n",
 			},
 			want: problem("/etc/kubernetes/kubelet.conf.d"),
 		},
 		"the usual drop-ins, that change nothing": {
 			files: map[string]string{
-				kubeletconfig.KubeadmFile:               own,
+				kubeadmFile:                             own,
 				"/etc/kubernetes/kubelet.conf.d/1.conf": head + "maxPods: 1\n",
 			}, want: assuming(good, noUnit),
 		},
@@ -296,7 +299,7 @@ func TestUnread(t *testing.T) {
 			"/d/1.conf": head, "/etc/a": "", unit + ".d/1.conf": "",
 		},
 	)
-	for _, at := range []string{unit, unit + ".d/1.conf", "/etc/a", kubeletconfig.KubeadmFile, "/d/1.conf"} {
+	for _, at := range []string{unit, unit + ".d/1.conf", "/etc/a", kubeadmFile, "/d/1.conf"} {
 		t.Run(at, func(t *testing.T) {
 			c := kubeletconfig.Read(failing{host(files), strings.TrimPrefix(at, "/")}, kubeletconfig.Sources{})
 			if c.Problem.At != at || !c.Problem.Unread || !errors.Is(c.Problem, errBoom) {
@@ -326,8 +329,8 @@ func TestBounds(t *testing.T) {
 			units, unit + ".d", "100",
 		},
 		"a file": {
-			map[string]string{kubeletconfig.KubeadmFile: own + strings.Repeat(" ", kubeletconfig.MaxFileBytes)},
-			kubeletconfig.KubeadmFile, "1048576",
+			map[string]string{kubeadmFile: own + strings.Repeat(" ", kubeletconfig.MaxFileBytes)},
+			kubeadmFile, "1048576",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -349,7 +352,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("", own, "", "KUBELET_KUBEADM_ARGS=\"--port=1\"")
 	f.Fuzz(func(t *testing.T, service, config, dropIn, variables string) {
 		c := kubeletconfig.Read(host(map[string]string{
-			unit: service, somewhere: "", "/c": config, kubeletconfig.KubeadmFile: config, "/d/1.conf": dropIn, "/e": variables,
+			unit: service, somewhere: "", "/c": config, kubeadmFile: config, "/d/1.conf": dropIn, "/e": variables,
 			kubeletconfig.KubeadmFlags: variables,
 		}), kubeletconfig.Sources{})
 		if c.Problem.Err != nil {
@@ -389,7 +392,7 @@ func TestReadUnitFile(t *testing.T) {
 		"one of its own that is set here": {unit: "[Service]\nPassEnvironment=A\nEnvironment=A=--v=2\n" + exec + " $A\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files := host(map[string]string{unit: tc.unit, somewhere: "", kubeletconfig.KubeadmFile: own})
+			files := host(map[string]string{unit: tc.unit, somewhere: "", kubeadmFile: own})
 			c := kubeletconfig.Read(files, kubeletconfig.Sources{})
 			if c.Problem.Err != nil || !c.Seen {
 				t.Fatalf("problem %v, seen %v", c.Problem.Err, c.Seen)
@@ -431,11 +434,11 @@ func (n notRegular) ReadFile(name string) ([]byte, error) {
 // TestStaticPodURL: what comes from elsewhere may be a kube-apiserver, too.
 func TestStaticPodURL(t *testing.T) {
 	for name, files := range map[string]map[string]string{
-		"a field": {kubeletconfig.KubeadmFile: own + "staticPodURL: http://192.0.2.1/pods\n"},
-		"a flag":  {kubeletconfig.KubeadmFile: own, unit: "[Service]\nExecStart=/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml --manifest-url=http://192.0.2.1/pods\n"},
+		"a field": {kubeadmFile: own + "staticPodURL: http://192.0.2.1/pods\n"},
+		"a flag":  {kubeadmFile: own, unit: "[Service]\nExecStart=/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml --manifest-url=http://192.0.2.1/pods\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := kubeletconfig.KubeadmFile
+			want := kubeadmFile
 			if files[unit] != "" {
 				want = unit
 			}

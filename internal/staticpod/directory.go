@@ -55,7 +55,7 @@ func (l *Found) setDefaultClientCA(host fs.FS) {
 func ClientCAs() []string {
 	var bundles []string
 	for _, kind := range layout.Table() {
-		if kind.StaticPods == DefaultDirectory {
+		if kind.StaticPods == layout.ManifestDirectory {
 			bundles = append(bundles, kind.ClientCA)
 		}
 	}

@@ -83,9 +83,9 @@ func TestDirectoryNames(t *testing.T) {
 
 // TestFromFiles: files that are named one by one are used, whether they exist or not.
 func TestFromFiles(t *testing.T) {
-	layout := staticpod.Discover(host(map[string]string{staticpod.KubeadmClientCA: ""}),
+	layout := staticpod.Discover(host(map[string]string{kubeadmCA: ""}),
 		staticpod.Given{Certificate: "/a/./one.pem", Key: "/b/two.pem"})
-	want := []string{"/a/one.pem", "/b/two.pem", staticpod.KubeadmClientCA, staticpod.OpenShiftClientCA}
+	want := []string{"/a/one.pem", "/b/two.pem", kubeadmCA, openShiftCA}
 	if d := cmp.Diff(sorted(want...), pathsOf(layout)); d != "" {
 		t.Errorf("paths (-want +got):\n%s", d)
 	}

@@ -18,10 +18,6 @@ import (
 )
 
 const (
-	// DefaultDirectory has the static Pods on OpenShift and on kubeadm nodes. It is used if
-	// the kubelet's configuration is not visible.
-	DefaultDirectory = "/etc/kubernetes/manifests"
-
 	// MaxManifestBytes bounds a manifest; OpenShift's has about 20 KiB.
 	MaxManifestBytes = 1 << 20
 	// MaxManifests bounds the files of the directory with static Pods. A control-plane

@@ -33,13 +33,6 @@ const (
 	// CISDirectory is the path in the text of CIS OpenShift 1.2.4.
 	CISDirectory = "/etc/kubernetes/static-pod-resources/secrets/kubelet-client"
 
-	// OpenShiftClientCA is the kubelet's client CA bundle on OpenShift (machine-config-operator
-	// templates/master/01-master-kubelet/_base/files/kubelet.yaml).
-	OpenShiftClientCA = "/etc/kubernetes/kubelet-ca.crt"
-	// KubeadmClientCA is the kubelet's client CA bundle on kubeadm nodes (clientCAFile in
-	// /var/lib/kubelet/config.yaml, which kubeadm writes).
-	KubeadmClientCA = "/etc/kubernetes/pki/ca.crt"
-
 	containerName = "kube-apiserver"
 	// revisionLabel is set by OpenShift's installer.
 	revisionLabel = "revision"
@@ -200,13 +193,13 @@ func resolve(host fs.FS, name string) (kind layout.Layout, several []string) {
 	detected := layout.Detect(host)
 	if len(detected) == 1 {
 		kind := detected[0]
-		if kind.StaticPods == DefaultDirectory {
+		if kind.StaticPods == layout.ManifestDirectory {
 			// Other installers write there, too. So the mark does not show which of the subjects is the right one.
-			kind.Identities = layout.Identities(DefaultDirectory)
+			kind.Identities = layout.Identities(layout.ManifestDirectory)
 		}
 		return kind, nil
 	}
-	if !slices.ContainsFunc(detected, func(d layout.Layout) bool { return d.StaticPods != DefaultDirectory }) {
+	if !slices.ContainsFunc(detected, func(d layout.Layout) bool { return d.StaticPods != layout.ManifestDirectory }) {
 		return layout.Layout{}, nil // the manifest decides
 	}
 	for _, d := range detected {
@@ -218,7 +211,7 @@ func resolve(host fs.FS, name string) (kind layout.Layout, several []string) {
 // kubeletSources returns where a layout has the kubelet's configuration. Layouts in /etc/kubernetes are not told apart:
 // kubeletconfig reads the files of all of them.
 func kubeletSources(kind layout.Layout) kubeletconfig.Sources {
-	if kind.Name == "" || kind.StaticPods == DefaultDirectory {
+	if kind.Name == "" || kind.StaticPods == layout.ManifestDirectory {
 		return kubeletconfig.Sources{}
 	}
 	sources := kubeletconfig.Sources{DropIns: kind.KubeletDropIns}
@@ -264,7 +257,7 @@ func (l *Found) fromProcess() {
 // fromStaticPods fills it from the kubelet's static Pods. It reports whether the
 // container of the kube-apiserver is known.
 func (l *Found) fromStaticPods(host fs.FS) bool {
-	at := cmp.Or(l.Layout.StaticPods, DefaultDirectory)
+	at := cmp.Or(l.Layout.StaticPods, layout.ManifestDirectory)
 	switch {
 	case l.Kubelet.Problem.Err != nil:
 		l.Manifest = l.Kubelet.Problem.At
@@ -321,14 +314,14 @@ func (l *Found) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Cont
 	l.ConfigAt = l.Manifest
 	l.How = "manifest " + l.Manifest
 
-	clientCA := KubeadmClientCA
+	clientCA := layout.KubeadmClientCA
 	file, _ := l.Config.Value(kubeapiserver.OpenShiftConfigFlag)
 	switch why := l.Config.Undecided(kubeapiserver.OpenShiftConfigFlag); {
 	case why != "":
 		// The file that it may name can set every argument.
 		l.Config = kubeapiserver.WithAllUndecided(why)
 	case file != "":
-		clientCA = OpenShiftClientCA
+		clientCA = layout.OpenShiftClientCA
 		l.ConfigErr = l.addConfig(host, l.mounts.translate(file))
 	}
 	l.refineLayout(file != "")
@@ -341,19 +334,15 @@ func (l *Found) fromManifest(host fs.FS, pod *corev1.Pod, container *corev1.Cont
 // refineLayout corrects a layout that was detected by its mark in /etc/kubernetes, where the manifest is the better
 // evidence: only OpenShift's names a configuration of its own.
 func (l *Found) refineLayout(openShift bool) {
-	switch {
-	case l.named || l.Directory != DefaultDirectory || (openShift && l.Layout.Name == openShiftLayout),
-		!openShift && l.Layout.Name != openShiftLayout:
-	case openShift:
-		l.Layout, _ = layout.ByName(openShiftLayout)
-		l.Layout.Identities = layout.Identities(DefaultDirectory)
-	default:
-		l.Layout = layout.Layout{}
+	const name = "openshift"
+	if l.named || l.Directory != layout.ManifestDirectory || openShift == (l.Layout.Name == name) {
+		return
+	}
+	if l.Layout = (layout.Layout{}); openShift {
+		l.Layout, _ = layout.ByName(name)
+		l.Layout.Identities = layout.Identities(layout.ManifestDirectory)
 	}
 }
-
-// openShiftLayout is the name of OpenShift's layout.
-const openShiftLayout = "openshift"
 
 // addFiles sets the files that the configuration names.
 func (l *Found) addFiles() {

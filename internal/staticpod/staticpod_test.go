@@ -24,14 +24,18 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/staticpod"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/kubeapiserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// The manifests of the platforms.
+// Paths of the platforms.
 const (
-	openShiftManifest = staticpod.DefaultDirectory + "/kube-apiserver-pod.yaml"
-	kubeadmManifest   = staticpod.DefaultDirectory + "/kube-apiserver.yaml"
+	manifestDirectory      = layout.ManifestDirectory
+	openShiftCA, kubeadmCA = layout.OpenShiftClientCA, layout.KubeadmClientCA
+
+	openShiftManifest = manifestDirectory + "/kube-apiserver-pod.yaml"
+	kubeadmManifest   = manifestDirectory + "/kube-apiserver.yaml"
 )
 
 // seen is what the tests compare of a layout. The sentences are in docs/messages.md, under the
@@ -205,7 +209,7 @@ func TestDiscoverReleases(t *testing.T) {
 				KubeletCA:   kubeletCA, ClientCA: "/etc/kubernetes/kubelet-ca.crt",
 			},
 			paths: []string{
-				openShiftManifest, staticpod.DefaultDirectory, config,
+				openShiftManifest, manifestDirectory, config,
 				resources + "/kube-apiserver-certs/secrets/kubelet-client/tls.crt", resources +
 					"/kube-apiserver-certs/secrets/kubelet-client/tls.key",
 				live + "/configmaps/kubelet-serving-ca/ca-bundle.crt", "/etc/kubernetes/kubelet-ca.crt",
@@ -220,7 +224,7 @@ func TestDiscoverReleases(t *testing.T) {
 			},
 			https: "true",
 			paths: []string{
-				openShiftManifest, staticpod.DefaultDirectory, config,
+				openShiftManifest, manifestDirectory, config,
 				live + "/secrets/kubelet-client/tls.crt", live + "/secrets/kubelet-client/tls.key",
 				live + "/configmaps/kubelet-serving-ca/ca-bundle.crt", "/etc/kubernetes/kubelet-ca.crt",
 			},
@@ -233,7 +237,7 @@ func TestDiscoverReleases(t *testing.T) {
 				KubeletCA:   kubeletCA, ClientCA: "/etc/kubernetes/kubelet-ca.crt",
 			},
 			paths: []string{
-				openShiftManifest, staticpod.DefaultDirectory, config,
+				openShiftManifest, manifestDirectory, config,
 				live + "/secrets/kubelet-client/tls.crt", live + "/secrets/kubelet-client/tls.key",
 				live + "/configmaps/kubelet-serving-ca/ca-bundle.crt", "/etc/kubernetes/kubelet-ca.crt",
 			},
@@ -246,7 +250,7 @@ func TestDiscoverReleases(t *testing.T) {
 				ClientCA:    "/etc/kubernetes/pki/ca.crt",
 			},
 			paths: []string{
-				kubeadmManifest, staticpod.DefaultDirectory,
+				kubeadmManifest, manifestDirectory,
 				"/etc/kubernetes/pki/apiserver-kubelet-client.crt", "/etc/kubernetes/pki/apiserver-kubelet-client.key",
 				"/etc/kubernetes/pki/ca.crt",
 			},
@@ -283,7 +287,7 @@ func TestDiscoverReleases(t *testing.T) {
 
 // decisive returns the paths that determine the pair of a directory, sorted.
 func decisive(directory string) []string {
-	paths := append(known(directory), staticpod.OpenShiftClientCA, staticpod.KubeadmClientCA)
+	paths := append(known(directory), openShiftCA, kubeadmCA)
 	slices.Sort(paths)
 	return paths
 }
@@ -320,48 +324,48 @@ func TestDiscoverDirectory(t *testing.T) {
 		want      seen
 	}{
 		"names of a Secret": {
-			files: with(secret, staticpod.OpenShiftClientCA), directory: "/pki",
-			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
+			files: with(secret, openShiftCA), directory: "/pki",
+			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: openShiftCA},
 		},
 		"no CA": {
 			files: with(secret), directory: "/pki",
 			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key"},
 		},
 		"kubeadm's key alone": {
-			files: map[string]string{"/pki/apiserver-kubelet-client.key": "", staticpod.KubeadmClientCA: ""}, directory: "/pki",
+			files: map[string]string{"/pki/apiserver-kubelet-client.key": "", kubeadmCA: ""}, directory: "/pki",
 			want: seen{
 				How: "/pki", Certificate: "/pki/apiserver-kubelet-client.crt",
 				Key:      "/pki/apiserver-kubelet-client.key",
-				ClientCA: staticpod.KubeadmClientCA,
+				ClientCA: kubeadmCA,
 			},
 		},
 		"names of kubeadm": {
-			files: with(kubeadm, staticpod.KubeadmClientCA), directory: "/pki",
+			files: with(kubeadm, kubeadmCA), directory: "/pki",
 			want: seen{
 				How: "/pki", Certificate: "/pki/apiserver-kubelet-client.crt",
 				Key:      "/pki/apiserver-kubelet-client.key",
-				ClientCA: staticpod.KubeadmClientCA,
+				ClientCA: kubeadmCA,
 			},
 		},
 		"OpenShift's CA first": {
-			files: with(kubeadm, staticpod.KubeadmClientCA, staticpod.OpenShiftClientCA), directory: "/pki",
+			files: with(kubeadm, kubeadmCA, openShiftCA), directory: "/pki",
 			want: seen{
 				How: "/pki", Certificate: "/pki/apiserver-kubelet-client.crt",
 				Key:      "/pki/apiserver-kubelet-client.key",
-				ClientCA: staticpod.OpenShiftClientCA,
+				ClientCA: openShiftCA,
 			},
 		},
 		"no slash in front, dots": {
-			files: with(secret, staticpod.OpenShiftClientCA), directory: "x/../pki/",
-			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
+			files: with(secret, openShiftCA), directory: "x/../pki/",
+			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: openShiftCA},
 		},
 		"out of the root": {
-			files: with(secret, staticpod.OpenShiftClientCA), directory: "/../../pki",
-			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: staticpod.OpenShiftClientCA},
+			files: with(secret, openShiftCA), directory: "/../../pki",
+			want: seen{How: "/pki", Certificate: "/pki/tls.crt", Key: "/pki/tls.key", ClientCA: openShiftCA},
 		},
 		"the root itself": {
-			files: with(map[string]string{"/tls.crt": "", "/tls.key": ""}, staticpod.OpenShiftClientCA), directory: "/",
-			want: seen{How: "/", Certificate: "/tls.crt", Key: "/tls.key", ClientCA: staticpod.OpenShiftClientCA},
+			files: with(map[string]string{"/tls.crt": "", "/tls.key": ""}, openShiftCA), directory: "/",
+			want: seen{How: "/", Certificate: "/tls.crt", Key: "/tls.key", ClientCA: openShiftCA},
 		},
 	}
 	for name, c := range cases {
@@ -386,7 +390,7 @@ func TestDiscoverManifest(t *testing.T) {
 	pair := []string{certificateFlag + "/a/tls.crt", keyFlag + "/a/tls.key"}
 	usable := manifest(t, nil, pair...)
 	unusable := seen{How: cis, Manifest: kubeadmManifest, ParseErr: failed}
-	none := seen{How: cis, Manifest: staticpod.DefaultDirectory, ReadErr: missing}
+	none := seen{How: cis, Manifest: manifestDirectory, ReadErr: missing}
 	cases := map[string]struct {
 		files map[string]string
 		want  seen
@@ -397,24 +401,24 @@ func TestDiscoverManifest(t *testing.T) {
 			want: seen{
 				How: openShiftManifest, Manifest: openShiftManifest, ConfigAt: openShiftManifest,
 				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)",
-				ClientCA: staticpod.KubeadmClientCA,
+				ClientCA: kubeadmCA,
 			},
-			paths: []string{openShiftManifest, staticpod.DefaultDirectory, "/host/a/tls.crt", "/host/a/tls.key", staticpod.KubeadmClientCA},
+			paths: []string{openShiftManifest, manifestDirectory, "/host/a/tls.crt", "/host/a/tls.key", kubeadmCA},
 		},
 		"both: the last one": {
 			files: map[string]string{openShiftManifest: usable, kubeadmManifest: manifest(t, nil, certificateFlag+"/b/tls.crt")},
 			want: seen{
 				How: kubeadmManifest, Manifest: kubeadmManifest, ConfigAt: kubeadmManifest,
-				Certificate: "/host/b/tls.crt (/b/tls.crt)", ClientCA: staticpod.KubeadmClientCA,
+				Certificate: "/host/b/tls.crt (/b/tls.crt)", ClientCA: kubeadmCA,
 			},
-			paths: []string{openShiftManifest, kubeadmManifest, staticpod.DefaultDirectory, "/host/b/tls.crt", staticpod.KubeadmClientCA},
+			paths: []string{openShiftManifest, kubeadmManifest, manifestDirectory, "/host/b/tls.crt", kubeadmCA},
 		},
 		"a file that the kubelet skips, too": {
 			files: map[string]string{openShiftManifest: `{"kind":"Job"}`, kubeadmManifest: usable},
 			want: seen{
 				How: kubeadmManifest, Manifest: kubeadmManifest, ConfigAt: kubeadmManifest,
 				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)",
-				ClientCA: staticpod.KubeadmClientCA,
+				ClientCA: kubeadmCA,
 			},
 		},
 		"no container": {
@@ -451,29 +455,29 @@ func TestDiscoverManifest(t *testing.T) {
 			want: none,
 		},
 		"directory of the CIS text without a manifest": {
-			files: map[string]string{cis + "/tls.crt": "", cis + "/tls.key": "", staticpod.OpenShiftClientCA: ""},
+			files: map[string]string{cis + "/tls.crt": "", cis + "/tls.key": "", openShiftCA: ""},
 			want: seen{
-				Manifest: staticpod.DefaultDirectory, ReadErr: missing,
-				Certificate: cis + "/tls.crt", Key: cis + "/tls.key", ClientCA: staticpod.OpenShiftClientCA,
+				Manifest: manifestDirectory, ReadErr: missing,
+				Certificate: cis + "/tls.crt", Key: cis + "/tls.key", ClientCA: openShiftCA,
 			},
-			paths: slices.Concat([]string{staticpod.DefaultDirectory, cis + "/tls.crt", cis + "/tls.key", staticpod.OpenShiftClientCA}, known(cis)[2:], []string{staticpod.KubeadmClientCA}),
+			paths: slices.Concat([]string{manifestDirectory, cis + "/tls.crt", cis + "/tls.key", openShiftCA}, known(cis)[2:], []string{kubeadmCA}),
 		},
 		"directory of the CIS text beside rubbish": {
-			files: map[string]string{openShiftManifest: `{"kind":"Job"}`, cis + "/tls.key": "", staticpod.OpenShiftClientCA: ""},
+			files: map[string]string{openShiftManifest: `{"kind":"Job"}`, cis + "/tls.key": "", openShiftCA: ""},
 			want: seen{
 				Manifest: openShiftManifest, ParseErr: failed,
-				Certificate: cis + "/tls.crt", Key: cis + "/tls.key", ClientCA: staticpod.OpenShiftClientCA,
+				Certificate: cis + "/tls.crt", Key: cis + "/tls.key", ClientCA: openShiftCA,
 			},
-			paths: slices.Concat([]string{openShiftManifest, staticpod.DefaultDirectory, cis + "/tls.crt", cis + "/tls.key", staticpod.OpenShiftClientCA}, known(cis)[2:], []string{staticpod.KubeadmClientCA}),
+			paths: slices.Concat([]string{openShiftManifest, manifestDirectory, cis + "/tls.crt", cis + "/tls.key", openShiftCA}, known(cis)[2:], []string{kubeadmCA}),
 		},
 		"directory of the CIS text beside a usable manifest": {
 			files: map[string]string{kubeadmManifest: usable, cis + "/tls.crt": "", cis + "/tls.key": ""},
 			want: seen{
 				How: kubeadmManifest, Manifest: kubeadmManifest, ConfigAt: kubeadmManifest,
 				Certificate: "/host/a/tls.crt (/a/tls.crt)", Key: "/host/a/tls.key (/a/tls.key)",
-				ClientCA: staticpod.KubeadmClientCA,
+				ClientCA: kubeadmCA,
 			},
-			paths: []string{kubeadmManifest, staticpod.DefaultDirectory, "/host/a/tls.crt", "/host/a/tls.key", staticpod.KubeadmClientCA},
+			paths: []string{kubeadmManifest, manifestDirectory, "/host/a/tls.crt", "/host/a/tls.key", kubeadmCA},
 		},
 	}
 	for name, c := range cases {
@@ -506,7 +510,7 @@ func TestDiscoverContainers(t *testing.T) {
 		Containers, Duplicates []string
 		Known                  bool // the configuration
 	}
-	const a, b = staticpod.DefaultDirectory + "/a", staticpod.DefaultDirectory + "/b"
+	const a, b = manifestDirectory + "/a", manifestDirectory + "/b"
 	for title, c := range map[string]struct {
 		files map[string]string
 		want  found
@@ -572,7 +576,7 @@ func TestDiscoverNotReadable(t *testing.T) {
 		want := seen{
 			How:      openShiftManifest + " /host/a/config.yaml",
 			Manifest: openShiftManifest, ConfigAt: "/host/a/config.yaml", ConfigErr: failed,
-			ClientCA: staticpod.OpenShiftClientCA,
+			ClientCA: openShiftCA,
 		}
 		if d := cmp.Diff(want, see(layout)); d != "" {
 			t.Errorf("layout (-want +got):\n%s", d)
@@ -589,7 +593,7 @@ func TestDiscoverConfig(t *testing.T) {
 	)
 	found := seen{
 		How: how + " " + at, Manifest: openShiftManifest, ConfigAt: at,
-		ClientCA: staticpod.OpenShiftClientCA,
+		ClientCA: openShiftCA,
 	}
 	with := func(change func(s *seen)) seen {
 		s := found
@@ -634,7 +638,7 @@ func TestDiscoverConfig(t *testing.T) {
 				}
 			},
 			config: pair,
-			want:   seen{How: how, Manifest: openShiftManifest, ConfigAt: openShiftManifest, ClientCA: staticpod.KubeadmClientCA},
+			want:   seen{How: how, Manifest: openShiftManifest, ConfigAt: openShiftManifest, ClientCA: kubeadmCA},
 		},
 		"among the arguments": {change: func(pod *corev1.Pod) { pod.Spec.Containers[0].Args = []string{configFlag + "/a/config.yaml"} }, config: pair, want: whole},
 		"over the flags": {
@@ -677,7 +681,7 @@ func TestDiscoverConfig(t *testing.T) {
 			s.How, s.ConfigAt, s.ConfigErr = how, "config.yaml", failed
 		})},
 		"named without a value": {words: []string{configFlag}, config: pair, want: seen{
-			How: how, Manifest: openShiftManifest, ConfigAt: openShiftManifest, ClientCA: staticpod.KubeadmClientCA,
+			How: how, Manifest: openShiftManifest, ConfigAt: openShiftManifest, ClientCA: kubeadmCA,
 		}},
 	}
 	for name, c := range cases {
@@ -720,35 +724,35 @@ func TestNoPath(t *testing.T) {
 // TestPaths: missing files also determine the layout, and a path in the container is not a
 // path on the host.
 func TestPaths(t *testing.T) {
-	openShift := []string{openShiftManifest, staticpod.DefaultDirectory}
-	kubeadm := []string{kubeadmManifest, staticpod.DefaultDirectory}
+	openShift := []string{openShiftManifest, manifestDirectory}
+	kubeadm := []string{kubeadmManifest, manifestDirectory}
 	cases := map[string]struct {
 		files     map[string]string
 		directory string
 		want      []string
 	}{
-		"no manifest":         {want: []string{staticpod.DefaultDirectory, staticpod.CISDirectory}},
+		"no manifest":         {want: []string{manifestDirectory, staticpod.CISDirectory}},
 		"an unusable one":     {files: map[string]string{kubeadmManifest: "{}"}, want: append(slices.Clone(kubeadm), staticpod.CISDirectory)},
 		"a directory, no CAs": {directory: "/pki", want: append(known("/pki"), staticpod.ClientCAs()...)},
 		"configuration under no mount": {
 			files: map[string]string{openShiftManifest: manifest(t, nil, configFlag+"/c/config.yaml")},
-			want:  append(slices.Clone(openShift), staticpod.OpenShiftClientCA),
+			want:  append(slices.Clone(openShift), openShiftCA),
 		},
 		"configuration with a relative path": {
 			files: map[string]string{openShiftManifest: manifest(t, nil, configFlag+"config.yaml")},
-			want:  append(slices.Clone(openShift), staticpod.OpenShiftClientCA),
+			want:  append(slices.Clone(openShift), openShiftCA),
 		},
 		"a file under no mount": {
 			files: map[string]string{openShiftManifest: manifest(t, nil, certificateFlag+"/c/tls.crt", keyFlag+"tls.key")},
-			want:  append(slices.Clone(openShift), staticpod.KubeadmClientCA),
+			want:  append(slices.Clone(openShift), kubeadmCA),
 		},
 		"a file for admission": {
 			files: map[string]string{kubeadmManifest: manifest(t, nil, admissionFlag+"/a/admission.yaml")},
-			want:  append(slices.Clone(kubeadm), staticpod.KubeadmClientCA, "/host/a/admission.yaml"),
+			want:  append(slices.Clone(kubeadm), kubeadmCA, "/host/a/admission.yaml"),
 		},
 		"certificate and key in one file": {
 			files: map[string]string{openShiftManifest: manifest(t, nil, certificateFlag+"/a/tls.pem", keyFlag+"/a/tls.pem")},
-			want:  append(slices.Clone(openShift), "/host/a/tls.pem", staticpod.KubeadmClientCA),
+			want:  append(slices.Clone(openShift), "/host/a/tls.pem", kubeadmCA),
 		},
 	}
 	for name, c := range cases {
@@ -967,7 +971,7 @@ func FuzzDiscover(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, config string) {
 		files := host(map[string]string{openShiftManifest: data, "/host/a/config.yaml": config})
 		layout := staticpod.Discover(files, staticpod.Given{})
-		if layout.How == "" || layout.Manifest != openShiftManifest && layout.Manifest != staticpod.DefaultDirectory {
+		if layout.How == "" || layout.Manifest != openShiftManifest && layout.Manifest != manifestDirectory {
 			t.Errorf("layout of a manifest that is there: %+v", see(layout))
 		}
 		for _, at := range layout.Paths() {

@@ -65,6 +65,19 @@ const (
 	microshiftData = "/var/lib/microshift"
 )
 
+// Paths of OpenShift and kubeadm that other packages use where the layout is not known.
+const (
+	// ManifestDirectory has the static Pods on both.
+	ManifestDirectory = "/etc/kubernetes/manifests"
+	// OpenShiftClientCA and KubeadmClientCA are the kubelet's client CA bundles.
+	OpenShiftClientCA = "/etc/kubernetes/kubelet-ca.crt"
+	KubeadmClientCA   = "/etc/kubernetes/pki/ca.crt"
+	// OpenShiftKubeletConfig and KubeadmKubeletConfig are the kubelet's configuration files. kubeadm has a kubeconfig at
+	// the first path, which has another kind.
+	OpenShiftKubeletConfig = "/etc/kubernetes/kubelet.conf"
+	KubeadmKubeletConfig   = "/var/lib/kubelet/config.yaml"
+)
+
 // Table returns all layouts.
 func Table() []Layout {
 	return []Layout{openShift(), kubeadm(), microShift(), k3s(), rke2()}
@@ -76,8 +89,8 @@ func openShift() Layout {
 	return Layout{
 		Name: "openshift", Title: "OpenShift 4",
 		Source: "cluster-kube-apiserver-operator bindata/assets, machine-config-operator templates/master",
-		Mark:   "/etc/kubernetes/static-pod-resources", StaticPods: "/etc/kubernetes/manifests",
-		ClientCA: "/etc/kubernetes/kubelet-ca.crt", KubeletConfig: "/etc/kubernetes/kubelet.conf",
+		Mark:   "/etc/kubernetes/static-pod-resources", StaticPods: ManifestDirectory,
+		ClientCA: OpenShiftClientCA, KubeletConfig: OpenShiftKubeletConfig,
 		// The second name is that of the bootstrap node (bindata/bootkube).
 		PairNames:  []string{"tls", "kube-apiserver-to-kubelet-client"},
 		Identities: []Identity{{"system:kube-apiserver", "kube-master"}}, Writer: "the kube-apiserver operator",
@@ -86,12 +99,11 @@ func openShift() Layout {
 }
 
 func kubeadm() Layout {
-	const pki = "/etc/kubernetes/pki"
 	return Layout{
 		Name: "kubeadm", Title: "kubeadm",
-		Source: "Kubernetes cmd/kubeadm/app/constants, phases/certs/certlist.go",
-		Mark:   pki + "/apiserver-kubelet-client.crt", StaticPods: "/etc/kubernetes/manifests",
-		ClientCA: pki + "/ca.crt", KubeletConfig: "/var/lib/kubelet/config.yaml",
+		Source: "Kubernetes cmd/kubeadm/app/constants (KubeletConfigurationFileName), phases/certs/certlist.go",
+		Mark:   "/etc/kubernetes/pki/apiserver-kubelet-client.crt", StaticPods: ManifestDirectory,
+		ClientCA: KubeadmClientCA, KubeletConfig: KubeadmKubeletConfig,
 		PairNames: []string{"apiserver-kubelet-client"},
 		// kubeadm issued the second one up to 1.28.
 		Identities: []Identity{

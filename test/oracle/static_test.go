@@ -24,7 +24,11 @@ import (
 	kubetypes "k8s.io/kubernetes/pkg/kubelet/types"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/staticpod"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
+
+// manifestDirectory is the directory with static Pods.
+const manifestDirectory = layout.ManifestDirectory
 
 // patience bounds the wait for the kubelet to list the Pods.
 const patience = 30 * time.Second
@@ -81,7 +85,7 @@ func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
 	for name, data := range files {
-		at := filepath.Join(root, staticpod.DefaultDirectory, name)
+		at := filepath.Join(root, manifestDirectory, name)
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +107,7 @@ func tree(t *testing.T, files map[string]string) string {
 func compareStaticPods(t *testing.T, files map[string]string) {
 	t.Helper()
 	root := tree(t, files)
-	kubelet := listed(t, filepath.Join(root, staticpod.DefaultDirectory))
+	kubelet := listed(t, filepath.Join(root, manifestDirectory))
 	layout := staticpod.Discover(os.DirFS(root), staticpod.Given{})
 	found := layout.ManifestReadErr == nil && layout.ManifestParseErr == nil
 	if want, runs := kubelet["default/kube-apiserver"]; runs && found {
@@ -176,7 +180,7 @@ func TestGeneratedStaticPods(t *testing.T) {
 				files[file] = data
 			}
 			root := tree(t, files)
-			kubelet := listed(t, filepath.Join(root, staticpod.DefaultDirectory))
+			kubelet := listed(t, filepath.Join(root, manifestDirectory))
 			layout := staticpod.Discover(os.DirFS(root), staticpod.Given{})
 			// The last file of a Pod that the kubelet runs is one that the agent uses for it.
 			for key, file := range kubelet {

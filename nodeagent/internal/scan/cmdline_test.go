@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
-	"github.com/kubelet-https-guard/kubelet-https-guard/internal/staticpod"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
@@ -153,7 +152,7 @@ func TestScanCommandLine(t *testing.T) {
 // clientCAOf is the kubelet's client CA bundle, which this test does not check.
 func clientCAOf(layout openshift.Layout) string {
 	if layout == openshift.Kubeadm {
-		return staticpod.KubeadmClientCA
+		return kubeadmCA
 	}
-	return staticpod.OpenShiftClientCA
+	return openShiftCA
 }

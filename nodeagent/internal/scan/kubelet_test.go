@@ -46,7 +46,7 @@ func TestScanStaticPods(t *testing.T) {
 	page := messages.Record(t, "findings of the scan of static Pods")
 	ca := pkitest.NewCA("kube-apiserver-to-kubelet-signer")
 	strange := pkitest.NewCA("strange").Issue(pkitest.KubeletClient())
-	const directory = staticpod.DefaultDirectory
+	const directory = manifestDirectory
 	copied := func(names ...string) func(t *testing.T, n node) {
 		return func(t *testing.T, n node) {
 			data, err := os.ReadFile(n.Manifest())

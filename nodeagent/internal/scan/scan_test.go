@@ -26,14 +26,18 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/scan"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 )
 
-// The manifests of the platforms.
+// Paths of the platforms.
 const (
-	openShiftManifest = staticpod.DefaultDirectory + "/kube-apiserver-pod.yaml"
-	kubeadmManifest   = staticpod.DefaultDirectory + "/kube-apiserver.yaml"
+	manifestDirectory      = layout.ManifestDirectory
+	openShiftCA, kubeadmCA = layout.OpenShiftClientCA, layout.KubeadmClientCA
+
+	openShiftManifest = manifestDirectory + "/kube-apiserver-pod.yaml"
+	kubeadmManifest   = manifestDirectory + "/kube-apiserver.yaml"
 )
 
 // patience is longer than a scan takes on a busy machine.
@@ -138,7 +142,7 @@ const (
 	certificate = directory + "/tls.crt"
 	key         = directory + "/tls.key"
 	config      = resources + "/kube-apiserver-pod-7/configmaps/config/config.yaml"
-	clientCA    = staticpod.OpenShiftClientCA
+	clientCA    = openShiftCA
 	noCA        = "ClientCAUnavailable " + clientCA
 )
 
@@ -182,7 +186,7 @@ func TestScan(t *testing.T) {
 		}
 	}
 	const (
-		noManifest = "ManifestMissing " + staticpod.DefaultDirectory
+		noManifest = "ManifestMissing " + manifestDirectory
 		noKubelet  = "KubeletCANotConfigured " + kubeadmManifest + " kubelet-certificate-authority"
 	)
 
@@ -355,7 +359,7 @@ func TestScan(t *testing.T) {
 			},
 		},
 		"manifest a FIFO": {change: instead(manifestAt, fifo), want: []string{
-			"ManifestMissing " + staticpod.DefaultDirectory,
+			"ManifestMissing " + manifestDirectory,
 		}},
 		"manifest of 2 MiB": {change: write(manifestAt, large), want: []string{
 			"Unreadable " + openShiftManifest,
