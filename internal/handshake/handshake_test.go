@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/listen"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
 
@@ -31,24 +32,7 @@ const patience = 20 * time.Second
 // serve calls a function for each connection, and returns the address.
 func serve(t *testing.T, answer func(net.Conn)) string {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = connection.Close() }()
-				answer(connection)
-			}()
-		}
-	}()
-	return listener.Addr().String()
+	return listen.Serve(t, answer).String()
 }
 
 // server is a TLS server that requests client certificates of CAs with these names.

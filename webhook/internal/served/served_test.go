@@ -26,35 +26,9 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/listen"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
-
-// listen calls a function for each connection to a loopback address, and returns the address.
-func listen(t *testing.T, answer func(net.Conn)) netip.AddrPort {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var connections sync.WaitGroup
-	connections.Go(func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() {
-				defer func() { _ = connection.Close() }()
-				answer(connection)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		connections.Wait()
-	})
-	return netip.MustParseAddrPort(listener.Addr().String())
-}
 
 // serve is a TLS server with a certificate. names receives the server names of its clients.
 func serve(t *testing.T, pair pkitest.Pair, more int, names func(string)) netip.AddrPort {
@@ -71,7 +45,7 @@ func serve(t *testing.T, pair pkitest.Pair, more int, names func(string)) netip.
 		names(h.ServerName)
 		return &own, nil
 	}
-	return listen(t, func(c net.Conn) {
+	return listen.Serve(t, func(c net.Conn) {
 		server := tls.Server(c, config)
 		if server.HandshakeContext(t.Context()) == nil {
 			if n, _ := server.Read(make([]byte, 1)); n > 0 { // until the client closes
@@ -122,17 +96,17 @@ func TestAsk(t *testing.T) {
 	}{
 		"serves it": {Endpoint{Address: good}, seen{Serves: true}},
 		"not asked": {Endpoint{Address: good, Problem: "it is not ready"}, seen{Why: "it is not ready"}},
-		"garbage": {Endpoint{Address: listen(t, func(c net.Conn) {
+		"garbage": {Endpoint{Address: listen.Serve(t, func(c net.Conn) {
 			_, _ = c.Write([]byte(strings.Repeat(secret, 1000)))
 		})}, seen{Why: "it does not speak TLS"}},
-		"plain HTTP": {Endpoint{Address: listen(t, func(c net.Conn) {
+		"plain HTTP": {Endpoint{Address: listen.Serve(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1<<10))
 			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n" + secret))
 		})}, seen{Why: "it does not speak TLS"}},
-		"never finishes the handshake": {Endpoint{Address: listen(t, func(c net.Conn) {
+		"never finishes the handshake": {Endpoint{Address: listen.Serve(t, func(c net.Conn) {
 			_, _ = io.Copy(io.Discard, c)
 		})}, seen{Why: "no answer within 3s"}},
-		"endless certificates": {Endpoint{Address: listen(t, func(c net.Conn) {
+		"endless certificates": {Endpoint{Address: listen.Serve(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 16<<10))
 			record := append([]byte{22, 3, 3, 0x3f, 0xff}, make([]byte, 0x3fff)...)
 			record[5], record[6], record[7], record[8] = 11, 0, 0xff, 0xff
@@ -191,7 +165,7 @@ func TestAsk(t *testing.T) {
 // TestHangingEndpoints: endpoints that hang are asked at the same time, and the time is bounded.
 func TestHangingEndpoints(t *testing.T) {
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
-	hanging := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	hanging := listen.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	endpoints := []Endpoint{{Address: serve(t, pair, 0, func(string) {})}}
 	for range maxInFlight {
 		endpoints = append(endpoints, Endpoint{Address: hanging})
@@ -317,7 +291,7 @@ func keys(answers map[Target]check.ServedAnswers) map[Target]bool {
 func TestEnd(t *testing.T) {
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
 	ctx, cancel := context.WithCancel(t.Context())
-	a := newAsker(time.Now, Endpoint{Address: listen(t, func(c net.Conn) {
+	a := newAsker(time.Now, Endpoint{Address: listen.Serve(t, func(c net.Conn) {
 		cancel()
 		_, _ = io.Copy(io.Discard, c)
 	})})

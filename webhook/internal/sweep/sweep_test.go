@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +28,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/listen"
 )
 
 // fake is a cluster with these Nodes.
@@ -92,33 +92,7 @@ func sweeper(f *fake, now func() time.Time) *Sweeper {
 // serve answers each connection at the loopback address with a function, and returns the port.
 func serve(t *testing.T, answer func(net.Conn)) int {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var connections sync.WaitGroup
-	connections.Go(func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() {
-				defer func() { _ = connection.Close() }()
-				answer(connection)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		connections.Wait()
-	})
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return number
+	return int(listen.Serve(t, answer).Port())
 }
 
 // kubelet is a kubelet with a certificate.
