@@ -42,6 +42,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/activation"
@@ -170,7 +171,7 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 	var deliverer errgroup.Group
 	var manageCert func(context.Context, chan<- struct{})
 	var activator *activation.Keeper
-	profile := func() tlsserver.Profile { return tlsserver.Profile{MinVersion: options.tlsMinVersion} }
+	profile := func() tlsprofile.Profile { return tlsprofile.Profile{MinVersion: options.tlsMinVersion} }
 	if !reachable {
 		log.Info("No API server configured: reporting in the log only")
 	} else {

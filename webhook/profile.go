@@ -11,9 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
 )
 
 // newProfile watches OpenShift's TLS security profile, which other clusters do not have. The
@@ -24,14 +24,14 @@ func newProfile(
 	client dynamic.Interface,
 	minVersion uint16,
 	log *slog.Logger,
-) func() tlsserver.Profile {
+) func() tlsprofile.Profile {
 	object := follow.Named(schema.GroupVersion{Group: check.ConfigGroup, Version: "v1"}, "APIServer", "", "cluster")
 	// Nothing waits for changes: the profile is read for each connection.
 	follower := follow.Start(ctx, client, object, make(chan struct{}, 1), log)
 	var mu sync.Mutex
 	var read *unstructured.Unstructured
-	profile := tlsserver.Profile{MinVersion: minVersion}
-	return func() tlsserver.Profile {
+	profile := tlsprofile.Profile{MinVersion: minVersion}
+	return func() tlsprofile.Profile {
 		live := follower.State().Live
 		mu.Lock()
 		defer mu.Unlock()
@@ -40,7 +40,7 @@ func newProfile(
 		}
 		read = live
 		var err error
-		if profile, err = tlsserver.ProfileOf(live); err != nil {
+		if profile, err = tlsprofile.Of(live); err != nil {
 			log.WarnContext(ctx, "TLS security profile not applied", "object", "APIServer cluster", "err", err)
 		}
 		profile.MinVersion = max(profile.MinVersion, minVersion)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/tlsserver"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 )
 
 // noAddress as an address disables what would be served there.
@@ -94,7 +94,7 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		"tls-min-version",
 		"VersionTLS12",
 		"lowest TLS `version`: VersionTLS12 or VersionTLS13. OpenShift's TLS security profile (APIServer cluster) can "+
-			"raise it, and sets the cipher suites",
+			"raise it, and sets the cipher suites and the groups of the key exchange",
 	)
 	flags.StringVar(
 		&o.clientCA,
@@ -139,7 +139,7 @@ func (o serveOptions) completed(minVersion, names, clientNames string) (serveOpt
 		o.clientNames = strings.Split(clientNames, ",")
 	}
 	var err error
-	if o.tlsMinVersion, err = tlsserver.ParseVersion(minVersion); err != nil {
+	if o.tlsMinVersion, err = tlsprofile.ParseVersion(minVersion); err != nil {
 		return o, command.Usagef("--tls-min-version %q: must be VersionTLS12 or VersionTLS13", minVersion)
 	}
 	switch {

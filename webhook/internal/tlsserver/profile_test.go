@@ -3,8 +3,8 @@
 package tlsserver
 
 import (
+	"crypto/fips140"
 	"crypto/tls"
-	"encoding/json"
 	"io"
 	"net/http"
 	"os"
@@ -15,66 +15,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
-
-func TestProfileOf(t *testing.T) {
-	standard := Profile{MinVersion: tls.VersionTLS12, CipherSuites: intermediate}
-	custom := func(minVersion, ciphers string) string {
-		return `{"tlsSecurityProfile":{"type":"Custom","custom":{"minTLSVersion":"` + minVersion + `","ciphers":` +
-			ciphers + `}}}`
-	}
-	cases := map[string]struct {
-		spec  string // empty: the object does not exist
-		want  Profile
-		fault string
-	}{
-		"no object":        {},
-		"no profile":       {spec: `{}`, want: standard},
-		"an empty profile": {spec: `{"tlsSecurityProfile":{}}`, want: standard},
-		"Intermediate":     {spec: `{"tlsSecurityProfile":{"type":"Intermediate","intermediate":{}}}`, want: standard},
-		"Old": {spec: `{"tlsSecurityProfile":{"type":"Old","old":{}}}`,
-			want: Profile{MinVersion: tls.VersionTLS12}},
-		"Modern": {spec: `{"tlsSecurityProfile":{"type":"Modern","modern":{}}}`,
-			want: Profile{MinVersion: tls.VersionTLS13}},
-		"Custom": {spec: custom("VersionTLS12", `["DHE-RSA-AES128-GCM-SHA256","ECDHE-RSA-AES128-GCM-SHA256"]`),
-			want: Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}},
-		"Custom, too old": {spec: custom("VersionTLS10", `["ECDHE-RSA-AES256-SHA"]`),
-			want: Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA}}},
-		"Custom, TLS 1.3": {spec: custom("VersionTLS13", `["TLS_AES_128_GCM_SHA256"]`),
-			want: Profile{MinVersion: tls.VersionTLS13}},
-		"Custom, no cipher": {spec: custom("VersionTLS12", `["AES128-SHA"]`), want: Profile{MinVersion: tls.VersionTLS12},
-			fault: "spec.tlsSecurityProfile.custom.ciphers [AES128-SHA]: "},
-		"Custom, no version": {spec: `{"tlsSecurityProfile":{"type":"Custom","custom":{}}}`,
-			fault: `spec.tlsSecurityProfile.custom.minTLSVersion ""`},
-		"Custom, garbage": {spec: custom("VersionTLS12", `7`), want: Profile{MinVersion: tls.VersionTLS12},
-			fault: "spec.tlsSecurityProfile.custom.ciphers: "},
-		"an unknown profile": {spec: `{"tlsSecurityProfile":{"type":"PostQuantum"}}`,
-			fault: `spec.tlsSecurityProfile.type "PostQuantum"`},
-		"garbage": {spec: `{"tlsSecurityProfile":7}`, fault: "spec.tlsSecurityProfile: "},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			var object *unstructured.Unstructured
-			if c.spec != "" {
-				object = &unstructured.Unstructured{}
-				if err := json.Unmarshal([]byte(`{"spec":`+c.spec+`}`), &object.Object); err != nil {
-					t.Fatal(err)
-				}
-			}
-			got, err := ProfileOf(object)
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			if (err == nil) != (c.fault == "") || err != nil && !strings.HasPrefix(err.Error(), c.fault) {
-				t.Errorf("error %v, want %q", err, c.fault)
-			}
-		})
-	}
-}
 
 // TestProfile: the current profile applies to each new connection.
 func TestProfile(t *testing.T) {
@@ -94,13 +39,15 @@ func TestProfile(t *testing.T) {
 		CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384},
 	}
 	cases := map[string]struct {
-		profile       Profile
+		profile       tlsprofile.Profile
 		tls12, aes256 bool // whether the server accepts such a client
+		x25519        bool // the same, with TLS 1.3
 	}{
-		"zero":       {Profile{}, true, true},
-		"TLS 1.3":    {Profile{MinVersion: tls.VersionTLS13}, false, false},
-		"TLS 1.0":    {Profile{MinVersion: tls.VersionTLS10}, true, true},
-		"one cipher": {Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, true, false},
+		"zero":       {tlsprofile.Profile{}, true, true, true},
+		"TLS 1.3":    {tlsprofile.Profile{MinVersion: tls.VersionTLS13}, false, false, true},
+		"TLS 1.0":    {tlsprofile.Profile{MinVersion: tls.VersionTLS10}, true, true, true},
+		"one cipher": {tlsprofile.Profile{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, true, false, true},
+		"one group":  {tlsprofile.Profile{Groups: []tls.CurveID{tls.CurveP384}}, true, true, false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -113,6 +60,10 @@ func TestProfile(t *testing.T) {
 			}
 			if err := dial(&tls.Config{MinVersion: tls.VersionTLS13}); err != nil {
 				t.Errorf("TLS 1.3: %v", err)
+			}
+			x25519 := &tls.Config{MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519}}
+			if err := dial(x25519); (err == nil) != c.x25519 && !fips140.Enabled() {
+				t.Errorf("X25519: %v", err)
 			}
 			if err := dial(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
 				t.Error("the server accepts TLS 1.1")

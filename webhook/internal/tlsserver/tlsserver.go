@@ -27,6 +27,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/connlimit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
 
@@ -72,7 +73,7 @@ type Options struct {
 	// ShutdownDelay is how long the server accepts requests after its context has ended.
 	ShutdownDelay time.Duration
 	// Profile returns the current profile, for each new connection; nil for the zero value.
-	Profile func() Profile
+	Profile func() tlsprofile.Profile
 	// ClientCA is a file with the CAs of the accepted client certificates; empty: clients
 	// need none. ClientNames are the accepted common names; empty: any.
 	ClientCA    string
@@ -108,7 +109,7 @@ const certDirFlag, clientCAFlag = "--cert-dir", "--client-ca"
 func New(options Options) (*Server, error) {
 	s := &Server{Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime}
 	if s.Profile == nil {
-		s.Profile = func() Profile { return Profile{} }
+		s.Profile = func() tlsprofile.Profile { return tlsprofile.Profile{} }
 	}
 	s.handler = s.recordAnswers(s.closeAtShutdown(s.requireClientCert(s.limitRequests(options.Handler))))
 	if err := s.load(); err != nil {
@@ -159,11 +160,8 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 
 // tlsConfig returns the TLS configuration of a new connection.
 func (s *Server) tlsConfig() *tls.Config {
-	profile := s.Profile()
-	config := &tls.Config{
-		MinVersion: max(profile.MinVersion, tls.VersionTLS12), CipherSuites: profile.CipherSuites,
-		Certificates: []tls.Certificate{*s.pair.Load()}, NextProtos: []string{"http/1.1"},
-	}
+	config := s.Profile().Config()
+	config.Certificates, config.NextProtos = []tls.Certificate{*s.pair.Load()}, []string{"http/1.1"}
 	if clients := s.clients.Load(); clients != nil {
 		// A client without a certificate can connect and gets an answer that says what is
 		// missing: API servers show a webhook's answer to users, but not a TLS alert.

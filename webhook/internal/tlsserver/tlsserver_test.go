@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
 )
@@ -60,7 +61,7 @@ type testServer struct {
 	ended   chan error
 	log     *bytes.Buffer
 	// profile is the current profile, which tests may change.
-	profile *atomic.Pointer[Profile]
+	profile *atomic.Pointer[tlsprofile.Profile]
 	// cleanup is Cleanup of the test.
 	cleanup func(func())
 }
@@ -77,10 +78,10 @@ func startWith(t *testing.T, ca *pkitest.CA, options Options, changes ...func(*S
 	options.Directory = t.TempDir()
 	write(t, options.Directory, serving(ca, time.Now().AddDate(0, 0, 30)))
 	r := testServer{cleanup: t.Cleanup, roots: x509.NewCertPool(), ended: make(chan error, 1), log: new(bytes.Buffer),
-		profile: new(atomic.Pointer[Profile])}
+		profile: new(atomic.Pointer[tlsprofile.Profile])}
 	r.roots.AddCert(ca.Certificate)
-	r.profile.Store(new(Profile))
-	options.Profile = func() Profile { return *r.profile.Load() }
+	r.profile.Store(new(tlsprofile.Profile))
+	options.Profile = func() tlsprofile.Profile { return *r.profile.Load() }
 	options.Now, options.Log = time.Now, slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
 	if r.Server, err = New(options); err != nil {
