@@ -27,6 +27,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/connlimit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/servingpair"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 )
@@ -58,8 +59,6 @@ const (
 	recentAnswer = 3 * time.Second
 	// reloadEvery is the time between two reads of the certificate files.
 	reloadEvery = 5 * time.Second
-	// maxFile bounds each of these files, in bytes.
-	maxFile = 1 << 20
 	// drainTime is how long requests in progress may take when the server shuts down.
 	drainTime = 10 * time.Second
 )
@@ -89,11 +88,11 @@ type Server struct {
 	// reloadEvery, bodyTime and requestTime are the constants, except in tests.
 	reloadEvery, bodyTime, requestTime time.Duration
 
-	pair    atomic.Pointer[tls.Certificate]
+	pair    *servingpair.Reader
 	clients atomic.Pointer[x509.CertPool] // nil: clients need no certificate
-	// files are the contents that were loaded last. lastError is the error of the last
-	// reload; empty if it succeeded.
-	files     files
+	// clientCA is the content of the file that was loaded last. lastError is the error of the
+	// last reload; empty if it succeeded.
+	clientCA  []byte
 	lastError string
 
 	address      atomic.Pointer[net.Addr]
@@ -107,15 +106,22 @@ const certDirFlag, clientCAFlag = "--cert-dir", "--client-ca"
 
 // New returns a server. The error is a usage error about the files.
 func New(options Options) (*Server, error) {
-	s := &Server{Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime}
+	s := &Server{
+		Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime, pair: pairIn(options.Directory),
+	}
 	if s.Profile == nil {
 		s.Profile = func() tlsprofile.Profile { return tlsprofile.Profile{} }
 	}
 	s.handler = s.recordAnswers(s.closeAtShutdown(s.requireClientCert(s.limitRequests(options.Handler))))
-	if err := s.load(); err != nil {
+	if _, err := s.load(); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// pairIn returns a reader of the certificate and key in the directory of --cert-dir.
+func pairIn(directory string) *servingpair.Reader {
+	return &servingpair.Reader{Flag: certDirFlag, Directory: directory, Files: os.DirFS(directory)}
 }
 
 // Run serves until the context ends, and then shuts down gracefully. The error is the
@@ -132,7 +138,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		TLSConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.tlsConfig(), nil },
-			GetCertificate:     func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil },
+			GetCertificate:     func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Pair(), nil },
 		},
 		// A client that connects and sends nothing is not an error: the platform does that
 		// to check whether a webhook is available.
@@ -161,7 +167,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 // tlsConfig returns the TLS configuration of a new connection.
 func (s *Server) tlsConfig() *tls.Config {
 	config := s.Profile().Config()
-	config.Certificates, config.NextProtos = []tls.Certificate{*s.pair.Load()}, []string{"http/1.1"}
+	config.Certificates, config.NextProtos = []tls.Certificate{*s.pair.Pair()}, []string{"http/1.1"}
 	if clients := s.clients.Load(); clients != nil {
 		// A client without a certificate can connect and gets an answer that says what is
 		// missing: API servers show a webhook's answer to users, but not a TLS alert.
@@ -189,7 +195,7 @@ func (s *Server) shutdown(ctx context.Context, server *http.Server, ended <-chan
 }
 
 // Serving returns the current serving certificate with its key. Callers must not change it.
-func (s *Server) Serving() *tls.Certificate { return s.pair.Load() }
+func (s *Server) Serving() *tls.Certificate { return s.pair.Pair() }
 
 // Ready connects like an API server, unless the server has just answered a client: in a flood
 // of connections, one more would only wait behind them. The error says why the server should
@@ -202,7 +208,7 @@ func (s *Server) Ready(ctx context.Context) error {
 	case s.shuttingDown.Load():
 		return errors.New("shutting down")
 	}
-	if leaf := s.pair.Load().Leaf; leaf != nil && s.Now().After(leaf.NotAfter) {
+	if leaf := s.pair.Pair().Leaf; leaf != nil && s.Now().After(leaf.NotAfter) {
 		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if last := s.answered.Load(); last != nil && s.Now().Sub(*last) < recentAnswer {
@@ -224,11 +230,10 @@ func (s *Server) Ready(ctx context.Context) error {
 // reload loads the files again. Files that are invalid, or only half written, change
 // nothing.
 func (s *Server) reload() {
-	before := s.pair.Load()
-	switch err := s.load(); {
-	case err == nil && s.pair.Load() != before:
+	switch changed, err := s.load(); {
+	case err == nil && changed:
 		s.lastError = ""
-		s.Log.Info("Serving certificate reloaded", "notAfter", s.pair.Load().Leaf.NotAfter.UTC().Format(time.RFC3339))
+		s.Log.Info("Serving certificate reloaded", "notAfter", s.pair.Pair().Leaf.NotAfter.UTC().Format(time.RFC3339))
 	case err == nil:
 		s.lastError = ""
 	case s.lastError != err.Error():
@@ -240,93 +245,63 @@ func (s *Server) reload() {
 // CheckFiles returns a usage error if [New] would reject these [Options.Directory] and
 // [Options.ClientCA]. It does not check an empty one.
 func CheckFiles(directory, clientCA string) error {
-	files, err := readFiles(directory, clientCA)
-	if err != nil {
-		return err
-	}
 	if directory != "" {
-		if _, err := files.parsePair(directory); err != nil {
+		if _, err := pairIn(directory).Read(); err != nil {
 			return err
 		}
 	}
-	_, err = files.parseClients(clientCA)
+	content, err := readClientCA(clientCA)
+	if err != nil {
+		return err
+	}
+	_, err = parseClientCA(clientCA, content)
 	return err
 }
 
-// load loads the files if they have changed. Its error names the flag and the file.
-func (s *Server) load() error {
-	files, err := readFiles(s.Directory, s.ClientCA)
+// load loads the files if they have changed. Its error names the flag and the file, and then
+// nothing has changed.
+func (s *Server) load() (changed bool, err error) {
+	content, err := readClientCA(s.ClientCA)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if s.pair.Load() != nil && slices.EqualFunc(files[:], s.files[:], bytes.Equal) {
-		return nil
+	clients := s.clients.Load()
+	if clients == nil || !bytes.Equal(content, s.clientCA) {
+		if clients, err = parseClientCA(s.ClientCA, content); err != nil {
+			return false, err
+		}
 	}
-	pair, err := files.parsePair(s.Directory)
-	if err != nil {
-		return err
+	if changed, err = s.pair.Read(); err != nil {
+		return false, err
 	}
-	clients, err := files.parseClients(s.ClientCA)
-	if err != nil {
-		return err
-	}
+	changed = changed || clients != s.clients.Load()
 	s.clients.Store(clients)
-	s.files = files
-	s.pair.Store(&pair)
-	return nil
+	s.clientCA = content
+	return changed, nil
 }
 
-// files are the contents of the files of the certificate, its key and the client CAs.
-type files [3][]byte
-
-// readFiles reads the files; an empty name is skipped.
-func readFiles(directory, clientCA string) (read files, err error) {
-	if directory != "" {
-		for i, name := range []string{"tls.crt", "tls.key"} {
-			if read[i], err = readBounded(filepath.Join(directory, name)); err != nil {
-				return read, command.FileInError(certDirFlag, directory, name, err)
-			}
-		}
+// readClientCA returns nil if no file is named.
+func readClientCA(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
 	}
-	if clientCA != "" {
-		if read[2], err = readBounded(clientCA); err != nil {
-			return read, command.FileError(clientCAFlag, clientCA, err)
-		}
-	}
-	return read, nil
-}
-
-func (f files) parsePair(directory string) (tls.Certificate, error) {
-	pair, err := tls.X509KeyPair(f[0], f[1])
+	content, err := servingpair.ReadFile(os.DirFS(filepath.Dir(path)), filepath.Base(path))
 	if err != nil {
-		return pair, command.FileError(certDirFlag, directory, err)
+		return nil, command.FileError(clientCAFlag, path, err)
 	}
-	return pair, nil
+	return content, nil
 }
 
-// parseClients returns nil if no file is named: clients need no certificate.
-func (f files) parseClients(clientCA string) (*x509.CertPool, error) {
-	if clientCA == "" {
+// parseClientCA returns nil if no file is named: clients need no certificate.
+func parseClientCA(path string, content []byte) (*x509.CertPool, error) {
+	if path == "" {
 		return nil, nil //nolint:nilnil // see above
 	}
-	cas, err := pki.ParseBundle(f[2])
+	cas, err := pki.ParseBundle(content)
 	if err != nil {
-		return nil, command.FileError(clientCAFlag, clientCA, err)
+		return nil, command.FileError(clientCAFlag, path, err)
 	}
 	return cas.Pool(), nil
-}
-
-func readBounded(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("larger than %d bytes", maxFile)
-	}
-	return data, err
 }
 
 // recordAnswers records when a response was last sent.
