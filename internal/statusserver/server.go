@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package statusserver serves metrics and health over HTTP.
+// Package statusserver serves health over HTTP, and metrics over HTTP or, to clients that are
+// permitted to read them, over HTTPS.
 package statusserver
 
 import (
@@ -31,33 +32,51 @@ const (
 	maxScrapes = 4
 )
 
-// Serve serves metrics (/metrics) and health (/readyz, /healthz) over plain HTTP until the
-// context ends. ready and healthy return an error if the program is not. Serve returns the
-// listener's error.
+// Serve serves health (/readyz, /healthz) and metrics (/metrics) over plain HTTP until the
+// context ends; no metrics if they are nil. ready and healthy return an error if the program is
+// not. Serve returns the listener's error.
 func Serve(
 	ctx context.Context, listener net.Listener, metrics prometheus.Gatherer, ready, healthy func(context.Context) error,
 ) error {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
-		MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
-		// A compressor needs more memory than all metrics.
-		DisableCompression: true,
-	}))
+	if metrics != nil {
+		mux.Handle(metricsPattern, metricsHandler(metrics))
+	}
 	mux.Handle("GET /readyz", answer(ready))
 	mux.Handle("GET /healthz", answer(healthy))
-	server := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
-		MaxHeaderBytes: maxHeader,
-	}
+	server, listener := bounded(mux, listener)
 	// A running scrape does not delay the end of the program.
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	limit := connlimit.Limit{Most: maxConnections, Now: time.Now, After: time.After}
-	if err := server.Serve(limit.Bound(server, listener)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics and health: %w", err)
 	}
 	return nil
+}
+
+const (
+	metricsPath    = "/metrics"
+	metricsPattern = "GET " + metricsPath
+)
+
+func metricsHandler(metrics prometheus.Gatherer) http.Handler {
+	return promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
+		MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
+		// A compressor needs more memory than all metrics.
+		DisableCompression: true,
+	})
+}
+
+// bounded returns a server with limits of time and size, and its listener with a limit of
+// connections.
+func bounded(handler http.Handler, listener net.Listener) (*http.Server, net.Listener) {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader,
+	}
+	limit := connlimit.Limit{Most: maxConnections, Now: time.Now, After: time.After}
+	return server, limit.Bound(server, listener)
 }
 
 // answer responds with "ok", or with 503 and the error.
