@@ -16,6 +16,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/connection"
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/probe"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -45,6 +46,7 @@ type config struct {
 	pod                       string        // NAMESPACE/NAME of the agent's own Pod; empty: the connection is not checked
 	kubelet                   *probe.Prober // nil: the kubelet is not probed
 	metricsAddress            string
+	metrics                   statusserver.SecureOptions
 	resync, settle            time.Duration
 	expiringFraction          float64
 	minimumRSABits            int
@@ -110,7 +112,8 @@ func (c *config) defineFlags(flags *flag.FlagSet, getenv func(string) string) {
 		"IP `address` of this node, for --pod: it finds this node's kube-apiserver among the endpoints of Service "+
 			"default/kubernetes. If empty, the Service is asked, so any API server answers")
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080",
-		"`address` for /metrics, /healthz and /readyz over plain HTTP; 0 disables them")
+		"`address` for /healthz, /readyz and, without --metrics-cert-dir, /metrics over plain HTTP; 0 disables them")
+	c.metrics.Flags(flags, "metrics-bind-address")
 	flags.DurationVar(&c.resync, "resync", 30*time.Second,
 		"longest `time` between two checks of the node, even if no file changed: 1s to 24h")
 	flags.DurationVar(
@@ -143,7 +146,8 @@ func runGroups() []command.Group {
 		command.Group{Title: "When to check", Flags: []string{"resync", "settle"}},
 		command.Group{
 			Title: "Reporting",
-			Flags: []string{"node-name", "kubeconfig", "metrics-bind-address", "log-format", "log-level"},
+			Flags: slices.Concat([]string{"node-name", "kubeconfig", "metrics-bind-address"}, statusserver.SecureFlags(),
+				[]string{"log-format", "log-level"}),
 		},
 		command.Group{Title: "Check once", Flags: []string{"once", "o"}},
 	)
@@ -215,6 +219,9 @@ func (c *config) validate() error {
 		if err := command.CheckBindAddress("--metrics-bind-address", c.metricsAddress); err != nil {
 			return err
 		}
+	}
+	if err := c.metrics.Validate(); err != nil {
+		return err
 	}
 	return c.validatePaths()
 }

@@ -135,6 +135,11 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 		if err != nil {
 			return command.ExitUsage, err
 		}
+		if release == nil && !c.once {
+			if err := c.metrics.CheckAPIServer(kubeclient.ErrNoAPIServer); err != nil {
+				return command.ExitUsage, err
+			}
+		}
 		if c.once {
 			answer := askNow(ctx, asker)
 			if release != nil {
@@ -266,7 +271,20 @@ func serve(
 			return command.ListenError("--metrics-bind-address", config.metricsAddress, err)
 		}
 		log.Info("Serving metrics and health", "address", listener.Addr().String())
-		group.Go(func() error { return statusserver.Serve(ctx, listener, registry, meter.ready, meter.healthy) })
+		group.Go(func() error {
+			return statusserver.Serve(ctx, listener, config.metrics.Plain(registry), meter.ready, meter.healthy)
+		})
+	}
+	if config.metrics.Enabled() {
+		api, err := kubeclient.Config(config.kubeconfig, userAgent())
+		if err != nil {
+			return err
+		}
+		server, err := config.metrics.Listen(ctx, api, registry, 0, log)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return server.Run(ctx) })
 	}
 	group.Go(func() error { return guard.Run(ctx) })
 	log.Info("Started", "version", version.String(), "node", config.nodeName, "root", config.root)

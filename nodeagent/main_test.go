@@ -313,6 +313,9 @@ func TestUsage(t *testing.T) {
 		"no such root":            {both, []string{"--root", "/does/not/exist"}, "--root /does/not/exist: no such directory"},
 		"root a file":             {both, []string{"--root", "main.go"}, "--root main.go: not a directory"},
 		"metrics, no port":        {"run", []string{"--metrics-bind-address", "localhost"}, `--metrics-bind-address "localhost": must be HOST:PORT or :PORT, with a port from 0 to 65535`},
+		"metrics, no directory":   {"run", []string{"--metrics-cert-dir", "/does/not/exist"}, "--metrics-cert-dir /does/not/exist: no such directory"},
+		"metrics, no API server":  {"run", []string{"--root", ".", "--metrics-cert-dir", "."}, "--metrics-cert-dir needs an API server, which checks the clients: set --kubeconfig"},
+		"metrics, users alone":    {"run", []string{"--metrics-allowed-users", "a"}, "--metrics-allowed-users requires --metrics-cert-dir"},
 		"metrics, large port":     {"run", []string{"--metrics-bind-address", ":65536"}, `--metrics-bind-address ":65536": must be HOST:PORT or :PORT, with a port from 0 to 65535`},
 	}
 	for name, c := range cases {

@@ -21,6 +21,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/version"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/evidence"
@@ -54,15 +55,15 @@ type auditOptions struct {
 	servedPatience              time.Duration
 	lease, deployment, instance string
 	healthAddress               string
+	metrics                     statusserver.SecureOptions
 	log                         logging.Options
 }
 
 // onceFlags are the flags that require --once, continuousFlags those that exclude it.
 func onceFlags() []string { return []string{"installed", "o", "cluster-name", "timeout"} }
 func continuousFlags() []string {
-	return []string{
-		"guard-patience", "served-patience", "lease", "deployment", "health-bind-address", "log-format", "log-level",
-	}
+	return slices.Concat([]string{"guard-patience", "served-patience", "lease", "deployment", "health-bind-address"},
+		statusserver.SecureFlags(), []string{"log-format", "log-level"})
 }
 
 // auditCommand is webhook audit: it checks the stored objects, continuously, or once, on an
@@ -150,8 +151,8 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 		"`name` of the Deployment in --namespace that owns the Lease, so that both are deleted together (default: the "+
 			"Lease has no owner)",
 	)
-	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081",
-		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them")
+	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", healthUsage)
+	o.metrics.Flags(flags, "health-bind-address")
 	o.log.Flags(flags)
 	flags.StringVar(&o.cluster, "cluster-name", "",
 		"`name` of the cluster in the report (default: the address of its API server)")
@@ -197,7 +198,10 @@ func (o *auditOptions) validate(flags *flag.FlagSet) error {
 	if err := command.CheckDuration("--timeout", o.time, minAuditTime, maxAuditTime); err != nil {
 		return err
 	}
-	return checkHealthAddress(o.healthAddress)
+	if err := checkHealthAddress(o.healthAddress); err != nil {
+		return err
+	}
+	return o.metrics.Validate()
 }
 
 // isNamespacedName reports whether a text has the form NAMESPACE/NAME.

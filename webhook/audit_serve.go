@@ -85,6 +85,10 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 		}
 	}
 
+	metricsServer, err := options.metrics.Listen(ctx, client, registry, 0, log)
+	if err != nil {
+		return err
+	}
 	// The last Events are delivered after the audit has ended.
 	delivery, delivered := context.WithCancel(context.WithoutCancel(ctx))
 	defer delivered()
@@ -103,8 +107,11 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 		} else {
 			log.Info("Serving metrics and health", "address", health.Addr().String())
 			// A replica that waits for the Lease is ready, too.
-			group.Go(func() error { return statusserver.Serve(ctx, health, registry, alive, alive) })
+			group.Go(func() error { return statusserver.Serve(ctx, health, options.metrics.Plain(registry), alive, alive) })
 		}
+	}
+	if metricsServer != nil {
+		group.Go(func() error { return metricsServer.Run(ctx) })
 	}
 	log.Info("Started", "version", version.String())
 	err = group.Wait()

@@ -201,6 +201,10 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 		}
 	}
 
+	metricsServer, err := options.metrics.Listen(ctx, client, registry, options.tlsMinVersion, log)
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(handlerPath, &admission.Webhook{Handler: &admit.Handler{
 		Protected: config.Protected, Judge: admit.NewMemory().Judge, OverridesAction: config.OverridesAction,
@@ -250,7 +254,12 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 			return command.ListenError("--health-bind-address", options.healthAddress, err)
 		}
 		log.Info("Serving metrics and health", "address", health.Addr().String())
-		group.Go(func() error { return statusserver.Serve(serving, health, registry, server.Ready, alive) })
+		group.Go(func() error {
+			return statusserver.Serve(serving, health, options.metrics.Plain(registry), server.Ready, alive)
+		})
+	}
+	if metricsServer != nil {
+		group.Go(func() error { return metricsServer.Run(serving) })
 	}
 	log.Info("Started", "version", version.String())
 	err = group.Wait()
@@ -270,6 +279,9 @@ func checkServe(options serveOptions) (*rest.Config, error) {
 		return nil, err
 	}
 	client, err := kubeclient.Config(options.kubeconfig, "kubelet-https-guard-webhook/"+version.String())
+	if err := options.metrics.CheckAPIServer(err); err != nil {
+		return nil, err
+	}
 	switch {
 	case !errors.Is(err, kubeclient.ErrNoAPIServer):
 		return client, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/logging"
+	"github.com/kubelet-https-guard/kubelet-https-guard/internal/statusserver"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/tlsprofile"
 )
 
@@ -23,6 +24,10 @@ const maxShutdownDelay = time.Minute
 
 // configUsage is the help of --config, a flag of several commands.
 const configUsage = "configuration `file` with the protected Secrets (default: the Secrets of OpenShift)"
+
+// healthUsage is the help of --health-bind-address, a flag of several commands.
+const healthUsage = "`address` for /healthz, /readyz and, without --metrics-cert-dir, /metrics over plain HTTP; 0 " +
+	"disables them"
 
 // serveOptions are the options of webhook serve.
 type serveOptions struct {
@@ -39,6 +44,7 @@ type serveOptions struct {
 	clientCA                    string
 	clientNames                 []string
 	healthAddress               string
+	metrics                     statusserver.SecureOptions
 	instance                    string
 	log                         logging.Options
 }
@@ -59,7 +65,8 @@ func serveCommand(getenv func(string) string) command.Command {
 				"cert-dir", "self-managed-cert", "serving-names", "webhook-configuration",
 			}},
 			{Title: "Activation", Flags: []string{"activation-binding", "deployment"}},
-			{Title: "Reporting", Flags: []string{"kubeconfig", "health-bind-address", "log-format", "log-level"}},
+			{Title: "Reporting", Flags: slices.Concat([]string{"kubeconfig", "health-bind-address"},
+				statusserver.SecureFlags(), []string{"log-format", "log-level"})},
 		},
 		Exits: command.Endings(),
 		New: func(flags *flag.FlagSet) command.Run {
@@ -123,8 +130,8 @@ func defineServeFlags(flags *flag.FlagSet, getenv func(string) string) func() (s
 		"`name` of the Deployment in --namespace whose replicas --activation-binding waits for")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "",
 		"kubeconfig `file` for the API server (default: the Pod's ServiceAccount; outside a Pod: report in the log only)")
-	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081",
-		"`address` for /healthz, /readyz and /metrics over plain HTTP; 0 disables them")
+	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", healthUsage)
+	o.metrics.Flags(flags, "health-bind-address")
 	o.log.Flags(flags)
 	return func() (serveOptions, error) { return o.completed(*minVersion, *names, *clientNames) }
 }
@@ -159,6 +166,9 @@ func (o serveOptions) completed(minVersion, names, clientNames string) (serveOpt
 		return o, err
 	}
 	if err := checkHealthAddress(o.healthAddress); err != nil {
+		return o, err
+	}
+	if err := o.metrics.Validate(); err != nil {
 		return o, err
 	}
 	return o, command.CheckDirectory("--cert-dir", o.certDir, os.Stat)

@@ -50,12 +50,13 @@ func SecureFlags() []string { return []string{certDirFlag, addressFlag, usersFla
 func (o *SecureOptions) Flags(flags *flag.FlagSet, plain string) {
 	flags.StringVar(&o.certDir, certDirFlag, "",
 		"`directory` with a certificate tls.crt and its key tls.key: serve /metrics over HTTPS, and no longer on --"+plain+
-			". Clients need a client certificate that is signed by the cluster's client CA, or a bearer token, and permission to "+
-			"get the nonResourceURL /metrics. The files may be added later (default: plain HTTP without authentication)")
+			". Clients need a client certificate that is signed by the cluster's client CA, or a bearer token, and "+
+			"permission to get the nonResourceURL /metrics. The files may be added later (default: plain HTTP without "+
+			"authentication)")
 	flags.StringVar(&o.address, addressFlag, ":8443", "`address` for /metrics over HTTPS, with --"+certDirFlag)
 	flags.StringVar(&o.users, usersFlag, "",
-		"comma-separated `users` who may read /metrics over HTTPS without a check of their permission, so also while the API "+
-			"server is not available (default: none)")
+		"comma-separated `users` who may read /metrics over HTTPS without a check of their permission, so also while the "+
+			"API server is not available (default: none)")
 }
 
 // Enabled reports whether metrics are served over HTTPS.
@@ -194,27 +195,34 @@ func repeat(ctx context.Context, every time.Duration, do func(context.Context)) 
 	}
 }
 
+// lastError is the error of the last time, to log each error once.
+type lastError string
+
+// isNew reports whether there is an error, and none or another one the last time.
+func (l *lastError) isNew(err error) bool {
+	before, text := *l, lastError("")
+	if err != nil {
+		text = lastError(err.Error())
+	}
+	*l = text
+	return text != "" && text != before
+}
+
 // newPairReader returns a function that loads the certificate if it has changed, and logs each
 // error once.
 func (s *Secure) newPairReader() func(context.Context) {
-	lastError := ""
+	var last lastError
 	return func(ctx context.Context) {
 		changed, err := s.pair.Read()
+		isNew := last.isNew(err)
 		switch {
-		case err == nil:
-			lastError = ""
-			if changed {
-				s.log.InfoContext(ctx, "Certificate for metrics loaded",
-					"notAfter", s.pair.Pair().Leaf.NotAfter.UTC().Format(time.RFC3339))
-			}
-		case lastError == err.Error():
-		case s.pair.Pair() == nil:
+		case changed:
+			s.log.InfoContext(ctx, "Certificate for metrics loaded",
+				"notAfter", s.pair.Pair().Leaf.NotAfter.UTC().Format(time.RFC3339))
+		case isNew && s.pair.Pair() == nil:
 			s.log.WarnContext(ctx, "Metrics are not served until there is a certificate", "err", err)
-		default:
+		case isNew:
 			s.log.ErrorContext(ctx, "Certificate for metrics not reloaded, keeping the last valid one", "err", err)
-		}
-		if err != nil {
-			lastError = err.Error()
 		}
 	}
 }
@@ -222,20 +230,14 @@ func (s *Secure) newPairReader() func(context.Context) {
 // newClusterReader returns a function that reads the client CA and the TLS security profile of
 // the cluster. If it cannot read one, it keeps the last one. It logs each error once.
 func (s *Secure) newClusterReader() func(context.Context) {
-	var errs [2]string
-	report := func(ctx context.Context, i int, message string, err error) {
-		text := ""
-		if err != nil {
-			text = err.Error()
-		}
-		if ctx.Err() == nil && text != "" && text != errs[i] {
-			s.log.WarnContext(ctx, message, "err", err)
-		}
-		errs[i] = text
-	}
+	var clientCA, profile lastError
 	return func(ctx context.Context) {
-		report(ctx, 0, "Client CA for metrics not read", s.readClientCA(ctx))
-		report(ctx, 1, "TLS security profile not applied to metrics", s.readProfile(ctx))
+		if err := s.readClientCA(ctx); clientCA.isNew(err) && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "Client CA for metrics not read", "err", err)
+		}
+		if err := s.readProfile(ctx); profile.isNew(err) && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "TLS security profile not applied to metrics", "err", err)
+		}
 	}
 }
 

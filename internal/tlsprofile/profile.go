@@ -151,7 +151,7 @@ func groupsOf(profile map[string]any) ([]tls.CurveID, error) {
 	for _, name := range names {
 		id, ok := groups[name]
 		// Go's FIPS 140-3 mode refuses X25519, so a server with no other group could not serve.
-		if ok && !(id == tls.X25519 && fips140.Enabled()) {
+		if ok && (id != tls.X25519 || !fips140.Enabled()) {
 			known = append(known, id)
 		} else {
 			unsupported = append(unsupported, name)
@@ -161,7 +161,8 @@ func groupsOf(profile map[string]any) ([]tls.CurveID, error) {
 	case len(unsupported) == 0:
 		return known, nil
 	case len(known) == 0:
-		return nil, fmt.Errorf("spec.tlsSecurityProfile.custom.groups %v: none is supported; the default is used", unsupported)
+		return nil, fmt.Errorf("spec.tlsSecurityProfile.custom.groups %v: none is supported; the default is used",
+			unsupported)
 	}
 	return known, fmt.Errorf("spec.tlsSecurityProfile.custom.groups: %v are not supported and not used", unsupported)
 }

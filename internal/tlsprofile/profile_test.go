@@ -91,9 +91,10 @@ func TestOf(t *testing.T) {
 
 // TestX25519: it is used unless Go refuses it, which its FIPS 140-3 mode does.
 func TestX25519(t *testing.T) {
-	object := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"tlsSecurityProfile": map[string]any{
+	profile := map[string]any{
 		"type": "Custom", "custom": map[string]any{"minTLSVersion": "VersionTLS13", "groups": []any{"X25519"}},
-	}}}}
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"tlsSecurityProfile": profile}}}
 	want := []tls.CurveID{tls.X25519}
 	if fips140.Enabled() {
 		want = nil

@@ -107,7 +107,8 @@ const certDirFlag, clientCAFlag = "--cert-dir", "--client-ca"
 // New returns a server. The error is a usage error about the files.
 func New(options Options) (*Server, error) {
 	s := &Server{
-		Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime, pair: pairIn(options.Directory),
+		Options: options, reloadEvery: reloadEvery, bodyTime: bodyTime, requestTime: requestTime,
+		pair: pairIn(options.Directory),
 	}
 	if s.Profile == nil {
 		s.Profile = func() tlsprofile.Profile { return tlsprofile.Profile{} }
