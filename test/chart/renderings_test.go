@@ -59,6 +59,15 @@ var renderings = map[string]rendering{
 		apis: slices.Concat(openShift, prometheus),
 		set:  []string{"monitoring.podMonitor=true", "monitoring.prometheusRule=true", "monitoring.dashboard=true"},
 	},
+	"monitoring with a scrape class": {
+		apis: slices.Concat(openShift, prometheus),
+		set:  []string{"monitoring.podMonitor=true", "monitoring.scrapeClass=tls-client-certificate-auth"},
+	},
+	"metrics over HTTPS": {
+		apis: prometheus,
+		set:  []string{"metrics.tls=true", "metrics.secretName=mine", "monitoring.podMonitor=true"},
+	},
+	"metrics over HTTP on OpenShift": {apis: openShift, set: []string{"metrics.tls=false"}},
 	"only the agent": {
 		apis: openShift,
 		set:  []string{"webhook.enabled=false", "audit.enabled=false", "policy.enabled=false"},

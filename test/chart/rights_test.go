@@ -30,6 +30,9 @@ var unnamed = map[string]string{
 	"ClusterRole: list networking.k8s.io/servicecidrs":                 "each of them is a range in which no kubelet is",
 	"ClusterRole: get nodes": "an Event about a Node needs its UID; the agents of all " +
 		"nodes share one ServiceAccount",
+	"ClusterRole: create authentication.k8s.io/tokenreviews": "reviews have no names: whose token a client of metrics " +
+		"presents",
+	"ClusterRole: create authorization.k8s.io/subjectaccessreviews": "as above; whether its user may read metrics",
 	"Role: get pods/log": "Pod names are generated; in the agent's namespace",
 }
 
@@ -108,11 +111,18 @@ func TestRightsOfEach(t *testing.T) {
 		"openshift-kube-apiserver-operator: " + look + "configmaps kube-apiserver-to-kubelet-client-ca",
 		"openshift-kube-apiserver: create events.k8s.io/events",
 	}
+	agent := []string{"default: create events.k8s.io/events", "get nodes"}
+	// On OpenShift, metrics are served over HTTPS.
+	metrics := []string{
+		"create authentication.k8s.io/tokenreviews", "create authorization.k8s.io/subjectaccessreviews",
+		"get config.openshift.io/apiservers cluster", "kube-system: get configmaps extension-apiserver-authentication",
+	}
+	withoutWebhook, webhook, agent = slices.Concat(withoutWebhook, metrics), slices.Concat(webhook, metrics),
+		slices.Concat(agent, metrics)
 	test := []string{
 		"default: get discovery.k8s.io/endpointslices kubernetes",
 		"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
 	}
-	agent := []string{"default: create events.k8s.io/events", "get nodes"}
 	cases := map[string]struct {
 		account, rendering string
 		want               []string
@@ -143,6 +153,12 @@ func TestRightsOfEach(t *testing.T) {
 			"kubelet-https-guard: create secrets",
 			"kubelet-https-guard: get,update secrets kubelet-https-guard-webhook-self-managed",
 		})},
+		"reader of metrics":                      {"metrics-reader", "monitoring", []string{"get nonResourceURLs /metrics"}},
+		"reader of metrics, with a scrape class": {"metrics-reader", "monitoring with a scrape class", nil},
+		"agent, with metrics over HTTP": {"nodeagent", "metrics over HTTP on OpenShift", []string{
+			"default: create events.k8s.io/events", "get nodes",
+			"default: get discovery.k8s.io/endpointslices kubernetes", "kubelet-https-guard: get pods/log",
+		}},
 		"test":                      {"test", "OpenShift", test},
 		"test, without the webhook": {"test", "without the webhook", test},
 		"test, without the audit":   {"test", "without the audit", nil},
@@ -232,6 +248,9 @@ func rightsOf(t *testing.T, objects []*unstructured.Unstructured, account string
 		for _, rule := range roles[role] {
 			right := strings.Join(rule.Verbs, ",") + " " + strings.TrimPrefix(
 				strings.Join(rule.APIGroups, ",")+"/"+strings.Join(rule.Resources, ","), "/")
+			if len(rule.NonResourceURLs) > 0 {
+				right = strings.Join(rule.Verbs, ",") + " nonResourceURLs " + strings.Join(rule.NonResourceURLs, ",")
+			}
 			if len(rule.ResourceNames) > 0 {
 				right += " " + strings.Join(rule.ResourceNames, ",")
 			}
@@ -290,7 +309,13 @@ rules: [%s]
 		},
 		"URLs": {
 			kind: "ClusterRole",
-			rule: `{nonResourceURLs: [/metrics], verbs: [get]}`,
+			rule: `{nonResourceURLs: [/logs], verbs: [get]}`,
+			want: []string{"ClusterRole guard: non-resource URLs"},
+		},
+		"metrics": {kind: "ClusterRole", rule: `{nonResourceURLs: [/metrics], verbs: [get]}`},
+		"all of metrics": {
+			kind: "ClusterRole",
+			rule: `{nonResourceURLs: [/metrics], verbs: [get, post]}`,
 			want: []string{"ClusterRole guard: non-resource URLs"},
 		},
 		"impersonation": {
@@ -346,7 +371,8 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 	) {
 		faults = append(faults, `"*"`)
 	}
-	if len(rule.NonResourceURLs) > 0 {
+	if len(rule.NonResourceURLs) > 0 && !(slices.Equal(rule.NonResourceURLs, []string{"/metrics"}) &&
+		slices.Equal(rule.Verbs, []string{"get"})) {
 		faults = append(faults, "non-resource URLs")
 	}
 	for _, verb := range rule.Verbs {

@@ -150,6 +150,18 @@ func TestContradictions(t *testing.T) {
 			[]string{"--set", "monitoring.podMonitor=true"},
 			"monitoring.podMonitor is true, but this cluster does not serve monitoring.coreos.com/v1",
 		},
+		"metrics over HTTPS without a Secret": {
+			[]string{"--set", "metrics.tls=true"},
+			"metrics.tls is true, but metrics.secretName is empty",
+		},
+		"metrics over HTTPS on the port of probes": {
+			[]string{"--set", "metrics.tls=true", "--set", "metrics.secretName=mine", "--set", "nodeagent.metricsPort=8443"},
+			"nodeagent.metricsPort is 8443, the port of metrics over HTTPS",
+		},
+		"metrics over something else": {
+			[]string{"--set", "metrics.tls=mutual"},
+			"at '/metrics/tls'",
+		},
 		"a resync interval that is too long": {
 			[]string{"--set", "nodeagent.resync=15m"},
 			"at '/nodeagent/resync'",

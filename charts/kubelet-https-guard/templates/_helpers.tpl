@@ -203,6 +203,78 @@ subjects:
 {{- end }}
 {{- end -}}
 
+{{/* "true" if metrics are served over HTTPS, else empty. Fails if nothing provides the certificate. */}}
+{{- define "kubelet-https-guard.metricsTLS" -}}
+{{- $openshift := include "kubelet-https-guard.openshift" . -}}
+{{- $tls := toString .Values.metrics.tls -}}
+{{- if or (eq $tls "true") (and (eq $tls "auto") $openshift) -}}
+{{- if not (or $openshift .Values.metrics.secretName) -}}
+{{- fail "metrics.tls is true, but metrics.secretName is empty: set it to a Secret with tls.crt, tls.key and ca.crt. Only on OpenShift the chart gets a certificate itself." -}}
+{{- else if and .Values.nodeagent.enabled (eq (int .Values.nodeagent.metricsPort) 8443) -}}
+{{- fail "nodeagent.metricsPort is 8443, the port of metrics over HTTPS: set another port, or set metrics.tls to false." -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the objects for metrics over HTTPS. */}}
+{{- define "kubelet-https-guard.metricsName" -}}
+{{ include "kubelet-https-guard.fullname" . }}-metrics
+{{- end -}}
+
+{{/* Secret with the certificate for metrics. */}}
+{{- define "kubelet-https-guard.metricsSecret" -}}
+{{ .Values.metrics.secretName | default (include "kubelet-https-guard.metricsName" .) }}
+{{- end -}}
+
+{{/* ServiceAccounts of the Pods that serve metrics over HTTPS, as a JSON array. */}}
+{{- define "kubelet-https-guard.metricsAccounts" -}}
+{{- $accounts := list -}}
+{{- if include "kubelet-https-guard.metricsTLS" . -}}
+{{- if and .Values.webhook.enabled (not .Values.webhook.url) -}}
+{{- $accounts = append $accounts (include "kubelet-https-guard.webhookName" .) -}}
+{{- end -}}
+{{- if .Values.audit.enabled -}}
+{{- $accounts = append $accounts (include "kubelet-https-guard.auditName" .) -}}
+{{- end -}}
+{{- if .Values.nodeagent.enabled -}}
+{{- $accounts = append $accounts (printf "%s-nodeagent" (include "kubelet-https-guard.fullname" .)) -}}
+{{- end -}}
+{{- end -}}
+{{ $accounts | toJson }}
+{{- end -}}
+
+{{/* Arguments for metrics over HTTPS. */}}
+{{- define "kubelet-https-guard.metricsArgs" -}}
+- --metrics-cert-dir=/var/run/secrets/kubelet-https-guard/metrics-cert
+- --metrics-tls-bind-address=:8443
+{{- if include "kubelet-https-guard.openshift" . }}
+# The client certificate of the platform's Prometheus has this name (openshift/enhancements CONVENTIONS.md, Metrics).
+- --metrics-allowed-users=system:serviceaccount:openshift-monitoring:prometheus-k8s
+{{- end }}
+{{- end -}}
+
+{{/* Port for metrics over HTTPS. */}}
+{{- define "kubelet-https-guard.metricsContainerPort" -}}
+- name: https-metrics
+  containerPort: 8443
+{{- end -}}
+
+{{/* Mount of the certificate for metrics. */}}
+{{- define "kubelet-https-guard.metricsMount" -}}
+- name: metrics-cert
+  mountPath: /var/run/secrets/kubelet-https-guard/metrics-cert
+  readOnly: true
+{{- end -}}
+
+{{/* Volume with the certificate for metrics. The Pod also starts without it, and uses it when it is there. */}}
+{{- define "kubelet-https-guard.metricsVolume" -}}
+- name: metrics-cert
+  secret:
+    secretName: {{ include "kubelet-https-guard.metricsSecret" . }}
+    optional: true
+{{- end -}}
+
 {{/* Fails if the cluster has no Prometheus operator. Arguments: the root, the name of the value that needs it. */}}
 {{- define "kubelet-https-guard.needsPrometheusOperator" -}}
 {{- if not ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
