@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,10 +35,16 @@ type bundles struct {
 // readTime bounds the wait for the bundles at the start.
 const readTime = 5 * time.Second
 
-// bundle is a watched CA bundle.
+// bundle is a watched CA bundle: one, or with a reference without a namespace those of all namespaces.
 type bundle struct {
 	follower *follow.Follower
 	stop     context.CancelFunc
+	// parsed has what was read, by namespace.
+	parsed map[string]*parsedBundle
+}
+
+// parsedBundle is a CA bundle as it was read last.
+type parsedBundle struct {
 	// read: the bundle was read at least once. live is the ConfigMap, nil if it does not
 	// exist, and roots are its CAs.
 	read  bool
@@ -60,59 +65,89 @@ func newBundles(ctx context.Context, client dynamic.Interface, log *slog.Logger)
 	return b
 }
 
-// roots returns the current CAs of a bundle; none (nil) if they are unknown. Then certificates are
-// not verified against the bundle: a bundle that cannot be read must not block a renewal.
+// roots returns the current CAs of a bundle; none (nil) if they are unknown, or no protected Secret refers to it. Then
+// certificates are not verified against the bundle: a bundle that cannot be read must not block a renewal.
 func (b *bundles) roots(ref admit.CABundle) pki.Bundle {
-	if b == nil || b.start == nil {
+	if b == nil {
 		return pki.Bundle{}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	watched := b.watched[ref]
 	if watched == nil {
-		watched = &bundle{}
-		object := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", ref.Namespace, ref.Name)
-		watched.follower, watched.stop = b.start(object)
-		b.watched[ref] = watched
+		watched = b.watched[admit.CABundle{Name: ref.Name, Key: ref.Key}] // those of all namespaces
+	}
+	if watched == nil {
+		return pki.Bundle{}
+	}
+	if len(watched.parsed) > follow.MaxObjects { // some of the namespaces do not exist any more
+		clear(watched.parsed)
+	}
+	parsed := watched.parsed[ref.Namespace]
+	if parsed == nil {
+		parsed = &parsedBundle{}
+		watched.parsed[ref.Namespace] = parsed
 	}
 	state := watched.follower.State()
+	live := state.Live
+	if state.All != nil {
+		live = state.All[ref.Namespace]
+	}
 	if !state.Known && state.Err != nil {
-		watched.logProblem(b.log, ref, "it cannot be read", state.Err.Error())
+		parsed.logProblem(b.log, ref, "it cannot be read", state.Err.Error())
 	}
-	if !state.Known || (watched.read && state.Live == watched.live) {
-		return watched.roots
+	if !state.Known || (parsed.read && live == parsed.live) {
+		return parsed.roots
 	}
-	watched.read, watched.live, watched.roots = true, state.Live, pki.Bundle{}
+	parsed.read, parsed.live, parsed.roots = true, live, pki.Bundle{}
 	problem := "it does not exist"
-	if state.Live != nil {
+	if live != nil {
 		// A value of another type counts as an empty bundle.
-		text, _, _ := unstructured.NestedString(state.Live.Object, "data", ref.Key)
+		text, _, _ := unstructured.NestedString(live.Object, "data", ref.Key)
 		var err error
-		switch watched.roots, err = pki.ParseBundle([]byte(text)); {
+		switch parsed.roots, err = pki.ParseBundle([]byte(text)); {
 		case err != nil:
 			problem = "its " + ref.Key + " " + err.Error()
-		case watched.roots.Unusable != nil:
-			problem = "of its " + ref.Key + ", " + watched.roots.Unusable.Error()
+		case parsed.roots.Unusable != nil:
+			problem = "of its " + ref.Key + ", " + parsed.roots.Unusable.Error()
 		default:
 			problem = ""
 		}
 	}
-	watched.logProblem(b.log, ref, problem)
-	return watched.roots
+	parsed.logProblem(b.log, ref, problem)
+	return parsed.roots
 }
 
-// keep stops watching all bundles except those of the Secrets.
-func (b *bundles) keep(secrets []admit.ProtectedSecret) {
-	if b == nil {
+// follow watches the bundles of the Secrets, and no others.
+func (b *bundles) follow(secrets []admit.ProtectedSecret) {
+	if b == nil || b.start == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	wanted := map[admit.CABundle]bool{}
+	for _, s := range secrets {
+		if s.Bundle != nil {
+			wanted[*s.Bundle] = true
+		}
+	}
 	for ref, watched := range b.watched {
-		if !slices.ContainsFunc(secrets, func(s admit.ProtectedSecret) bool { return s.Bundle != nil && *s.Bundle == ref }) {
+		if !wanted[ref] {
 			watched.stop()
 			delete(b.watched, ref)
 		}
+	}
+	for ref := range wanted {
+		if b.watched[ref] != nil {
+			continue
+		}
+		object := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", ref.Namespace, ref.Name)
+		if ref.Namespace == "" {
+			object = object.InAllNamespaces()
+		}
+		watched := &bundle{parsed: map[string]*parsedBundle{}}
+		watched.follower, watched.stop = b.start(object)
+		b.watched[ref] = watched
 	}
 }
 
@@ -145,7 +180,7 @@ func (b *bundles) allRequested() bool {
 // logProblem logs a problem when it is not that of the last call, or the recovery if problem
 // is empty. details are logged with it, but other details alone are not logged again: network
 // errors name ports.
-func (b *bundle) logProblem(log *slog.Logger, ref admit.CABundle, problem string, details ...string) {
+func (b *parsedBundle) logProblem(log *slog.Logger, ref admit.CABundle, problem string, details ...string) {
 	err := strings.Join(append([]string{problem}, details...), ": ")
 	switch {
 	case problem == b.problem:

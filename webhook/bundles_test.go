@@ -4,16 +4,11 @@ package main
 
 import (
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -36,7 +31,8 @@ func (w countedWatch) Stop() {
 	w.Interface.Stop()
 }
 
-// TestBundles: CA bundles are watched while the configuration names them, and no longer.
+// TestBundles: CA bundles are watched while the configuration names them, and no longer. Those of all namespaces are
+// watched at once.
 func TestBundles(t *testing.T) {
 	// Not in the bubble: Go's FIPS module collects entropy from the clock.
 	first, second := pkitest.NewCA("first"), pkitest.NewCA("second")
@@ -62,7 +58,6 @@ func TestBundles(t *testing.T) {
 		two := admit.CABundle{Namespace: "ns", Name: "ca", Key: "two"}
 		has := func(ref admit.CABundle, ca *pkitest.CA) {
 			t.Helper()
-			b.roots(ref)
 			b.await(t.Context())
 			if roots := b.roots(ref).CAs; len(roots) != 1 || !roots[0].Equal(ca.Certificate) {
 				t.Errorf("bundle %s: %d CAs, or another CA than %s", ref.Key, len(roots), ca.Certificate.Subject)
@@ -75,74 +70,34 @@ func TestBundles(t *testing.T) {
 				t.Errorf("%s: %d watches were stopped, want %d", when, got, want)
 			}
 		}
+		b.follow([]admit.ProtectedSecret{{}, {Bundle: &one}, {Bundle: &two}})
 		has(one, first)
 		has(two, second)
-		b.keep([]admit.ProtectedSecret{{}, {Bundle: &one}, {Bundle: &two}})
-		stops("both are kept", 0)
-		b.keep([]admit.ProtectedSecret{{Bundle: &one}})
-		stops("one is no longer kept", 1)
+		b.follow([]admit.ProtectedSecret{{Bundle: &two}, {Bundle: &one}})
+		stops("both are followed", 0)
+		b.follow([]admit.ProtectedSecret{{Bundle: &one}})
+		stops("one is no longer followed", 1)
 		has(one, first)
-		has(two, second) // watched again
-		b.keep(nil)
-		stops("nothing is kept", 3)
+		if roots := b.roots(two).CAs; roots != nil {
+			t.Errorf("a bundle that is not followed: %d CAs", len(roots))
+		}
+		b.follow(nil)
+		stops("nothing is followed", 2)
+		each := admit.CABundle{Name: "ca", Key: "one"}
+		b.follow([]admit.ProtectedSecret{{Bundle: &each}})
+		has(one, first)
+		if roots := b.roots(admit.CABundle{Namespace: "other", Name: "ca", Key: "one"}).CAs; roots != nil {
+			t.Errorf("the bundle of another namespace: %d CAs", len(roots))
+		}
 		partly := admit.CABundle{Namespace: "ns", Name: "ca", Key: "partly"}
+		b.follow([]admit.ProtectedSecret{{Bundle: &partly}})
 		has(partly, first)
 		if b.roots(partly).Unusable == nil || strings.Count(log.String(), "only in part") != 1 ||
 			!strings.Contains(log.String(), "Ed448") {
 			t.Errorf("a CA that cannot be used is not reported once: %s", &log)
 		}
 	})
-	(*bundles)(nil).keep(nil) // bundles is nil without an API server
-}
-
-// TestBundlesOfOldRequests: a request that began before a reload can start to watch a bundle
-// that the new configuration does not name. The next reload stops that.
-func TestBundlesOfOldRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "config.yaml")
-		write := func(bundle string) {
-			t.Helper()
-			text := "apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets:\n" +
-				"- {namespace: ns, name: s, usage: serverAuth, caBundleConfigMap: {namespace: ns, name: " + bundle +
-				", key: ca.crt}}\n"
-			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		write("old")
-		log := slog.New(slog.DiscardHandler)
-		loaded, err := loadConfig(source{path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := newReloader(source{path: path}, loaded, prometheus.NewRegistry(), log)
-		scheme := runtime.NewScheme()
-		if err := corev1.AddToScheme(scheme); err != nil {
-			t.Fatal(err)
-		}
-		r.bundles = newBundles(t.Context(), fake.NewSimpleDynamicClient(scheme), log)
-		watches := func(when string, want ...string) {
-			t.Helper()
-			var got []string
-			for ref := range r.bundles.watched {
-				got = append(got, ref.Name)
-			}
-			slices.Sort(got)
-			if d := cmp.Diff(want, got); d != "" {
-				t.Errorf("%s (-want +got):\n%s", when, d)
-			}
-		}
-		r.Protected()
-		before := r.current.Load()
-		write("new")
-		r.reload()
-		r.Protected()
-		watches("after the reload", "new")
-		before.protectedWith(r.bundles)
-		watches("after a request that began before the reload", "new", "old")
-		r.reload()
-		watches("after the next reload", "new")
-	})
+	(*bundles)(nil).follow(nil) // bundles is nil without an API server
 }
 
 // TestBundleProblems: the first failure to read a bundle is logged, and the recovery. The same
@@ -150,7 +105,7 @@ func TestBundlesOfOldRequests(t *testing.T) {
 func TestBundleProblems(t *testing.T) {
 	var log strings.Builder
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	b, ref := &bundle{}, admit.CABundle{Namespace: "ns", Name: "ca", Key: "ca.crt"}
+	b, ref := &parsedBundle{}, admit.CABundle{Namespace: "ns", Name: "ca", Key: "ca.crt"}
 	b.logProblem(logger, ref, "it cannot be read", "read tcp 10.0.0.1:41000: connection reset")
 	b.logProblem(logger, ref, "it cannot be read", "read tcp 10.0.0.1:41001: connection reset")
 	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "read tcp 10.0.0.1:41000") {

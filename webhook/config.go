@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -25,6 +26,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
 )
@@ -58,14 +60,22 @@ type decoy struct {
 
 // protectedSecretConfig is an entry of protectedSecrets.
 type protectedSecretConfig struct {
-	Namespace string `yaml:"namespace"`
-	Name      string `yaml:"name"`
+	// Namespace of the Secret, or NamespaceSelector: then each namespace with such labels has
+	// a protected Secret of the name.
+	Namespace         string         `yaml:"namespace,omitempty"`
+	NamespaceSelector *labelSelector `yaml:"namespaceSelector,omitempty"`
+	Name              string         `yaml:"name"`
 	// Type defaults to kubernetes.io/tls.
 	Type string `yaml:"type,omitempty"`
 	// Usage is serverAuth or clientAuth.
 	Usage    string   `yaml:"usage"`
 	DNSNames []string `yaml:"dnsNames,omitempty"`
-	// CABundleConfigMap has the CAs, one of which must have signed the certificate.
+	// Identity is the subject of the certificate.
+	Identity *identity `yaml:"identity,omitempty"`
+	// ExpiringFraction overrides that of the configuration.
+	ExpiringFraction *float64 `yaml:"expiringFraction,omitempty"`
+	// CABundleConfigMap has the CAs, one of which must have signed the certificate. Without a
+	// namespace it is in the namespace of the Secret.
 	CABundleConfigMap *admit.CABundle `yaml:"caBundleConfigMap,omitempty"`
 	// ManagedBy is service-ca, cert-rotation or empty.
 	ManagedBy string `yaml:"managedBy,omitempty"`
@@ -76,10 +86,50 @@ type protectedSecretConfig struct {
 	// creates and updates by matchConditions, so that neither an outage nor a bug of the
 	// webhook can block a renewal. API servers still ask about their deletes.
 	RenewedBy []string `yaml:"renewedBy,omitempty"`
+	// RenewedByServiceAccounts are the same, as names of ServiceAccounts in the namespace of
+	// the Secret.
+	RenewedByServiceAccounts []string `yaml:"renewedByServiceAccounts,omitempty"`
 	// KeyPolicy restricts the certificate's key.
 	KeyPolicy keyPolicy `yaml:"keyPolicy,omitempty"`
 	// Action is what admission does with a change that breaks the control.
 	Action admit.Action `yaml:"action,omitempty"`
+}
+
+// labelSelector is a [metav1.LabelSelector].
+type labelSelector struct {
+	MatchLabels      map[string]string  `yaml:"matchLabels,omitempty"`
+	MatchExpressions []labelRequirement `yaml:"matchExpressions,omitempty"`
+}
+
+// labelRequirement is a [metav1.LabelSelectorRequirement].
+type labelRequirement struct {
+	Key      string   `yaml:"key"`
+	Operator string   `yaml:"operator"`
+	Values   []string `yaml:"values,omitempty"`
+}
+
+// validated returns the selector as API servers use it, or an error; path is its path in the file. An empty
+// one would select every namespace.
+func (l labelSelector) validated(path string) (*metav1.LabelSelector, error) {
+	selector := &metav1.LabelSelector{MatchLabels: l.MatchLabels}
+	for _, r := range l.MatchExpressions {
+		selector.MatchExpressions = append(selector.MatchExpressions, metav1.LabelSelectorRequirement{
+			Key: r.Key, Operator: metav1.LabelSelectorOperator(r.Operator), Values: r.Values,
+		})
+	}
+	if len(l.MatchLabels)+len(l.MatchExpressions) == 0 {
+		return nil, fmt.Errorf("%s: must not be empty, or it selects every namespace", path)
+	}
+	if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return selector, nil
+}
+
+// identity is a [layout.Identity]. Without an organization, any is accepted.
+type identity struct {
+	CommonName   string `yaml:"commonName"`
+	Organization string `yaml:"organization,omitempty"`
 }
 
 // keyPolicy is a [check.KeyPolicy]. Outcome is Warn, the default, or Fail.
@@ -161,16 +211,15 @@ func (c config) withDecoy() []admit.ProtectedSecret {
 	return append(slices.Clone(c.protected), *c.decoy)
 }
 
-// protectedWith returns the protected Secrets and the decoy, with the current CA bundles.
-func (c config) protectedWith(b *bundles) []admit.ProtectedSecret {
-	protected := c.withDecoy()
-	for i, p := range protected {
-		if p.Bundle != nil {
-			bundle := b.roots(*p.Bundle)
-			protected[i].Roots, protected[i].RootsUnusable = bundle.CAs, bundle.Unusable
-		}
+// find returns the protected Secret of a name, or the decoy, with its current CA bundle; ok is false if no entry
+// protects it.
+func (c config) find(b *bundles, namespace, name string) (p admit.ProtectedSecret, ok bool) {
+	p, ok = admit.Find(c.withDecoy(), namespace, name)
+	if ok && p.Bundle != nil {
+		bundle := b.roots(*p.Bundle)
+		p.Roots, p.RootsUnusable = bundle.CAs, bundle.Unusable
 	}
-	return protected
+	return p, ok
 }
 
 // subject returns what the audit checks by this configuration.
@@ -349,8 +398,8 @@ func (c fileConfig) validated() (config, error) {
 	if c.ExpiringFraction != nil {
 		fraction = *c.ExpiringFraction
 	}
-	if !(fraction >= 0 && fraction < 1) { // also true for NaN
-		return config{}, fmt.Errorf("expiringFraction %v: must be at least 0 and below 1", fraction)
+	if err := checkFraction("", fraction); err != nil {
+		return config{}, err
 	}
 	if len(c.ProtectedSecrets) == 0 {
 		return config{}, errors.New("protectedSecrets: must list at least one Secret, or nothing is protected")
@@ -363,14 +412,16 @@ func (c fileConfig) validated() (config, error) {
 	for i, s := range c.ProtectedSecrets {
 		id := s.Namespace + "/" + s.Name
 		if seen[id] {
+			if s.Namespace == "" {
+				return config{}, fmt.Errorf("protectedSecrets[%d]: %s is listed twice with a namespaceSelector", i, s.Name)
+			}
 			return config{}, fmt.Errorf("protectedSecrets[%d]: %s is listed twice", i, id)
 		}
 		seen[id] = true
-		protected, err := s.validated(fmt.Sprintf("protectedSecrets[%d].", i))
+		protected, err := s.validated(fmt.Sprintf("protectedSecrets[%d].", i), fraction)
 		if err != nil {
 			return config{}, err
 		}
-		protected.ExpiringFraction = fraction
 		valid.protected = append(valid.protected, protected)
 	}
 	if c.Decoy != nil {
@@ -384,7 +435,24 @@ func (c fileConfig) validated() (config, error) {
 		}
 		valid.decoy = &decoy
 	}
+	valid.exceptNamed()
 	return valid, nil
+}
+
+// exceptNamed makes entries with a selector leave out the namespaces of which another entry, or the decoy, protects
+// the Secret of the name.
+func (c config) exceptNamed() {
+	for i, s := range c.protected {
+		if s.Selector == nil {
+			continue
+		}
+		for _, named := range c.withDecoy() {
+			if named.Selector == nil && named.Name == s.Name {
+				c.protected[i].Except = append(c.protected[i].Except, named.Namespace)
+			}
+		}
+		slices.Sort(c.protected[i].Except)
+	}
 }
 
 // validated returns the decoy as a protected Secret: of the same type as the others, and its
@@ -396,16 +464,35 @@ func (d decoy) validated() (admit.ProtectedSecret, error) {
 	}, checkNames("decoy.", d.Namespace, d.Name)
 }
 
-// validated returns the Secret, or an error; path is its path in the file, with a dot at the end.
-func (s protectedSecretConfig) validated(path string) (admit.ProtectedSecret, error) {
+// validated returns the Secret, or an error; path is its path in the file, with a dot at the end. fraction is the
+// default of ExpiringFraction.
+func (s protectedSecretConfig) validated(path string, fraction float64) (admit.ProtectedSecret, error) {
 	protected := admit.ProtectedSecret{
 		SecretExpectation: check.SecretExpectation{
 			Namespace: s.Namespace, Name: s.Name, Type: s.Type, DNSNames: s.DNSNames, ManagedBy: s.ManagedBy, Service: s.Service,
 		},
-		Action: s.Action, Bundle: s.CABundleConfigMap,
+		Action: s.Action,
 	}
-	if err := checkNames(path, s.Namespace, s.Name); err != nil {
+	if err := s.selects(path, &protected); err != nil {
 		return protected, err
+	}
+	protected.ExpiringFraction = fraction
+	if s.ExpiringFraction != nil {
+		protected.ExpiringFraction = *s.ExpiringFraction
+	}
+	if err := checkFraction(path, protected.ExpiringFraction); err != nil {
+		return protected, err
+	}
+	if s.Identity != nil {
+		if s.Identity.CommonName == "" {
+			return protected, fmt.Errorf("%sidentity.commonName: must not be empty", path)
+		}
+		protected.Identity = layout.Identity(*s.Identity)
+	}
+	for i, name := range s.RenewedByServiceAccounts {
+		if len(validation.IsDNS1123Subdomain(name)) > 0 {
+			return protected, fmt.Errorf("%srenewedByServiceAccounts[%d] %q: must be the name of a ServiceAccount", path, i, name)
+		}
 	}
 	switch {
 	case s.ManagedBy != "" && s.ManagedBy != check.ManagedByServiceCA && s.ManagedBy != check.ManagedByCertRotation:
@@ -438,9 +525,12 @@ func (s protectedSecretConfig) validated(path string) (admit.ProtectedSecret, er
 	default:
 		return protected, fmt.Errorf("%susage %q: must be serverAuth or clientAuth", path, s.Usage)
 	}
-	if ref := s.CABundleConfigMap; ref != nil {
+	if s.CABundleConfigMap != nil {
+		ref := *s.CABundleConfigMap
+		ref.Namespace = cmp.Or(ref.Namespace, s.Namespace)
+		protected.Bundle = &ref
 		path += "caBundleConfigMap."
-		if err := checkNames(path, ref.Namespace, ref.Name); err != nil {
+		if err := checkNames(path, cmp.Or(ref.Namespace, anyNamespace), ref.Name); err != nil {
 			return protected, err
 		}
 		if ref.Key == "" {
@@ -448,6 +538,36 @@ func (s protectedSecretConfig) validated(path string) (admit.ProtectedSecret, er
 		}
 	}
 	return protected, nil
+}
+
+// anyNamespace is a valid name of a namespace, where none is given.
+const anyNamespace = "any"
+
+// selects validates the namespace or the selector, and sets the selector.
+func (s protectedSecretConfig) selects(path string, protected *admit.ProtectedSecret) error {
+	if s.NamespaceSelector == nil {
+		return checkNames(path, s.Namespace, s.Name)
+	}
+	switch {
+	case s.Namespace != "":
+		return fmt.Errorf("%snamespaceSelector: cannot be used with namespace", path)
+	case s.ManagedBy == check.ManagedByServiceCA:
+		return fmt.Errorf("%snamespaceSelector: cannot be used with managedBy: %s", path, check.ManagedByServiceCA)
+	}
+	if err := checkNames(path, anyNamespace, s.Name); err != nil {
+		return err
+	}
+	var err error
+	protected.Selector, err = s.NamespaceSelector.validated(path + "namespaceSelector")
+	return err
+}
+
+// checkFraction returns an error unless it is a fraction of a lifetime; path is that of the field, without its name.
+func checkFraction(path string, fraction float64) error {
+	if fraction >= 0 && fraction < 1 { // false for NaN
+		return nil
+	}
+	return fmt.Errorf("%sexpiringFraction %v: must be at least 0 and below 1", path, fraction)
 }
 
 // checkNames returns an error unless an object can have this namespace and name.

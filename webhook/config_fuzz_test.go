@@ -29,6 +29,9 @@ func FuzzConfig(f *testing.F) {
 			".nan\nprotectedSecrets: [{namespace: a, name: b}]\n",
 		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: [{namespace: a, name: " +
 			"b, action: Warn, dnsNames: [c], managedBy: service-ca, service: d}]\n---\n",
+		"apiVersion: kubelet-https-guard.io/v1alpha1\nkind: WebhookConfiguration\nprotectedSecrets: [{name: b, usage: " +
+			"clientAuth, namespaceSelector: {matchExpressions: [{key: a, operator: Exists}], matchLabels: {c: d}}, identity: " +
+			"{commonName: e}, expiringFraction: 0.08, renewedByServiceAccounts: [f]}]\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -45,8 +48,8 @@ func FuzzConfig(f *testing.F) {
 			t.Error("a configuration that protects nothing is valid")
 		}
 		for _, p := range loaded.protected {
-			if p.Namespace == "" || p.Name == "" {
-				t.Errorf("a Secret without a name is protected: %+v", p)
+			if (p.Namespace == "") == (p.Selector == nil) || p.Name == "" {
+				t.Errorf("a Secret without a name, or not with either a namespace or a selector, is protected: %+v", p)
 			}
 		}
 		written, err := yaml.Marshal(file)

@@ -191,7 +191,7 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 			return err
 		}
 		config.release.Read(ctx)
-		config.Protected() // starts to watch the bundles
+		config.followBundles()
 		config.bundles.await(ctx)
 		if manageCert, err = newCertManager(client, options, log); err != nil {
 			return err

@@ -356,11 +356,51 @@ func TestLoadConfig(t *testing.T) {
 		"unknown, overrides":  {file: one + "overridesAction: Refuse\n", wantErr: `overridesAction "Refuse"`},
 		"a file with CAs":     {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, caBundleFile: ca.crt}\n", wantErr: "caBundleFile"},
 		"half a bundle":       {file: head + "protectedSecrets:\n- {namespace: ns, name: s, usage: serverAuth, caBundleConfigMap: {namespace: ns, name: ca}}\n", wantErr: "protectedSecrets[0].caBundleConfigMap.key"},
-		"a key twice":         {file: one + "kind: WebhookConfiguration\n", wantErr: "line 5"},
-		"two documents":       {file: one + "---\n" + one, wantErr: "YAML"},
-		"a list for a name":   {file: head + "protectedSecrets:\n- {namespace: ns, name: [], usage: serverAuth}\n", wantErr: "line 4"},
-		"no YAML":             {file: "a: b: c", wantErr: "mapping values"},
-		"too large":           {file: one + strings.Repeat("#", 1<<20), wantErr: "1048576"},
+		"a selector": {file: head + "protectedSecrets:\n- {name: s, usage: clientAuth, type: Opaque, expiringFraction: 0.08, " +
+			"namespaceSelector: {matchLabels: {a: b}, matchExpressions: [{key: c, operator: Exists}]}, " +
+			"renewedByServiceAccounts: [control-plane-operator], identity: {commonName: cn, organization: o}, " +
+			"caBundleConfigMap: {name: ca, key: ca.crt}}\n- {namespace: ns, name: s, usage: serverAuth}\n", want: 2},
+		"neither namespace nor selector": {
+			file: head + "protectedSecrets:\n- {name: s, usage: clientAuth}\n", wantErr: `protectedSecrets[0].namespace ""`,
+		},
+		"namespace and selector": {
+			file:    head + "protectedSecrets:\n- {namespace: ns, name: s, usage: clientAuth, namespaceSelector: {matchLabels: {a: b}}}\n",
+			wantErr: "protectedSecrets[0].namespaceSelector: cannot be used with namespace",
+		},
+		"an empty selector": {
+			file:    head + "protectedSecrets:\n- {name: s, usage: clientAuth, namespaceSelector: {}}\n",
+			wantErr: "protectedSecrets[0].namespaceSelector: must not be empty",
+		},
+		"an unknown operator": {
+			file:    head + "protectedSecrets:\n- {name: s, usage: clientAuth, namespaceSelector: {matchExpressions: [{key: a, operator: exists}]}}\n",
+			wantErr: `protectedSecrets[0].namespaceSelector: "exists" is not`,
+		},
+		"a selector and service-ca": {
+			file:    head + "protectedSecrets:\n- {name: s, usage: clientAuth, managedBy: service-ca, namespaceSelector: {matchLabels: {a: b}}}\n",
+			wantErr: "protectedSecrets[0].namespaceSelector: cannot be used with managedBy",
+		},
+		"two selectors": {
+			file: head + "protectedSecrets:\n- {name: s, usage: clientAuth, namespaceSelector: {matchLabels: {a: b}}}\n" +
+				"- {name: s, usage: clientAuth, namespaceSelector: {matchLabels: {a: c}}}\n",
+			wantErr: "protectedSecrets[1]: s is listed twice with a namespaceSelector",
+		},
+		"an identity without a name": {
+			file:    head + "protectedSecrets:\n- {namespace: ns, name: s, usage: clientAuth, identity: {organization: o}}\n",
+			wantErr: "protectedSecrets[0].identity.commonName",
+		},
+		"a fraction of one Secret": {
+			file:    head + "protectedSecrets:\n- {namespace: ns, name: s, usage: clientAuth, expiringFraction: 1.5}\n",
+			wantErr: "protectedSecrets[0].expiringFraction 1.5",
+		},
+		"a user as a ServiceAccount": {
+			file:    head + "protectedSecrets:\n- {namespace: ns, name: s, usage: clientAuth, renewedByServiceAccounts: ['a:b']}\n",
+			wantErr: `protectedSecrets[0].renewedByServiceAccounts[0] "a:b"`,
+		},
+		"a key twice":       {file: one + "kind: WebhookConfiguration\n", wantErr: "line 5"},
+		"two documents":     {file: one + "---\n" + one, wantErr: "YAML"},
+		"a list for a name": {file: head + "protectedSecrets:\n- {namespace: ns, name: [], usage: serverAuth}\n", wantErr: "line 4"},
+		"no YAML":           {file: "a: b: c", wantErr: "mapping values"},
+		"too large":         {file: one + strings.Repeat("#", 1<<20), wantErr: "1048576"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

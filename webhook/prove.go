@@ -87,7 +87,9 @@ func (c config) refusers() prove.Guard {
 		case "ValidatingWebhookConfiguration":
 			webhooks, _, _ := unstructured.NestedSlice(object.Object, "webhooks") // a value of another type counts as absent
 			for _, item := range webhooks {
-				if webhook, ok := item.(map[string]any); ok && slices.Contains(resourcesOf(webhook), "secrets") {
+				// The first one has the decoy, others are for selected namespaces.
+				webhook, ok := item.(map[string]any)
+				if ok && guard.Webhook == "" && slices.Contains(resourcesOf(webhook), "secrets") {
 					guard.Webhook, _ = webhook["name"].(string)
 				}
 			}

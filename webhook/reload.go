@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
@@ -50,9 +51,11 @@ func newReloader(from source, loaded config, registry prometheus.Registerer, log
 	return r
 }
 
-// Protected returns the Secrets that the current configuration protects.
-func (r *reloader) Protected() []admit.ProtectedSecret {
-	return withGoVersion(r.current.Load().protectedWith(r.bundles), r.release.Version())
+// Protected returns a Secret that the current configuration protects; ok is false if it does not protect it.
+func (r *reloader) Protected(namespace, name string) (p admit.ProtectedSecret, ok bool) {
+	p, ok = r.current.Load().find(r.bundles, namespace, name)
+	p.GoVersion = r.release.Version()
+	return p, ok
 }
 
 // withGoVersion sets the API server's Go release for all Secrets.
@@ -106,19 +109,24 @@ func (r *reloader) reload() {
 	r.reloadValid.Set(1)
 	r.lastError = ""
 	if loaded.digest == r.current.Load().digest {
-		// A request that began before the last change may have started to watch an old bundle.
-		r.bundles.keep(loaded.protected)
 		return
 	}
 	r.log.Info("Configuration reloaded", "path", r.from.path)
 	r.apply(loaded)
 }
 
+// followBundles watches the CA bundles of the current configuration.
+func (r *reloader) followBundles() { r.bundles.follow(r.current.Load().protected) }
+
 // apply makes a configuration the current one.
 func (r *reloader) apply(loaded config) {
 	r.current.Store(&loaded)
-	r.bundles.keep(loaded.protected)
+	r.followBundles()
 	for _, p := range loaded.protected {
-		r.log.Info("Protecting a Secret", "namespace", p.Namespace, "name", p.Name, "action", cmp.Or(p.Action, admit.Deny))
+		at := []any{"namespace", p.Namespace}
+		if p.Selector != nil {
+			at = []any{"namespaceSelector", metav1.FormatLabelSelector(p.Selector)}
+		}
+		r.log.Info("Protecting a Secret", append(at, "name", p.Name, "action", cmp.Or(p.Action, admit.Deny))...)
 	}
 }

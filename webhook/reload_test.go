@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -56,8 +55,11 @@ func TestReload(t *testing.T) {
 	expect := func(when string, names string, isGood float64, lines ...string) {
 		t.Helper()
 		var got []string
-		for _, p := range r.Protected() {
+		for _, p := range r.Subject(0).Secrets {
 			got = append(got, p.Name)
+			if _, ok := r.Protected(p.Namespace, p.Name); !ok {
+				t.Errorf("%s: admission does not protect %s", when, p.Name)
+			}
 		}
 		if strings.Join(got, " ") != names || good() != isGood {
 			t.Errorf("%s: %v are protected, want %s; the metric is %v, want %v", when, got, names, good(), isGood)
@@ -111,9 +113,12 @@ func TestGoVersionOfSecrets(t *testing.T) {
 	r := newReloader(source{}, loaded, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	versions := func(want string) {
 		t.Helper()
-		for _, s := range slices.Concat(r.Protected(), r.Subject(0).Secrets) {
-			if s.GoVersion != want {
-				t.Errorf("Secret %s: Go release %q, want %q", s.Name, s.GoVersion, want)
+		for _, s := range r.Subject(0).Secrets {
+			atAdmission, _ := r.Protected(s.Namespace, s.Name)
+			for _, got := range []string{s.GoVersion, atAdmission.GoVersion} {
+				if got != want {
+					t.Errorf("Secret %s: Go release %q, want %q", s.Name, got, want)
+				}
 			}
 		}
 	}

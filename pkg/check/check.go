@@ -168,6 +168,7 @@ func catalogue() []entry {
 			entries(family, configuredKeyChecks()),
 		)
 	}
+	all = append(all, entries(finding.AddedSecret, selectionChecks())...)
 	return all
 }
 
@@ -228,6 +229,17 @@ func unknownFor(requirement finding.Requirement, because finding.Result) finding
 	result := Unknown(because)
 	result.Requirement = requirement
 	return result
+}
+
+// AllNotApplicable returns a result that is not applicable for each requirement of the results. why says why.
+func AllNotApplicable(results []finding.Result, why string) []finding.Result {
+	all := make([]finding.Result, 0, len(results))
+	for _, r := range results {
+		all = append(all, finding.Result{
+			Requirement: r.Requirement, Subject: r.Subject, Outcome: finding.NotApplicable, Message: why,
+		})
+	}
+	return all
 }
 
 // AllUnknown returns an unknown result for each requirement of the results. It is for results

@@ -39,7 +39,7 @@ type kind struct {
 
 const (
 	pairAspects   = "certificate key chain pair validity usage strength certificate-only issuer"
-	secretAspects = "exists type " + pairAspects + " dns-names renewal"
+	secretAspects = "exists type " + pairAspects + " dns-names renewal identity"
 	filesAspects  = pairAspects + " key-file-mode identity"
 	configAspects = "readable client-certificate client-key https certificate-authority read-only-port admission"
 )
@@ -49,22 +49,23 @@ var secretFamilies = []finding.Family{finding.ServingCert, finding.KubeletClient
 func kinds() map[string]kind {
 	only := func(family finding.Family) []finding.Family { return []finding.Family{family} }
 	return map[string]kind{
-		"pair":     {append(only(finding.ClientFiles), secretFamilies...), pairAspects, pairFixtures()},
-		"secret":   {secretFamilies, secretAspects, secretFixtures()},
-		"rotated":  {only(finding.KubeletClient), secretAspects, rotatedFixtures()},
-		"service":  {secretFamilies, "service", serviceFixtures()},
-		"served":   {servedFamilies, "served", servedFixtures()},
-		"key":      {secretFamilies, "configured-key", configuredKeyFixtures()},
-		"files":    {only(finding.ClientFiles), filesAspects, filesFixtures()},
-		"manifest": {only(finding.Manifest), "readable single", manifestFixtures()},
-		"config":   {only(finding.Config), configAspects, configFixtures()},
-		"kubelet":  {only(finding.Kubelet), "tls serving-trusted client-accepted connection read-only-port", kubeletFixtures()},
-		"kubelets": {only(finding.NodeKubelet), nodeKubeletAspects, nodeKubeletFixtures()},
-		"platform": {only(finding.Platform), "control-plane", platformFixtures()},
-		"override": {only(finding.Overrides), "kubelet-arguments admission", overrideFixtures()},
-		"guard":    {only(finding.Guard), "installed", guardFixtures()},
-		"action":   {only(finding.Guard), "action", actionFixtures()},
-		"effect":   {only(finding.Guard), "policy-refuses webhook-asked", effectFixtures()},
+		"pair":      {append(only(finding.ClientFiles), secretFamilies...), pairAspects, pairFixtures()},
+		"secret":    {secretFamilies, secretAspects, secretFixtures()},
+		"rotated":   {only(finding.KubeletClient), secretAspects, rotatedFixtures()},
+		"service":   {secretFamilies, "service", serviceFixtures()},
+		"served":    {servedFamilies, "served", servedFixtures()},
+		"key":       {secretFamilies, "configured-key", configuredKeyFixtures()},
+		"files":     {only(finding.ClientFiles), filesAspects, filesFixtures()},
+		"manifest":  {only(finding.Manifest), "readable single", manifestFixtures()},
+		"config":    {only(finding.Config), configAspects, configFixtures()},
+		"kubelet":   {only(finding.Kubelet), "tls serving-trusted client-accepted connection read-only-port", kubeletFixtures()},
+		"kubelets":  {only(finding.NodeKubelet), nodeKubeletAspects, nodeKubeletFixtures()},
+		"platform":  {only(finding.Platform), "control-plane", platformFixtures()},
+		"override":  {only(finding.Overrides), "kubelet-arguments admission", overrideFixtures()},
+		"guard":     {only(finding.Guard), "installed", guardFixtures()},
+		"selection": {only(finding.AddedSecret), "selected", selectionFixtures()},
+		"action":    {only(finding.Guard), "action", actionFixtures()},
+		"effect":    {only(finding.Guard), "policy-refuses webhook-asked", effectFixtures()},
 	}
 }
 
@@ -123,7 +124,7 @@ func TestPassesAt(t *testing.T) {
 		finding.Manifest:      {"readable @ /etc/kubernetes/manifests/kube-apiserver-pod.yaml", "single @ /etc/kubernetes/manifests/kube-apiserver-pod.yaml"},
 		finding.ServingCert:   append(passesOfSecret(), "served @ Secret"),
 		finding.KubeletClient: passesOfSecret(),
-		finding.AddedSecret:   append(passesOfSecret(), "served @ Secret"),
+		finding.AddedSecret:   append(passesOfSecret(), "served @ Secret", "selected @ Secret a"),
 		finding.Config: {
 			"readable @ /config.yaml", "client-certificate @ /config.yaml kubelet-client-certificate",
 			"client-key @ /config.yaml kubelet-client-key", "https @ /config.yaml kubelet-https",
@@ -158,7 +159,7 @@ func TestPassesAt(t *testing.T) {
 	good := map[string]string{
 		"secret": "as service-ca writes it", "service": "requests it", "served": "all serve it", "key": "RSA as configured", "files": "good", "manifest": "read", "config": "good",
 		"kubelet": "good", "platform": "in this cluster", "override": "nothing", "guard": "as installed", "action": "Deny",
-		"effect": "both refuse", "kubelets": "good",
+		"effect": "both refuse", "selection": "all selected", "kubelets": "good",
 	}
 	all := kinds()
 	got := map[finding.Family][]string{}
@@ -185,7 +186,7 @@ func passesOfSecret() []string {
 		"exists @ Secret", "type @ Secret type", "renewal @ Secret metadata", "service @ Service api",
 		"key @ Secret tls.key", "pair @ Secret tls.key", "configured-key @ Secret tls.crt",
 	}
-	for aspect := range strings.FieldsSeq("certificate chain validity usage strength certificate-only issuer dns-names") {
+	for aspect := range strings.FieldsSeq("certificate chain validity usage strength certificate-only issuer dns-names identity") {
 		all = append(all, aspect+" @ Secret tls.crt")
 	}
 	return all

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
 // Values of [SecretExpectation.ManagedBy].
@@ -35,6 +36,8 @@ type SecretExpectation struct {
 	// KeyPolicy and GoVersion as in [Expectation].
 	KeyPolicy KeyPolicy
 	GoVersion string
+	// Identity is the subject that the certificate must have. Its zero value means any.
+	Identity layout.Identity
 	// DNSNames that the certificate must be valid for.
 	DNSNames []string
 	// ManagedBy says which controller renews the Secret: one of the constants above, or
@@ -189,6 +192,10 @@ func secretPairChecks(family finding.Family) []check[secretFacts] {
 	return []check[secretFacts]{
 		{finding.DNSNames, []finding.Aspect{finding.Certificate}, names, atKey("tls.crt"), secretDNSNames},
 		{finding.Renewal, []finding.Aspect{finding.Exists}, renewal, atKey("metadata"), secretRotation},
+		{
+			finding.Identity, []finding.Aspect{finding.Certificate}, []finding.Reason{finding.UnexpectedIdentity},
+			atKey("tls.crt"), secretIdentity,
+		},
 	}
 }
 

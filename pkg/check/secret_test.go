@@ -16,6 +16,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 )
 
 // expected returns the expectation of service-ca's Secret of a family, without its CA.
@@ -23,7 +24,7 @@ func expected(family finding.Family) check.SecretExpectation {
 	want := check.SecretExpectation{
 		Namespace: "openshift-apiserver", Name: "serving-cert", Usage: x509.ExtKeyUsageServerAuth,
 		DNSNames: []string{"api.openshift-apiserver.svc"}, ManagedBy: check.ManagedByServiceCA, Service: "api",
-		ExpiringFraction: check.DefaultExpiringFraction,
+		ExpiringFraction: check.DefaultExpiringFraction, Identity: layout.Identity{CommonName: "api.openshift-apiserver.svc"},
 	}
 	switch family {
 	case finding.KubeletClient:
@@ -47,7 +48,7 @@ func stored(p pkitest.Pair) *check.Secret {
 	}
 }
 
-const ofSecret = "type certificate key chain pair validity usage strength certificate-only issuer dns-names renewal"
+const ofSecret = "type certificate key chain pair validity usage strength certificate-only issuer dns-names renewal identity"
 
 func secretFixtures() map[string]fixture {
 	const (
@@ -130,7 +131,7 @@ func secretFixtures() map[string]fixture {
 	}
 	noCertificate := func(outcome string) []string {
 		return append(
-			unknown("chain pair validity usage strength certificate-only issuer dns-names",
+			unknown("chain pair validity usage strength certificate-only issuer dns-names identity",
 				"CertificateMissing @ Secret tls.crt"),
 			"certificate "+outcome,
 		)
@@ -234,6 +235,18 @@ func secretFixtures() map[string]fixture {
 			results: secret(func(s *check.Secret) { s.Immutable = true }),
 			want:    []string{"renewal fail RotationDetached @ Secret immutable"},
 		},
+		"another common name": {
+			results: judged(stored(good), func(w *check.SecretExpectation) { w.Identity.CommonName = "system:kube-apiserver" }),
+			want:    []string{"identity warn UnexpectedIdentity @ Secret tls.crt"}, mentions: "api.openshift-apiserver.svc",
+		},
+		"another organization": {
+			results: judged(stored(good), func(w *check.SecretExpectation) { w.Identity.Organization = "kubernetes" }),
+			want:    []string{"identity warn UnexpectedIdentity @ Secret tls.crt"},
+		},
+		"no identity asked for": {
+			results: judged(stored(good), func(w *check.SecretExpectation) { w.Identity = layout.Identity{} }),
+			want:    []string{"identity notApplicable  @ Secret tls.crt"},
+		},
 		"expiry as in the certificate": {results: annotated("service.alpha.openshift.io/expiry", good.Leaf.NotAfter.Format(time.RFC3339))},
 		"expiry postponed": {
 			results:  annotated("service.beta.openshift.io/expiry", "2099-01-01T00:00:00+01:00"),
@@ -310,7 +323,8 @@ func rotatedFixtures() map[string]fixture {
 	}
 	const note = "renewal fail RotationDetached @ Secret metadata.annotations auth.openshift.io/"
 	want := func(more ...string) []string {
-		return append(more, "issuer unknown NotChecked @ Secret tls.crt", "dns-names notApplicable  @ Secret tls.crt")
+		return append(more, "issuer unknown NotChecked @ Secret tls.crt", "dns-names notApplicable  @ Secret tls.crt",
+			"identity notApplicable  @ Secret tls.crt")
 	}
 	return map[string]fixture{
 		"as it writes it":      {results: rotated(nil), want: want()},

@@ -108,7 +108,7 @@ func pairAspects() []finding.Aspect {
 // secretAspects returns the aspects of every protected Secret, without its issuer.
 func secretAspects() []finding.Aspect {
 	return slices.Concat([]finding.Aspect{finding.Exists, finding.Type}, pairAspects(),
-		[]finding.Aspect{finding.DNSNames, finding.Renewal, finding.Service})
+		[]finding.Aspect{finding.DNSNames, finding.Identity, finding.Renewal, finding.Service})
 }
 
 func useHTTPS() Control {
@@ -248,12 +248,14 @@ func protectedSecrets() Control {
 		ID: ProtectedSecrets, Title: "Protected Secrets that were added are valid",
 		Requirements: slices.Concat(
 			requires(finding.AddedSecret, inCluster, secretAspects()...),
+			requires(finding.AddedSecret, inCluster, finding.Selected),
 			optional(requires(finding.AddedSecret, inCluster, finding.Issuer)),
 			supplementary(requires(finding.AddedSecret, inCluster, finding.Served, finding.ConfiguredKey)),
 		),
-		Automated: "Type, values, pair, validity, usage, names, renewal and, where a CA is configured, the issuer of " +
-			"each of them; where that is enabled, whether the endpoints of its Service serve the stored certificate; where " +
-			"OpenShift's PKI object configures keys, whether it has such a key.",
+		Automated: "Type, values, pair, validity, usage, names, identity, renewal and, where a CA is configured, the issuer " +
+			"of each of them; where that is enabled, whether the endpoints of its Service serve the stored certificate; " +
+			"where OpenShift's PKI object configures keys, whether it has such a key; whether each namespace with such a " +
+			"Secret has the labels that select it.",
 		LeftToTheAuditor: "Whether the right Secrets are configured.",
 	}
 }

@@ -47,6 +47,8 @@ const (
 	KeyNotAsConfigured Reason = "KeyNotAsConfigured"
 	// PKIConfigUnknown: it is not known which keys the cluster's PKI object configures.
 	PKIConfigUnknown Reason = "PKIConfigUnknown"
+	// NamespaceNotSelected: the labels of its namespace do not match the selector that protects it.
+	NamespaceNotSelected Reason = "NamespaceNotSelected"
 )
 
 // The certificate that the endpoints of a protected Secret's Service serve, observed by a TLS handshake.
@@ -172,6 +174,7 @@ var outcomes = map[Reason]Outcome{
 
 	KeyNotAsConfigured: Warn,
 	PKIConfigUnknown:   Unknown,
+	NamespaceNotSelected: Fail,
 
 	ServedCertificateStale:   Warn,
 	ServedCertificateInvalid: Fail,

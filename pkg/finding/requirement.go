@@ -87,6 +87,7 @@ const (
 	Renewal  Aspect = "renewal"   // its controller keeps renewing it
 	Service  Aspect = "service"   // service-ca still issues for the Service
 	Served   Aspect = "served"    // the endpoints of the Service serve the stored certificate
+	Selected Aspect = "selected"  // its namespace has the labels that select it
 	// ConfiguredKey: the certificate's key is the one that OpenShift's PKI object configures.
 	ConfiguredKey Aspect = "configured-key"
 )

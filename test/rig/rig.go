@@ -689,7 +689,7 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 }
 
 // Reinstall makes the API server and the webhook use another file with chart values, or none if it is
-// empty. It returns when they do.
+// empty, with the permissions of these values. It returns when they do.
 func (r *Rig) Reinstall(ctx context.Context, values string) error {
 	// First without policies: await cannot distinguish new policies from old ones.
 	if err := r.Register(ctx); err != nil {
@@ -699,6 +699,9 @@ func (r *Rig) Reinstall(ctx context.Context, values string) error {
 		return fmt.Errorf("stop the webhook: %w", err)
 	}
 	r.values = values
+	if err := r.InstallAccounts(ctx); err != nil {
+		return err
+	}
 	if err := r.StartWebhook(ctx); err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- define "kubelet-https-guard.refuseDuplicates" -}}
 {{- $seen := dict -}}
 {{- range .Values.protectedSecrets -}}
-{{- $id := printf "%s/%s" .namespace .name -}}
+{{- $id := printf "%s/%s" (.namespace | default "<namespaceSelector>") .name -}}
 {{- if hasKey $seen $id -}}
 {{- fail (printf "protectedSecrets lists %s twice: remove one of the entries." $id) -}}
 {{- else if and $.Values.audit.enabled (eq $id (printf "%s/%s" $.Release.Namespace (include "kubelet-https-guard.decoyName" $))) -}}
@@ -72,7 +72,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- end -}}
 
 {{/*
-The protected Secrets as the programs and roles use them, as JSON in "secrets". On OpenShift, the service CA must have
+The protected Secrets as the programs and roles use them, as JSON in "secrets". A CA bundle without a namespace is in that
+of the Secret. On OpenShift, the service CA must have
 signed the certificates that service-ca manages. OpenShift writes its bundle into every namespace. The chart uses the one
 in the release namespace: a user who can write a protected Secret might also be able to write ConfigMaps in its namespace.
 */}}
@@ -80,6 +81,10 @@ in the release namespace: a user who can write a protected Secret might also be 
 {{- $secrets := list -}}
 {{- range .Values.protectedSecrets -}}
 {{- $secret := . -}}
+{{- if and .caBundleConfigMap .namespace -}}
+{{- $bundle := merge (deepCopy .caBundleConfigMap) (dict "namespace" .namespace) -}}
+{{- $secret = merge (dict "caBundleConfigMap" $bundle) . -}}
+{{- end -}}
 {{- if and (include "kubelet-https-guard.openshift" $) (eq (.managedBy | default "") "service-ca") (not .caBundleConfigMap) -}}
 {{- $secret = merge (dict "caBundleConfigMap" (dict "namespace" $.Release.Namespace "name" "openshift-service-ca.crt" "key" "service-ca.crt")) . -}}
 {{- end -}}
@@ -291,7 +296,9 @@ true
 {{- define "kubelet-https-guard.protectedNamespaces" -}}
 {{- $namespaces := list -}}
 {{- range .Values.protectedSecrets -}}
+{{- if .namespace -}}
 {{- $namespaces = append $namespaces .namespace -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.audit.enabled -}}
 {{- $namespaces = append $namespaces .Release.Namespace -}}
@@ -307,7 +314,45 @@ true
 {{/* Name of the policy for a protected Secret and of its binding. Arguments: the root, the Secret. */}}
 {{- define "kubelet-https-guard.policyName" -}}
 {{- $secret := index . 1 -}}
-{{ include "kubelet-https-guard.fullname" (index . 0) }}.{{ $secret.namespace }}.{{ $secret.name }}
+{{ include "kubelet-https-guard.fullname" (index . 0) }}.{{ $secret.namespace | default "selected-namespaces" }}.{{ $secret.name }}
+{{- end -}}
+
+{{/*
+The namespaces that an entry with a namespaceSelector leaves out, as a JSON array: another entry, or the decoy, is the
+Secret of the name there. Arguments: the root, the entry.
+*/}}
+{{- define "kubelet-https-guard.exceptNamespaces" -}}
+{{- $root := index . 0 -}}
+{{- $secret := index . 1 -}}
+{{- $namespaces := list -}}
+{{- if $secret.namespaceSelector -}}
+{{- range $root.Values.protectedSecrets -}}
+{{- if and .namespace (eq .name $secret.name) -}}
+{{- $namespaces = append $namespaces .namespace -}}
+{{- end -}}
+{{- end -}}
+{{- if and $root.Values.audit.enabled (eq $secret.name (include "kubelet-https-guard.decoyName" $root)) -}}
+{{- $namespaces = append $namespaces $root.Release.Namespace -}}
+{{- end -}}
+{{- end -}}
+{{- $namespaces | sortAlpha | toJson -}}
+{{- end -}}
+
+{{/* The Secrets in all namespaces, by name, and the ConfigMaps with their CAs, that entries with a namespaceSelector need, as JSON. */}}
+{{- define "kubelet-https-guard.inSelectedNamespaces" -}}
+{{- $secrets := list -}}
+{{- $configMaps := list -}}
+{{- range (include "kubelet-https-guard.protectedSecrets" . | fromJson).secrets -}}
+{{- if .namespaceSelector -}}
+{{- $secrets = append $secrets .name -}}
+{{- with .caBundleConfigMap -}}
+{{- if not .namespace -}}
+{{- $configMaps = append $configMaps .name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- dict "secrets" (uniq $secrets | sortAlpha) "configMaps" (uniq $configMaps | sortAlpha) | toJson -}}
 {{- end -}}
 
 {{/* The clientConfig of the webhooks. */}}

@@ -62,9 +62,10 @@ The floor: what CEL can see of the webhook's rule, refused by the API server its
 {{- $secrets = append $secrets (dict "namespace" .Release.Namespace "name" (include "kubelet-https-guard.decoyName" .) "decoy" true) }}
 {{- end }}
 {{- range $secrets }}
-{{- $control := get (dict %s) (printf "%%s/%%s" .namespace .name) | default %q }}
+{{- $except := include "kubelet-https-guard.exceptNamespaces" (list $ .) | fromJsonArray }}
+{{- $control := get (dict %s) (printf "%%s/%%s" (.namespace | default "") .name) | default %q }}
 {{- $action := .action | default "Deny" }}
-{{- $want := dict "action" $action "control" $control "managedBy" (.managedBy | default "") "name" .name "namespace" .namespace "service" (.service | default "") "type" (.type | default "kubernetes.io/tls") }}
+{{- $want := dict "action" $action "control" $control "managedBy" (.managedBy | default "") "name" .name "namespace" (.namespace | default "") "service" (.service | default "") "type" (.type | default "kubernetes.io/tls") }}
 {{- $owners := list }}
 {{- range .owners }}
 {{- $owners = append $owners (dict "apiVersion" .apiVersion "kind" .kind "name" (.name | default "")) }}
@@ -115,12 +116,16 @@ func asTemplate(printed string) (string, error) {
 			`,"managedBy":"service-ca","name":"the-name","namespace":"the-namespace","service":"the-service","type":"the/type"}`), `{{ $want | toJson | toJson }}`, 1},
 		{`'[{"apiVersion":"the.group","kind":"TheKind","name":"the-owner"}]'`, `{{ $owners | toJson | toJson }}`, 1},
 		// A namespace may look like a number.
-		{"metadata.name: the-namespace\n", "metadata.name: {{ .namespace | quote }}\n", 1},
+		{"      matchLabels:\n        kubernetes.io/metadata.name: the-namespace\n",
+			"      {{- if .namespaceSelector }}\n      {{- toYaml .namespaceSelector | nindent 6 }}\n      {{- else }}\n" +
+				"      matchLabels:\n        kubernetes.io/metadata.name: {{ .namespace | quote }}\n      {{- end }}\n", 1},
+		{"    name: protected\n", "    name: protected\n  {{- with $except }}\n  - expression: {{ printf \"!(request.namespace in " +
+			"%s)\" (toJson .) | quote }}\n    name: not-of-another-entry\n  {{- end }}\n", 1},
 		{"    the-label: x\n", "    {{- include \"kubelet-https-guard.labels\" $ | nindent 4 }}\n", 2},
 		{"  validationActions:\n  - Deny\n  - Audit\n", "  validationActions: {{ eq $action \"Audit\" | ternary (list \"Audit\") (list $action \"Audit\") | toJson }}\n", 1},
 		{"      - CREATE\n      - UPDATE\n      - DELETE\n", "      {{- if .decoy }}\n      - UPDATE\n      {{- else }}\n      - CREATE\n      - UPDATE\n      - DELETE\n      {{- end }}\n", 1},
-		{"the-prefix", `{{ include "kubelet-https-guard.fullname" $ }}`, 3},
-		{"the-namespace", "{{ .namespace }}", 0},
+		{"the-prefix.the-namespace.the-name", `{{ include "kubelet-https-guard.policyName" (list $ .) }}`, 3},
+		{"the-namespace", `{{ .namespace | default "<namespace>" }}`, 2},
 		{"the-name", "{{ .name }}", 0},
 	} {
 		if times := strings.Count(printed, r.old); times == 0 || r.times != 0 && times != r.times {

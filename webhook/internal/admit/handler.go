@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -27,12 +28,20 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
 
-// ProtectedSecret is a Secret as it is configured, for admission and audit.
+// ProtectedSecret is a Secret as it is configured, for admission and audit: one Secret, or the Secrets of a name in all
+// namespaces that a selector matches.
 type ProtectedSecret struct {
-	// SecretExpectation has no Roots until those of Bundle are read.
+	// SecretExpectation has no Roots until those of Bundle are read. Its Namespace is empty if
+	// Selector is set.
 	check.SecretExpectation
+	// Selector selects the namespaces by their labels; nil for one Secret.
+	Selector *metav1.LabelSelector
+	// Except are namespaces that a Selector leaves out: another entry protects the Secret of
+	// the name there.
+	Except []string
 	// Bundle has the CAs, one of which must have signed the certificate. It is nil if no
-	// bundle is configured.
+	// bundle is configured. With a Selector, its Namespace may be empty: it is in the
+	// namespace of each Secret.
 	Bundle *CABundle
 	// Action defaults to [Deny].
 	Action Action
@@ -42,9 +51,36 @@ type ProtectedSecret struct {
 	Decoy bool
 }
 
+// In returns the Secret of a namespace that the Selector matches.
+func (p ProtectedSecret) In(namespace string) ProtectedSecret {
+	p.Namespace, p.Selector, p.Except = namespace, nil, nil
+	if p.Bundle != nil && p.Bundle.Namespace == "" {
+		bundle := *p.Bundle
+		bundle.Namespace = namespace
+		p.Bundle = &bundle
+	}
+	return p
+}
+
+// Find returns the protected Secret of a namespace and name; ok is false if there is none. An entry with the namespace
+// has precedence over one with a selector. Whether a selector matches the namespace is not checked: API servers send
+// only such requests, and an AdmissionReview does not contain the labels.
+func Find(all []ProtectedSecret, namespace, name string) (p ProtectedSecret, ok bool) {
+	for _, candidate := range all {
+		switch {
+		case candidate.Name != name:
+		case candidate.Selector != nil:
+			p, ok = candidate.In(namespace), true
+		case candidate.Namespace == namespace:
+			return candidate, true
+		}
+	}
+	return p, ok
+}
+
 // CABundle is a CA bundle under a key of a ConfigMap. It is comparable.
 type CABundle struct {
-	Namespace string `yaml:"namespace"`
+	Namespace string `yaml:"namespace,omitempty"`
 	Name      string `yaml:"name"`
 	Key       string `yaml:"key"`
 }
@@ -61,8 +97,8 @@ type Meter interface {
 // Handler answers AdmissionReviews on Secrets and on KubeAPIServers. It
 // implements [admission.Handler].
 type Handler struct {
-	// Protected returns the protected Secrets of now. All others are allowed.
-	Protected func() []ProtectedSecret
+	// Protected returns the protected Secret of a namespace and name, with its CAs of now. All others are allowed.
+	Protected func(namespace, name string) (ProtectedSecret, bool)
 	// Judge checks each Secret.
 	Judge Judge
 	// OverridesAction is the action for overrides of the kube-apiserver's configuration.
@@ -167,22 +203,21 @@ func (h *Handler) secret(request admission.Request, now time.Time) (objectDecisi
 	if object == nil {
 		object = before
 	}
-	for _, p := range h.Protected() {
-		if p.Namespace == request.Namespace && p.Name == object.Metadata.Name {
-			if p.Decoy && (before == nil || after == nil) {
-				return objectDecision{decision: Decision{Allowed: true}, decoy: true}, nil
-			}
-			change := Change{User: request.UserInfo.Username, Old: before.Facts(), New: after.Facts()}
-			return objectDecision{
-				object: report.Object{
-					APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: p.Name, UID: object.Metadata.UID,
-				},
-				decision: Decide(h.Judge, p.SecretExpectation, change, now).withAction(p.Action),
-				decoy:    p.Decoy,
-			}, nil
-		}
+	p, known := h.Protected(request.Namespace, object.Metadata.Name)
+	switch {
+	case !known:
+		return objectDecision{decision: Decision{Allowed: true}}, nil
+	case p.Decoy && (before == nil || after == nil):
+		return objectDecision{decision: Decision{Allowed: true}, decoy: true}, nil
 	}
-	return objectDecision{decision: Decision{Allowed: true}}, nil
+	change := Change{User: request.UserInfo.Username, Old: before.Facts(), New: after.Facts()}
+	return objectDecision{
+		object: report.Object{
+			APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: p.Name, UID: object.Metadata.UID,
+		},
+		decision: Decide(h.Judge, p.SecretExpectation, change, now).withAction(p.Action),
+		decoy:    p.Decoy,
+	}, nil
 }
 
 // oldAndNew returns the object before the request, nil in a create, and after it, nil in a

@@ -44,11 +44,17 @@ func (d decisions) CountRequest(operation, decision, reason string, _ time.Durat
 	d[operation+" "+decision+" "+reason]++
 }
 
+// protecting finds the Secrets of a list.
+func protecting(all ...admit.ProtectedSecret) func(namespace, name string) (admit.ProtectedSecret, bool) {
+	return func(namespace, name string) (admit.ProtectedSecret, bool) { return admit.Find(all, namespace, name) }
+}
+
 func handler(reported *notices) *admit.Handler {
 	return &admit.Handler{
-		Judge:     admit.NewMemory().Judge,
-		Protected: func() []admit.ProtectedSecret { return []admit.ProtectedSecret{{SecretExpectation: servingCert()}} }, OverridesAction: func() admit.Action { return admit.Deny },
-		Reporter: reported, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
+		Judge:           admit.NewMemory().Judge,
+		Protected:       protecting(admit.ProtectedSecret{SecretExpectation: servingCert()}),
+		OverridesAction: func() admit.Action { return admit.Deny },
+		Reporter:        reported, Meter: decisions{}, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return pkitest.Now() },
 	}
 }
@@ -328,9 +334,7 @@ func TestActions(t *testing.T) {
 			var reported notices
 			h, metered := handler(&reported), decisions{}
 			h.Meter = metered
-			h.Protected = func() []admit.ProtectedSecret {
-				return []admit.ProtectedSecret{{SecretExpectation: servingCert(), Action: action}}
-			}
+			h.Protected = protecting(admit.ProtectedSecret{SecretExpectation: servingCert(), Action: action})
 			r := request(admissionv1.Update)
 			r.OldObject = raw(t, openshift.ServingCert("uid-1", pair.Certificate, pair.Key))
 			r.Object = raw(t, openshift.ServingCert("uid-1", pair.Certificate, []byte("garbage")))
@@ -359,7 +363,7 @@ func TestPanic(t *testing.T) {
 	var log bytes.Buffer
 	h, metered := handler(&reported), decisions{}
 	h.Meter, h.Log = metered, slog.New(slog.NewTextHandler(&log, nil))
-	h.Protected = func() []admit.ProtectedSecret { panic("MARKER") }
+	h.Protected = func(string, string) (admit.ProtectedSecret, bool) { panic("MARKER") }
 	r := request(admissionv1.Create)
 	r.Object = raw(t, openshift.ServingCert("uid-1", nil, nil))
 	response := (&admission.Webhook{Handler: h}).Handle(t.Context(), r)

@@ -63,6 +63,7 @@ func digest(want check.SecretExpectation, stored *check.Secret) (key [sha256.Siz
 			len(want.DNSNames), len(want.Owners)),
 	)
 	d.text(want.DNSNames...)
+	d.text(want.Identity.CommonName, want.Identity.Organization)
 	d.text(fmt.Sprintf("%d %q %t", want.KeyPolicy.MinimumRSABits, want.KeyPolicy.AllowedAlgorithms, want.KeyPolicy.Fails))
 	for _, o := range want.Owners {
 		d.text(o.APIVersion, o.Kind, o.Name)

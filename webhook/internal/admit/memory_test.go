@@ -14,6 +14,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
+	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
@@ -97,7 +98,10 @@ func TestMemory(t *testing.T) {
 		"Service's UID": func(want *check.SecretExpectation, _ *check.Secret) { want.ServiceUID = "uid-9" },
 		"notes":         func(want *check.SecretExpectation, _ *check.Secret) { want.IgnoreValidityAnnotations = true },
 		"fraction":      func(want *check.SecretExpectation, _ *check.Secret) { want.ExpiringFraction = 0.9 },
-		"name":          func(want *check.SecretExpectation, _ *check.Secret) { want.Name = "another" },
+		"identity": func(want *check.SecretExpectation, _ *check.Secret) {
+			want.Identity = layout.Identity{CommonName: "elsewhere", Organization: "o"}
+		},
+		"name": func(want *check.SecretExpectation, _ *check.Secret) { want.Name = "another" },
 	}
 	memory := admit.NewMemory()
 	// Before the certificate's lifetime, within, soon before its end, after, and back.

@@ -60,6 +60,7 @@ func observable(t *testing.T) (Subject, map[follow.Object]follow.State) {
 		Known: true,
 		Live:  live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": string(ca.PEM())}}),
 	}
+	host(t, &subject, states, "hcp-1", "hcp-2")
 	return subject, states
 }
 
@@ -78,6 +79,12 @@ func losses(t *testing.T, r finding.Requirement) map[string]loss {
 	}
 	secret, isSecret := secretOf[r.Family()]
 	switch {
+	case r == finding.AddedSecret.Requires(finding.Selected):
+		all := ofObject(hostedSpaces)
+		for how, l := range ofObject(hostedSecrets) {
+			all["the Secrets: "+how] = l
+		}
+		return all
 	case isSecret && r.Aspect() == finding.Service:
 		return ofObject(serviceOf[r.Family()])
 	case isSecret && r.Aspect() == finding.Issuer:
@@ -85,12 +92,23 @@ func losses(t *testing.T, r finding.Requirement) map[string]loss {
 		for how, l := range ofObject(signers) {
 			all["the CA bundle: "+how] = l
 		}
+		if r.Family() == finding.AddedSecret {
+			for how, l := range ofObject(hostedCAs) {
+				all["the CA bundles of selected namespaces: "+how] = l
+			}
+		}
 		all["no CA bundle"] = become(signers, follow.State{Known: true})
 		all["a CA bundle without a certificate"] = become(signers,
 			follow.State{Known: true, Live: live(t, &corev1.ConfigMap{Data: map[string]string{"ca.crt": "x"}})})
 		return all
 	case isSecret:
-		return ofObject(secret)
+		all := ofObject(secret)
+		if r.Family() == finding.AddedSecret {
+			for how, l := range ofObject(hostedSecrets) {
+				all["of selected namespaces: "+how] = l
+			}
+		}
+		return all
 	case r.Family() == finding.Platform:
 		all := ofObject(infrastructure)
 		// Without that API the namespaces decide, if they can be read.

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -40,7 +42,9 @@ const (
 	// comparedPatience is for a mismatch of two objects, such as a certificate and the CA
 	// bundle that must have signed it. They are neither read nor written at the same
 	// moment: after a manual rotation of the service CA, service-ca writes bundles and
-	// certificates one after the other, in any order.
+	// certificates one after the other, in any order. The same is true for a selected
+	// namespace and its Secret: HyperShift deletes first the owner of the Secret, then the
+	// namespace.
 	comparedPatience = time.Minute
 	// kubeletPatience is for the kubelets of Nodes: they restart, and a new one waits for its certificate. In this time
 	// they are asked four times (package sweep).
@@ -72,6 +76,8 @@ func sourceOf(r finding.Result) int {
 		return fromServed
 	case r.Reason == finding.Unreadable || r.Reason == finding.NotObserved || r.Reason == finding.PKIConfigUnknown:
 		return fromErrors
+	case r.Reason == finding.NamespaceNotSelected:
+		return fromCompared
 	case r.Requirement.Family() == finding.Guard:
 		return fromGuard
 	case r.Reason == finding.KeyNotAsConfigured:
@@ -95,8 +101,13 @@ func serviceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
 		want.ManagedBy == check.ManagedByServiceCA && want.Service != ""
 }
 
+// bundleObject returns the ConfigMap of a CA bundle, or those of all namespaces.
 func bundleObject(b admit.CABundle) follow.Object {
-	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
+	o := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
+	if b.Namespace == "" {
+		return o.InAllNamespaces()
+	}
+	return o
 }
 
 func configObject() follow.Object {
@@ -131,7 +142,10 @@ func objectsOf(subject Subject) []follow.Object {
 		infrastructureObject(), operatorObject(), configObject(), pkiDefinitionObject(), pkiObject(),
 	}
 	for _, want := range subject.Secrets {
-		all = append(all, secretObject(want.SecretExpectation))
+		all = append(all, secretsObject(want))
+		if namespaces := selectedNamespaces(want); want.Selector != nil && !slices.Contains(all, namespaces) {
+			all = append(all, namespaces)
+		}
 		if namespace, ok := namespaceObject(want.SecretExpectation); ok && !slices.Contains(all, namespace) {
 			all = append(all, namespace)
 		}
@@ -168,6 +182,12 @@ func controlsOf(subject Subject) []control.Control {
 type observation struct {
 	tracker.Observation
 	states map[follow.Object]follow.State
+	// partOf has the objects whose states are parts of a state of several objects, and which.
+	partOf map[follow.Object]follow.Object
+	// absent has the Secrets that need not exist.
+	absent map[follow.Object]absence
+	// subject has the Secrets of selected namespaces instead of the entries with a selector.
+	subject Subject
 	// platform is the result of [check.Platform]: where the control plane runs.
 	platform finding.Result
 	// targets are the Services whose endpoints must be asked what they serve.
@@ -192,8 +212,9 @@ func observe(
 			At: now, Sources: make([]tracker.Source, sources), Scope: control.Cluster,
 			Controls: controlsOf(subject),
 		},
-		states: states,
+		states: maps.Clone(states), partOf: map[follow.Object]follow.Object{}, absent: map[follow.Object]absence{},
 	}
+	seen.subject = seen.selected(subject)
 	seen.Sources[fromStored].Patience = storedPatience
 	seen.Sources[fromCompared].Patience = comparedPatience
 	seen.Sources[fromGuard].Patience = subject.GuardPatience
@@ -204,7 +225,10 @@ func observe(
 	}
 
 	seen.checkPlatform(subject)
-	for _, want := range subject.Secrets {
+	for _, entry := range subject.Secrets {
+		seen.checkSelection(entry)
+	}
+	for _, want := range seen.subject.Secrets {
 		seen.checkSecret(want, answers)
 		seen.checkService(want.SecretExpectation)
 	}
@@ -233,7 +257,7 @@ func contents(
 	digest := sha256.New()
 	// The expectations belong to it: an upgrade changes them before or after the objects.
 	for _, s := range subject.Secrets {
-		_, _ = fmt.Fprintf(digest, "%+v %+v\n", s.SecretExpectation, s.Bundle)
+		_, _ = fmt.Fprintf(digest, "%+v %+v %s %q\n", s.SecretExpectation, s.Bundle, selectorText(s), s.Except)
 	}
 	for _, installed := range subject.Guard {
 		_, _ = fmt.Fprintf(digest, "%v\n", installed.Object) // maps are printed in the order of their keys
@@ -246,6 +270,9 @@ func contents(
 		}
 		// Writing to a hash never fails.
 		_, _ = fmt.Fprintln(digest, o, s.Known, s.NoAPI, s.Live != nil, version, s.Err != nil)
+		for _, key := range slices.Sorted(maps.Keys(s.All)) {
+			_, _ = fmt.Fprintln(digest, key, s.All[key].GetUID(), s.All[key].GetResourceVersion())
+		}
 	}
 	for _, e := range effects {
 		_, _ = fmt.Fprintln(digest, e.Server, e.Policy.Refused, e.Policy.WhyUnknown != nil,
@@ -272,6 +299,9 @@ func contents(
 func (seen *observation) add(results []finding.Result, nextChange time.Time) {
 	for _, r := range results {
 		source := sourceOf(r)
+		if r.Reason == finding.SecretMissing && seen.isSelected(r.Subject) {
+			source = fromCompared
+		}
 		seen.Sources[source].Results = append(seen.Sources[source].Results, r)
 	}
 	if !nextChange.IsZero() && (seen.NextChange.IsZero() || nextChange.Before(seen.NextChange)) {
@@ -320,7 +350,15 @@ func (seen *observation) addNotChecked() {
 // whyUnknown returns why the current state of an object is unknown; nil if it is known.
 // The state keeps what was read before an error; see [observation.uncertainIfUnreadable].
 func (seen *observation) whyUnknown(o follow.Object) *finding.Result {
+	if several, isPart := seen.partOf[o]; isPart {
+		o = several // one finding for all of them
+	}
 	switch s := seen.states[o]; {
+	case errors.Is(s.Err, follow.ErrTooMany):
+		return &finding.Result{
+			Subject: o.Subject(), Reason: finding.Unreadable, Message: "cannot read it: " + s.Err.Error(),
+			Remedy: "select fewer namespaces (namespaceSelector)",
+		}
 	case s.Err != nil:
 		return &finding.Result{
 			Subject: o.Subject(), Reason: finding.Unreadable, Message: "cannot read it: " + readError(s.Err),
@@ -427,10 +465,14 @@ func (seen *observation) checkSecret(subject admit.ProtectedSecret, answers *ser
 	}
 	// The API server stores no Secret that cannot be converted.
 	secret, _ := decode[facts.Secret](s)
+	absent, mayBeAbsent := seen.absent[o]
+	mayBeAbsent = mayBeAbsent && secret == nil
 	verdict := check.CheckSecret(want, secret.Facts(), seen.At)
 	results := verdict.Results
 	if unknown := seen.whyUnknown(o); unknown != nil && !s.Known {
 		results = check.AllUnknown(results, *unknown) // the Secret was never read
+	} else if mayBeAbsent {
+		results, verdict.NextChange = check.AllNotApplicable(results, absent.why), absent.until
 	}
 	if secret == nil && s.Known && want.Family() != finding.AddedSecret {
 		results = seen.judgeAbsence(results)
@@ -656,7 +698,7 @@ func (seen *observation) checkGuard(installed map[string]any, o follow.Object) {
 // is false if the subject is not an observed object of the API.
 func (seen *observation) objectOf(subject finding.Subject) (o report.Object, ok bool) {
 	for followed, s := range seen.states {
-		if followed.Subject() == subject.Whole() {
+		if !followed.Several() && followed.Subject() == subject.Whole() {
 			return s.Reference(followed), true
 		}
 	}

@@ -101,8 +101,8 @@ func once(
 			result.Certificates = append(result.Certificates, certificate)
 		}
 	}
-	for _, o := range objectsOf(subject) {
-		if s := states[o]; !s.NoAPI && (o != configObject() || !states[operatorObject()].NoAPI) {
+	for _, o := range objectsOf(seen.subject) {
+		if s := seen.states[o]; !s.NoAPI && (o != configObject() || !seen.states[operatorObject()].NoAPI) {
 			result.Examined = append(result.Examined, Examined{Role: roleOf(o), Subject: o.Subject()})
 		}
 	}

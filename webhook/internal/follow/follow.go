@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package follow watches single objects of the API. It lists and watches with the object's
-// name, so it never reads or keeps another object.
+// Package follow watches single objects of the API, the objects of one name in all namespaces,
+// and the objects with some labels. It lists and watches with the name or the labels, so it
+// never reads or keeps another object.
 package follow
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
@@ -37,11 +41,23 @@ const (
 	firstRetry, lastRetry, refusedRetry = time.Second, 30 * time.Second, 5 * time.Minute
 )
 
-// Object names one object of the API.
+// MaxObjects is the largest number of objects that one [Follower] keeps: of one name in all
+// namespaces, or with some labels. It bounds the memory, to some 10 MiB of Secrets.
+const MaxObjects = 500
+
+// ErrTooMany is the error in the state of more than [MaxObjects] objects.
+var ErrTooMany = fmt.Errorf("there are more than %d of them", MaxObjects)
+
+// Object names one object of the API, or several.
 type Object struct {
 	Resource        schema.GroupVersionResource
 	Kind            string
 	Namespace, Name string // Namespace is empty for a cluster-scoped object
+	// AllNamespaces: it is the objects of this name in all namespaces. Namespace is empty.
+	AllNamespaces bool
+	// Selector is a label selector. If it is set, it is the cluster-scoped objects with these
+	// labels. Name is empty.
+	Selector string
 }
 
 // Named names an object by its kind. The resource must be the kind's plural, as for all kinds
@@ -54,9 +70,19 @@ func Named(version schema.GroupVersion, kind, namespace, name string) Object {
 	return Object{Resource: version.WithResource(plural), Kind: kind, Namespace: namespace, Name: name}
 }
 
-// Subject returns the subject of results about the object.
+// InAllNamespaces returns the objects of the name in all namespaces.
+func (o Object) InAllNamespaces() Object {
+	o.Namespace, o.AllNamespaces = "", true
+	return o
+}
+
+// Several reports whether these are several objects, see [State] All.
+func (o Object) Several() bool { return o.AllNamespaces || o.Selector != "" }
+
+// Subject returns the subject of results about the object. The name of objects with labels is
+// their selector.
 func (o Object) Subject() finding.Subject {
-	return finding.Subject{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
+	return finding.Subject{Kind: o.Kind, Namespace: o.Namespace, Name: cmp.Or(o.Name, o.Selector)}
 }
 
 // builtIn reports whether every API server has such objects. The names of Kubernetes' own API
@@ -73,6 +99,9 @@ type State struct {
 	NoAPI bool
 	// Live is the stored object, nil if it does not exist. It must not be changed.
 	Live *unstructured.Unstructured
+	// All are the stored objects, if they are several: by namespace, or by name if they have
+	// no namespace. Neither the map nor the objects must be changed.
+	All map[string]*unstructured.Unstructured
 	// Err says why the last attempt to read it failed. The other fields are then older.
 	Err error
 }
@@ -86,7 +115,7 @@ func (s State) Reference(o Object) report.Object {
 	return r
 }
 
-// Follower watches one object. [Start] makes one.
+// Follower watches one object, or several. [Start] makes one.
 //
 // client-go's Reflector does most of this, but logs an error again and again if an API is not
 // served (operator.openshift.io on another Kubernetes).
@@ -197,7 +226,7 @@ func (f *Follower) run(ctx context.Context) {
 
 // isRefusal reports whether the API server will probably give the same answer again.
 func isRefusal(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
+	return errors.Is(err, ErrTooMany) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
 }
 
 // maxPause returns the longest pause after an error.
@@ -254,22 +283,61 @@ func (f *Follower) attempt(ctx context.Context) (stack string, err error) {
 }
 
 func (f *Follower) options() metav1.ListOptions {
+	if f.object.Selector != "" {
+		return metav1.ListOptions{LabelSelector: f.object.Selector}
+	}
 	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, f.object.Name).String()}
 }
+
+// keyOf returns the key of an object in [State] All.
+func keyOf(object *unstructured.Unstructured) string { return cmp.Or(object.GetNamespace(), object.GetName()) }
 
 func (f *Follower) list(ctx context.Context) (resourceVersion string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
-	list, err := f.api.List(ctx, f.options())
-	if err != nil {
+	options := f.options()
+	if f.object.Several() {
+		options.Limit = MaxObjects + 1
+	}
+	list, err := f.api.List(ctx, options)
+	switch {
+	case err != nil:
 		return "", err
+	case f.object.Several() && (len(list.Items) > MaxObjects || list.GetContinue() != ""):
+		return "", ErrTooMany
 	}
 	s := State{Known: true}
-	if len(list.Items) > 0 {
+	switch {
+	case f.object.Several():
+		s.All = make(map[string]*unstructured.Unstructured, len(list.Items))
+		for i := range list.Items {
+			s.All[keyOf(&list.Items[i])] = &list.Items[i]
+		}
+	case len(list.Items) > 0:
 		s.Live = &list.Items[0]
 	}
 	f.set(s)
 	return list.GetResourceVersion(), nil
+}
+
+// changedBy returns the state after an object was written, or deleted.
+func (f *Follower) changedBy(live *unstructured.Unstructured, deleted bool) (State, error) {
+	if !f.object.Several() {
+		if deleted {
+			return State{Known: true}, nil
+		}
+		return State{Known: true, Live: live}, nil
+	}
+	all := maps.Clone(f.State().All) // others may be reading it
+	if deleted {
+		delete(all, keyOf(live))
+	} else {
+		all[keyOf(live)] = live
+	}
+	if len(all) > MaxObjects {
+		return State{}, ErrTooMany
+	}
+	return State{Known: true, All: all}, nil
 }
 
 // watch updates the state until the watch ends.
@@ -296,10 +364,12 @@ func (f *Follower) watch(ctx context.Context, version string) error {
 			}
 			live, _ := event.Object.(*unstructured.Unstructured)
 			switch event.Type {
-			case watch.Added, watch.Modified:
-				f.set(State{Known: true, Live: live})
-			case watch.Deleted:
-				f.set(State{Known: true})
+			case watch.Added, watch.Modified, watch.Deleted:
+				s, err := f.changedBy(live, event.Type == watch.Deleted)
+				if err != nil {
+					return err
+				}
+				f.set(s)
 			case watch.Bookmark:
 			case watch.Error:
 				if err := apierrors.FromObject(event.Object); !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 
@@ -126,7 +127,7 @@ const (
 	) + `" ? "` + admit.Refusing + `" : "` + admit.WouldRefuse + `")
 + "`
 	operationInside = `" + request.operation + "`
-	namespaceInside = `" + variables.want.namespace + "`
+	namespaceInside = `" + request.namespace + "`
 	nameInside      = `" + variables.want.name + "`
 	typeInside      = `" + variables.want.type + "`
 	controlInside   = `" + variables.want.control + "`
@@ -140,10 +141,13 @@ const (
 	deleteOperation = string(registrationv1.Delete)
 )
 
+// namespaceOf is for a message without expression.
+func namespaceOf(secret admit.ProtectedSecret) string { return cmp.Or(secret.Namespace, "<namespace>") }
+
 func refuseStore(secret admit.ProtectedSecret) string {
 	problems := fmt.Sprintf("the change causes one or more of %s, %s, %s, %s",
 		finding.WrongSecretType, finding.CertificateMissing, finding.KeyMissing, finding.RotationDetached)
-	return refusal(admit.Refusing, "CREATE or UPDATE", secret.Namespace, secret.Name, problems, unnamedControl) +
+	return refusal(admit.Refusing, "CREATE or UPDATE", namespaceOf(secret), secret.Name, problems, unnamedControl) +
 		"store certificate and key together, and do not change type, owners, annotations or the field immutable"
 }
 
@@ -161,7 +165,7 @@ func proposedTime() string {
 }
 
 func refuseDelete(secret admit.ProtectedSecret) string {
-	return refusal(admit.Refusing, deleteOperation, secret.Namespace, secret.Name, admit.DeleteProblem, unnamedControl) +
+	return refusal(admit.Refusing, deleteOperation, namespaceOf(secret), secret.Name, admit.DeleteProblem, unnamedControl) +
 		admit.DeleteRemedy(admit.Renewal(""), proposedTime()) // the same text for every manager
 }
 

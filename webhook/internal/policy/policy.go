@@ -5,7 +5,8 @@
 // can express. The package stores nothing.
 //
 // The CEL is the same for every Secret. The differences are in the variables want and
-// owners, as JSON, and in the match condition, which cannot use variables.
+// owners, as JSON, in the namespaces that are selected, and in the match conditions, which
+// cannot use variables.
 package policy
 
 import (
@@ -29,9 +30,12 @@ const Marker = "[kubelet-https-guard/policy]"
 // wantVariable says what the Secret should be, as JSON.
 const wantVariable = "want"
 
+// selectedNamespaces is in the place of the namespace in the name of a policy.
+const selectedNamespaces = "selected-namespaces"
+
 // Name is the name of the policy for a protected Secret, and of its binding.
 func Name(prefix string, secret admit.ProtectedSecret) string {
-	return prefix + "." + secret.Namespace + "." + secret.Name
+	return prefix + "." + cmp.Or(secret.Namespace, selectedNamespaces) + "." + secret.Name
 }
 
 // IsOf reports whether a policy is the one that [New] builds for the Secret. The policy is
@@ -74,9 +78,7 @@ func New(
 			FailurePolicy: new(registrationv1.Fail),
 			MatchConstraints: &registrationv1.MatchResources{
 				MatchPolicy: new(registrationv1.Equivalent),
-				NamespaceSelector: &metav1.LabelSelector{
-					MatchLabels: map[string]string{corev1.LabelMetadataName: secret.Namespace},
-				},
+				NamespaceSelector: namespaces(secret),
 				ResourceRules: []registrationv1.NamedRuleWithOperations{{RuleWithOperations: registrationv1.RuleWithOperations{
 					Operations: operations,
 					Rule: registrationv1.Rule{
@@ -85,12 +87,8 @@ func New(
 					},
 				}}},
 			},
-			// Not request.name: it is empty in the delete of a collection.
-			MatchConditions: []registrationv1.MatchCondition{{
-				Name:       "protected",
-				Expression: fmt.Sprintf(`(object == null ? oldObject : object).metadata.?name.orValue("") == %q`, secret.Name),
-			}},
-			Variables: variables,
+			MatchConditions: conditions(secret),
+			Variables:       variables,
 			Validations: []registrationv1.Validation{
 				{
 					Expression: mayStore, Reason: &forbidden,
@@ -113,6 +111,30 @@ func New(
 		},
 	}
 	return policy, binding, nil
+}
+
+// namespaces returns the selector of the namespaces in which the Secret is protected.
+func namespaces(secret admit.ProtectedSecret) *metav1.LabelSelector {
+	if secret.Selector != nil {
+		return secret.Selector
+	}
+	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: secret.Namespace}}
+}
+
+// conditions returns the match conditions of the policy.
+func conditions(secret admit.ProtectedSecret) []registrationv1.MatchCondition {
+	all := []registrationv1.MatchCondition{{
+		// Not request.name: it is empty in the delete of a collection.
+		Name:       "protected",
+		Expression: fmt.Sprintf(`(object == null ? oldObject : object).metadata.?name.orValue("") == %q`, secret.Name),
+	}}
+	if len(secret.Except) > 0 {
+		except, _ := json.Marshal(secret.Except) // cannot fail for strings
+		all = append(all, registrationv1.MatchCondition{
+			Name: "not-of-another-entry", Expression: fmt.Sprintf("!(request.namespace in %s)", except),
+		})
+	}
+	return all
 }
 
 func meta(prefix string, labels map[string]string, secret admit.ProtectedSecret) metav1.ObjectMeta {

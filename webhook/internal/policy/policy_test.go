@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	registrationv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -114,6 +115,32 @@ func TestNames(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("names (-want +got):\n%s", d)
+	}
+}
+
+// TestSelector: a policy of an entry with a selector is for the namespaces that it selects, except those that other
+// entries name, and for nothing else differs from the policy for one Secret.
+func TestSelector(t *testing.T) {
+	selector := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "hosted", Operator: "Exists"}}}
+	made, binding := build(t, protected(func(p *admit.ProtectedSecret) {
+		p.Namespace, p.Selector, p.Except = "", selector, []string{"a", "c"}
+	}))
+	one, ofOne := build(t, protected(func(*admit.ProtectedSecret) {}))
+	one.Name, ofOne.Name, ofOne.Spec.PolicyName = "guard.selected-namespaces.b", "guard.selected-namespaces.b",
+		"guard.selected-namespaces.b"
+	one.Spec.MatchConstraints.NamespaceSelector = selector
+	one.Spec.MatchConditions = append(one.Spec.MatchConditions, registrationv1.MatchCondition{
+		Name: "not-of-another-entry", Expression: `!(request.namespace in ["a","c"])`,
+	})
+	one.Spec.Variables[0].Expression = strings.Replace(one.Spec.Variables[0].Expression, `"namespace":"a"`, `"namespace":""`, 1)
+	for i := range one.Spec.Validations {
+		one.Spec.Validations[i].Message = strings.Replace(one.Spec.Validations[i].Message, "Secret a/b", "Secret <namespace>/b", 1)
+	}
+	if d := cmp.Diff(one, made); d != "" {
+		t.Errorf("policy (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(ofOne, binding); d != "" {
+		t.Errorf("binding (-want +got):\n%s", d)
 	}
 }
 
