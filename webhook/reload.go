@@ -123,10 +123,12 @@ func (r *reloader) apply(loaded config) {
 	r.current.Store(&loaded)
 	r.followBundles()
 	for _, p := range loaded.protected {
-		at := []any{"namespace", p.Namespace}
+		action := cmp.Or(p.Action, admit.Deny)
 		if p.Selector != nil {
-			at = []any{"namespaceSelector", metav1.FormatLabelSelector(p.Selector)}
+			r.log.Info("Protecting the Secrets of selected namespaces", "namespaceSelector",
+				metav1.FormatLabelSelector(p.Selector), "name", p.Name, "action", action)
+			continue
 		}
-		r.log.Info("Protecting a Secret", append(at, "name", p.Name, "action", cmp.Or(p.Action, admit.Deny))...)
+		r.log.Info("Protecting a Secret", "namespace", p.Namespace, "name", p.Name, "action", action)
 	}
 }

@@ -37,7 +37,9 @@ protectedSecrets:
 		Bundle   *admit.CABundle
 		Except   []string
 	}
-	bundle := func(namespace string) *admit.CABundle { return &admit.CABundle{Namespace: namespace, Name: "ca", Key: "k"} }
+	bundle := func(namespace string) *admit.CABundle {
+		return &admit.CABundle{Namespace: namespace, Name: "ca", Key: "k"}
+	}
 	want := []entry{
 		{0, bundle(""), []string{"b", "guard", "ns"}},
 		{0.2, bundle("ns"), nil}, {0.2, bundle("c"), nil}, {0.2, nil, nil},

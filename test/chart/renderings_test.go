@@ -93,6 +93,12 @@ var renderings = map[string]rendering{
 		"nodeagent.kubeletFiles={/var/lib/kubelet/config.yaml}",
 		"nodeagent.clientDirectory=/var/lib/microshift/certs/client", "nodeagent.kubeletCA=/var/lib/microshift/certs/ca.crt",
 	}},
+	"with hosted control planes": {apis: openShift, set: []string{
+		"protectedSecrets[0].name=kas-kubelet-client-crt", "protectedSecrets[0].usage=clientAuth",
+		"protectedSecrets[0].namespaceSelector.matchLabels.hosted=yes",
+		"protectedSecrets[0].caBundleConfigMap.name=kubelet-client-ca", "protectedSecrets[0].caBundleConfigMap.key=ca.crt",
+		"protectedSecrets[0].renewedByServiceAccounts={control-plane-operator}",
+	}},
 	"in namespace default":     {apis: openShift, in: "default"},
 	"in a protected namespace": {apis: openShift, in: "openshift-apiserver"},
 }

@@ -34,6 +34,11 @@ var unnamed = map[string]string{
 		"presents",
 	"ClusterRole: create authorization.k8s.io/subjectaccessreviews": "as above; whether its user may read metrics",
 	"Role: get pods/log": "Pod names are generated; in the agent's namespace",
+	"ClusterRole: list namespaces": "the audit lists those that a namespaceSelector of a protected Secret matches; RBAC " +
+		"knows no labels",
+	"ClusterRole: watch namespaces": "as above",
+	"ClusterRole: create events.k8s.io/events": "Event names are generated; about the Secrets in these namespaces, which " +
+		"are not known in advance",
 }
 
 // TestRights: no rendering grants more permissions than necessary.
@@ -144,6 +149,29 @@ func TestRightsOfEach(t *testing.T) {
 		},
 		"audit, with a CA of kubelets": {"audit", "with a CA of kubelets", slices.Concat(withoutWebhook, registration, policies,
 			kubelets, served, []string{"kube-system: create events.k8s.io/events", "kube-system: get configmaps kubelet-ca"})},
+		"audit, with hosted control planes": {"audit", "with hosted control planes", slices.Concat(registration, kubelets,
+			[]string{
+				look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " +
+					"kubelet-https-guard.selected-namespaces.kas-kubelet-client-crt," +
+					"kubelet-https-guard.kubelet-https-guard.kubelet-https-guard-decoy",
+				look + "config.openshift.io/infrastructures cluster", look + "operator.openshift.io/kubeapiservers cluster",
+				"list,watch namespaces", look + "secrets kas-kubelet-client-crt", look + "configmaps kubelet-client-ca",
+				"create events.k8s.io/events",
+				"default: create events.k8s.io/events", "default: get discovery.k8s.io/endpointslices kubernetes",
+				"kubelet-https-guard: create coordination.k8s.io/leases", "kubelet-https-guard: create events.k8s.io/events",
+				"kubelet-https-guard: get apps/deployments kubelet-https-guard-audit",
+				"kubelet-https-guard: get,update coordination.k8s.io/leases kubelet-https-guard-audit",
+				"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
+				"openshift-kube-apiserver: create events.k8s.io/events", "openshift-kube-apiserver: " + look + "configmaps config",
+			})},
+		"webhook, with hosted control planes": {"webhook", "with hosted control planes", []string{
+			look + "config.openshift.io/apiservers cluster", look + "configmaps kubelet-client-ca", "create events.k8s.io/events",
+			"bind rbac.authorization.k8s.io/clusterroles kubelet-https-guard-answers",
+			"default: create events.k8s.io/events",
+			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
+			"get,list,watch,update rbac.authorization.k8s.io/clusterrolebindings kubelet-https-guard-answers",
+			"kubelet-https-guard: get apps/deployments kubelet-https-guard-webhook",
+		}},
 		"audit, disabled": {"audit", "without the audit", nil},
 		"webhook": {"webhook", "OpenShift", slices.Concat(webhook, []string{
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
@@ -286,10 +314,15 @@ rules: [%s]
 			rule: `{apiGroups: [""], resources: [secrets], resourceNames: [a], verbs: [get]}`,
 			want: []string{"ClusterRole guard: secrets in all namespaces"},
 		},
-		"listed, but everywhere": {
+		"not listed, everywhere": {
 			kind: "ClusterRole",
-			rule: `{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}`,
-			want: []string{"ClusterRole guard: create events.k8s.io/events without a name"},
+			rule: `{apiGroups: [events.k8s.io], resources: [events], verbs: [patch]}`,
+			want: []string{"ClusterRole guard: patch events.k8s.io/events without a name"},
+		},
+		"Secrets of hosted control planes, by another verb": {
+			kind: "ClusterRole",
+			rule: `{apiGroups: [""], resources: [secrets], resourceNames: [kas-kubelet-client-crt], verbs: [get, update]}`,
+			want: []string{"ClusterRole guard: secrets in all namespaces"},
 		},
 		"every verb": {
 			rule: `{apiGroups: [""], resources: [configmaps], resourceNames: [a], verbs: ["*"]}`,
@@ -385,7 +418,10 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 		}
 	}
 	for _, resource := range rule.Resources {
-		if kind == "ClusterRole" && resource == "secrets" {
+		// Only the Secrets of the rendering with a namespaceSelector, and only to read them.
+		ofSelected := slices.Equal(rule.ResourceNames, []string{"kas-kubelet-client-crt"}) &&
+			slices.Equal(rule.Verbs, []string{"get", "list", "watch"})
+		if kind == "ClusterRole" && resource == "secrets" && !ofSelected {
 			faults = append(faults, "secrets in all namespaces")
 		}
 		if len(rule.ResourceNames) > 0 {

@@ -28,7 +28,9 @@ func TestFind(t *testing.T) {
 		entry("", "a", "selected", own), entry("named", "a", "named", own), entry("", "b", "selected", central),
 		entry("named", "c", "named", central),
 	}
-	in := func(namespace string) admit.CABundle { return admit.CABundle{Namespace: namespace, Name: "ca", Key: "k"} }
+	in := func(namespace string) admit.CABundle {
+		return admit.CABundle{Namespace: namespace, Name: "ca", Key: "k"}
+	}
 	cases := map[string]struct {
 		namespace, name, kind string // kind: empty if it is not protected
 		bundle                admit.CABundle

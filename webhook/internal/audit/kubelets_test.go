@@ -17,6 +17,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/tracker"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
 // kubeletResults returns a result with an outcome and reason for each requirement of a Node's kubelet.
@@ -86,6 +87,31 @@ func TestKubeletsUnknown(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestKubeletsOfAHostedCluster: if the control plane is hosted elsewhere, the control is not applicable, and says so. The
+// kubelets of the workers are here: their findings are reported.
+func TestKubeletsOfAHostedCluster(t *testing.T) {
+	subject, states := subject(), healthy(t)
+	set(t, states[infrastructure], "External", "status", "controlPlaneTopology")
+	for _, o := range []follow.Object{servingCert, kubeletClient, configMap, service} {
+		states[o] = follow.State{Known: true}
+	}
+	kubelets := append(kubeletResults("worker-1", finding.Pass, ""), kubeletResults("worker-2", finding.Fail, finding.KubeletNotTLS)...)
+	seen := observe(subject, states, effective(), kubelets, nil, pkitest.Now())
+	got := found(seen, func(finding.Result) string { return "" })
+	if d := cmp.Diff([]string{fmt.Sprintf("%d KubeletNotTLS Node worker-2", fromKubelets)}, got); d != "" {
+		t.Errorf("findings (-want +got):\n%s", d)
+	}
+	verdict := control.ByID(control.UseHTTPS).Judge(control.Cluster, seen.results())
+	if verdict.Status != control.NotApplicable {
+		t.Errorf("the verdict is %s", verdict.Status)
+	}
+	for _, a := range verdict.Answers {
+		if a.Requirement == verdict.Control.Platform && !strings.Contains(a.Results[0].Message, "controlPlaneTopology is External") {
+			t.Errorf("the report does not say why: %q", a.Results[0].Message)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ package audit
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -220,7 +219,7 @@ func TestSelected(t *testing.T) {
 		},
 		"too many": {
 			func(s states) {
-				s[hostedSecrets] = follow.State{Known: true, All: s[hostedSecrets].All, Err: fmt.Errorf("list: %w", follow.ErrTooMany)}
+				s[hostedSecrets] = follow.State{Known: true, All: s[hostedSecrets].All, Err: follow.ErrTooMany}
 			}, []string{"3 Unreadable Secret kas-kubelet-client-crt"}, control.CouldNotVerify, 0,
 		},
 		"a namespace lost its label, then Secrets cannot be read": {

@@ -290,7 +290,9 @@ func (f *Follower) options() metav1.ListOptions {
 }
 
 // keyOf returns the key of an object in [State] All.
-func keyOf(object *unstructured.Unstructured) string { return cmp.Or(object.GetNamespace(), object.GetName()) }
+func keyOf(object *unstructured.Unstructured) string {
+	return cmp.Or(object.GetNamespace(), object.GetName())
+}
 
 func (f *Follower) list(ctx context.Context) (resourceVersion string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTime)

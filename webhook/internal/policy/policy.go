@@ -77,7 +77,7 @@ func New(
 		Spec: registrationv1.ValidatingAdmissionPolicySpec{
 			FailurePolicy: new(registrationv1.Fail),
 			MatchConstraints: &registrationv1.MatchResources{
-				MatchPolicy: new(registrationv1.Equivalent),
+				MatchPolicy:       new(registrationv1.Equivalent),
 				NamespaceSelector: namespaces(secret),
 				ResourceRules: []registrationv1.NamedRuleWithOperations{{RuleWithOperations: registrationv1.RuleWithOperations{
 					Operations: operations,
