@@ -172,8 +172,8 @@ var outcomes = map[Reason]Outcome{
 	RotationFailing:  Warn,
 	RotationStuck:    Warn,
 
-	KeyNotAsConfigured: Warn,
-	PKIConfigUnknown:   Unknown,
+	KeyNotAsConfigured:   Warn,
+	PKIConfigUnknown:     Unknown,
 	NamespaceNotSelected: Fail,
 
 	ServedCertificateStale:   Warn,
