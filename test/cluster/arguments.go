@@ -80,6 +80,7 @@ func commonAPIServerArguments(f clusterDirectory, port, etcdPort int) []string {
 
 		"--authorization-mode=RBAC,Node",
 		"--token-auth-file=" + f.tokens(),
+		"--client-ca-file=" + f.certificate(authorityName),
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + f.serviceAccountPublicKey(),
 		"--service-account-signing-key-file=" + f.serviceAccountKey(),

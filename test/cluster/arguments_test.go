@@ -37,6 +37,7 @@ func TestAPIServerArguments(t *testing.T) {
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC,Node",
 		"--token-auth-file=/d/tokens.csv",
+		"--client-ca-file=/d/pki/ca.crt",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=/d/pki/service-account.pub",
 		"--service-account-signing-key-file=/d/pki/service-account.key",

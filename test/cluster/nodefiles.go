@@ -73,7 +73,6 @@ func nodeAPIServerArguments(f clusterDirectory) []string {
 		"--bind-address=0.0.0.0",
 		"--permit-port-sharing=true",
 		"--advertise-address="+nodeAddress,
-		"--client-ca-file="+f.certificate(authorityName),
 		"--enable-admission-plugins=NodeRestriction",
 	)
 }

@@ -18,7 +18,6 @@ func TestNodeArguments(t *testing.T) {
 				"--bind-address=0.0.0.0",
 				"--permit-port-sharing=true",
 				"--advertise-address=172.30.0.1",
-				"--client-ca-file=/d/pki/ca.crt",
 				"--enable-admission-plugins=NodeRestriction",
 			},
 		},

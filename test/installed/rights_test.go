@@ -133,7 +133,11 @@ func permissions(t *testing.T) {
 				"{protected namespace}", shared.secret.namespace, "{node}", shared.node, "{policy}",
 				release+"."+shared.secret.namespace+"."+shared.secret.name)
 			for _, text := range absent[account] {
-				if permission := parsePermission(t, replacer.Replace(text)); isGranted(t, account, permission) {
+				permission := parsePermission(t, replacer.Replace(text))
+				if strings.HasSuffix(permission.Resource, "reviews") && slices.Contains(granted, permission) {
+					continue // on OpenShift, where metrics are served over HTTPS
+				}
+				if isGranted(t, account, permission) {
 					wrong = append(wrong, "granted: "+describe(permission))
 				}
 			}

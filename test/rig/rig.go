@@ -625,7 +625,7 @@ func (r *Rig) InstallGuard(ctx context.Context) error {
 // InstallAccounts applies the chart's ServiceAccounts and RBAC, and nothing else.
 func (r *Rig) InstallAccounts(ctx context.Context) error {
 	return r.apply(ctx, "webhook/serviceaccount.yaml", "webhook/rbac.yaml", "audit/serviceaccount.yaml", "audit/rbac.yaml",
-		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml")
+		"nodeagent/serviceaccount.yaml", "nodeagent/rbac.yaml", "metrics/rbac.yaml")
 }
 
 // apply applies templates of the chart.
