@@ -161,7 +161,7 @@ func TestMetricsOverHTTPS(t *testing.T) {
 	}
 }
 
-// answer returns the status and the body of an answer; 0 and the error if there is none.
+// answer returns the status and the body of an answer; 0 and the error without an answer.
 func answer(t *testing.T, transport *http.Transport, request *http.Request) (int, string) {
 	t.Helper()
 	response, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Do(request)
