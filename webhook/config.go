@@ -491,7 +491,8 @@ func (s protectedSecretConfig) validated(path string, fraction float64) (admit.P
 	}
 	for i, name := range s.RenewedByServiceAccounts {
 		if len(validation.IsDNS1123Subdomain(name)) > 0 {
-			return protected, fmt.Errorf("%srenewedByServiceAccounts[%d] %q: must be the name of a ServiceAccount", path, i, name)
+			return protected, fmt.Errorf("%srenewedByServiceAccounts[%d] %q: must be the name of a ServiceAccount",
+				path, i, name)
 		}
 	}
 	switch {

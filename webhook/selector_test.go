@@ -10,8 +10,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
-// TestSelectors: what the fields of single entries mean, and that an entry with a selector leaves out the namespaces that
-// others name.
+// TestSelectors: what the fields of single entries mean, and that an entry with a selector leaves out the namespaces
+// that others name.
 func TestSelectors(t *testing.T) {
 	file, err := parseConfig([]byte(`apiVersion: kubelet-https-guard.io/v1alpha1
 kind: WebhookConfiguration
@@ -23,7 +23,8 @@ protectedSecrets:
 - {namespace: ns, name: s, usage: clientAuth, caBundleConfigMap: {name: ca, key: k}}
 - {namespace: b, name: s, usage: clientAuth, caBundleConfigMap: {namespace: c, name: ca, key: k}}
 - {namespace: ns, name: other, usage: clientAuth}
-- {name: other, usage: clientAuth, namespaceSelector: {matchLabels: {a: b}}, caBundleConfigMap: {namespace: c, name: ca, key: k}}
+- {name: other, usage: clientAuth, namespaceSelector: {matchLabels: {a: b}},
+  caBundleConfigMap: {namespace: c, name: ca, key: k}}
 `))
 	if err != nil {
 		t.Fatal(err)

@@ -186,7 +186,8 @@ func passesOfSecret() []string {
 		"exists @ Secret", "type @ Secret type", "renewal @ Secret metadata", "service @ Service api",
 		"key @ Secret tls.key", "pair @ Secret tls.key", "configured-key @ Secret tls.crt",
 	}
-	for aspect := range strings.FieldsSeq("certificate chain validity usage strength certificate-only issuer dns-names identity") {
+	const ofCertificate = "certificate chain validity usage strength certificate-only issuer dns-names identity"
+	for aspect := range strings.FieldsSeq(ofCertificate) {
 		all = append(all, aspect+" @ Secret tls.crt")
 	}
 	return all

@@ -48,7 +48,8 @@ func stored(p pkitest.Pair) *check.Secret {
 	}
 }
 
-const ofSecret = "type certificate key chain pair validity usage strength certificate-only issuer dns-names renewal identity"
+const ofSecret = "type certificate key chain pair validity usage strength certificate-only issuer dns-names renewal " +
+	"identity"
 
 func secretFixtures() map[string]fixture {
 	const (

@@ -33,9 +33,9 @@ func selectionChecks() []check[Selection] {
 	}}
 }
 
-// namespacesSelected: no namespace has a Secret of the name without the labels that select it. API servers call webhooks
-// and evaluate policies by these labels (k8s.io/apiserver pkg/admission/plugin/webhook/predicates/namespace), so in such
-// a namespace the guard refuses nothing. Anyone who can update a namespace can remove its labels.
+// namespacesSelected: no namespace has a Secret of the name without the labels that select it. API servers call
+// webhooks and evaluate policies by these labels (k8s.io/apiserver pkg/admission/plugin/webhook/predicates/namespace),
+// so in such a namespace the guard refuses nothing. Anyone who can update a namespace can remove its labels.
 func namespacesSelected(s Selection, _ time.Time) []finding.Result {
 	switch {
 	case s.Selector == "":

@@ -9,7 +9,9 @@ import (
 )
 
 func selectionFixtures() map[string]fixture {
-	selection := func(selector string, whyUnknown *finding.Result, notSelected ...string) func(finding.Family) []finding.Result {
+	selection := func(
+		selector string, whyUnknown *finding.Result, notSelected ...string,
+	) func(finding.Family) []finding.Result {
 		return func(finding.Family) []finding.Result {
 			results, _ := check.Selection{
 				Name: "a", Selector: selector, WhyUnknown: whyUnknown, NotSelected: notSelected,

@@ -63,8 +63,8 @@ func (p ProtectedSecret) In(namespace string) ProtectedSecret {
 }
 
 // Find returns the protected Secret of a namespace and name; ok is false if it is not protected. An entry with the
-// namespace has precedence over one with a selector. Whether a selector matches the namespace is not checked: API servers send
-// only such requests, and an AdmissionReview does not contain the labels.
+// namespace has precedence over one with a selector. Whether a selector matches the namespace is not checked: API
+// servers send only such requests, and an AdmissionReview does not contain the labels.
 func Find(all []ProtectedSecret, namespace, name string) (p ProtectedSecret, ok bool) {
 	for _, candidate := range all {
 		switch {

@@ -90,15 +90,17 @@ func TestKubeletsUnknown(t *testing.T) {
 	}
 }
 
-// TestKubeletsOfAHostedCluster: if the control plane is hosted elsewhere, the control is not applicable, and says so. The
-// kubelets of the workers are here: their findings are reported.
+// TestKubeletsOfAHostedCluster: if the control plane is hosted elsewhere, the control is not applicable, and says so.
+// The kubelets of the workers are here: their findings are reported.
 func TestKubeletsOfAHostedCluster(t *testing.T) {
 	subject, states := subject(), healthy(t)
 	set(t, states[infrastructure], "External", "status", "controlPlaneTopology")
 	for _, o := range []follow.Object{servingCert, kubeletClient, configMap, service} {
 		states[o] = follow.State{Known: true}
 	}
-	kubelets := append(kubeletResults("worker-1", finding.Pass, ""), kubeletResults("worker-2", finding.Fail, finding.KubeletNotTLS)...)
+	kubelets := slices.Concat(
+		kubeletResults("worker-1", finding.Pass, ""), kubeletResults("worker-2", finding.Fail, finding.KubeletNotTLS),
+	)
 	seen := observe(subject, states, effective(), kubelets, nil, pkitest.Now())
 	got := found(seen, func(finding.Result) string { return "" })
 	if d := cmp.Diff([]string{fmt.Sprintf("%d KubeletNotTLS Node worker-2", fromKubelets)}, got); d != "" {
@@ -109,7 +111,8 @@ func TestKubeletsOfAHostedCluster(t *testing.T) {
 		t.Errorf("the verdict is %s", verdict.Status)
 	}
 	for _, a := range verdict.Answers {
-		if a.Requirement == verdict.Control.Platform && !strings.Contains(a.Results[0].Message, "controlPlaneTopology is External") {
+		isWhy := strings.Contains(a.Results[0].Message, "controlPlaneTopology is External")
+		if a.Requirement == verdict.Control.Platform && !isWhy {
 			t.Errorf("the report does not say why: %q", a.Results[0].Message)
 		}
 	}

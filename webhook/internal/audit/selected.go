@@ -17,8 +17,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/follow"
 )
 
-// newNamespaceGrace is how long a selected namespace may exist without its Secret: HyperShift makes the namespace first,
-// then starts the operator that writes the Secret, and its image has to be pulled.
+// newNamespaceGrace is how long a selected namespace may exist without its Secret: HyperShift makes the namespace
+// first, then starts the operator that writes the Secret, and its image has to be pulled.
 const newNamespaceGrace = 15 * time.Minute
 
 // selectedNamespaces returns the namespaces that an entry selects.
@@ -62,8 +62,8 @@ func (seen *observation) selected(subject Subject) Subject {
 	return subject
 }
 
-// selectedIn returns the Secret of an entry in a namespace that it selects, and adds the states of the Secret and of its
-// CA bundle.
+// selectedIn returns the Secret of an entry in a namespace that it selects, and adds the states of the Secret and of
+// its CA bundle.
 func (seen *observation) selectedIn(p admit.ProtectedSecret, namespace string) admit.ProtectedSecret {
 	own := p.In(namespace)
 	o := secretObject(own.SecretExpectation)
@@ -113,14 +113,13 @@ func (seen *observation) checkSelection(p admit.ProtectedSecret) {
 		return
 	}
 	namespaces, secrets := selectedNamespaces(p), secretsObject(p)
-	any := slices.ContainsFunc(slices.Collect(maps.Keys(seen.states[namespaces].All)), func(namespace string) bool {
-		return !slices.Contains(p.Except, namespace)
-	})
+	isOther := func(namespace string) bool { return slices.Contains(p.Except, namespace) }
+	selected := slices.DeleteFunc(slices.Collect(maps.Keys(seen.states[namespaces].All)), isOther)
 	switch {
 	case !seen.states[namespaces].Known:
 		selection.WhyUnknown = seen.whyUnknown(namespaces)
 		seen.add(check.AllUnknown(unanswered(p, seen.At), *selection.WhyUnknown), time.Time{})
-	case !any:
+	case len(selected) == 0:
 		seen.add(seen.uncertainIfUnreadable(namespaces, check.AllNotApplicable(unanswered(p, seen.At),
 			"no namespace matches "+selection.Selector)), time.Time{})
 	}
@@ -129,8 +128,9 @@ func (seen *observation) checkSelection(p admit.ProtectedSecret) {
 	}
 	if selection.WhyUnknown == nil {
 		for namespace := range seen.states[secrets].All {
-			if seen.states[namespaces].All[namespace] == nil && !slices.Contains(p.Except, namespace) {
+			if seen.states[namespaces].All[namespace] == nil && !isOther(namespace) {
 				selection.NotSelected = append(selection.NotSelected, namespace)
+				seen.addPart(secretObject(p.In(namespace).SecretExpectation), secrets, namespace) // for the Event
 			}
 		}
 		slices.SortFunc(selection.NotSelected, strings.Compare)

@@ -226,7 +226,8 @@ func (f *Follower) run(ctx context.Context) {
 
 // isRefusal reports whether the API server will probably give the same answer again.
 func isRefusal(err error) bool {
-	return errors.Is(err, ErrTooMany) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
+	return errors.Is(err, ErrTooMany) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) ||
+		apierrors.IsMethodNotSupported(err)
 }
 
 // maxPause returns the longest pause after an error.

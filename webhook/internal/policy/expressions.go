@@ -165,7 +165,8 @@ func proposedTime() string {
 }
 
 func refuseDelete(secret admit.ProtectedSecret) string {
-	return refusal(admit.Refusing, deleteOperation, namespaceOf(secret), secret.Name, admit.DeleteProblem, unnamedControl) +
+	at := namespaceOf(secret)
+	return refusal(admit.Refusing, deleteOperation, at, secret.Name, admit.DeleteProblem, unnamedControl) +
 		admit.DeleteRemedy(admit.Renewal(""), proposedTime()) // the same text for every manager
 }
 

@@ -121,7 +121,9 @@ func TestNames(t *testing.T) {
 // TestSelector: a policy of an entry with a selector is for the namespaces that it selects, except those that other
 // entries name, and for nothing else differs from the policy for one Secret.
 func TestSelector(t *testing.T) {
-	selector := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "hosted", Operator: "Exists"}}}
+	selector := &metav1.LabelSelector{
+		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "hosted", Operator: "Exists"}},
+	}
 	made, binding := build(t, protected(func(p *admit.ProtectedSecret) {
 		p.Namespace, p.Selector, p.Except = "", selector, []string{"a", "c"}
 	}))
@@ -134,7 +136,8 @@ func TestSelector(t *testing.T) {
 	})
 	one.Spec.Variables[0].Expression = strings.Replace(one.Spec.Variables[0].Expression, `"namespace":"a"`, `"namespace":""`, 1)
 	for i := range one.Spec.Validations {
-		one.Spec.Validations[i].Message = strings.Replace(one.Spec.Validations[i].Message, "Secret a/b", "Secret <namespace>/b", 1)
+		message := &one.Spec.Validations[i].Message
+		*message = strings.Replace(*message, "Secret a/b", "Secret <namespace>/b", 1)
 	}
 	if d := cmp.Diff(one, made); d != "" {
 		t.Errorf("policy (-want +got):\n%s", d)
