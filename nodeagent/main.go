@@ -89,8 +89,8 @@ func program(getenv func(string) string) command.Program {
 			{
 				Name: "check", Summary: "check the node once, print a report, and exit with the code of the verdict",
 				Description: "Check the node once, print a report, and exit with the code of the verdict. Changes nothing on " +
-					"the node. If an API server is configured, it reads its /version, and with --pod the log. It must be able to read " +
-					"the host's files: run it as root on the node, or in the agent's Pod with --root=/host.",
+					"the node. If an API server is configured, it reads its /version, and with --pod the log. It must be able to " +
+					"read the host's files: run it as root on the node, or in the agent's Pod with --root=/host.",
 				Groups: checkGroups(), Exits: command.Verdicts(),
 				New: func(flags *flag.FlagSet) command.Run { return newRun(flags, getenv, true) },
 			},

@@ -97,7 +97,9 @@ func WildPairs() map[string]WildPair {
 		"serial number -1":           serial(nothing, []byte{0xff}, unparsable...),
 
 		"any usage, under a CA of any usage": {forBoth.Certificate, forBoth.Key, root.PEM(), nil, all},
-		"any usage, under a CA for servers":  {forServers.Certificate, forServers.Key, root.PEM(), []string{untrusted}, onlyServers},
+		"any usage, under a CA for servers": {
+			forServers.Certificate, forServers.Key, root.PEM(), []string{untrusted}, onlyServers,
+		},
 	}
 	for _, name := range []string{
 		"RSASSA-PSS 2048", "ECDSA with explicit curve parameters", "ECDSA brainpoolP256r1", "ECDSA secp256k1", "Ed448",

@@ -16,8 +16,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
 
-// TestWildWithOpenSSL: OpenSSL makes the same of each pair as crypto/tls does at the client, except of some with which a
-// kube-apiserver, which is written in Go, cannot connect.
+// TestWildWithOpenSSL: OpenSSL makes the same of each pair as crypto/tls does at the client, except of some with which
+// a kube-apiserver, which is written in Go, cannot connect.
 func TestWildWithOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		if os.Getenv("CI") != "" {

@@ -253,8 +253,8 @@ func protectedSecrets() Control {
 			supplementary(requires(finding.AddedSecret, inCluster, finding.Served, finding.ConfiguredKey)),
 		),
 		Automated: "Type, values, pair, validity, usage, names, identity, renewal and, where a CA is configured, the " +
-			"issuer of each of them; where that is enabled, whether the endpoints of its Service serve the stored certificate; " +
-			"where OpenShift's PKI object configures keys, whether it has such a key; whether each namespace with such a " +
+			"issuer of each of them; where that is enabled, whether the endpoints of its Service serve the stored " +
+			"certificate; where OpenShift's PKI object configures keys, whether it has such a key; whether each namespace with such a " +
 			"Secret has the labels that select it.",
 		LeftToTheAuditor: "Whether the right Secrets are configured.",
 	}

@@ -165,7 +165,8 @@ func TestRightsOfEach(t *testing.T) {
 				"openshift-kube-apiserver: create events.k8s.io/events", "openshift-kube-apiserver: " + look + "configmaps config",
 			})},
 		"webhook, with hosted control planes": {"webhook", "with hosted control planes", []string{
-			look + "config.openshift.io/apiservers cluster", look + "configmaps kubelet-client-ca", "create events.k8s.io/events",
+			look + "config.openshift.io/apiservers cluster", look + "configmaps kubelet-client-ca",
+			"create events.k8s.io/events",
 			"bind rbac.authorization.k8s.io/clusterroles kubelet-https-guard-answers",
 			"default: create events.k8s.io/events",
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
@@ -404,8 +405,8 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 	) {
 		faults = append(faults, `"*"`)
 	}
-	if len(rule.NonResourceURLs) > 0 && !(slices.Equal(rule.NonResourceURLs, []string{"/metrics"}) &&
-		slices.Equal(rule.Verbs, []string{"get"})) {
+	readsMetrics := slices.Equal(rule.NonResourceURLs, []string{"/metrics"}) && slices.Equal(rule.Verbs, []string{"get"})
+	if len(rule.NonResourceURLs) > 0 && !readsMetrics {
 		faults = append(faults, "non-resource URLs")
 	}
 	for _, verb := range rule.Verbs {

@@ -32,8 +32,8 @@ func TestMetricsOverHTTPS(t *testing.T) {
 	const name = "metrics.guard.svc"
 	now := time.Now()
 	serving, directory := pkitest.NewCAAround("service-ca", now), t.TempDir()
-	pair := serving.Issue(pkitest.Request{DNSNames: []string{name}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}.
-		Valid(now.Add(-time.Hour), now.AddDate(0, 0, 1)))
+	request := pkitest.Request{DNSNames: []string{name}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	pair := serving.Issue(request.Valid(now.Add(-time.Hour), now.AddDate(0, 0, 1)))
 	for file, content := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key} {
 		if err := os.WriteFile(filepath.Join(directory, file), content, 0o600); err != nil {
 			t.Fatal(err)
@@ -138,7 +138,8 @@ func TestMetricsOverHTTPS(t *testing.T) {
 			for client, c := range clients {
 				code, text := get(c.certificate, c.token)
 				want[client], got[client] = c.want, code
-				if hasMetrics := strings.Contains(text, "\nkubelet_https_guard_build_info{"); hasMetrics != (c.want == http.StatusOK) {
+				hasMetrics := strings.Contains(text, "\nkubelet_https_guard_build_info{")
+				if hasMetrics != (c.want == http.StatusOK) {
 					t.Errorf("%s: metrics %t", client, hasMetrics)
 				}
 			}
@@ -181,7 +182,8 @@ func tokenOf(t *testing.T, name string, permitted bool) string {
 	t.Helper()
 	client, meta := as(t, ""), metav1.ObjectMeta{Name: name}
 	account := &corev1.ServiceAccount{ObjectMeta: meta}
-	if _, err := client.CoreV1().ServiceAccounts("default").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+	_, err := client.CoreV1().ServiceAccounts("default").Create(t.Context(), account, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if permitted {

@@ -34,8 +34,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
 
-// TestMLDSA: where everything has an ML-DSA key, the guard reports it if the API server cannot use it, and nothing if it
-// can: in the audit, on a node with its kubelet, and in admission.
+// TestMLDSA: where everything has an ML-DSA key, the guard reports it if the API server cannot use it, and nothing if
+// it can: in the audit, on a node with its kubelet, and in admission.
 func TestMLDSA(t *testing.T) {
 	if !pki.SupportsMLDSA() {
 		t.Logf("left out: %s cannot make ML-DSA keys", runtime.Version())

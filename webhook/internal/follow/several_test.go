@@ -28,8 +28,8 @@ func stored(kind, namespace, name string) *unstructured.Unstructured {
 	return o
 }
 
-// TestSeveral: the objects of a name in all namespaces, and those with some labels, are requested by name and by labels,
-// and followed.
+// TestSeveral: the objects of a name in all namespaces, and those with some labels, are requested by name and by
+// labels, and followed.
 func TestSeveral(t *testing.T) {
 	configMap := func(namespace, data string) *unstructured.Unstructured {
 		o := stored("ConfigMap", namespace, "ca")
