@@ -254,8 +254,8 @@ func protectedSecrets() Control {
 		),
 		Automated: "Type, values, pair, validity, usage, names, identity, renewal and, where a CA is configured, the " +
 			"issuer of each of them; where that is enabled, whether the endpoints of its Service serve the stored " +
-			"certificate; where OpenShift's PKI object configures keys, whether it has such a key; whether each namespace with such a " +
-			"Secret has the labels that select it.",
+			"certificate; where OpenShift's PKI object configures keys, whether it has such a key; whether each namespace " +
+			"with such a Secret has the labels that select it.",
 		LeftToTheAuditor: "Whether the right Secrets are configured.",
 	}
 }
