@@ -405,8 +405,9 @@ func ruleFaults(kind string, rule rbacv1.PolicyRule, used map[string]string) []s
 	) {
 		faults = append(faults, `"*"`)
 	}
-	readsMetrics := slices.Equal(rule.NonResourceURLs, []string{"/metrics"}) && slices.Equal(rule.Verbs, []string{"get"})
-	if len(rule.NonResourceURLs) > 0 && !readsMetrics {
+	// The reader of metrics.
+	getsMetrics := slices.Equal(rule.NonResourceURLs, []string{"/metrics"}) && slices.Equal(rule.Verbs, []string{"get"})
+	if len(rule.NonResourceURLs) > 0 && !getsMetrics {
 		faults = append(faults, "non-resource URLs")
 	}
 	for _, verb := range rule.Verbs {

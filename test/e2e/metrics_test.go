@@ -138,9 +138,9 @@ func TestMetricsOverHTTPS(t *testing.T) {
 			for client, c := range clients {
 				code, text := get(c.certificate, c.token)
 				want[client], got[client] = c.want, code
-				hasMetrics := strings.Contains(text, "\nkubelet_https_guard_build_info{")
-				if hasMetrics != (c.want == http.StatusOK) {
-					t.Errorf("%s: metrics %t", client, hasMetrics)
+				metrics := strings.Contains(text, "\nkubelet_https_guard_build_info{")
+				if metrics != (c.want == http.StatusOK) {
+					t.Errorf("%s: metrics %t", client, metrics)
 				}
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -181,9 +181,9 @@ func answer(t *testing.T, transport *http.Transport, request *http.Request) (int
 func tokenOf(t *testing.T, name string, permitted bool) string {
 	t.Helper()
 	client, meta := as(t, ""), metav1.ObjectMeta{Name: name}
+	accounts := client.CoreV1().ServiceAccounts("default")
 	account := &corev1.ServiceAccount{ObjectMeta: meta}
-	_, err := client.CoreV1().ServiceAccounts("default").Create(t.Context(), account, metav1.CreateOptions{})
-	if err != nil {
+	if _, err := accounts.Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if permitted {
@@ -201,8 +201,7 @@ func tokenOf(t *testing.T, name string, permitted bool) string {
 			t.Fatal(err)
 		}
 	}
-	issued, err := client.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), name,
-		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	issued, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
