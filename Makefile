@@ -11,16 +11,17 @@ export CGO_ENABLED := 0
 
 # Everything but the test cluster is built with the Go release of the toolchain line in go.mod, which the go command
 # downloads through the module proxy if it is not installed. Exported, since machines may pin GOTOOLCHAIN to local. If
-# it cannot be had, or with make TOOLCHAIN=local, the installed Go is used: a build with Go 1.26 cannot read ML-DSA keys.
-ifndef TOOLCHAIN
-TOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
-ifneq ($(shell GOTOOLCHAIN=$(TOOLCHAIN) go env GOVERSION 2>/dev/null),$(TOOLCHAIN))
-$(info $(TOOLCHAIN) cannot be downloaded: using the installed Go, which may not support all key algorithms)
-TOOLCHAIN := local
+# it cannot be downloaded, or with make GO_RELEASE=local, the installed Go is used: a build with Go 1.26 cannot read
+# ML-DSA keys.
+ifndef GO_RELEASE
+GO_RELEASE := $(shell sed -n 's/^toolchain //p' go.mod)
+ifneq ($(shell GOTOOLCHAIN=$(GO_RELEASE) go env GOVERSION 2>/dev/null),$(GO_RELEASE))
+$(info $(GO_RELEASE) cannot be downloaded: using the installed Go, if any, which may not support all key algorithms)
+GO_RELEASE := local
 endif
 endif
-export TOOLCHAIN
-export GOTOOLCHAIN := $(TOOLCHAIN)
+export GO_RELEASE
+export GOTOOLCHAIN := $(GO_RELEASE)
 
 BIN := $(CURDIR)/bin
 DIST := $(CURDIR)/dist

@@ -371,6 +371,11 @@ func containerArgs(t *testing.T, pod corev1.PodSpec, flags []string) config {
 	for _, arg := range pod.Containers[0].Args {
 		args = append(args, values.Replace(arg))
 	}
+	for i, arg := range args {
+		if strings.HasPrefix(arg, "--metrics-cert-dir=") {
+			args[i] = "--metrics-cert-dir=" + t.TempDir() // its mount is not of the host
+		}
+	}
 	var parsed config
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	parsed.defineFlags(set, noEnvironment)

@@ -81,7 +81,7 @@ func (c command) goCommand(ctx context.Context, module string, arguments ...stri
 }
 
 // buildArguments does not use -trimpath, so that the build can reuse packages that
-// builds of the product with the same Go release (make TOOLCHAIN=local) have compiled.
+// builds of the product with the same Go release (make GO_RELEASE=local) have compiled.
 func buildArguments(c command, version, output string) []string {
 	linker := "-s -w"
 	if c.versionModule != "" {
