@@ -150,7 +150,9 @@ func TestRightsOfEach(t *testing.T) {
 		"audit, with a CA of kubelets": {"audit", "with a CA of kubelets", slices.Concat(withoutWebhook, registration, policies,
 			kubelets, served, []string{"kube-system: create events.k8s.io/events", "kube-system: get configmaps kubelet-ca"})},
 		"audit, with hosted control planes": {"audit", "with hosted control planes", slices.Concat(registration, kubelets,
-			[]string{
+			metrics, []string{
+				look + "config.openshift.io/pkis cluster",
+				look + "apiextensions.k8s.io/customresourcedefinitions pkis.config.openshift.io",
 				look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " +
 					"kubelet-https-guard.selected-namespaces.kas-kubelet-client-crt," +
 					"kubelet-https-guard.kubelet-https-guard.kubelet-https-guard-decoy",
@@ -164,7 +166,7 @@ func TestRightsOfEach(t *testing.T) {
 				"kubelet-https-guard: patch secrets kubelet-https-guard-decoy",
 				"openshift-kube-apiserver: create events.k8s.io/events", "openshift-kube-apiserver: " + look + "configmaps config",
 			})},
-		"webhook, with hosted control planes": {"webhook", "with hosted control planes", []string{
+		"webhook, with hosted control planes": {"webhook", "with hosted control planes", slices.Concat(metrics, []string{
 			look + "config.openshift.io/apiservers cluster", look + "configmaps kubelet-client-ca",
 			"create events.k8s.io/events",
 			"bind rbac.authorization.k8s.io/clusterroles kubelet-https-guard-answers",
@@ -172,7 +174,7 @@ func TestRightsOfEach(t *testing.T) {
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
 			"get,list,watch,update rbac.authorization.k8s.io/clusterrolebindings kubelet-https-guard-answers",
 			"kubelet-https-guard: get apps/deployments kubelet-https-guard-webhook",
-		}},
+		})},
 		"audit, disabled": {"audit", "without the audit", nil},
 		"webhook": {"webhook", "OpenShift", slices.Concat(webhook, []string{
 			"get admissionregistration.k8s.io/validatingwebhookconfigurations kubelet-https-guard",
