@@ -21,6 +21,10 @@ import (
 // first, then starts the operator that writes the Secret, and its image has to be pulled.
 const newNamespaceGrace = 15 * time.Minute
 
+// clockSkew is how far the clocks of the API server and the audit may differ. A namespace created later than that, seen
+// from the audit, has no [newNamespaceGrace].
+const clockSkew = time.Minute
+
 // selectedNamespaces returns the namespaces that an entry selects.
 func selectedNamespaces(p admit.ProtectedSecret) follow.Object {
 	o := follow.Named(corev1.SchemeGroupVersion, "Namespace", "", "")
@@ -72,12 +76,17 @@ func (seen *observation) selectedIn(p admit.ProtectedSecret, namespace string) a
 		seen.addPart(bundleObject(*own.Bundle), bundleObject(*p.Bundle), namespace)
 	}
 	live := seen.states[selectedNamespaces(p)].All[namespace]
-	until := live.GetCreationTimestamp().Add(newNamespaceGrace)
-	switch s := seen.states[o]; {
+	created := live.GetCreationTimestamp()
+	until := created.Add(newNamespaceGrace)
+	switch {
 	case live.GetDeletionTimestamp() != nil:
-		s.Live = nil // the namespace controller deletes it
-		seen.states[o] = s
+		// What still exists is judged: a finalizer can keep the namespace and a Secret forever. The namespace
+		// controller deletes Secret and CA bundle in any order.
 		seen.absent[o] = absence{why: "its namespace is being deleted"}
+		if own.Bundle != nil && p.Bundle.Namespace == "" && seen.states[bundleObject(*own.Bundle)].Live == nil {
+			own.Bundle = nil
+		}
+	case created.After(seen.At.Add(clockSkew)): // it would lengthen the grace
 	case seen.At.Before(until):
 		seen.absent[o] = absence{why: "its namespace was created less than 15 minutes ago", until: until}
 	}

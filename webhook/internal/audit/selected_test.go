@@ -159,6 +159,18 @@ func TestSelected(t *testing.T) {
 				put(hostedSpaces, "hcp-1", aged(10*time.Minute))(s)
 			}, nil, control.Compliant, 5 * time.Minute,
 		},
+		"missing in a new namespace, and the clock of the API server is ahead": {
+			func(s states) {
+				put(hostedSecrets, "hcp-1", nil)(s)
+				put(hostedSpaces, "hcp-1", aged(-clockSkew))(s)
+			}, nil, control.Compliant, 16 * time.Minute,
+		},
+		"missing in a namespace with a creation time in the future": {
+			func(s states) {
+				put(hostedSecrets, "hcp-1", nil)(s)
+				put(hostedSpaces, "hcp-1", aged(-clockSkew-time.Second))(s)
+			}, []string{compared + "SecretMissing " + secret}, control.NotCompliant, 0,
+		},
 		"missing, when the time of a new namespace is over": {
 			func(s states) {
 				put(hostedSecrets, "hcp-1", nil)(s)
@@ -180,6 +192,13 @@ func TestSelected(t *testing.T) {
 		"invalid in a namespace that is being deleted": {
 			func(s states) {
 				put(hostedSecrets, "hcp-1", live(t, garbage))(s)
+				put(hostedSpaces, "hcp-1", deleted)(s)
+			}, []string{"0 KeyUnparsable " + secret + " tls.key", compared + "UntrustedIssuer " + secret + " tls.crt"},
+			control.NotCompliant, 0,
+		},
+		"the CA bundle of a namespace that is being deleted is missing": {
+			func(s states) {
+				put(hostedCAs, "hcp-1", nil)(s)
 				put(hostedSpaces, "hcp-1", deleted)(s)
 			}, nil, control.Compliant, 0,
 		},
