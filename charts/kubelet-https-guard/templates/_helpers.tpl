@@ -314,7 +314,7 @@ true
 {{/* Name of the policy for a protected Secret and of its binding. Arguments: the root, the Secret. */}}
 {{- define "kubelet-https-guard.policyName" -}}
 {{- $secret := index . 1 -}}
-{{ include "kubelet-https-guard.fullname" (index . 0) }}.{{ $secret.namespace | default "selected-namespaces" }}.{{ $secret.name }}
+{{ include "kubelet-https-guard.fullname" (index . 0) }}{{ with $secret.namespace }}.{{ . }}{{ else }}-selected-namespaces{{ end }}.{{ $secret.name }}
 {{- end -}}
 
 {{/*

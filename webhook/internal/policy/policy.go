@@ -30,12 +30,16 @@ const Marker = "[kubelet-https-guard/policy]"
 // wantVariable says what the Secret should be, as JSON.
 const wantVariable = "want"
 
-// selectedNamespaces is in the place of the namespace in the name of a policy.
-const selectedNamespaces = "selected-namespaces"
+// selectedNamespaces is in the place of the namespace in the name of a policy, and of the dot before it: so it is the
+// name of no policy for one Secret, whose name may have dots.
+const selectedNamespaces = "-selected-namespaces"
 
 // Name is the name of the policy for a protected Secret, and of its binding.
 func Name(prefix string, secret admit.ProtectedSecret) string {
-	return prefix + "." + cmp.Or(secret.Namespace, selectedNamespaces) + "." + secret.Name
+	if secret.Namespace == "" {
+		return prefix + selectedNamespaces + "." + secret.Name
+	}
+	return prefix + "." + secret.Namespace + "." + secret.Name
 }
 
 // IsOf reports whether a policy is the one that [New] builds for the Secret. The policy is

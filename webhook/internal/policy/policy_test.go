@@ -128,8 +128,8 @@ func TestSelector(t *testing.T) {
 		p.Namespace, p.Selector, p.Except = "", selector, []string{"a", "c"}
 	}))
 	one, ofOne := build(t, protected(func(*admit.ProtectedSecret) {}))
-	one.Name, ofOne.Name, ofOne.Spec.PolicyName = "guard.selected-namespaces.b", "guard.selected-namespaces.b",
-		"guard.selected-namespaces.b"
+	one.Name, ofOne.Name, ofOne.Spec.PolicyName = "guard-selected-namespaces.b", "guard-selected-namespaces.b",
+		"guard-selected-namespaces.b"
 	one.Spec.MatchConstraints.NamespaceSelector = selector
 	one.Spec.MatchConditions = append(one.Spec.MatchConditions, registrationv1.MatchCondition{
 		Name: "not-of-another-entry", Expression: `!(request.namespace in ["a","c"])`,
