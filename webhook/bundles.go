@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 
@@ -29,7 +30,13 @@ type bundles struct {
 	changed chan struct{}
 
 	mu      sync.Mutex
-	watched map[admit.CABundle]*bundle
+	watched map[watchedBundle]*bundle
+}
+
+// watchedBundle names a CA bundle, or with a selector those of the namespaces that it selects.
+type watchedBundle struct {
+	admit.CABundle
+	selector string
 }
 
 // readTime bounds the wait for the bundles at the start.
@@ -55,7 +62,7 @@ type parsedBundle struct {
 }
 
 func newBundles(ctx context.Context, client dynamic.Interface, log *slog.Logger) *bundles {
-	b := &bundles{log: log, changed: make(chan struct{}, 1), watched: map[admit.CABundle]*bundle{}}
+	b := &bundles{log: log, changed: make(chan struct{}, 1), watched: map[watchedBundle]*bundle{}}
 	if client != nil {
 		b.start = func(o follow.Object) (*follow.Follower, context.CancelFunc) {
 			following, stop := context.WithCancel(ctx)
@@ -73,10 +80,7 @@ func (b *bundles) roots(ref admit.CABundle) pki.Bundle {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	watched := b.watched[ref]
-	if watched == nil {
-		watched = b.watched[admit.CABundle{Name: ref.Name, Key: ref.Key}] // those of all namespaces
-	}
+	watched := b.find(ref)
 	if watched == nil {
 		return pki.Bundle{}
 	}
@@ -102,10 +106,12 @@ func (b *bundles) roots(ref admit.CABundle) pki.Bundle {
 	parsed.read, parsed.live, parsed.roots = true, live, pki.Bundle{}
 	problem := "it does not exist"
 	if live != nil {
-		// A value of another type counts as an empty bundle.
+		// A value of another type, or of an object that is too large, counts as an empty bundle.
 		text, _, _ := unstructured.NestedString(live.Object, "data", ref.Key)
 		var err error
 		switch parsed.roots, err = pki.ParseBundle([]byte(text)); {
+		case state.TooLarge[ref.Namespace]:
+			problem = follow.ErrTooLarge.Error()
 		case err != nil:
 			problem = "its " + ref.Key + " " + err.Error()
 		case parsed.roots.Unusable != nil:
@@ -118,6 +124,22 @@ func (b *bundles) roots(ref admit.CABundle) pki.Bundle {
 	return parsed.roots
 }
 
+// find returns the watched bundle that a reference is in; nil if there is none.
+func (b *bundles) find(ref admit.CABundle) (found *bundle) {
+	if watched := b.watched[watchedBundle{CABundle: ref}]; watched != nil {
+		return watched
+	}
+	for at, watched := range b.watched {
+		if at.CABundle != (admit.CABundle{Name: ref.Name, Key: ref.Key}) {
+			continue
+		}
+		if found = watched; watched.follower.State().All[ref.Namespace] != nil {
+			break
+		}
+	}
+	return found
+}
+
 // follow watches the bundles of the Secrets, and no others.
 func (b *bundles) follow(secrets []admit.ProtectedSecret) {
 	if b == nil || b.start == nil {
@@ -125,10 +147,14 @@ func (b *bundles) follow(secrets []admit.ProtectedSecret) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	wanted := map[admit.CABundle]bool{}
+	wanted := map[watchedBundle]bool{}
 	for _, s := range secrets {
-		if s.Bundle != nil {
-			wanted[*s.Bundle] = true
+		switch {
+		case s.Bundle == nil:
+		case s.Bundle.Namespace != "":
+			wanted[watchedBundle{CABundle: *s.Bundle}] = true
+		default:
+			wanted[watchedBundle{*s.Bundle, metav1.FormatLabelSelector(s.Selector)}] = true
 		}
 	}
 	for ref, watched := range b.watched {
@@ -143,7 +169,7 @@ func (b *bundles) follow(secrets []admit.ProtectedSecret) {
 		}
 		object := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", ref.Namespace, ref.Name)
 		if ref.Namespace == "" {
-			object = object.InAllNamespaces()
+			object = object.InAllNamespaces(ref.selector)
 		}
 		watched := &bundle{parsed: map[string]*parsedBundle{}}
 		watched.follower, watched.stop = b.start(object)

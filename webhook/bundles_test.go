@@ -47,6 +47,9 @@ func TestBundles(t *testing.T) {
 				"one": string(first.PEM()), "two": string(second.PEM()),
 				"partly": string(first.PEM()) + string(pkitest.Algorithms()["Ed448"].Certificate("1.3.101.113")),
 			},
+		}, &corev1.Namespace{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+			ObjectMeta: metav1.ObjectMeta{Name: "ns", Labels: map[string]string{"hosted": "true"}},
 		})
 		var stopped atomic.Int32
 		client.PrependWatchReactor("configmaps", func(clienttesting.Action) (bool, watch.Interface, error) {
@@ -84,7 +87,10 @@ func TestBundles(t *testing.T) {
 		b.follow(nil)
 		stops("nothing is followed", 2)
 		each := admit.CABundle{Name: "ca", Key: "one"}
-		b.follow([]admit.ProtectedSecret{{Bundle: &each}})
+		b.follow([]admit.ProtectedSecret{
+			{Bundle: &each, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"hosted": "other"}}},
+			{Bundle: &each, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"hosted": "true"}}},
+		})
 		has(one, first)
 		if roots := b.roots(admit.CABundle{Namespace: "other", Name: "ca", Key: "one"}).CAs; roots != nil {
 			t.Errorf("the bundle of another namespace: %d CAs", len(roots))

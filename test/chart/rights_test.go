@@ -154,7 +154,7 @@ func TestRightsOfEach(t *testing.T) {
 				look + "config.openshift.io/pkis cluster",
 				look + "apiextensions.k8s.io/customresourcedefinitions pkis.config.openshift.io",
 				look + "admissionregistration.k8s.io/validatingadmissionpolicies,validatingadmissionpolicybindings " +
-					"kubelet-https-guard.selected-namespaces.kas-kubelet-client-crt," +
+					"kubelet-https-guard-selected-namespaces.kas-kubelet-client-crt," +
 					"kubelet-https-guard.kubelet-https-guard.kubelet-https-guard-decoy",
 				look + "config.openshift.io/infrastructures cluster", look + "operator.openshift.io/kubeapiservers cluster",
 				"list,watch namespaces", look + "secrets kas-kubelet-client-crt", look + "configmaps kubelet-client-ca",
@@ -167,7 +167,7 @@ func TestRightsOfEach(t *testing.T) {
 				"openshift-kube-apiserver: create events.k8s.io/events", "openshift-kube-apiserver: " + look + "configmaps config",
 			})},
 		"webhook, with hosted control planes": {"webhook", "with hosted control planes", slices.Concat(metrics, []string{
-			look + "config.openshift.io/apiservers cluster", look + "configmaps kubelet-client-ca",
+			look + "config.openshift.io/apiservers cluster", "list,watch namespaces", look + "configmaps kubelet-client-ca",
 			"create events.k8s.io/events",
 			"bind rbac.authorization.k8s.io/clusterroles kubelet-https-guard-answers",
 			"default: create events.k8s.io/events",

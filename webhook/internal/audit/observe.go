@@ -101,13 +101,9 @@ func serviceObject(want check.SecretExpectation) (o follow.Object, ok bool) {
 		want.ManagedBy == check.ManagedByServiceCA && want.Service != ""
 }
 
-// bundleObject returns the ConfigMap of a CA bundle, or those of all namespaces.
+// bundleObject returns the ConfigMap of a CA bundle.
 func bundleObject(b admit.CABundle) follow.Object {
-	o := follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
-	if b.Namespace == "" {
-		return o.InAllNamespaces()
-	}
-	return o
+	return follow.Named(corev1.SchemeGroupVersion, "ConfigMap", b.Namespace, b.Name)
 }
 
 func configObject() follow.Object {
@@ -152,8 +148,8 @@ func objectsOf(subject Subject) []follow.Object {
 		if service, ok := serviceObject(want.SecretExpectation); ok && !slices.Contains(all, service) {
 			all = append(all, service)
 		}
-		if want.Bundle != nil && !slices.Contains(all, bundleObject(*want.Bundle)) {
-			all = append(all, bundleObject(*want.Bundle))
+		if want.Bundle != nil && !slices.Contains(all, bundlesObject(want)) {
+			all = append(all, bundlesObject(want))
 		}
 	}
 	for _, installed := range subject.Guard {
@@ -271,7 +267,10 @@ func contents(
 		// Writing to a hash never fails.
 		_, _ = fmt.Fprintln(digest, o, s.Known, s.NoAPI, s.Live != nil, version, s.Err != nil)
 		for _, key := range slices.Sorted(maps.Keys(s.All)) {
-			_, _ = fmt.Fprintln(digest, key, s.All[key].GetUID(), s.All[key].GetResourceVersion())
+			_, _ = fmt.Fprintln(digest, key, s.All[key].GetUID(), s.All[key].GetResourceVersion(), s.TooLarge[key])
+		}
+		for _, key := range slices.Sorted(maps.Keys(s.Others)) {
+			_, _ = fmt.Fprintln(digest, key, s.Others[key].GetUID())
 		}
 	}
 	for _, e := range effects {
@@ -350,7 +349,7 @@ func (seen *observation) addNotChecked() {
 // whyUnknown returns why the current state of an object is unknown; nil if it is known.
 // The state keeps what was read before an error; see [observation.uncertainIfUnreadable].
 func (seen *observation) whyUnknown(o follow.Object) *finding.Result {
-	if several, isPart := seen.partOf[o]; isPart {
+	if several, isPart := seen.partOf[o]; isPart && (!seen.states[several].Known || seen.states[several].Err != nil) {
 		o = several // one finding for all of them
 	}
 	switch s := seen.states[o]; {
@@ -358,6 +357,16 @@ func (seen *observation) whyUnknown(o follow.Object) *finding.Result {
 		return &finding.Result{
 			Subject: o.Subject(), Reason: finding.Unreadable, Message: "cannot read it: " + s.Err.Error(),
 			Remedy: "select fewer namespaces (namespaceSelector)",
+		}
+	case errors.Is(s.Err, follow.ErrTooManyOthers):
+		return &finding.Result{
+			Subject: o.Subject(), Reason: finding.Unreadable, Message: "cannot read it: " + s.Err.Error(),
+			Remedy: "find out who creates them, and delete those in namespaces that are not selected",
+		}
+	case errors.Is(s.Err, follow.ErrTooLarge):
+		return &finding.Result{
+			Subject: o.Subject(), Reason: finding.Unreadable, Message: "cannot read it: " + s.Err.Error(),
+			Remedy: "find out who wrote it, and remove what does not belong in it",
 		}
 	case s.Err != nil:
 		return &finding.Result{

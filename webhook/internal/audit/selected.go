@@ -45,7 +45,15 @@ func secretsObject(p admit.ProtectedSecret) follow.Object {
 	if p.Selector == nil {
 		return secretObject(p.SecretExpectation)
 	}
-	return secretObject(p.SecretExpectation).InAllNamespaces()
+	return secretObject(p.SecretExpectation).InAllNamespaces(selectorText(p))
+}
+
+// bundlesObject returns the ConfigMap of an entry's CA bundle, or those of its name in all namespaces.
+func bundlesObject(p admit.ProtectedSecret) follow.Object {
+	if p.Bundle.Namespace == "" {
+		return bundleObject(*p.Bundle).InAllNamespaces(selectorText(p))
+	}
+	return bundleObject(*p.Bundle)
 }
 
 // selected replaces each entry with a selector by the Secrets of the namespaces that it selects, and adds their states.
@@ -73,7 +81,7 @@ func (seen *observation) selectedIn(p admit.ProtectedSecret, namespace string) a
 	o := secretObject(own.SecretExpectation)
 	seen.addPart(o, secretsObject(p), namespace)
 	if p.Bundle != nil && p.Bundle.Namespace == "" {
-		seen.addPart(bundleObject(*own.Bundle), bundleObject(*p.Bundle), namespace)
+		seen.addPart(bundleObject(*own.Bundle), bundlesObject(p), namespace)
 	}
 	live := seen.states[selectedNamespaces(p)].All[namespace]
 	created := live.GetCreationTimestamp()
@@ -96,8 +104,14 @@ func (seen *observation) selectedIn(p admit.ProtectedSecret, namespace string) a
 // addPart adds the state of one of several objects.
 func (seen *observation) addPart(o, of follow.Object, namespace string) {
 	s := seen.states[of]
-	s.Live, s.All = s.All[namespace], nil
-	seen.states[o], seen.partOf[o] = s, of
+	part := follow.State{Known: s.Known, Live: s.All[namespace], Err: s.Err}
+	switch {
+	case s.TooLarge[namespace]:
+		part.Known, part.Err = false, follow.ErrTooLarge
+	case s.Others[namespace] != nil: // its namespace was selected just now, or is not
+		part.Known, part.Live = false, s.Others[namespace]
+	}
+	seen.states[o], seen.partOf[o] = part, of
 }
 
 // isSelected reports whether a subject is a Secret in a selected namespace.
@@ -136,7 +150,9 @@ func (seen *observation) checkSelection(p admit.ProtectedSecret) {
 		selection.WhyUnknown = seen.whyUnknown(secrets)
 	}
 	if selection.WhyUnknown == nil {
-		for namespace := range seen.states[secrets].All {
+		// One that was selected until now has its content for a moment.
+		for _, namespace := range slices.Concat(slices.Collect(maps.Keys(seen.states[secrets].All)),
+			slices.Collect(maps.Keys(seen.states[secrets].Others))) {
 			if seen.states[namespaces].All[namespace] == nil && !isOther(namespace) {
 				selection.NotSelected = append(selection.NotSelected, namespace)
 				seen.addPart(secretObject(p.In(namespace).SecretExpectation), secrets, namespace) // for the Event

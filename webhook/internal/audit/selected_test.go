@@ -44,7 +44,7 @@ func hosted() admit.ProtectedSecret {
 var (
 	hostedSpaces  = selectedNamespaces(hosted())
 	hostedSecrets = secretsObject(hosted())
-	hostedCAs     = bundleObject(*hosted().Bundle)
+	hostedCAs     = bundlesObject(hosted())
 )
 
 // host adds the entry to a subject, and healthy hosted control planes to the states.
@@ -240,6 +240,42 @@ func TestSelected(t *testing.T) {
 			func(s states) {
 				s[hostedSecrets] = follow.State{Known: true, All: s[hostedSecrets].All, Err: follow.ErrTooMany}
 			}, []string{"3 Unreadable Secret kas-kubelet-client-crt"}, control.CouldNotVerify, 0,
+		},
+		"a Secret is too large": {
+			func(s states) {
+				put(hostedSecrets, "hcp-1", live(t, garbage))(s)
+				s[hostedSecrets] = follow.State{
+					Known: true, All: s[hostedSecrets].All, TooLarge: map[string]bool{"hcp-1": true},
+				}
+			}, []string{"3 Unreadable " + secret}, control.CouldNotVerify, 0,
+		},
+		"a CA bundle is too large": {
+			func(s states) {
+				put(hostedCAs, "hcp-1", live(t, &corev1.ConfigMap{}))(s)
+				s[hostedCAs] = follow.State{Known: true, All: s[hostedCAs].All, TooLarge: map[string]bool{"hcp-1": true}}
+			}, []string{"3 Unreadable ConfigMap hcp-1/kubelet-client-ca"}, control.CouldNotVerify, 0,
+		},
+		"too many in other namespaces": {
+			func(s states) {
+				s[hostedSecrets] = follow.State{Known: true, All: s[hostedSecrets].All, Err: follow.ErrTooManyOthers}
+			}, []string{"3 Unreadable Secret kas-kubelet-client-crt"}, control.CouldNotVerify, 0,
+		},
+		"a Secret in a namespace that was not selected": {
+			func(s states) {
+				s[hostedSecrets] = follow.State{
+					Known: true, All: s[hostedSecrets].All,
+					Others: map[string]*unstructured.Unstructured{"other": live(t, garbage), "named": live(t, garbage)},
+				}
+			}, []string{compared + "NamespaceNotSelected Secret other/kas-kubelet-client-crt"}, control.NotCompliant, 0,
+		},
+		"the content of a Secret in a namespace that was selected just now is not known yet": {
+			func(s states) {
+				put(hostedSecrets, "hcp-1", nil)(s)
+				s[hostedSecrets] = follow.State{
+					Known: true, All: s[hostedSecrets].All,
+					Others: map[string]*unstructured.Unstructured{"hcp-1": live(t, garbage)},
+				}
+			}, []string{"3 NotObserved " + secret}, control.CouldNotVerify, 0,
 		},
 		"a namespace lost its label, then Secrets cannot be read": {
 			func(s states) {

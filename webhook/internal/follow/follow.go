@@ -2,7 +2,7 @@
 
 // Package follow watches single objects of the API, the objects of one name in all namespaces,
 // and the objects with some labels. It lists and watches with the name or the labels, so it
-// never reads or keeps another object.
+// never reads another object. It keeps the content of objects in selected namespaces only.
 package follow
 
 import (
@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -41,12 +42,31 @@ const (
 	firstRetry, lastRetry, refusedRetry = time.Second, 30 * time.Second, 5 * time.Minute
 )
 
-// MaxObjects is the largest number of objects that one [Follower] keeps: of one name in all
-// namespaces, or with some labels. It bounds the memory, to some 10 MiB of Secrets.
-const MaxObjects = 500
+// Bounds of one [Follower] of several objects. The content that it keeps is at most
+// MaxObjects times MaxSize, 31 MiB; a Secret with a key pair has some 5 KiB.
+const (
+	// MaxObjects is the largest number of objects: with some labels, or in selected namespaces.
+	MaxObjects = 500
+	// MaxSize is the largest size of an object whose content is kept, in bytes of all its texts.
+	MaxSize = 64 << 10
+	// MaxOthers is the largest number of objects of the name in other namespaces. Only their
+	// names are kept, some 1 KiB for each.
+	MaxOthers = 5000
+	// pageSize bounds how many objects are in memory at once in full, each up to 1.5 MiB.
+	pageSize = 10
+	// pagesTime bounds a list of several pages.
+	pagesTime = 2 * time.Minute
+)
 
-// ErrTooMany is the error in the state of more than [MaxObjects] objects.
-var ErrTooMany = fmt.Errorf("there are more than %d of them", MaxObjects)
+var (
+	// ErrTooMany is the error in the state of more than [MaxObjects] objects.
+	ErrTooMany = fmt.Errorf("there are more than %d of them", MaxObjects)
+	// ErrTooManyOthers is the error in the state of more than [MaxOthers] objects in namespaces
+	// that are not selected.
+	ErrTooManyOthers = fmt.Errorf("there are more than %d of them in namespaces that are not selected", MaxOthers)
+	// ErrTooLarge says why the content of an object is unknown.
+	ErrTooLarge = fmt.Errorf("it is larger than %d KiB", MaxSize>>10)
+)
 
 // Object names one object of the API, or several.
 type Object struct {
@@ -55,8 +75,9 @@ type Object struct {
 	Namespace, Name string // Namespace is empty for a cluster-scoped object
 	// AllNamespaces: it is the objects of this name in all namespaces. Namespace is empty.
 	AllNamespaces bool
-	// Selector is a label selector. If it is set, it is the cluster-scoped objects with these
-	// labels. Name is empty.
+	// Selector is a label selector. With AllNamespaces, it selects the namespaces whose objects
+	// are kept with their content. Otherwise, if it is set, it is the cluster-scoped objects with
+	// these labels, and Name is empty.
 	Selector string
 }
 
@@ -70,9 +91,10 @@ func Named(version schema.GroupVersion, kind, namespace, name string) Object {
 	return Object{Resource: version.WithResource(plural), Kind: kind, Namespace: namespace, Name: name}
 }
 
-// InAllNamespaces returns the objects of the name in all namespaces.
-func (o Object) InAllNamespaces() Object {
-	o.Namespace, o.AllNamespaces = "", true
+// InAllNamespaces returns the objects of the name in all namespaces. The label selector selects
+// those whose objects are kept with their content.
+func (o Object) InAllNamespaces(selector string) Object {
+	o.Namespace, o.AllNamespaces, o.Selector = "", true, selector
 	return o
 }
 
@@ -102,6 +124,11 @@ type State struct {
 	// All are the stored objects, if they are several: by namespace, or by name if they have
 	// no namespace. Neither the map nor the objects must be changed.
 	All map[string]*unstructured.Unstructured
+	// TooLarge has the keys of the objects in All that are larger than [MaxSize]. They have no
+	// content: only what [identity] keeps.
+	TooLarge map[string]bool
+	// Others are the objects in namespaces that are not selected, by namespace, without content.
+	Others map[string]*unstructured.Unstructured
 	// Err says why the last attempt to read it failed. The other fields are then older.
 	Err error
 }
@@ -121,8 +148,12 @@ func (s State) Reference(o Object) report.Object {
 // served (operator.openshift.io on another Kubernetes).
 type Follower struct {
 	object Object
+	client dynamic.Interface
 	api    dynamic.ResourceInterface
 	log    *slog.Logger
+	// selected has the selected namespaces, nil if all objects are kept with their content. Only
+	// the goroutine that lists and watches uses it.
+	selected map[string]bool
 	// refused: the last answer was a refusal, which was logged.
 	refused bool
 
@@ -152,14 +183,14 @@ func Start(
 // ReadOnce reads an object once.
 func ReadOnce(ctx context.Context, client dynamic.Interface, o Object) State {
 	f := newFollower(client, o, make(chan struct{}, 1))
-	if _, err := f.list(ctx); err != nil {
+	if _, _, err := f.list(ctx); err != nil {
 		f.recordError(err)
 	}
 	return f.State()
 }
 
 func newFollower(client dynamic.Interface, o Object, changed chan<- struct{}) *Follower {
-	f := &Follower{object: o, api: client.Resource(o.Resource), changed: changed}
+	f := &Follower{object: o, client: client, api: client.Resource(o.Resource), changed: changed}
 	if o.Namespace != "" {
 		f.api = client.Resource(o.Resource).Namespace(o.Namespace)
 	}
@@ -226,8 +257,8 @@ func (f *Follower) run(ctx context.Context) {
 
 // isRefusal reports whether the API server will probably give the same answer again.
 func isRefusal(err error) bool {
-	return errors.Is(err, ErrTooMany) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) ||
-		apierrors.IsMethodNotSupported(err)
+	return errors.Is(err, ErrTooMany) || errors.Is(err, ErrTooManyOthers) || apierrors.IsForbidden(err) ||
+		apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
 }
 
 // maxPause returns the longest pause after an error.
@@ -276,18 +307,24 @@ func (f *Follower) attempt(ctx context.Context) (stack string, err error) {
 		}
 		stack, err = string(debug.Stack()), fmt.Errorf("panic: %s", what)
 	}()
-	version, err := f.list(ctx)
+	version, ofNamespaces, err := f.list(ctx)
 	if err != nil {
 		return "", err
 	}
-	return "", f.watch(ctx, version)
+	return "", f.watch(ctx, version, ofNamespaces)
 }
 
 func (f *Follower) options() metav1.ListOptions {
-	if f.object.Selector != "" {
+	if f.object.Selector != "" && !f.object.AllNamespaces {
 		return metav1.ListOptions{LabelSelector: f.object.Selector}
 	}
 	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, f.object.Name).String()}
+}
+
+// namespaces returns the API of namespaces, and the options for those that are selected.
+func (f *Follower) namespaces() (dynamic.ResourceInterface, metav1.ListOptions) {
+	return f.client.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")),
+		metav1.ListOptions{LabelSelector: f.object.Selector}
 }
 
 // keyOf returns the key of an object in [State] All.
@@ -295,91 +332,253 @@ func keyOf(object *unstructured.Unstructured) string {
 	return cmp.Or(object.GetNamespace(), object.GetName())
 }
 
-func (f *Follower) list(ctx context.Context) (resourceVersion string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, listTime)
-	defer cancel()
-	options := f.options()
-	if f.object.Several() {
-		options.Limit = MaxObjects + 1
-	}
-	list, err := f.api.List(ctx, options)
-	switch {
-	case err != nil:
-		return "", err
-	case f.object.Several() && (len(list.Items) > MaxObjects || list.GetContinue() != ""):
-		return "", ErrTooMany
-	}
-	s := State{Known: true}
-	switch {
-	case f.object.Several():
-		s.All = make(map[string]*unstructured.Unstructured, len(list.Items))
-		for i := range list.Items {
-			s.All[keyOf(&list.Items[i])] = &list.Items[i]
+// identity returns an object with what identifies it, and without its content.
+func identity(object *unstructured.Unstructured) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": object.GetAPIVersion(), "kind": object.GetKind()}}
+	o.SetNamespace(object.GetNamespace())
+	o.SetName(object.GetName())
+	o.SetUID(object.GetUID())
+	o.SetResourceVersion(object.GetResourceVersion())
+	o.SetCreationTimestamp(object.GetCreationTimestamp())
+	o.SetDeletionTimestamp(object.GetDeletionTimestamp())
+	return o
+}
+
+// size returns the bytes of all texts in a value of JSON.
+func size(value any) int {
+	n := 0
+	switch v := value.(type) {
+	case string:
+		n = len(v)
+	case []any:
+		for _, item := range v {
+			n += size(item)
 		}
-	case len(list.Items) > 0:
-		s.Live = &list.Items[0]
+	case map[string]any:
+		for key, item := range v {
+			n += len(key) + size(item)
+		}
+	}
+	return n
+}
+
+// put adds an object to the maps of a state, or replaces it.
+func (f *Follower) put(s *State, live *unstructured.Unstructured) error {
+	key := keyOf(live)
+	remove(s, key)
+	switch {
+	case f.selected != nil && !f.selected[key]:
+		s.Others[key] = identity(live)
+	case size(live.Object) > MaxSize:
+		s.All[key], s.TooLarge[key] = identity(live), true
+	default:
+		s.All[key] = live
+	}
+	switch {
+	case len(s.All) > MaxObjects:
+		return ErrTooMany
+	case len(s.Others) > MaxOthers:
+		return ErrTooManyOthers
+	}
+	return nil
+}
+
+// remove removes an object from the maps of a state.
+func remove(s *State, key string) {
+	delete(s.All, key)
+	delete(s.TooLarge, key)
+	delete(s.Others, key)
+}
+
+// list lists the objects, and the selected namespaces before them. It returns the versions of
+// both lists.
+func (f *Follower) list(ctx context.Context) (version, ofNamespaces string, err error) {
+	if !f.object.Several() {
+		list, err := listPage(ctx, f.api, f.options())
+		if err != nil {
+			return "", "", err
+		}
+		s := State{Known: true}
+		if len(list.Items) > 0 {
+			s.Live = &list.Items[0]
+		}
+		f.set(s)
+		return list.GetResourceVersion(), "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pagesTime)
+	defer cancel()
+	if f.object.AllNamespaces && f.object.Selector != "" {
+		selected := map[string]bool{}
+		api, options := f.namespaces()
+		ofNamespaces, err = pages(ctx, api, options, func(namespace *unstructured.Unstructured) error {
+			if selected[namespace.GetName()] = true; len(selected) > MaxObjects {
+				return ErrTooMany
+			}
+			return nil
+		})
+		if err != nil {
+			return "", "", err
+		}
+		f.selected = selected
+	}
+	s := State{
+		Known: true, All: map[string]*unstructured.Unstructured{}, TooLarge: map[string]bool{},
+		Others: map[string]*unstructured.Unstructured{},
+	}
+	version, err = pages(ctx, f.api, f.options(), func(live *unstructured.Unstructured) error { return f.put(&s, live) })
+	if err != nil {
+		return "", "", err
 	}
 	f.set(s)
-	return list.GetResourceVersion(), nil
+	return version, ofNamespaces, nil
 }
 
-// changedBy returns the state after an object was written, or deleted.
-func (f *Follower) changedBy(live *unstructured.Unstructured, deleted bool) (State, error) {
+// pages lists in pages, so that few objects are in memory in full, and calls each with every
+// object. It returns the version of the list.
+func pages(
+	ctx context.Context, api dynamic.ResourceInterface, options metav1.ListOptions,
+	each func(*unstructured.Unstructured) error,
+) (version string, err error) {
+	options.Limit = pageSize
+	for {
+		page, err := listPage(ctx, api, options)
+		if err != nil {
+			return "", err
+		}
+		for _, item := range page.Items {
+			// A pointer into Items would keep the page in memory.
+			if err := each(&unstructured.Unstructured{Object: item.Object}); err != nil {
+				return "", err
+			}
+		}
+		if options.Continue = page.GetContinue(); options.Continue == "" {
+			return page.GetResourceVersion(), nil
+		}
+	}
+}
+
+func listPage(
+	ctx context.Context, api dynamic.ResourceInterface, options metav1.ListOptions,
+) (*unstructured.UnstructuredList, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	return api.List(ctx, options)
+}
+
+// copied returns the state with copies of its maps: others may be reading them.
+func (s State) copied() State {
+	s.All, s.TooLarge, s.Others = maps.Clone(s.All), maps.Clone(s.TooLarge), maps.Clone(s.Others)
+	return s
+}
+
+// objectChanged updates the state after an object was written, or deleted.
+func (f *Follower) objectChanged(_ context.Context, live *unstructured.Unstructured, deleted bool) error {
 	if !f.object.Several() {
 		if deleted {
-			return State{Known: true}, nil
+			live = nil
 		}
-		return State{Known: true, Live: live}, nil
+		f.set(State{Known: true, Live: live})
+		return nil
 	}
-	all := maps.Clone(f.State().All) // others may be reading it
+	key, s := keyOf(live), f.State()
+	if other := s.Others[key]; other != nil && !deleted && !f.selected[key] && other.GetUID() == live.GetUID() {
+		return nil // its content is not kept
+	}
+	s = s.copied()
+	s.Known, s.Err = true, nil
 	if deleted {
-		delete(all, keyOf(live))
-	} else {
-		all[keyOf(live)] = live
+		remove(&s, key)
+	} else if err := f.put(&s, live); err != nil {
+		return err
 	}
-	if len(all) > MaxObjects {
-		return State{}, ErrTooMany
-	}
-	return State{Known: true, All: all}, nil
+	f.set(s)
+	return nil
 }
 
-// watch updates the state until the watch ends.
-func (f *Follower) watch(ctx context.Context, version string) error {
-	options := f.options()
-	options.ResourceVersion = version
-	options.TimeoutSeconds = new(int64(watchTime / time.Second))
+// namespaceChanged updates the state after a namespace was selected, or is no longer.
+func (f *Follower) namespaceChanged(ctx context.Context, live *unstructured.Unstructured, deleted bool) error {
+	namespace, s := live.GetName(), f.State()
+	if f.selected[namespace] == !deleted {
+		return nil
+	}
+	f.selected[namespace] = true
+	if deleted {
+		delete(f.selected, namespace)
+	}
+	if len(f.selected) > MaxObjects {
+		return ErrTooMany
+	}
+	object := s.All[namespace]
+	if !deleted && s.Others[namespace] != nil {
+		list, err := listPage(ctx, f.client.Resource(f.object.Resource).Namespace(namespace), f.options())
+		if err != nil {
+			return err
+		}
+		if len(list.Items) > 0 {
+			object = &list.Items[0]
+		}
+	}
+	if object == nil {
+		return nil
+	}
+	return f.objectChanged(ctx, object, false)
+}
+
+// watch updates the state until a watch ends. The arguments are the versions of the lists.
+func (f *Follower) watch(ctx context.Context, version, ofNamespaces string) error {
 	// The API server ends the watch in time, unless it is unavailable.
 	ctx, cancel := context.WithTimeout(ctx, watchTime+listTime)
 	defer cancel()
-	w, err := f.api.Watch(ctx, options)
+	w, err := startWatch(ctx, f.api, f.options(), version)
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
+	var namespaces <-chan watch.Event // nil: never
+	if f.selected != nil {
+		api, options := f.namespaces()
+		wn, err := startWatch(ctx, api, options, ofNamespaces)
+		if err != nil {
+			return err
+		}
+		defer wn.Stop()
+		namespaces = wn.ResultChan()
+	}
 	f.logReadable(ctx) // not after the list: the permission to watch may be missing
 	for {
+		var event watch.Event
+		var more bool
+		update := f.objectChanged
 		select {
 		case <-ctx.Done():
 			return nil
-		case event, more := <-w.ResultChan():
-			if !more {
-				return nil
-			}
+		case event, more = <-w.ResultChan():
+		case event, more = <-namespaces:
+			update = f.namespaceChanged
+		}
+		if !more {
+			return nil
+		}
+		switch event.Type {
+		case watch.Added, watch.Modified, watch.Deleted:
 			live, _ := event.Object.(*unstructured.Unstructured)
-			switch event.Type {
-			case watch.Added, watch.Modified, watch.Deleted:
-				s, err := f.changedBy(live, event.Type == watch.Deleted)
-				if err != nil {
-					return err
-				}
-				f.set(s)
-			case watch.Bookmark:
-			case watch.Error:
-				if err := apierrors.FromObject(event.Object); !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-					return fmt.Errorf("watch: %w", err)
-				}
-				return nil
+			if err := update(ctx, live, event.Type == watch.Deleted); err != nil {
+				return err
 			}
+		case watch.Bookmark:
+		case watch.Error:
+			if err := apierrors.FromObject(event.Object); !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+				return fmt.Errorf("watch: %w", err)
+			}
+			return nil
 		}
 	}
+}
+
+func startWatch(
+	ctx context.Context, api dynamic.ResourceInterface, options metav1.ListOptions, version string,
+) (watch.Interface, error) {
+	options.ResourceVersion = version
+	options.TimeoutSeconds = new(int64(watchTime / time.Second))
+	return api.Watch(ctx, options)
 }

@@ -41,7 +41,7 @@ func TestSeveral(t *testing.T) {
 		o.SetLabels(map[string]string{"hosted": "true"})
 		return o
 	}
-	inAll := Named(corev1.SchemeGroupVersion, "ConfigMap", "", "ca").InAllNamespaces()
+	inAll := Named(corev1.SchemeGroupVersion, "ConfigMap", "", "ca").InAllNamespaces("")
 	labelled := Named(corev1.SchemeGroupVersion, "Namespace", "", "")
 	labelled.Selector = "hosted"
 	for name, c := range map[string]struct {
@@ -109,7 +109,7 @@ func TestTooMany(t *testing.T) {
 	if err := corev1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	object := Named(corev1.SchemeGroupVersion, "ConfigMap", "", "ca").InAllNamespaces()
+	object := Named(corev1.SchemeGroupVersion, "ConfigMap", "", "ca").InAllNamespaces("")
 	configMap := func(i int) *unstructured.Unstructured { return stored("ConfigMap", fmt.Sprintf("ns-%d", i), "ca") }
 	client := fake.NewSimpleDynamicClient(scheme)
 	for i := range MaxObjects {
