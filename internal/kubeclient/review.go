@@ -4,14 +4,18 @@ package kubeclient
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/plainyaml"
 )
@@ -36,7 +40,7 @@ var errNoReview = errors.New("the answer is not the review that was requested")
 const maxAnswer = 3 << 20
 
 // ReviewToken returns the user of a bearer token, for which it creates a TokenReview, or
-// [ErrTokenRefused]. Errors do not contain the token. It takes at most 10 s.
+// [ErrTokenRefused]. Errors contain neither the token nor text of the answer. It takes at most 10 s.
 func (c *Client) ReviewToken(ctx context.Context, token string) (User, error) {
 	type review struct {
 		Kind       string `json:"kind"`
@@ -65,7 +69,7 @@ func (c *Client) ReviewToken(ctx context.Context, token string) (User, error) {
 }
 
 // MayGet returns whether a user may get a path that is no resource, such as /metrics. It creates a
-// SubjectAccessReview, and takes at most 10 s.
+// SubjectAccessReview, and takes at most 10 s. Errors contain no text of the answer.
 func (c *Client) MayGet(ctx context.Context, user User, path string) (bool, error) {
 	type attributes struct {
 		Path string `json:"path"`
@@ -137,11 +141,39 @@ func (c *Client) create(ctx context.Context, path string, object, answer any) er
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	stream, err := c.rest.Post().AbsPath(path).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Stream(ctx)
+	stream, err := c.rest.Post().AbsPath(path).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).
+		WarningHandler(rest.NoWarnings{}). // they are text of the answer
+		Stream(ctx)
 	if err != nil {
-		return err
+		return withoutAnswer(err)
 	}
 	return decode(stream, answer)
+}
+
+// errNoAnswer stands for errors that may quote an answer.
+var errNoAnswer = errors.New("the request was not sent, or the answer is not valid HTTP")
+
+// withoutAnswer returns an error that has nothing of the answer except the HTTP code. An API server or a proxy may
+// quote the request in its answer, also in the reason, and client-go has the answer in its errors.
+func withoutAnswer(err error) error {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		code := int(status.Status().Code)
+		return fmt.Errorf("the answer is HTTP %d %s", code, http.StatusText(code))
+	}
+	for _, of := range []error{context.DeadlineExceeded, context.Canceled, io.EOF} {
+		if errors.Is(err, of) {
+			return of
+		}
+	}
+	if network, ok := errors.AsType[*net.OpError](err); ok {
+		return network
+	}
+	// The handshake ends before the request is sent.
+	if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return certificate
+	}
+	return errNoAnswer
 }
 
 func (c *Client) get(ctx context.Context, path string, answer any) error {
