@@ -22,8 +22,12 @@ import (
 const (
 	// reviewTime bounds how long a request waits for the API server.
 	reviewTime = 5 * time.Second
-	// maxReviews bounds the requests that wait for the API server at one time.
+	// maxReviews bounds the requests that wait for the API server at one time: those of known
+	// clients, and those of all others.
 	maxReviews = 4
+	// knownTime is how long a client is known after its permission has ended. It has no
+	// permission then, but unknown clients cannot delay its next review.
+	knownTime = time.Hour
 	// decisionTime is how long a decision of the API server is used again. Prometheus scrapes
 	// every 15 to 60 s.
 	decisionTime = time.Minute
@@ -53,7 +57,9 @@ type access struct {
 	log   *slog.Logger
 	// clientCA has the CAs of client certificates; nil: not known yet.
 	clientCA atomic.Pointer[x509.CertPool]
-	reviews  chan struct{} // has an element for each running review
+	// reviews has an element for each running review, knownReviews for each of a known client.
+	// Each has a few: the others wait here, not for the client's rate limit, which both share.
+	reviews, knownReviews chan struct{}
 
 	mu        sync.Mutex
 	decisions map[identity]decision
@@ -63,7 +69,8 @@ type access struct {
 func newAccess(api API, users []string, now func() time.Time, log *slog.Logger) *access {
 	return &access{
 		api: api, users: users, now: now, log: log,
-		reviews: make(chan struct{}, maxReviews), decisions: map[identity]decision{},
+		reviews: make(chan struct{}, maxReviews), knownReviews: make(chan struct{}, maxReviews),
+		decisions: map[identity]decision{},
 	}
 }
 
@@ -149,14 +156,19 @@ func (a *access) decide(r *http.Request) decision {
 	default:
 		return refused(http.StatusUnauthorized, "%s", certificateErr)
 	}
-	if known, ok := a.known(id); ok {
-		return known
+	kept, isCurrent := a.kept(id)
+	if isCurrent {
+		return kept
+	}
+	reviews := a.reviews
+	if kept.isKnown(a.now()) {
+		reviews = a.knownReviews
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), reviewTime)
 	defer cancel()
 	select {
-	case a.reviews <- struct{}{}:
-		defer func() { <-a.reviews }()
+	case reviews <- struct{}{}:
+		defer func() { <-reviews }()
 	case <-ctx.Done():
 		return refused(http.StatusServiceUnavailable, "too many requests wait for the API server")
 	}
@@ -233,16 +245,16 @@ func bearerToken(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// known returns a decision that is still used.
-func (a *access) known(id identity) (decision, bool) {
+// kept returns the last decision, and whether it is still used.
+func (a *access) kept(id identity) (last decision, isCurrent bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	known, ok := a.decisions[id]
-	return known, ok && a.now().Before(known.until)
+	last = a.decisions[id]
+	return last, a.now().Before(last.until)
 }
 
-// keep returns the decision, and keeps it for [decisionTime]. If too many are kept, another one
-// makes room: refusals first, so that unknown clients cannot displace Prometheus.
+// keep returns the decision, and keeps it: it is used again for [decisionTime]. If too many are
+// kept, another one makes room: refusals first, so that unknown clients cannot displace Prometheus.
 func (a *access) keep(id identity, d decision) decision {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -262,11 +274,15 @@ func (a *access) keep(id identity, d decision) decision {
 	return d
 }
 
+// isKnown reports whether the client was permitted a short time ago.
+func (d decision) isKnown(now time.Time) bool {
+	return d.code == http.StatusOK && now.Before(d.until.Add(knownTime))
+}
+
 // before reports whether a decision makes room before another one.
 func (d decision) before(other decision, now time.Time) bool {
-	permits := func(d decision) bool { return d.code == http.StatusOK && now.Before(d.until) }
-	if permits(d) != permits(other) {
-		return permits(other)
+	if d.isKnown(now) != other.isKnown(now) {
+		return other.isKnown(now)
 	}
 	return d.until.Before(other.until)
 }

@@ -5,6 +5,7 @@ package statusserver
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -51,7 +52,7 @@ type fakeAPI struct {
 	down    bool
 	// asked are the requests for reviews.
 	asked []string
-	// wait, if not nil, delays each review.
+	// wait, if not nil, delays each review of a token that is not valid.
 	wait chan struct{}
 }
 
@@ -67,7 +68,7 @@ func (f *fakeAPI) ReviewToken(ctx context.Context, token string) (kubeclient.Use
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, "token")
-	if f.wait != nil {
+	if _, ok := f.tokens[token]; f.wait != nil && !ok {
 		f.mu.Unlock()
 		select {
 		case <-f.wait:
@@ -541,6 +542,59 @@ func TestReviewsAreLimited(t *testing.T) {
 		}
 		if took := time.Since(began); took > 2*reviewTime {
 			t.Errorf("took %s", took)
+		}
+	})
+}
+
+// TestUnknownClientsDoNotDelayKnown: a client that was permitted gets its next reviews while unknown clients use up
+// theirs, for knownTime, and only until it is refused. Being known permits nothing.
+func TestUnknownClientsDoNotDelayKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := &fakeAPI{
+			tokens:  map[string]kubeclient.User{"good": {Name: "reader"}},
+			allowed: []string{"reader"},
+		}
+		a := newAccess(api, nil, time.Now, slog.New(slog.DiscardHandler))
+		ask := func(token string) int {
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
+			request.Header.Set("Authorization", "Bearer "+token)
+			return a.decide(request).code
+		}
+		if code := ask("good"); code != http.StatusOK {
+			t.Fatalf("got %d", code)
+		}
+		for i := range 2 * maxDecisions {
+			ask(fmt.Sprint(i)) // refused, and kept
+		}
+		api.wait = make(chan struct{})
+		<-time.After(2 * decisionTime)
+		var unknown sync.WaitGroup
+		for i := range 90 {
+			unknown.Go(func() { ask(fmt.Sprint("bad ", i)) })
+		}
+		synctest.Wait()
+		began := time.Now()
+		if code := ask("good"); code != http.StatusOK || time.Since(began) > 0 {
+			t.Errorf("got %d after %s, want 200 at once", code, time.Since(began))
+		}
+		unknown.Wait()
+	})
+	t.Run("refused", func(t *testing.T) {
+		now := time.Now()
+		api := &fakeAPI{tokens: map[string]kubeclient.User{"good": {Name: "reader"}}, allowed: []string{"reader"}}
+		a := newAccess(api, nil, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
+		request.Header.Set("Authorization", "Bearer good")
+		id := identity(sha256.Sum256([]byte("token good")))
+		for _, code := range []int{200, 403} {
+			if got := a.decide(request).code; got != code {
+				t.Errorf("got %d, want %d", got, code)
+			}
+			if last, _ := a.kept(id); last.isKnown(now.Add(knownTime)) != (code == http.StatusOK) ||
+				last.isKnown(now.Add(decisionTime+knownTime)) {
+				t.Errorf("after %d: known at the wrong time", code)
+			}
+			now, api.allowed = now.Add(decisionTime), nil
 		}
 	})
 }
