@@ -73,7 +73,8 @@ func TestDocument(t *testing.T) {
 		"kubelet-client/service":   "notApplicable", // no Service requests it
 		"kubelet-client/dns-names": "notApplicable",
 		"serving-cert/served":      "unknown NotChecked", // without --served-certificates
-		// There is no PKI object.
+		// No identity is configured, and there is no PKI object.
+		"serving-cert/identity": "notApplicable", "kubelet-client/identity": "notApplicable",
 		"serving-cert/configured-key": "notApplicable", "kubelet-client/configured-key": "notApplicable",
 	}
 	want, got := map[string]string{}, map[string]string{}

@@ -322,7 +322,9 @@ func TestSelected(t *testing.T) {
 func TestSelectedObjects(t *testing.T) {
 	s, states := Subject{}, map[follow.Object]follow.State{}
 	host(t, &s, states, "hcp-1", "hcp-2")
-	want := []follow.Object{infrastructure, operator, configMap, hostedSecrets, hostedSpaces, hostedCAs}
+	want := []follow.Object{
+		infrastructure, operator, configMap, pkiDefinition, pkiCluster, hostedSecrets, hostedSpaces, hostedCAs,
+	}
 	if d := cmp.Diff(want, objectsOf(s)); d != "" {
 		t.Errorf("objects (-want +got):\n%s", d)
 	}
