@@ -184,6 +184,11 @@ func TestRightsOfEach(t *testing.T) {
 			"kubelet-https-guard: create secrets",
 			"kubelet-https-guard: get,update secrets kubelet-https-guard-webhook-self-managed",
 		})},
+		"agent, with metrics over HTTPS on Kubernetes": {
+			"nodeagent", "metrics over HTTPS", slices.Concat(agent, []string{
+				"default: get discovery.k8s.io/endpointslices kubernetes", "kubelet-https-guard: get pods/log",
+			}),
+		},
 		"reader of metrics":                      {"metrics-reader", "monitoring", []string{"get nonResourceURLs /metrics"}},
 		"reader of metrics, with a scrape class": {"metrics-reader", "monitoring with a scrape class", nil},
 		"agent, with metrics over HTTP": {"nodeagent", "metrics over HTTP on OpenShift", []string{
