@@ -124,7 +124,7 @@ func (b *bundles) roots(ref admit.CABundle) pki.Bundle {
 	return parsed.roots
 }
 
-// find returns the watched bundle that a reference is in; nil if there is none.
+// find returns the watched bundle that a reference is in, or nil.
 func (b *bundles) find(ref admit.CABundle) (found *bundle) {
 	if watched := b.watched[watchedBundle{CABundle: ref}]; watched != nil {
 		return watched
