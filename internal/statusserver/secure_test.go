@@ -470,11 +470,11 @@ func TestSecureCluster(t *testing.T) {
 // TestSecureClientCAUnknown: until the client CA is known, certificates are refused as what cannot be decided.
 func TestSecureClientCAUnknown(t *testing.T) {
 	s := newSite(t, &fakeAPI{ca: []byte("garbage"), tokens: map[string]kubeclient.User{"good": {Name: "other"}}})
+	s.until(t, client{header: "Bearer good"}) // the server has read its own certificate
 	code, body, _, err := s.get(t, client{certificate: certificate(t, s.clients, nil)})
 	if code != http.StatusServiceUnavailable || err != nil {
 		t.Errorf("got %d, %q, %v", code, body, err)
 	}
-	s.until(t, client{header: "Bearer good"})
 }
 
 // TestDecisionsAreKept: for a minute, at most maxDecisions, and never the answer "not decided".
