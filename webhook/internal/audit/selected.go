@@ -169,5 +169,6 @@ func unanswered(p admit.ProtectedSecret, now time.Time) []finding.Result {
 	results := check.CheckSecret(p.SecretExpectation, nil, now).Results
 	service, _ := check.Service{Secret: p.SecretExpectation}.Check(now)
 	served, _ := check.Served{Secret: p.SecretExpectation, NotConfigured: true}.Check(results, now)
-	return slices.Concat(results, service, served)
+	key, _ := check.ConfiguredKey{Secret: p.SecretExpectation, PKI: check.PKI{Missing: true}}.Check(results, now)
+	return slices.Concat(results, service, served, key)
 }

@@ -317,6 +317,36 @@ func TestSelected(t *testing.T) {
 	}
 }
 
+// TestSelectionAnswersEachRequirement: also where no namespace is selected, or it is not known which are.
+func TestSelectionAnswersEachRequirement(t *testing.T) {
+	for name, known := range map[string]bool{"no namespace is selected": true, "the namespaces are not known": false} {
+		t.Run(name, func(t *testing.T) {
+			s, states := Subject{}, map[follow.Object]follow.State{}
+			host(t, &s, states)
+			if !known {
+				states[hostedSpaces] = follow.State{}
+			}
+			answered := map[finding.Requirement]bool{}
+			seen := observe(s, states, nil, nil, nil, pkitest.Now())
+			for _, r := range seen.results() {
+				if r.Subject.Kind != "Cluster" { // that of a requirement that nothing checks
+					answered[r.Requirement] = true
+				}
+			}
+			for _, c := range control.Table() {
+				if c.ID != control.ProtectedSecrets {
+					continue
+				}
+				for _, required := range c.Requirements {
+					if required.In(control.Cluster) && !answered[required.Requirement] {
+						t.Errorf("no result of %s", required.Requirement)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestSelectedObjects: three lists and watches read all hosted control planes, and an Event about one of them has its
 // UID.
 func TestSelectedObjects(t *testing.T) {
