@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -177,17 +178,35 @@ func newSite(t *testing.T, api *fakeAPI) site {
 	return s
 }
 
-// write writes a new serving certificate.
+// write writes a new serving certificate as kubelet does: both files are replaced at once.
 func (s site) write(t *testing.T, notAfter time.Time) {
 	t.Helper()
 	request := pkitest.Request{CommonName: serverName, DNSNames: []string{serverName},
 		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	pair := s.serving.Issue(request.Valid(time.Now().Add(-time.Hour), notAfter))
-	for name, content := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key} {
-		if err := os.WriteFile(filepath.Join(s.directory, name), content, 0o600); err != nil {
+	data, err := os.MkdirTemp(s.directory, "..data-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(data, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	link := func(target, name string) {
+		t.Helper()
+		if err := os.Symlink(target, filepath.Join(s.directory, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	link(filepath.Base(data), "..data_tmp")
+	if err := os.Rename(filepath.Join(s.directory, "..data_tmp"), filepath.Join(s.directory, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	// The certificate is read first, so it is the last link to appear.
+	link("..data/tls.key", "tls.key")
+	link("..data/tls.crt", "tls.crt")
 }
 
 // client is how a test connects.
