@@ -26,6 +26,8 @@ export GOTOOLCHAIN := $(GO_RELEASE)
 BIN := $(CURDIR)/bin
 DIST := $(CURDIR)/dist
 TOOLS := $(CURDIR)/.tools
+# Where make node-up has its node.
+NODE_DIR ?= $(CURDIR)/.node
 CHART := charts/kubelet-https-guard
 
 # The image: its name, its platforms (separated by commas; more than one makes a
@@ -81,6 +83,12 @@ image: ## Build the image with buildah, podman or docker (IMAGE=, PLATFORMS=linu
 		$(if $(filter-out docker,$(BUILDER)),--timestamp $(COMMITTED) --build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH)) \
 		--build-arg GOFIPS140=$(GOFIPS140) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
 
+# The three builders save an image in the same format by different commands.
+.PHONY: image-archive
+image-archive: image ## Build the image and save it as dist/image.tar, for nodes that cannot pull it from a registry
+	@mkdir -p $(DIST) && rm -f $(DIST)/image.tar
+	$(if $(findstring buildah,$(BUILDER)),buildah push --quiet $(IMAGE) docker-archive:$(DIST)/image.tar:$(IMAGE),$(BUILDER) save --output $(DIST)/image.tar $(IMAGE))
+
 .PHONY: dist
 dist: ## Build both programs for every platform into dist/, with the flags of the image, each with an SBOM (CycloneDX)
 	@go build -C tools -o ../.tools/ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
@@ -118,7 +126,7 @@ e2e-hop: ## Break and renew the certificates of kube-apiservers and a kubelet on
 .PHONY: docs-test
 docs-test: tools ## Run the commands in the documentation, on a real node with the guard installed (as root)
 	go test ./test/docs -count=1
-	E2E=1 go test ./test/installed -run TestDocs -count=1 -v -timeout 30m
+	E2E=1 go test ./test/installed -run 'TestDocs|TestGettingStarted' -count=1 -v -timeout 30m
 
 .PHONY: test-monitoring
 test-monitoring: tools cluster-build prometheus ## Test the alerts with promtool, and the dashboard with a Prometheus that scrapes the real programs
@@ -247,6 +255,10 @@ cluster-down: ## Stop the control plane and delete its data
 .PHONY: node-up
 node-up: ## Start a control plane and a real node (kubelet, containerd and more; as root on Debian), and print how to use them
 	@go run -C test/cluster . up --node
+
+.PHONY: node-load
+node-load: ## Load dist/image.tar into the node of make node-up
+	@go run -C test/cluster . load --dir $(NODE_DIR) $(DIST)/image.tar
 
 .PHONY: node-down
 node-down: ## Stop the node and delete everything that it created

@@ -225,7 +225,10 @@ type Block struct {
 	Script        string
 }
 
-// Pages are the pages with commands that tests run, in the order of the tests: each page depends on
+// GettingStarted is the page that leads from a clone to a guarded cluster.
+const GettingStarted = "getting-started.md"
+
+// Pages are the other pages with commands that tests run, in the order of the tests: each page depends on
 // the state of the cluster that the page before leaves.
 func Pages() []string {
 	return []string{"install.md", "runbook.md", "operations.md", "evidence.md", "uninstall.md"}

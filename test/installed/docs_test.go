@@ -41,26 +41,18 @@ func TestDocs(t *testing.T) {
 			"uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
 	})
 
-	root, err := filepath.Abs(repository)
-	if err != nil {
-		t.Fatal(err)
-	}
-	programs := t.TempDir()
 	name, tag, _ := strings.Cut(shared.image, ":")
 	if at := strings.LastIndex(shared.image, ":"); at > 0 {
 		name, tag = shared.image[:at], shared.image[at+1:]
 	}
-	for program, script := range map[string]string{
+	root := absolute(t, repository)
+	reader := newReader(t, map[string]string{
 		"oc": fmt.Sprintf("exec %q \"$@\"\n", shared.rig.Kubectl),
 		// The node already has the image, under another name than the chart's.
 		"helm": fmt.Sprintf("case $1 in install | upgrade) set -- \"$@\" --set image.repository=%s,image.tag=%s,image.pullPolicy=Never ;; esac\nexec %q \"$@\"\n",
 			name, tag, filepath.Join(root, ".tools", "helm")),
 		"webhook": fmt.Sprintf("exec %q \"$@\"\n", filepath.Join(root, "bin", "webhook")),
-	} {
-		if err := os.WriteFile(filepath.Join(programs, program), []byte("#!/bin/bash\n"+script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	ran := 0
 	for _, page := range docs.Pages() {
 		blocks, err := docs.Blocks(repository, page)
@@ -69,25 +61,8 @@ func TestDocs(t *testing.T) {
 		}
 		for _, block := range blocks {
 			ran++
-			ok := t.Run(fmt.Sprintf("%s line %d %s", page, block.Line, block.Section), func(t *testing.T) {
-				command := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", block.Script)
-				command.Dir = workspace(t, root)
-				command.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "KUBECONFIG="+shared.rig.Kubeconfig)
-				out, err := command.CombinedOutput()
-				t.Logf("%s\n%s", block.Script, out)
-				if err != nil {
-					t.Fatal(err)
-				}
-				const refused = "refused, as it should be"
-				if strings.Count(string(out), refused) != strings.Count(block.Script, refused) {
-					t.Error("a request was allowed that should be refused")
-				}
-				for _, code := range printedCode.FindAllSubmatch(out, -1) {
-					if !slices.Contains([]string{"1", "2", "4"}, string(code[1])) { // the verdicts
-						t.Errorf("a command printed no report: %s", code[0])
-					}
-				}
-			})
+			reader.dir = workspace(t, root)
+			ok := reader.run(t, block)
 			if !ok && page == "install.md" {
 				t.Fatal("the other commands depend on this one")
 			}
@@ -101,8 +76,97 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// reader runs commands of the documentation.
+type reader struct {
+	dir         string // where commands run
+	environment []string
+}
+
+// newReader is a reader whose programs are, first, these scripts of bash.
+func newReader(t *testing.T, scripts map[string]string) reader {
+	t.Helper()
+	programs := t.TempDir()
+	for program, script := range scripts {
+		if err := os.WriteFile(filepath.Join(programs, program), []byte("#!/bin/bash\n"+script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return reader{environment: append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"),
+		"KUBECONFIG="+shared.rig.Kubeconfig)}
+}
+
+// run runs a block as a subtest.
+func (r reader) run(t *testing.T, block docs.Block) (ok bool) {
+	t.Helper()
+	return t.Run(fmt.Sprintf("%s line %d %s", block.Page, block.Line, block.Section), func(t *testing.T) {
+		command := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", block.Script)
+		command.Dir, command.Env = r.dir, r.environment
+		out, err := command.CombinedOutput()
+		t.Logf("%s\n%s", block.Script, out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const refused = "refused, as it should be"
+		if strings.Count(string(out), refused) != strings.Count(block.Script, refused) {
+			t.Error("a request was allowed that should be refused")
+		}
+		for _, code := range printedCode.FindAllSubmatch(out, -1) {
+			if !slices.Contains([]string{"1", "2", "4"}, string(code[1])) { // the verdicts
+				t.Errorf("a command printed no report: %s", code[0])
+			}
+		}
+	})
+}
+
+// absolute is the absolute path of a path that is relative to this package.
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // printedCode is what the commands for reports print if they exit with another code than 0.
 var printedCode = regexp.MustCompile(`(?m)^exit code (\d+)$`)
+
+// TestGettingStarted runs the page that leads from a clone to a guarded cluster as it is printed: the image is built by
+// the Dockerfile and loaded into the node. kind is the only program that is not what its name says: it loads the image
+// into the tests' own node, by `make node-load`.
+func TestGettingStarted(t *testing.T) {
+	if shared.rig == nil {
+		t.Skip("the commands in the documentation run only on the tests' own cluster")
+	}
+	root := absolute(t, repository)
+	reader := newReader(t, map[string]string{
+		"kubectl": fmt.Sprintf("exec %q \"$@\"\n", shared.rig.Kubectl),
+		"helm":    fmt.Sprintf("exec %q \"$@\"\n", filepath.Join(root, ".tools", "helm")),
+		"kind": fmt.Sprintf("[ \"$*\" = 'load image-archive dist/image.tar' ] && exec make node-load NODE_DIR=%q\n",
+			shared.rig.Path("cluster")),
+	})
+	reader.dir = root
+	reader.environment = append(reader.environment, builtBy.env...)
+	reader.environment = append(reader.environment, "BUILDER=buildah", "IMAGE_FLAGS="+strings.Join(builtBy.flags, " "))
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		shared.helm(ctx, "uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
+		shared.kubectl(ctx, "delete", "namespace", release, "example", "--ignore-not-found", "--wait")
+	})
+	must(t, shared.kubectl(t.Context(), "delete", "namespace", release, "--ignore-not-found", "--wait"))
+	blocks, err := docs.Blocks(repository, docs.GettingStarted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(blocks) == 0 {
+		t.Fatal("the page has no commands")
+	}
+	for _, block := range blocks {
+		if !reader.run(t, block) {
+			t.Fatal("the other commands depend on this one")
+		}
+	}
+}
 
 // workspace is a directory for a reader's files, which has the chart where the repository has it.
 func workspace(t *testing.T, root string) string {
