@@ -49,6 +49,7 @@ type auditOptions struct {
 	apiService string
 	// Only with --once:
 	installed, cluster string
+	whoCanDisable      bool
 	time               time.Duration
 	// Only without --once:
 	guardPatience               time.Duration
@@ -60,7 +61,9 @@ type auditOptions struct {
 }
 
 // onceFlags are the flags that require --once, continuousFlags those that exclude it.
-func onceFlags() []string { return []string{"installed", "o", "cluster-name", "timeout"} }
+func onceFlags() []string {
+	return []string{"installed", "o", "who-can-disable", "cluster-name", "timeout"}
+}
 func continuousFlags() []string {
 	return slices.Concat([]string{"guard-patience", "served-patience", "lease", "deployment", "health-bind-address"},
 		statusserver.SecureFlags(), []string{"log-format", "log-level"})
@@ -154,6 +157,9 @@ func (o *auditOptions) defineFlags(flags *flag.FlagSet, getenv func(string) stri
 	flags.StringVar(&o.healthAddress, "health-bind-address", ":8081", healthUsage)
 	o.metrics.Flags(flags, "health-bind-address")
 	o.log.Flags(flags)
+	flags.BoolVar(&o.whoCanDisable, "who-can-disable", false,
+		"also list who could disable the guard, as RBAC grants it, in the formats table, json and junit. It does not change "+
+			"the verdict. It needs permission to list all RBAC objects")
 	flags.StringVar(&o.cluster, "cluster-name", "",
 		"`name` of the cluster in the report (default: the address of its API server)")
 	flags.DurationVar(&o.time, "timeout", auditTime, "fail after this `time`: 5s to 10m")
@@ -321,6 +327,11 @@ func auditOnce(
 	}
 	if document.Name == "" {
 		document.Name = address(client)
+	}
+	if options.whoCanDisable {
+		if document.WhoCanDisable, err = whoCanDisable(ctx, client, loaded); err != nil {
+			return evidence.Document{}, fmt.Errorf("find who could disable the guard: %w", err)
+		}
 	}
 	for _, e := range result.Examined {
 		document.Examined = append(document.Examined, evidence.Examined{Role: e.Role, Subject: e.Subject})

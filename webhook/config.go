@@ -29,6 +29,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/whocan"
 )
 
 const (
@@ -199,6 +200,9 @@ type config struct {
 	overridesAction admit.Action
 	// guard are the manifests of the objects that register the guard.
 	guard []*unstructured.Unstructured
+	// renewers are the users that renew a protected Secret, sorted. That of a ServiceAccount in each selected namespace
+	// has the namespace "*".
+	renewers []string
 	// digest is a hash of the files; it changes if the configuration changes.
 	digest [sha256.Size]byte
 }
@@ -423,7 +427,10 @@ func (c fileConfig) validated() (config, error) {
 			return config{}, err
 		}
 		valid.protected = append(valid.protected, protected)
+		valid.renewers = append(valid.renewers, s.renewers()...)
 	}
+	slices.Sort(valid.renewers)
+	valid.renewers = slices.Compact(valid.renewers)
 	if c.Decoy != nil {
 		decoy, err := c.Decoy.validated()
 		if err == nil && seen[decoy.Namespace+"/"+decoy.Name] {
@@ -437,6 +444,15 @@ func (c fileConfig) validated() (config, error) {
 	}
 	valid.exceptNamed()
 	return valid, nil
+}
+
+// renewers returns the users of RenewedBy and RenewedByServiceAccounts.
+func (s protectedSecretConfig) renewers() []string {
+	users := slices.Clone(s.RenewedBy)
+	for _, account := range s.RenewedByServiceAccounts {
+		users = append(users, serviceAccountPrefix+cmp.Or(s.Namespace, whocan.AnyNamespace)+":"+account)
+	}
+	return users
 }
 
 // exceptNamed makes entries with a selector leave out the namespaces of which another entry, or the decoy, protects

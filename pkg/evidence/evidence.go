@@ -105,7 +105,38 @@ type Document struct {
 	Results []finding.Result
 	// Checked are all reasons that could be checked. Duplicates count once.
 	Checked []finding.Reason
+	// WhoCanDisable says who could disable the guard; nil if that was not asked. It has no influence on verdicts, and only
+	// the formats table, json and junit have it.
+	WhoCanDisable *WhoCanDisable
 }
+
+// WhoCanDisable lists the subjects that could disable the guard.
+type WhoCanDisable struct {
+	// Unknown says why they are not known; Actions is empty then.
+	Unknown string
+	Actions []Action
+}
+
+// Action is a way to disable the guard or to act in spite of it.
+type Action struct {
+	Description string
+	// Permissions that allow it, any one of them.
+	Permissions []string
+	// Subjects that have such a permission, without the Omitted ones.
+	Subjects []ActionSubject
+	Omitted  int
+}
+
+// ActionSubject is a subject of RBAC, and the bindings that give it the permission.
+type ActionSubject struct {
+	Kind, Namespace, Name string
+	// Everyone: a group of all users or all ServiceAccounts. Platform: part of Kubernetes or OpenShift.
+	Everyone, Platform bool
+	Grants             []Grant
+}
+
+// Grant is a binding and its role.
+type Grant struct{ Binding, Role string }
 
 // Examined is a file or object that was checked, with its role.
 type Examined struct {

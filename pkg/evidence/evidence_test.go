@@ -126,6 +126,32 @@ func documents() map[string]evidence.Document {
 		Kind: "Secret", Namespace: "openshift-kube-apiserver", Name: "kubelet-client", Key: "tls.crt",
 	}
 
+	who := with()
+	who.WhoCanDisable = &evidence.WhoCanDisable{Actions: []evidence.Action{
+		{
+			Description: "change or delete the webhook configuration", Omitted: 3,
+			Permissions: []string{"update validatingwebhookconfigurations.admissionregistration.k8s.io kubelet-https-guard"},
+			Subjects: []evidence.ActionSubject{
+				{
+					Kind: "Group", Name: "system:authenticated", Everyone: true,
+					Grants: []evidence.Grant{{Binding: "ClusterRoleBinding everyone", Role: "ClusterRole edit-all"}},
+				},
+				{
+					Kind: "ServiceAccount", Namespace: "gitops", Name: "argocd\x1b[2K", Grants: []evidence.Grant{
+						{Binding: "ClusterRoleBinding argocd", Role: "ClusterRole argocd"},
+						{Binding: "ClusterRoleBinding argocd-2", Role: "ClusterRole cluster-admin"},
+					},
+				},
+				{
+					Kind: "Group", Name: "system:masters", Platform: true,
+					Grants: []evidence.Grant{{Binding: "API server", Role: "allowed everything"}},
+				},
+			},
+		},
+		{Description: "act as another", Permissions: []string{"impersonate users x"}},
+	}}
+	whoUnknown := with()
+	whoUnknown.WhoCanDisable = &evidence.WhoCanDisable{Unknown: "list ClusterRoles: no permission\nFix: x"}
 	unanswered := with()
 	unanswered.Results = slices.DeleteFunc(unanswered.Results,
 		func(r finding.Result) bool { return r.Requirement == key || r.Requirement == readable })
@@ -165,6 +191,8 @@ func documents() map[string]evidence.Document {
 		"found, but not in Checked":      unlisted,
 		"nothing known":                  {At: now, Generator: "g", Kind: "Node"},
 		"texts with control characters":  texts,
+		"who can disable the guard":      who,
+		"who can disable is not known":   whoUnknown,
 	}
 }
 
@@ -260,6 +288,13 @@ func TestVerdict(t *testing.T) {
 	)
 	want := map[string]verdict{
 		"compliant": {JSON: "Compliant", Controls: sound, Checked: all, Skipped: skipped, Reports: "7 0 0 0 2", Successful: true},
+		// Who can disable the guard has no influence.
+		"who can disable the guard": {
+			JSON: "Compliant", Controls: sound, Checked: all, Skipped: skipped, Reports: "7 0 0 0 2", Successful: true,
+		},
+		"who can disable is not known": {
+			JSON: "Compliant", Controls: sound, Checked: all, Skipped: skipped, Reports: "7 0 0 0 2", Successful: true,
+		},
 		"with a warning": {
 			JSON: "Compliant", Controls: sound, Found: "WeakKey", Checked: all, Skipped: skipped, Reports: "6 0 1 0 2",
 			Results: "fail/warning/WeakKey", Files: crt, Successful: true,
@@ -486,6 +521,57 @@ func TestTable(t *testing.T) {
 				t.Errorf("the table (-want +got):\n%s\n%s", d, begin)
 			}
 		})
+	}
+}
+
+// TestWhoCanDisable: the formats table and json list who could disable the guard. The table has one line for each subject
+// that is not part of the platform.
+func TestWhoCanDisable(t *testing.T) {
+	page := messages.Record(t, "who-can-disable")
+	for name, want := range map[string][]string{
+		"who can disable the guard": {
+			"change or delete the webhook configuration",
+			"Group system:authenticated (everyone) by ClusterRoleBinding everyone to ClusterRole edit-all",
+			"ClusterRoleBinding argocd to ClusterRole argocd, ClusterRoleBinding argocd-2 to ClusterRole cluster-admin",
+			"1 subject of the platform", "3 subjects more", "act as another",
+		},
+		"who can disable is not known": {"not known: list ClusterRoles: no permission"},
+	} {
+		_, text, found := strings.Cut(string(write(t, evidence.Table, documents()[name])), "\nwho could disable")
+		if !found {
+			t.Errorf("%s: the table has no such part", name)
+		}
+		page.Text(name, "who could disable"+text)
+		for _, line := range want {
+			if !strings.Contains(text, line) {
+				t.Errorf("%s: the table has no %q:\n%s", name, line, text)
+			}
+		}
+	}
+	type subject struct {
+		Kind, Namespace, Name string
+		Everyone, Platform    bool
+		Grants                []struct{ Binding, Role string }
+	}
+	var document struct {
+		WhoCanDisable *struct {
+			Unknown string
+			Actions []struct {
+				Description string
+				Permissions []string
+				Subjects    []subject
+				Omitted     int
+			}
+		}
+	}
+	decode(t, json.Unmarshal, write(t, evidence.JSON, documents()["who can disable the guard"]), &document)
+	who := document.WhoCanDisable
+	if who == nil || len(who.Actions) != 2 || len(who.Actions[0].Subjects) != 3 || who.Actions[0].Omitted != 3 ||
+		!who.Actions[0].Subjects[0].Everyone || len(who.Actions[0].Subjects[1].Grants) != 2 || who.Actions[1].Subjects == nil {
+		t.Errorf("JSON: %+v", who)
+	}
+	if text := write(t, evidence.JSON, documents()["compliant"]); bytes.Contains(text, []byte("whoCanDisable")) {
+		t.Error("the JSON has whoCanDisable, though it was not asked")
 	}
 }
 

@@ -38,6 +38,30 @@ type (
 		Findings     []jsonFinding     `json:"findings"`
 		Controls     []jsonControl     `json:"controls"`
 		Results      []jsonResult      `json:"results"`
+		// Not in documents of a node, and only if it was asked for.
+		WhoCanDisable *jsonWhoCanDisable `json:"whoCanDisable,omitempty"`
+	}
+	jsonWhoCanDisable struct {
+		Unknown string       `json:"unknown,omitempty"`
+		Actions []jsonAction `json:"actions"`
+	}
+	jsonAction struct {
+		Description string              `json:"description"`
+		Permissions []string            `json:"permissions"`
+		Subjects    []jsonActionSubject `json:"subjects"`
+		Omitted     int                 `json:"omitted"`
+	}
+	jsonActionSubject struct {
+		Kind      string      `json:"kind"`
+		Namespace string      `json:"namespace,omitempty"`
+		Name      string      `json:"name"`
+		Everyone  bool        `json:"everyone"`
+		Platform  bool        `json:"platform"`
+		Grants    []jsonGrant `json:"grants"`
+	}
+	jsonGrant struct {
+		Binding string `json:"binding"`
+		Role    string `json:"role"`
 	}
 	jsonGenerator struct {
 		Name    string `json:"name"`
@@ -155,7 +179,27 @@ func writeJSON(w io.Writer, d Document, _ Options) error {
 		out.Results = append(out.Results,
 			jsonResult{r.Requirement, r.Subject, r.Outcome.String(), r.Reason, r.Message, r.Remedy})
 	}
+	out.WhoCanDisable = jsonWhoCanDisableOf(d.WhoCanDisable)
 	return encodeJSON(w, out)
+}
+
+func jsonWhoCanDisableOf(who *WhoCanDisable) *jsonWhoCanDisable {
+	if who == nil {
+		return nil
+	}
+	out := &jsonWhoCanDisable{Unknown: who.Unknown, Actions: []jsonAction{}}
+	for _, a := range who.Actions {
+		action := jsonAction{a.Description, append([]string{}, a.Permissions...), []jsonActionSubject{}, a.Omitted}
+		for _, s := range a.Subjects {
+			subject := jsonActionSubject{s.Kind, s.Namespace, s.Name, s.Everyone, s.Platform, []jsonGrant{}}
+			for _, g := range s.Grants {
+				subject.Grants = append(subject.Grants, jsonGrant(g))
+			}
+			action.Subjects = append(action.Subjects, subject)
+		}
+		out.Actions = append(out.Actions, action)
+	}
+	return out
 }
 
 func jsonControlOf(v control.Verdict) jsonControl {

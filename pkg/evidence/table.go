@@ -88,8 +88,55 @@ func writeTable(w io.Writer, d Document, o Options) error {
 	}
 	// Writing to a buffer never fails.
 	_ = table.Flush()
+	tabulateWhoCanDisable(&text, d.WhoCanDisable)
 	_, err := text.WriteTo(w)
 	return err
+}
+
+// tabulateWhoCanDisable writes a line for each subject that is not part of the platform, and the number of the others.
+func tabulateWhoCanDisable(text *bytes.Buffer, who *WhoCanDisable) {
+	if who == nil {
+		return
+	}
+	_, _ = fmt.Fprintf(text, "\nwho could disable the guard, as RBAC grants it\n")
+	if who.Unknown != "" {
+		_, _ = fmt.Fprintf(text, "  not known: %s\n", printable(who.Unknown))
+	}
+	for _, action := range who.Actions {
+		_, _ = fmt.Fprintf(text, "  %s\n", printable(action.Description))
+		platform := 0
+		for _, s := range action.Subjects {
+			if s.Platform {
+				platform++
+				continue
+			}
+			name := s.Name
+			if s.Namespace != "" {
+				name = s.Namespace + "/" + name
+			}
+			if s.Everyone {
+				name += " (everyone)"
+			}
+			var by []string
+			for _, g := range s.Grants {
+				by = append(by, g.Binding+" to "+g.Role)
+			}
+			_, _ = fmt.Fprintf(text, "    %s by %s\n", printable(s.Kind+" "+name), printable(strings.Join(by, ", ")))
+		}
+		if platform > 0 {
+			_, _ = fmt.Fprintf(text, "    %s of the platform\n", subjectCount(platform))
+		}
+		if action.Omitted > 0 {
+			_, _ = fmt.Fprintf(text, "    %s more\n", subjectCount(action.Omitted))
+		}
+	}
+}
+
+func subjectCount(n int) string {
+	if n == 1 {
+		return "1 subject"
+	}
+	return strconv.Itoa(n) + " subjects"
 }
 
 // tabulateVerdicts writes the verdict of the exit code, one line for each control that counts,

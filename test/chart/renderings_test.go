@@ -75,6 +75,7 @@ var renderings = map[string]rendering{
 	"without the agent":    {set: []string{"nodeagent.enabled=false"}},
 	"without the webhook":  {apis: openShift, set: []string{"webhook.enabled=false"}},
 	"without the audit":    {apis: openShift, set: []string{"audit.enabled=false"}},
+	"with who can disable": {apis: openShift, set: []string{"audit.whoCanDisable.enabled=true"}},
 	"without the kubelets": {apis: openShift, set: []string{"webhook.kubelets.enabled=false"}},
 	"with a CA of kubelets": {apis: openShift, set: []string{
 		"webhook.kubelets.caBundleConfigMap.namespace=kube-system", "webhook.kubelets.caBundleConfigMap.name=kubelet-ca",

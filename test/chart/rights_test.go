@@ -33,6 +33,11 @@ var unnamed = map[string]string{
 	"ClusterRole: create authentication.k8s.io/tokenreviews": "reviews have no names: whose token a client of metrics " +
 		"presents",
 	"ClusterRole: create authorization.k8s.io/subjectaccessreviews": "as above; whether its user may read metrics",
+	"ClusterRole: list rbac.authorization.k8s.io/clusterroles": "who can disable the guard depends on all of them; only " +
+		"with audit.whoCanDisable.enabled",
+	"ClusterRole: list rbac.authorization.k8s.io/clusterrolebindings": "as above",
+	"ClusterRole: list rbac.authorization.k8s.io/roles":               "as above",
+	"ClusterRole: list rbac.authorization.k8s.io/rolebindings":        "as above",
 	"Role: get pods/log": "Pod names are generated; in the agent's namespace",
 	"ClusterRole: list namespaces": "the audit lists those that a namespaceSelector of a protected Secret matches; RBAC " +
 		"knows no labels",
@@ -136,7 +141,10 @@ func TestRightsOfEach(t *testing.T) {
 			"default: get discovery.k8s.io/endpointslices kubernetes",
 			"kubelet-https-guard: get pods/log",
 		})},
-		"audit":      {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies, kubelets, served)},
+		"audit": {"audit", "OpenShift", slices.Concat(withoutWebhook, registration, policies, kubelets, served)},
+		"audit, with who can disable": {"audit", "with who can disable", slices.Concat(withoutWebhook, registration, policies,
+			kubelets, served,
+			[]string{"list rbac.authorization.k8s.io/clusterroles,clusterrolebindings,roles,rolebindings"})},
 		"audit only": {"audit", "only the audit", slices.Concat(withoutWebhook, kubelets, served)},
 		"audit, without the webhook": {
 			"audit", "without the webhook", slices.Concat(withoutWebhook, policies, kubelets, served),
