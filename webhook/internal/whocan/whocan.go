@@ -181,7 +181,8 @@ func (r RBAC) Who(anyOf []Permission) (entries []Entry, omitted int) {
 		})
 		role := roleOf(binding.RoleRef, binding.Namespace)
 		if grants(rules[role], within) {
-			add(binding.Subjects, Grant{"RoleBinding " + binding.Namespace + "/" + binding.Name, role.String()}, binding.Namespace)
+			grant := Grant{"RoleBinding " + binding.Namespace + "/" + binding.Name, role.String()}
+			add(binding.Subjects, grant, binding.Namespace)
 		}
 	}
 	for subject, all := range found {
@@ -190,7 +191,8 @@ func (r RBAC) Who(anyOf []Permission) (entries []Entry, omitted int) {
 		})
 		all = slices.Compact(all)
 		entries = append(entries, Entry{
-			Subject: subject, Everyone: isEveryone(subject), Platform: isPlatform(subject), Grants: all[:min(len(all), maxGrants)],
+			Subject: subject, Everyone: isEveryone(subject), Platform: isPlatform(subject),
+			Grants: all[:min(len(all), maxGrants)],
 		})
 	}
 	slices.SortFunc(entries, func(a, b Entry) int {
