@@ -99,6 +99,49 @@ dist: ## Build both programs for every platform into dist/, with the flags of th
 		done || exit 1; \
 	done
 
+# A release is signed with the key file COSIGN_KEY (its password in COSIGN_PASSWORD), or with COSIGN_KEY=keyless by an
+# identity, which needs a network. Without COSIGN_KEY it is signed with a throw-away key: to try it, not to publish it.
+RELEASE := $(DIST)/release
+RELEASE_VERSION = $(shell sed -n 's/^version: //p' $(CHART)/Chart.yaml)
+THROW_AWAY_KEY := $(DIST)/throw-away
+COSIGN_KEY ?=
+COSIGN_PUBLIC_KEY ?= $(if $(filter keyless,$(COSIGN_KEY)),,$(THROW_AWAY_KEY).pub)
+# If set, make release publishes to this registry and path, and make verify-release verifies what is there.
+RELEASE_REGISTRY ?=
+# For keyless signatures: --certificate-identity … --certificate-oidc-issuer …
+VERIFY_FLAGS ?=
+RELEASE_PROGRAM = go run -C release . $(1) --dir $(RELEASE)
+.PHONY: release
+release: tools cosign ## Make a signed release in dist/release: image, chart, SBOMs, provenance, checksums (COSIGN_KEY=, RELEASE_REGISTRY=)
+	rm -rf $(RELEASE)
+	$(MAKE) --no-print-directory dist DIST=$(RELEASE)
+	@# Files of git archive have the time of the commit, so the package depends on nothing else.
+	mkdir -p $(RELEASE)/source && git archive HEAD $(CHART) | tar -x -C $(RELEASE)/source
+	$(TOOLS)/helm package $(RELEASE)/source/$(CHART) --destination $(RELEASE)
+	rm -r $(RELEASE)/source
+	$(call RELEASE_PROGRAM,build) --version $(RELEASE_VERSION) --revision $$(git rev-parse HEAD) --time $(COMMITTED)
+ifeq ($(COSIGN_KEY),)
+	@[ -e $(THROW_AWAY_KEY).key ] || COSIGN_PASSWORD= $(TOOLS)/cosign generate-key-pair --output-key-prefix $(THROW_AWAY_KEY)
+	COSIGN_PASSWORD= $(call RELEASE_PROGRAM,sign) --cosign $(TOOLS)/cosign --key $(THROW_AWAY_KEY).key
+	@echo "Signed with a throw-away key. Set COSIGN_KEY to publish." >&2
+else
+	$(call RELEASE_PROGRAM,sign) --cosign $(TOOLS)/cosign --key "$(filter-out keyless,$(COSIGN_KEY))"
+endif
+	$(if $(RELEASE_REGISTRY),$(call RELEASE_PROGRAM,publish) --to $(RELEASE_REGISTRY))
+
+.PHONY: verify-release
+verify-release: cosign ## Verify the release in dist/release, and with RELEASE_REGISTRY= what is published there (COSIGN_PUBLIC_KEY=)
+	$(call RELEASE_PROGRAM,verify) --cosign $(TOOLS)/cosign --key "$(COSIGN_PUBLIC_KEY)" \
+		$(if $(RELEASE_REGISTRY),--from $(RELEASE_REGISTRY)) $(VERIFY_FLAGS)
+
+.PHONY: release-test
+release-test: tools cosign ## Test make release and make verify-release: a change of any part of a release is found
+	cd release && COSIGN=$(TOOLS)/cosign HELM=$(TOOLS)/helm go test -count=1 -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: cosign
+cosign:
+	@go build -C release/cosign -o $(TOOLS)/cosign github.com/sigstore/cosign/v2/cmd/cosign
+
 .PHONY: test preflight-test
 preflight-test:
 	@sh test/preflight/preflight.sh test cc
@@ -209,11 +252,14 @@ lint: tools ## Lint the code, the import rules, the chart and the wording
 	$(TOOLS)/golangci-lint run ./...
 	cd test/cluster && $(TOOLS)/golangci-lint run ./...
 	cd test/oracle && $(TOOLS)/golangci-lint run ./...
+	cd release && $(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/helm lint --strict $(CHART)
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd test/cluster && go mod tidy -diff
 	cd test/oracle && go mod tidy -diff
+	cd release && go mod tidy -diff
+	cd release/cosign && go mod tidy -diff
 	cd test/bench/gatekeeper && go mod tidy -diff
 
 # The tests that have a part of the page run, one package at a time: all write the same file.
@@ -239,6 +285,7 @@ fmt: tools ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
 	cd test/cluster && $(TOOLS)/golangci-lint fmt ./...
 	cd test/oracle && $(TOOLS)/golangci-lint fmt ./...
+	cd release && $(TOOLS)/golangci-lint fmt ./...
 
 .PHONY: cluster-build
 cluster-build: ## Build etcd, kube-apiserver and kubectl, once (8 to 15 minutes on 2 cores)
