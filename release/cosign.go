@@ -110,10 +110,14 @@ func sign(ctx context.Context, dir string, c cosign, out io.Writer) error {
 	if err := release.push(ctx, at); err != nil {
 		return err
 	}
-	for repository, digest := range map[string]string{imageName: release.image.String(), chartName: release.chart.String()} {
-		if _, err := c.run(ctx, slices.Concat([]string{"sign", "--recursive"}, c.signing(),
-			[]string{at + "/" + repository + "@" + digest})...); err != nil {
-			return fmt.Errorf("sign %s: %w", repository, err)
+	signed, err := release.signed()
+	if err != nil {
+		return err
+	}
+	for _, manifest := range signed {
+		arguments := slices.Concat([]string{"sign"}, c.signing(), []string{at + "/" + manifest})
+		if _, err := c.run(ctx, arguments...); err != nil {
+			return fmt.Errorf("sign %s: %w", manifest, err)
 		}
 	}
 	all, err := release.attestations()

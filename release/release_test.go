@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"os"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/match"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
@@ -30,12 +31,12 @@ func program(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
 	if path == "" {
-		t.Fatalf("%s is not set. Fix: run make release-test", variable)
+		t.Fatalf("%s is not set. Fix: run make test-release", variable)
 	}
 	return path
 }
 
-// run runs a program and returns what it prints.
+// execute runs a program and returns what it prints.
 func execute(t *testing.T, dir string, arguments ...string) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), arguments[0], arguments[1:]...)
@@ -117,21 +118,14 @@ func keyPair(t *testing.T) (private, public cosign) {
 // TestBuild: the same input gives the same bytes in another directory, and SHA256SUMS is in the format of sha256sum.
 func TestBuild(t *testing.T) {
 	first, revision := inputs(t)
-	second := t.TempDir()
-	if err := os.CopyFS(second, os.DirFS(first)); err != nil {
-		t.Fatal(err)
-	}
+	second := copied(t, first)
 	var lists [2]string
 	for i, dir := range []string{first, second} {
 		if err := build(dir, version, revision, created, io.Discard); err != nil {
 			t.Fatal(err)
 		}
-		list, err := sums(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lists[i] = string(list)
-		write(t, filepath.Join(dir, checksums), lists[i])
+		list(t, dir)
+		lists[i] = read(t, filepath.Join(dir, checksums))
 		execute(t, dir, "sha256sum", "--check", "--strict", checksums)
 	}
 	if lists[0] != lists[1] {
@@ -167,14 +161,11 @@ func TestBuildRefuses(t *testing.T) {
 	}
 	for title, c := range cases {
 		t.Run(title, func(t *testing.T) {
-			copied := t.TempDir()
-			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-				t.Fatal(err)
-			}
+			changed := copied(t, dir)
 			if c.change != nil {
-				c.change(copied)
+				c.change(changed)
 			}
-			err := build(copied, c.version, c.revision, c.created, io.Discard)
+			err := build(changed, c.version, c.revision, c.created, io.Discard)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -192,9 +183,164 @@ func replace(t *testing.T, path, from, to string) {
 	write(t, path, strings.Replace(text, from, to, 1))
 }
 
-// TestVerify: a release as it was made is verified; a change of anything is found. Rows with signed sign the checksums
-// again after the change, as somebody with the key could.
-func TestVerify(t *testing.T) {
+// edit returns a change that replaces a text in a file.
+func edit(file, from, to string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) { replace(t, filepath.Join(dir, file), from, to) }
+}
+
+// flip changes one bit in the middle of a file.
+func flip(t *testing.T, path string) {
+	t.Helper()
+	data := []byte(read(t, path))
+	data[len(data)/2] ^= 1
+	write(t, path, string(data))
+}
+
+// list writes SHA256SUMS again, as somebody who changes a release would.
+func list(t *testing.T, dir string) {
+	t.Helper()
+	text, err := sums(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, checksums), string(text))
+}
+
+// copied returns a copy of a release.
+func copied(t *testing.T, dir string) string {
+	t.Helper()
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// moreModules adds a module to an SBOM.
+var moreModules = edit("linux-arm64/webhook.cdx.json", `"components":[`,
+	`"components":[{"type":"library","name":"example.com/x","version":"v1.0.0","purl":"pkg:golang/example.com/x@v1.0.0"},`)
+
+// TestChangedByte: a changed byte in any file is found, and the error names the file.
+func TestChangedByte(t *testing.T) {
+	dir, revision := inputs(t)
+	if err := build(dir, version, revision, created, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	list(t, dir)
+	files := byName([]byte(read(t, filepath.Join(dir, checksums))))
+	// 4 programs and SBOMs, the chart, 2 documents, and the layout with 2 files and at least an index, 3 manifests with
+	// configuration, and 3 layers.
+	if len(files) < 22 {
+		t.Fatalf("%d files are listed", len(files))
+	}
+	for file := range files {
+		path := filepath.Join(dir, file)
+		before := read(t, path)
+		flip(t, path)
+		want := file + ": the file has another checksum than in SHA256SUMS"
+		if _, err := checkFiles(dir); err == nil || err.Error() != want {
+			t.Errorf("%s changed: got %v, want %q", file, err, want)
+		}
+		write(t, path, before)
+	}
+	if _, err := checkFiles(dir); err != nil {
+		t.Errorf("after all changes are undone: %v", err)
+	}
+}
+
+// TestCheck: a release whose parts do not fit together is refused, although its checksums are right.
+func TestCheck(t *testing.T) {
+	dir, revision := inputs(t)
+	if err := build(dir, version, revision, created, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	list(t, dir)
+	for title, c := range map[string]struct {
+		change func(*testing.T, string)
+		listed bool   // SHA256SUMS is written again after the change
+		want   string // empty: no error
+	}{
+		"unchanged":         {},
+		"a file is missing": {removed(vexFile), false, vexFile + ": the file is missing"},
+		"a file more": {func(t *testing.T, dir string) { write(t, filepath.Join(dir, "README"), "x") }, false,
+			"README: the file is not listed"},
+		"no checksums":   {removed(checksums), false, checksums},
+		"no layout":      {removed(filepath.Join(layoutDir, "index.json")), true, "read the OCI layout"},
+		"another module": {moreModules, true, "linux-arm64/webhook.cdx.json: lists other modules"},
+		"another program": {func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "linux-arm64", "webhook"), read(t, filepath.Join(dir, "linux-arm64", "nodeagent")))
+		}, true, "the subjects are not what the release has: linux-arm64/webhook"},
+		"another commit": {edit(provenanceFile, revision, strings.Repeat("0", 40)), true, "built from commit"},
+		"another builder": {edit(provenanceFile, builderID, "https://example.com"), true,
+			`the builder is "https://example.com"`},
+		"another source": {edit(provenanceFile, `"uri": "git+`+sourceURL, `"uri": "git+https://example.com`), true,
+			"the source is not"},
+		"another subject": {edit(provenanceFile, `"name": "linux-amd64/webhook"`, `"name": "other"`), true,
+			"the subjects are not what the release has: linux-amd64/webhook"},
+		"no statement": {func(t *testing.T, dir string) { write(t, filepath.Join(dir, provenanceFile), "{}") }, true,
+			provenanceFile + ": "},
+		"an image with other programs": {func(t *testing.T, dir string) {
+			other := copied(t, dir)
+			for _, architecture := range []string{"amd64", "arm64"} {
+				folder := filepath.Join(other, "linux-"+architecture)
+				write(t, filepath.Join(folder, "webhook"), read(t, filepath.Join(folder, "nodeagent")))
+			}
+			replaceImage(t, dir, other, revision)
+		}, true, "image of linux/amd64: program webhook is not the one in linux-amd64/webhook"},
+		"an image of another commit": {func(t *testing.T, dir string) {
+			replaceImage(t, dir, dir, strings.Repeat("0", 40))
+		}, true, "image of linux/amd64: the configuration is not"},
+		"an image for fewer platforms": {func(t *testing.T, dir string) {
+			other := copied(t, dir)
+			if err := os.RemoveAll(filepath.Join(other, "linux-arm64")); err != nil {
+				t.Fatal(err)
+			}
+			replaceImage(t, dir, other, revision)
+		}, true, "the image has platforms amd64, the release programs for amd64, arm64"},
+		"a statement about another image": {func(t *testing.T, dir string) {
+			text, err := openVEX([]byte(statementText), version, strings.Repeat("0", 64), created)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, vexFile), string(text))
+		}, true, "statement 1 is not about the image"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			changed := copied(t, dir)
+			if c.change != nil {
+				c.change(t, changed)
+			}
+			if c.listed {
+				list(t, changed)
+			}
+			_, err := checkFiles(changed)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// replaceImage replaces the image of a release by that of the programs in another directory, and the provenance by one
+// that names it.
+func replaceImage(t *testing.T, dir, programs, revision string) {
+	t.Helper()
+	index, err := imageIndex(programs, version, revision, created)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := opens(t, dir)
+	if err := release.layout.ReplaceIndex(index, match.Name(imageName+":"+version),
+		layout.WithAnnotations(map[string]string{refName: imageName + ":" + version})); err != nil {
+		t.Fatal(err)
+	}
+	replaced := opens(t, dir)
+	replace(t, filepath.Join(dir, provenanceFile), release.image.Hex, replaced.image.Hex)
+}
+
+// TestSigned: a signed release is verified; one with another signature or attestation is not. Rows with signed sign the
+// checksums again after the change, as somebody with the key could.
+func TestSigned(t *testing.T) {
 	dir, revision := inputs(t)
 	private, public := keyPair(t)
 	_, other := keyPair(t)
@@ -204,100 +350,72 @@ func TestVerify(t *testing.T) {
 	if err := sign(t.Context(), dir, private, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	flip := func(name string) func(*testing.T, string) {
+	// without returns a change that removes what is attached to a manifest: suffix is .sig or .att.
+	without := func(manifest, suffix string) func(*testing.T, string) {
+		_, digest, _ := strings.Cut(manifest, "@sha256:")
 		return func(t *testing.T, dir string) {
-			data := []byte(read(t, filepath.Join(dir, name)))
-			data[len(data)/2] ^= 1
-			write(t, filepath.Join(dir, name), string(data))
+			if err := opens(t, dir).layout.RemoveDescriptors(func(entry v1.Descriptor) bool {
+				return strings.HasSuffix(entry.Annotations[refName], ":sha256-"+digest+suffix)
+			}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	edit := func(name, from, to string) func(*testing.T, string) {
-		return func(t *testing.T, dir string) { replace(t, filepath.Join(dir, name), from, to) }
+	release := opens(t, dir)
+	signed, err := release.signed()
+	if err != nil {
+		t.Fatal(err)
 	}
-	sbom := edit("linux-arm64/webhook.cdx.json", `"components":[`,
-		`"components":[{"type":"library","name":"example.com/x","version":"v1.0.0","purl":"pkg:golang/example.com/x@v1.0.0"},`)
-	cases := map[string]struct {
+	type row struct {
 		change func(*testing.T, string)
 		signed bool
 		key    cosign
 		want   string // empty: verified
-	}{
-		"unchanged":               {},
-		"signed again, unchanged": {signed: true},
-		"verified with another key": {key: other,
-			want: "the signature of SHA256SUMS"},
-		"a program changed":         {change: flip("linux-arm64/webhook"), want: "linux-arm64/webhook: the file has another checksum"},
-		"an SBOM changed":           {change: sbom, want: "linux-arm64/webhook.cdx.json: the file has another checksum"},
-		"the chart changed":         {change: flip(imageName + "-" + version + ".tgz"), want: ".tgz: the file has another checksum"},
-		"the provenance changed":    {change: edit(provenanceFile, revision, strings.Repeat("0", 40)), want: provenanceFile + ": the file has another"},
-		"the OpenVEX changed":       {change: edit(vexFile, "maintainers", "others"), want: vexFile + ": the file has another checksum"},
-		"the checksums changed":     {change: flip(checksums), want: "the signature of SHA256SUMS"},
-		"the signature changed":     {change: flip(signature), want: "the signature of SHA256SUMS"},
+	}
+	cases := map[string]row{
+		"unchanged":                 {},
+		"signed again, unchanged":   {signed: true},
+		"verified with another key": {key: other, want: "the signature of SHA256SUMS"},
+		"a program changed": {want: "linux-arm64/webhook: the file has another checksum", change: func(t *testing.T, dir string) {
+			flip(t, filepath.Join(dir, "linux-arm64", "webhook"))
+		}},
+		"the checksums changed": {want: "the signature of SHA256SUMS", change: func(t *testing.T, dir string) {
+			flip(t, filepath.Join(dir, checksums))
+		}},
+		"the signature changed": {want: "the signature of SHA256SUMS", change: func(t *testing.T, dir string) {
+			flip(t, filepath.Join(dir, signature))
+		}},
 		"the checksums are missing": {change: removed(checksums), want: "the signature of SHA256SUMS"},
-		"a file is missing":         {change: removed(vexFile), want: vexFile + ": the file is missing"},
-		"a file more": {change: func(t *testing.T, dir string) { write(t, filepath.Join(dir, "README"), "x") },
-			want: "README: the file is not listed"},
-		"the checksums made again": {change: func(t *testing.T, dir string) {
-			sbom(t, dir)
-			list, err := sums(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			write(t, filepath.Join(dir, checksums), string(list))
-		}, want: "the signature of SHA256SUMS"},
-		"another program, signed": {change: func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "linux-arm64", "webhook"), read(t, filepath.Join(dir, "linux-arm64", "nodeagent")))
-		}, signed: true, want: "the subjects are not what the release has: linux-arm64/webhook"},
-		"another SBOM, signed": {change: sbom, signed: true,
-			want: "linux-arm64/webhook.cdx.json: lists other modules than the program was built from"},
-		"another text in an SBOM, signed": {change: edit("linux-arm64/webhook.cdx.json", `"name":"webhook"`, `"name":"webhook2"`),
+		"the signature is missing":  {change: removed(signature), want: "the signature of SHA256SUMS"},
+		"the checksums written again": {want: "the signature of SHA256SUMS", change: func(t *testing.T, dir string) {
+			moreModules(t, dir)
+			list(t, dir)
+		}},
+		"another text in an SBOM": {change: edit("linux-arm64/webhook.cdx.json", `"name":"webhook"`, `"name":"webhook2"`),
 			signed: true, want: "attestation cyclonedx of kubelet-https-guard@sha256:"},
-		"another commit, signed": {change: edit(provenanceFile, revision, strings.Repeat("0", 40)), signed: true,
-			want: "built from commit"},
-		"another builder, signed": {change: edit(provenanceFile, builderID, "https://example.com"), signed: true,
-			want: "the builder is"},
-		"another source, signed": {change: edit(provenanceFile, `"uri": "git+`+sourceURL, `"uri": "git+https://example.com`),
-			signed: true, want: "the source is not"},
-		"a subject less, signed": {change: edit(provenanceFile, `"name": "linux-amd64/webhook"`, `"name": "other"`),
-			signed: true, want: "the subjects are not what the release has: linux-amd64/webhook"},
-		"another version in the provenance, signed": {change: edit(provenanceFile, `"version": "`+version, `"version": "9`),
+		"another version in the provenance": {change: edit(provenanceFile, `"version": "`+version, `"version": "9`),
 			signed: true, want: "attestation slsaprovenance1"},
-		"no provenance, signed": {change: func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, provenanceFile), "{}")
-		}, signed: true, want: provenanceFile + ": "},
-		"another OpenVEX, signed": {change: edit(vexFile, "maintainers", "others"), signed: true, want: "attestation openvex"},
-		"an OpenVEX statement about another image, signed": {change: func(t *testing.T, dir string) {
-			text, err := openVEX([]byte(statementText), version, strings.Repeat("0", 64), created)
-			if err != nil {
-				t.Fatal(err)
-			}
-			write(t, filepath.Join(dir, vexFile), string(text))
-		}, signed: true, want: "statement 1 is not about the image"},
-		"no attestations, signed": {change: func(t *testing.T, dir string) {
-			release := opens(t, dir)
-			if err := release.layout.RemoveDescriptors(func(entry v1.Descriptor) bool {
-				return strings.HasSuffix(entry.Annotations[refName], ".att")
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}, signed: true, want: "attestation slsaprovenance1"},
-		"no signatures, signed": {change: func(t *testing.T, dir string) {
-			if err := opens(t, dir).layout.RemoveDescriptors(attachedEntries()); err != nil {
-				t.Fatal(err)
-			}
-		}, signed: true, want: "the signature of "},
+		"another OpenVEX document": {change: edit(vexFile, "maintainers", "others"), signed: true, want: "attestation openvex"},
+		"another image's attestation": {change: func(t *testing.T, dir string) {
+			without(signed[2], ".att")(t, dir)
+			_, to, _ := strings.Cut(signed[2], "@sha256:")
+			_, from, _ := strings.Cut(signed[3], "@sha256:")
+			path := filepath.Join(dir, layoutDir, "index.json")
+			replace(t, path, imageName+":sha256-"+from+".att", imageName+":sha256-"+to+".att")
+		}, signed: true, want: "attestation cyclonedx of " + signed[2]},
+	}
+	for _, manifest := range signed {
+		cases["no signature of "+manifest] = row{without(manifest, ".sig"), true, cosign{}, "the signature of " + manifest}
+		cases["no attestation of "+manifest] = row{without(manifest, ".att"), true, cosign{}, "of " + manifest + ": "}
 	}
 	for title, c := range cases {
 		t.Run(title, func(t *testing.T) {
-			copied := t.TempDir()
-			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-				t.Fatal(err)
-			}
+			changed := copied(t, dir)
 			if c.change != nil {
-				c.change(t, copied)
+				c.change(t, changed)
 			}
 			if c.signed {
-				if err := signSums(t.Context(), copied, private, io.Discard); err != nil {
+				if err := signSums(t.Context(), changed, private, io.Discard); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -305,7 +423,7 @@ func TestVerify(t *testing.T) {
 			if c.key.key != "" {
 				key = c.key
 			}
-			err := verify(t.Context(), copied, "", key, io.Discard)
+			err := verify(t.Context(), changed, "", key, io.Discard)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -366,8 +484,8 @@ func TestOpenVEX(t *testing.T) {
 	}
 }
 
-// TestPublished: what is published is verified at the registry, and helm pulls the same chart.
-func TestPublished(t *testing.T) {
+// TestSignedPublished: what is published is verified at the registry, and helm pulls the same chart.
+func TestSignedPublished(t *testing.T) {
 	dir, revision := inputs(t)
 	private, public := keyPair(t)
 	if err := build(dir, version, revision, created, io.Discard); err != nil {
@@ -419,7 +537,9 @@ func TestDockerfile(t *testing.T) {
 			t.Errorf("the Dockerfile has no label %s=%q", label, value)
 		}
 	}
-	for _, line := range []string{"FROM scratch\n", "COPY --from=build /out/webhook /out/nodeagent /\n", "USER 65532:65532\n"} {
+	for _, line := range []string{
+		"FROM scratch\n", "COPY --from=build /out/webhook /out/nodeagent /\n", "USER 65532:65532\n",
+	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("the Dockerfile has no line %q", line)
 		}
@@ -433,7 +553,7 @@ func TestUsage(t *testing.T) {
 		{"publish", "--dir", "x"}, {"verify", "--unknown"},
 	} {
 		var out bytes.Buffer
-		if _, ok := run(context.Background(), arguments, &out).(usageError); !ok { //nolint:errorlint // not wrapped
+		if _, ok := run(t.Context(), arguments, &out).(usageError); !ok { //nolint:errorlint // not wrapped
 			t.Errorf("%q: no usage error", arguments)
 		}
 	}

@@ -29,14 +29,8 @@ func verify(ctx context.Context, dir, from string, c cosign, out io.Writer) erro
 	if err := c.verifySums(ctx, dir); err != nil {
 		return fmt.Errorf("the signature of %s: %w", checksums, err)
 	}
-	if err := checkSums(dir); err != nil {
-		return err
-	}
-	release, err := open(dir)
+	release, err := checkFiles(dir)
 	if err != nil {
-		return err
-	}
-	if err := release.check(); err != nil {
 		return err
 	}
 	if from == "" {
@@ -54,6 +48,18 @@ func verify(ctx context.Context, dir, from string, c cosign, out io.Writer) erro
 	return err
 }
 
+// checkFiles checks what needs no signature: checksums, and that the parts of a release fit together.
+func checkFiles(dir string) (opened, error) {
+	if err := checkSums(dir); err != nil {
+		return opened{}, err
+	}
+	release, err := open(dir)
+	if err != nil {
+		return opened{}, err
+	}
+	return release, release.check()
+}
+
 // verifyRegistry checks the signatures and attestations of image and chart in a registry.
 func (o opened) verifyRegistry(ctx context.Context, at string, c cosign) error {
 	for repository, digest := range map[string]v1.Hash{imageName: o.image, chartName: o.chart} {
@@ -68,9 +74,15 @@ func (o opened) verifyRegistry(ctx context.Context, at string, c cosign) error {
 		if found.Digest != digest {
 			return fmt.Errorf("%s has digest %s, but the release has %s", tag, found.Digest, digest)
 		}
-		if _, err := c.run(ctx, slices.Concat([]string{"verify"}, c.verifying(),
-			[]string{at + "/" + repository + "@" + digest.String()})...); err != nil {
-			return fmt.Errorf("the signature of %s: %w", repository, err)
+	}
+	signed, err := o.signed()
+	if err != nil {
+		return err
+	}
+	for _, manifest := range signed {
+		arguments := slices.Concat([]string{"verify"}, c.verifying(), []string{at + "/" + manifest})
+		if _, err := c.run(ctx, arguments...); err != nil {
+			return fmt.Errorf("the signature of %s: %w", manifest, err)
 		}
 	}
 	all, err := o.attestations()
@@ -83,6 +95,19 @@ func (o opened) verifyRegistry(ctx context.Context, at string, c cosign) error {
 		}
 	}
 	return nil
+}
+
+// signed returns what has a signature, as REPOSITORY@DIGEST: the image, that of each platform, and the chart.
+func (o opened) signed() ([]string, error) {
+	_, manifest, err := o.index()
+	if err != nil {
+		return nil, fmt.Errorf("read the image: %w", err)
+	}
+	all := []string{imageName + "@" + o.image.String(), chartName + "@" + o.chart.String()}
+	for _, one := range manifest.Manifests {
+		all = append(all, imageName+"@"+one.Digest.String())
+	}
+	return all, nil
 }
 
 // check checks that the parts of a release fit together, without signatures.
@@ -167,8 +192,9 @@ func (o opened) checkPlatform(platform v1.Image, architecture, revision string) 
 	if err != nil {
 		return err
 	}
-	if config.Config.User != "65532:65532" || !maps.Equal(config.Config.Labels, labels(revision)) ||
-		config.Architecture != architecture || len(config.Config.Entrypoint)+len(config.Config.Cmd)+len(config.Config.Env) > 0 {
+	settings := config.Config
+	if settings.User != "65532:65532" || !maps.Equal(settings.Labels, labels(revision)) ||
+		config.Architecture != architecture || len(settings.Entrypoint)+len(settings.Cmd)+len(settings.Env) > 0 {
 		return fmt.Errorf("the configuration is not that of this project")
 	}
 	content := mutate.Extract(platform)
@@ -190,7 +216,7 @@ func (o opened) checkPlatform(platform v1.Image, architecture, revision string) 
 		if err != nil {
 			return err
 		}
-		outside := path.Join("linux-"+architecture, header.Name)
+		outside := "linux-" + architecture + "/" + header.Name // one of programs, as checked above
 		want, err := readFile(filepath.Join(o.dir, outside))
 		if err != nil {
 			return err
