@@ -105,7 +105,9 @@ RELEASE := $(DIST)/release
 RELEASE_VERSION = $(shell sed -n 's/^version: //p' $(CHART)/Chart.yaml)
 THROW_AWAY_KEY := $(DIST)/throw-away
 COSIGN_KEY ?=
-COSIGN_PUBLIC_KEY ?= $(if $(filter keyless,$(COSIGN_KEY)),,$(THROW_AWAY_KEY).pub)
+COSIGN_PUBLIC_KEY ?= $(if $(COSIGN_KEY),$(patsubst %.key,%.pub,$(filter-out keyless,$(COSIGN_KEY))),$(THROW_AWAY_KEY).pub)
+# The program runs in release/. A key may also be the address of a key management service.
+KEY_PATH = $(if $(findstring ://,$(1)),$(1),$(abspath $(1)))
 # If set, make release publishes to this registry and path, and make verify-release verifies what is there.
 RELEASE_REGISTRY ?=
 # For keyless signatures: --certificate-identity … --certificate-oidc-issuer …
@@ -125,13 +127,13 @@ ifeq ($(COSIGN_KEY),)
 	COSIGN_PASSWORD= $(call RELEASE_PROGRAM,sign) --cosign $(TOOLS)/cosign --key $(THROW_AWAY_KEY).key
 	@echo "Signed with a throw-away key. Set COSIGN_KEY to publish." >&2
 else
-	$(call RELEASE_PROGRAM,sign) --cosign $(TOOLS)/cosign --key "$(filter-out keyless,$(COSIGN_KEY))"
+	$(call RELEASE_PROGRAM,sign) --cosign $(TOOLS)/cosign --key "$(call KEY_PATH,$(filter-out keyless,$(COSIGN_KEY)))"
 endif
 	$(if $(RELEASE_REGISTRY),$(call RELEASE_PROGRAM,publish) --to $(RELEASE_REGISTRY))
 
 .PHONY: verify-release
 verify-release: cosign ## Verify the release in dist/release, and with RELEASE_REGISTRY= what is published there (COSIGN_PUBLIC_KEY=)
-	$(call RELEASE_PROGRAM,verify) --cosign $(TOOLS)/cosign --key "$(COSIGN_PUBLIC_KEY)" \
+	$(call RELEASE_PROGRAM,verify) --cosign $(TOOLS)/cosign --key "$(call KEY_PATH,$(COSIGN_PUBLIC_KEY))" \
 		$(if $(RELEASE_REGISTRY),--from $(RELEASE_REGISTRY)) $(VERIFY_FLAGS)
 
 .PHONY: test-release
