@@ -51,6 +51,9 @@ type fileConfig struct {
 	OverridesAction admit.Action `yaml:"overridesAction,omitempty"`
 	// ExpiringFraction as in [check.SecretExpectation]; nil for the default.
 	ExpiringFraction *float64 `yaml:"expiringFraction,omitempty"`
+	// StaticPolicies: each API server is expected to have the policies of webhook policy --static. Then the dry runs on
+	// the decoy also test whether they are in force.
+	StaticPolicies bool `yaml:"staticPolicies,omitempty"`
 }
 
 // decoy names a Secret.
@@ -198,6 +201,8 @@ type config struct {
 	decoy     *admit.ProtectedSecret
 	// overridesAction is for overrides of the kube-apiserver's configuration.
 	overridesAction admit.Action
+	// static: static policies are expected.
+	static bool
 	// guard are the manifests of the objects that register the guard.
 	guard []*unstructured.Unstructured
 	// renewers are the users that renew a protected Secret, sorted. That of a ServiceAccount in each selected namespace
@@ -408,7 +413,10 @@ func (c fileConfig) validated() (config, error) {
 	if len(c.ProtectedSecrets) == 0 {
 		return config{}, errors.New("protectedSecrets: must list at least one Secret, or nothing is protected")
 	}
-	valid := config{overridesAction: c.OverridesAction}
+	if c.StaticPolicies && c.Decoy == nil {
+		return config{}, errors.New("staticPolicies: requires decoy: without it, no dry run can test them")
+	}
+	valid := config{overridesAction: c.OverridesAction, static: c.StaticPolicies}
 	if err := checkAction("overridesAction", c.OverridesAction); err != nil {
 		return config{}, err
 	}

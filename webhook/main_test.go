@@ -45,7 +45,9 @@ func TestUsage(t *testing.T) {
 	write("decoy.yaml", head+"serverAuth}\ndecoy: {namespace: guard, name: decoy}\n")
 	write("no-guard.yaml", "")
 	write("passwd", passwd)
-	for _, directory := range []string{"no-key", "no-pair", "pair"} {
+	for _, directory := range []string{
+		"no-key", "no-pair", "pair", "foreign", "other-version", "by-hand", "copy", "broken",
+	} {
 		if err := os.Mkdir(filepath.Join(folder, directory), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -56,6 +58,12 @@ func TestUsage(t *testing.T) {
 	write("no-pair/tls.key", passwd)
 	write("pair/tls.crt", string(pair.Certificate))
 	write("pair/tls.key", string(pair.Key))
+	write("foreign/theirs.yaml", "")
+	write("other-version/kubelet-https-guard.yaml", staticHeader+"kind: Old\n")
+	write("by-hand/kubelet-https-guard.yaml", "kind: ValidatingAdmissionPolicy\n")
+	write("copy/copy.yml", "---\nmetadata: {name: a.static.k8s.io}\n---\n"+
+		"metadata: {name: kubelet-https-guard-self-protection.static.k8s.io}\n")
+	write("broken/broken.JSON", "{")
 	write("other-guard.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
 	const serve, audit, once, prove, policy = "serve --cert-dir ~ ", "audit --namespace n ", "audit --once ",
 		"prove --config ~/decoy.yaml ", "policy "
@@ -139,6 +147,20 @@ func TestUsage(t *testing.T) {
 		"policy: a directory for it":     {policy + "--config ~", "--config ~"},
 		"policy: below a file":           {policy + "--config ~/bad.yaml/x", "--config ~/bad.yaml/x"},
 		"policy: no value":               {policy + "--config", "--config"},
+		"policy: no --static":            {policy + "--directory d", "--directory requires --static"},
+		"policy: nothing to replace":     {policy + "--static --replace", "--replace requires --directory"},
+		"policy: a bad namespace":        {policy + "--static --namespace A", `--namespace "A"`},
+		"policy: no such directory":      {policy + "--static --directory /does/not/exist", "--directory /does/not/exist"},
+		"policy: a file for a directory": {policy + "--static --directory ~/bad.yaml", "--directory ~/bad.yaml"},
+		"policy: other static policies":  {policy + "--static --directory ~/foreign", "--directory ~/foreign: is not empty"},
+		"policy: those of another version": {policy + "--static --directory ~/other-version",
+			"--directory ~/other-version: kubelet-https-guard.yaml has the policies of another version"},
+		"policy: a file by somebody": {policy + "--static --directory ~/by-hand --replace",
+			"--directory ~/by-hand: kubelet-https-guard.yaml was not written by webhook policy --static"},
+		"policy: the same names twice": {policy + "--static --directory ~/copy --replace",
+			"--directory ~/copy: copy.yml also has an object with the name"},
+		"policy: no YAML beside it": {policy + "--static --directory ~/broken --replace",
+			"--directory ~/broken: broken.JSON cannot be parsed"},
 		"policy: a flag of old versions": {policy + "--log-level debug", "--log-level"},
 	}
 	for name, c := range cases {

@@ -21,18 +21,25 @@ import (
 type policyOptions struct {
 	config, prefix string
 	labels         map[string]string
+	// static prints the policies for a directory of static policies. The others are only with it.
+	static               bool
+	namespace, directory string
+	replace              bool
 }
 
-// policyCommand is webhook policy: it prints the policies that the chart renders. It does
-// not connect to a cluster.
+// policyCommand is webhook policy: it prints the policies that the chart renders, or static ones. It does not connect to
+// a cluster.
 func policyCommand() command.Command {
 	return command.Command{
 		Name: "policy", Summary: "print the ValidatingAdmissionPolicies for the protected Secrets",
 		Description: "Print the ValidatingAdmissionPolicies for the protected Secrets and the decoy, and their bindings, " +
-			"as YAML. Needs no cluster.",
+			"as YAML. Needs no cluster.\n" +
+			"With --static: print policies that the API server reads from a directory (Kubernetes 1.37 or later), so that " +
+			"nobody can remove them through the API. They also protect the guard's own objects: see docs/static-policies.md.",
 		Groups: []command.Group{
 			{Title: "What to protect", Flags: []string{"config"}},
 			{Title: "Names and labels", Flags: []string{"name-prefix", "labels"}},
+			{Title: "Static policies", Flags: []string{"static", "namespace", "directory", "replace"}},
 		},
 		Exits: command.Endings(),
 		New: func(flags *flag.FlagSet) command.Run {
@@ -40,9 +47,13 @@ func policyCommand() command.Command {
 			flags.StringVar(&o.config, "config", "", configUsage)
 			flags.StringVar(&o.prefix, "name-prefix", "kubelet-https-guard", "`prefix` of the names of policies and bindings")
 			labels := flags.String("labels", "", "comma-separated `labels` of policies and bindings, each NAME=VALUE")
+			o.staticFlags(flags)
 			return func(_ context.Context, output command.Output) (command.Exit, error) {
 				if err := o.complete(*labels); err != nil {
 					return command.ExitUsage, err
+				}
+				if o.static {
+					return staticPolicies(output.Stdout, o)
 				}
 				return command.ExitOK, printPolicies(output.Stdout, o)
 			}
@@ -65,7 +76,7 @@ func (o *policyOptions) complete(labels string) error {
 			o.labels[name] = value
 		}
 	}
-	return nil
+	return o.checkStatic()
 }
 
 // printPolicies writes a policy and a binding for each protected Secret and the decoy.

@@ -77,7 +77,7 @@ func (c config) refusers() prove.Guard {
 	if c.decoy == nil {
 		return prove.Guard{}
 	}
-	guard := prove.Guard{Namespace: c.decoy.Namespace, Name: c.decoy.Name}
+	guard := prove.Guard{Namespace: c.decoy.Namespace, Name: c.decoy.Name, Static: c.static}
 	for _, object := range c.guard {
 		switch object.GetKind() {
 		case "ValidatingAdmissionPolicy":
@@ -137,7 +137,7 @@ func proveRefusals(ctx context.Context, options proveOptions, output command.Out
 	case guard.Name == "":
 		return command.ExitUsage, command.Usagef("--config %s: decoy is not set, so there is no Secret for the dry runs",
 			options.config)
-	case guard.Policy == "" && guard.Webhook == "":
+	case guard.Policy == "" && guard.Webhook == "" && !guard.Static:
 		return command.ExitUsage, command.Usagef("--guard-manifest %s: contains neither a policy for the decoy nor a "+
 			"webhook for Secrets, so there is nothing to test", options.guardManifest)
 	}
@@ -191,8 +191,12 @@ func awaitProof(ctx context.Context, prover *prove.Prover, wait time.Duration) (
 func printEffects(stdout io.Writer, effects []check.Effect) error {
 	for _, effect := range effects {
 		results, _ := effect.Check(time.Time{})
-		for _, r := range results {
-			line := fmt.Sprintf("%s, %s: %s", effect.Server, r.Requirement.Aspect(), outcomeWords(r.Outcome))
+		for i, r := range results {
+			aspect := string(r.Requirement.Aspect())
+			if effect.Static != nil && i == len(results)-1 {
+				aspect += " (static policies)"
+			}
+			line := fmt.Sprintf("%s, %s: %s", effect.Server, aspect, outcomeWords(r.Outcome))
 			if r.Outcome != finding.Pass {
 				line += ": " + r.Message
 			}

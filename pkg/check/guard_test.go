@@ -467,16 +467,25 @@ func actionFixtures() map[string]fixture {
 func effectFixtures() map[string]fixture {
 	const at = " @ APIServer 192.0.2.1:6443 ValidatingAdmission"
 	refused := check.Attempt{Refused: true}
-	effect := func(policy, webhook check.Attempt) func(finding.Family) []finding.Result {
+	of := func(policy, webhook check.Attempt, static *check.Attempt) func(finding.Family) []finding.Result {
 		results, _ := check.Effect{
 			Server: finding.Subject{Kind: finding.KindAPIServer, Name: "192.0.2.1:6443"}, Policy: policy, Webhook: webhook,
+			Static: static,
 		}.Check(pkitest.Now())
 		return always(results)
+	}
+	effect := func(policy, webhook check.Attempt) func(finding.Family) []finding.Result {
+		return of(policy, webhook, nil)
 	}
 	allowed := check.Attempt{Answer: "it was accepted"}
 	off := check.Attempt{WhyNotApplicable: "the webhook is disabled (webhook.enabled)"}
 	fixtures := map[string]fixture{
-		"both refuse": {results: effect(refused, refused)},
+		"both refuse":                 {results: effect(refused, refused)},
+		"static policies refuse, too": {results: of(refused, refused, &refused)},
+		"static policies are not in force": {
+			results: of(refused, refused, &allowed),
+			want:    []string{"policy-refuses fail GuardIneffective @ APIServer 192.0.2.1:6443 static policies"},
+		},
 		"the policy allows it": {
 			results: effect(allowed, refused), want: []string{"policy-refuses fail GuardIneffective" + at + "Policy"},
 		},

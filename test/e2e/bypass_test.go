@@ -4,18 +4,23 @@ package e2e_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
@@ -444,5 +449,51 @@ func mustContain(t *testing.T, err error, words ...string) {
 		if word = strings.TrimSpace(word); !strings.Contains(err.Error(), word) {
 			t.Errorf("the answer has no %q: %v", word, err)
 		}
+	}
+}
+
+// coveragePage has the table of what each part of the guard refuses, and updateCoverage writes it.
+const coveragePage = "../../docs/static-policies.md"
+
+var updateCoverage = flag.Bool("update", false, "write the table in docs/static-policies.md")
+
+// TestCoverage: the table in the documentation says what TestBypasses and TestStaticFloor have tested.
+func TestCoverage(t *testing.T) {
+	rows := map[string]detection{}
+	for title, b := range bypasses(issue(pkitest.ServingCert()), issue(pkitest.KubeletClient())) {
+		if verb, what, ok := strings.Cut(title, ": "); ok && verb != "" {
+			title = "any write: " + what
+		}
+		if known, ok := rows[title]; ok && known != b.detected {
+			t.Errorf("%s: not the same for each verb", title)
+		}
+		rows[title] = b.detected
+	}
+	var table strings.Builder
+	table.WriteString("| attempt | policies in the API | webhook | both | static policies alone |\n" +
+		"| --- | --- | --- | --- | --- |\n")
+	for _, title := range slices.Sorted(maps.Keys(rows)) {
+		cells := map[detection]string{
+			byWebhookOnly: "no | yes | yes | no", byPolicyToo: "yes | yes | yes | yes",
+			byAPIServer: "API server | API server | API server | API server",
+		}[rows[title]]
+		table.WriteString("| " + title + " | " + cells + " |\n")
+	}
+	page, err := os.ReadFile(coveragePage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, err := docs.Between(string(page), "coverage", table.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *updateCoverage {
+		if err := os.WriteFile(coveragePage, []byte(changed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if d := cmp.Diff(string(page), changed); d != "" {
+		t.Errorf("run go test ./test/e2e -run TestCoverage -update (-page +tested):\n%s", d)
 	}
 }

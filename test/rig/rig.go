@@ -825,6 +825,12 @@ func (r *Rig) AuditOnce(ctx context.Context, flags ...string) Result {
 	return run(exec.CommandContext(ctx, r.binary("webhook"), append([]string{"audit", "--once"}, flags...)...))
 }
 
+// Policy runs webhook policy for the configuration that was installed last.
+func (r *Rig) Policy(ctx context.Context, flags ...string) Result {
+	args := append([]string{"policy", "--config", r.Path("webhook", "config.yaml")}, flags...)
+	return run(exec.CommandContext(ctx, r.binary("webhook"), args...))
+}
+
 // Prove runs webhook prove for what was installed last, with the audit's permissions.
 func (r *Rig) Prove(ctx context.Context, flags ...string) Result {
 	kubeconfig, err := r.AuditKubeconfig(ctx)

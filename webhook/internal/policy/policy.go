@@ -27,6 +27,9 @@ import (
 // know what refused.
 const Marker = "[kubelet-https-guard/policy]"
 
+// The kinds of the objects.
+const policyKind, bindingKind = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
+
 // wantVariable says what the Secret should be, as JSON.
 const wantVariable = "want"
 
@@ -74,9 +77,7 @@ func New(
 		operations = []registrationv1.OperationType{registrationv1.Update}
 	}
 	policy := &registrationv1.ValidatingAdmissionPolicy{
-		TypeMeta: metav1.TypeMeta{
-			APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicy",
-		},
+		TypeMeta:   typeMeta(policyKind),
 		ObjectMeta: meta(prefix, labels, secret),
 		Spec: registrationv1.ValidatingAdmissionPolicySpec{
 			FailurePolicy: new(registrationv1.Fail),
@@ -106,9 +107,7 @@ func New(
 		},
 	}
 	binding := &registrationv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta: metav1.TypeMeta{
-			APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding",
-		},
+		TypeMeta:   typeMeta(bindingKind),
 		ObjectMeta: meta(prefix, labels, secret),
 		Spec: registrationv1.ValidatingAdmissionPolicyBindingSpec{
 			PolicyName: Name(prefix, secret), ValidationActions: actions(secret.Action),
@@ -142,9 +141,17 @@ func conditions(secret admit.ProtectedSecret) []registrationv1.MatchCondition {
 }
 
 func meta(prefix string, labels map[string]string, secret admit.ProtectedSecret) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: Name(prefix, secret), Labels: withComponent(labels)}
+}
+
+func withComponent(labels map[string]string) map[string]string {
 	all := map[string]string{"app.kubernetes.io/component": "policy"}
 	maps.Copy(all, labels)
-	return metav1.ObjectMeta{Name: Name(prefix, secret), Labels: all}
+	return all
+}
+
+func typeMeta(kind string) metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: registrationv1.SchemeGroupVersion.String(), Kind: kind}
 }
 
 // actions always has Audit, so that the audit log has each refusal.

@@ -71,7 +71,7 @@ func (m *memory) add(effects []check.Effect, now time.Time) []check.Effect {
 		case now.Sub(known.listed) > forgetAfter:
 			delete(m.failures, name)
 		default:
-			reported = append(reported, unknown(known.effect.Server, finding.Result{
+			reported = append(reported, unknown(known.effect.Static != nil, known.effect.Server, finding.Result{
 				Subject: known.effect.Server, Reason: finding.NotObserved,
 				Message: "this API server did not refuse the last dry run, and is not listed now",
 				Remedy:  "wait; it gets another dry run as soon as it is listed again",

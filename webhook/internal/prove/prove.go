@@ -55,6 +55,8 @@ var (
 	// asInstalled changes nothing, so nothing refuses it, if the decoy is as the chart
 	// installs it.
 	asInstalled = []byte(`{"immutable":null,"data":{"tls.crt":"","tls.key":""}}`)
+	// forStatic is refused by static policies only.
+	forStatic = []byte(`{"metadata":{"annotations":{"` + policy.ProofAnnotation + `":""}}}`)
 )
 
 // Guard names what must refuse.
@@ -64,6 +66,8 @@ type Guard struct {
 	// Policy is the name of the decoy's policy and of its binding, Webhook that of the
 	// webhook in its configuration. A part that is disabled on purpose is empty.
 	Policy, Webhook string
+	// Static: the API servers are expected to have static policies, too.
+	Static bool
 }
 
 // Server is an API server.
@@ -95,12 +99,12 @@ func (p *Prover) Effects() []check.Effect {
 	server := finding.Subject{Kind: finding.KindAPIServer}
 	switch guard := p.Guard(); {
 	case guard.Name == "":
-		return []check.Effect{unknown(server, finding.Result{
+		return []check.Effect{unknown(guard.Static, server, finding.Result{
 			Subject: server, Reason: finding.NotObserved, Message: "the configuration has no decoy, so no dry runs are sent",
 			Remedy: "set decoy to the chart's decoy Secret",
 		})}
 	case p.effects == nil || guard != p.proved || p.Now().Sub(p.at) > staleAfter:
-		return []check.Effect{unknown(server, finding.Result{
+		return []check.Effect{unknown(guard.Static, server, finding.Result{
 			Subject: server, Reason: finding.NotObserved, Message: "there was no dry run on any API server recently",
 			Remedy: "wait; if this lasts, read the audit's log",
 		})}
@@ -159,14 +163,14 @@ func (p *Prover) prove(ctx context.Context, guard Guard) []check.Effect {
 	servers, err := p.Servers(ctx)
 	if err != nil {
 		subject := finding.Subject{Kind: "EndpointSlice", Namespace: metav1.NamespaceDefault, Name: kubernetesSlice}
-		return []check.Effect{unknown(finding.Subject{Kind: finding.KindAPIServer}, unreadable(subject, err))}
+		return []check.Effect{unknown(guard.Static, finding.Subject{Kind: finding.KindAPIServer}, unreadable(subject, err))}
 	}
 	effects := make([]check.Effect, len(servers))
 	var attempts sync.WaitGroup
 	for i, server := range servers {
 		subject := finding.Subject{Kind: finding.KindAPIServer, Name: server.Address}
 		if i >= maxServers {
-			effects[i] = unknown(subject, finding.Result{
+			effects[i] = unknown(guard.Static, subject, finding.Result{
 				Subject: subject, Reason: finding.Unreadable,
 				Message: fmt.Sprintf("not tested: only the first %d of %d API servers get dry runs", maxServers, len(servers)),
 				Remedy:  "report this as a bug of kubelet-https-guard",
@@ -178,6 +182,10 @@ func (p *Prover) prove(ctx context.Context, guard Guard) []check.Effect {
 				Server:  subject,
 				Policy:  attempt(ctx, server, guard, part{"policy", guard.Policy, forPolicy, byPolicy}),
 				Webhook: attempt(ctx, server, guard, part{"webhook", guard.Webhook, forWebhook, byWebhook}),
+			}
+			if guard.Static {
+				effects[i].Static = new(attempt(ctx, server, guard,
+					part{"static policies", policy.StaticSuffix, forStatic, byStatic}))
 			}
 		})
 	}
@@ -251,6 +259,13 @@ func byPolicy(err error, name string) bool {
 			fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request", name, name))
 }
 
+// byStatic reports whether a static policy of the guard refused. API servers accept names with the suffix from their
+// directory only.
+func byStatic(err error, suffix string) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), policy.Marker) &&
+		strings.Contains(err.Error(), suffix+"' denied request")
+}
+
 // byWebhook reports whether the webhook refused: the refusal names the webhook and has its
 // marker, or the webhook could not be called and fails closed (k8s.io/apiserver
 // pkg/admission/plugin/webhook/errors/statuserror.go, ToStatusErr, and
@@ -272,12 +287,13 @@ func refusedByAdmission(err error) bool {
 	return strings.Contains(err.Error(), "denied request") || strings.Contains(err.Error(), "denied the request")
 }
 
-func unknown(server finding.Subject, because finding.Result) check.Effect {
-	return check.Effect{
-		Server:  server,
-		Policy:  check.Attempt{WhyUnknown: &because},
-		Webhook: check.Attempt{WhyUnknown: &because},
+func unknown(static bool, server finding.Subject, because finding.Result) check.Effect {
+	why := check.Attempt{WhyUnknown: &because}
+	effect := check.Effect{Server: server, Policy: why, Webhook: why}
+	if static {
+		effect.Static = &why
 	}
+	return effect
 }
 
 // unreadable says why a dry run was not possible, in a text that is the same in each attempt.

@@ -79,6 +79,8 @@ func serverWith(t *testing.T, address string, forPolicy, forWebhook, forNothing 
 			return true, &corev1.Secret{}, forPolicy
 		case strings.Contains(string(patch.Patch), `"tls.key"`): // what the chart installs
 			return true, &corev1.Secret{}, forNothing
+		case strings.Contains(string(patch.Patch), policy.ProofAnnotation):
+			t.Error("a dry run for static policies, which are not expected")
 		}
 		return true, &corev1.Secret{}, forWebhook
 	})
@@ -273,6 +275,73 @@ func TestDisabledPart(t *testing.T) {
 	if results[1].Outcome != finding.NotApplicable || !prove.Proven(effects) {
 		t.Errorf("the webhook: %+v", results[1])
 	}
+}
+
+// TestStaticPolicies: they are tested only if they are expected. Their result has a subject of its own, so that it does
+// not resolve the finding about the policies in the API.
+func TestStaticPolicies(t *testing.T) {
+	page := messages.Record(t, "findings of the proof of static policies")
+	const static = "guard-proof" + policy.StaticSuffix
+	refusal := func(name, marker string) error {
+		return apierrors.NewForbidden(resource, decoy, fmt.Errorf(
+			"ValidatingAdmissionPolicy '%s' with binding '%s' denied request: no %s", name, name, marker))
+	}
+	const subject = " of APIServer 192.0.2.1:6443 static policies"
+	cases := map[string]struct {
+		answer, forNothing error
+		want               string
+	}{
+		"refused by them":           {refusal(static, policy.Marker), nil, "pass" + subject},
+		"an empty directory":        {nil, nil, "fail GuardIneffective" + subject},
+		"a policy in the API":       {refusal(policyName, policy.Marker), nil, "unknown Unreadable of Secret guard/decoy"},
+		"others' static policies":   {refusal("other"+policy.StaticSuffix, "no"), nil, "unknown Unreadable of Secret guard/decoy"},
+		"the decoy was changed":     {nil, errByPolicy, "unknown Unreadable of Secret guard/decoy"},
+		"the decoy was deleted":     {errNotFound, nil, "unknown Unreadable of Secret guard/decoy"},
+		"the API server is stopped": {errors.New("refused"), nil, "unknown Unreadable of APIServer 192.0.2.1:6443"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset()
+			client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				patch, _ := action.(clienttesting.PatchActionImpl)
+				switch {
+				case string(patch.Patch) == `{"immutable":true}`:
+					return true, &corev1.Secret{}, errByPolicy
+				case strings.Contains(string(patch.Patch), policy.ProofAnnotation):
+					return true, &corev1.Secret{}, c.answer
+				case strings.Contains(string(patch.Patch), `"tls.key"`):
+					return true, &corev1.Secret{}, c.forNothing
+				}
+				return true, &corev1.Secret{}, errByWebhook
+			})
+			p := prover(prove.Server{Address: "192.0.2.1:6443", Secrets: client.CoreV1()})
+			p.Guard = func() prove.Guard {
+				return prove.Guard{Namespace: namespace, Name: decoy, Policy: policyName, Webhook: webhookName, Static: true}
+			}
+			effects := p.Prove(t.Context())
+			results, _ := effects[0].Check(time.Time{})
+			if len(results) != 3 || results[0].Outcome != finding.Pass || results[1].Outcome != finding.Pass {
+				t.Fatalf("results: %+v", results)
+			}
+			r := results[2]
+			page.Finding(r)
+			got := strings.TrimSpace(r.Outcome.String()+" "+string(r.Reason)) + " of " + r.Subject.String()
+			if got != c.want || r.Requirement != finding.Guard.Requires(finding.PolicyRefuses) {
+				t.Errorf("got %s of %s, want %s", r.Requirement, got, c.want)
+			}
+			if prove.Proven(effects) != (r.Outcome == finding.Pass) {
+				t.Errorf("proven: %t", prove.Proven(effects))
+			}
+		})
+	}
+	t.Run("no list of API servers", func(t *testing.T) {
+		p := prover()
+		p.Servers = func(context.Context) ([]prove.Server, error) { return nil, errors.New("no") }
+		p.Guard = func() prove.Guard { return prove.Guard{Namespace: namespace, Name: decoy, Static: true} }
+		if effects := p.Prove(t.Context()); effects[0].Static == nil || effects[0].Static.WhyUnknown == nil {
+			t.Errorf("effects: %+v", effects)
+		}
+	})
 }
 
 // TestNoServers: nothing is proven without an API server.
