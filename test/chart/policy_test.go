@@ -3,6 +3,7 @@
 package chart_test
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"os/exec"
@@ -70,6 +71,78 @@ func TestDefaultPolicies(t *testing.T) {
 	if diff := cmp.Diff(byName(printed), byName(policies)); diff != "" {
 		t.Errorf("policies (-webhook policy +chart):\n%s", diff)
 	}
+}
+
+// TestProtectedNames: the static policies protect exactly the objects that the chart installs to make API servers refuse.
+func TestProtectedNames(t *testing.T) {
+	needs(t, "HELM")
+	rendered, err := chart.Render(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := chart.Objects(rendered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, config := map[string][]string{}, filepath.Join(t.TempDir(), "config.yaml")
+	for _, o := range objects {
+		resource := strings.ToLower(o.GetKind()) + "s"
+		switch o.GetKind() {
+		case "ConfigMap":
+			if text, found, _ := unstructured.NestedString(o.Object, "data", "config.yaml"); found {
+				if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			continue
+		case "ValidatingAdmissionPolicy":
+			resource = "validatingadmissionpolicies"
+		case "ValidatingWebhookConfiguration", "ValidatingAdmissionPolicyBinding":
+		case "ClusterRole", "ClusterRoleBinding":
+			if !strings.HasSuffix(o.GetName(), "-answers") { // permissions of the guard, which do not make it refuse
+				continue
+			}
+		default:
+			continue
+		}
+		want[resource] = append(want[resource], o.GetName())
+	}
+	// The policy in the API that protects the guard is not installed by default.
+	for _, resource := range []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings"} {
+		want[resource] = append(want[resource], chart.Release+"-self-protection")
+		slices.Sort(want[resource])
+	}
+	printed, err := exec.CommandContext(t.Context(), buildWebhook(t), "policy", "--static", "--name-prefix", chart.Release,
+		"--config", config).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	static, err := chart.Objects(printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range static {
+		if o.GetKind() != "ValidatingAdmissionPolicy" || o.GetName() != chart.Release+"-self-protection.static.k8s.io" {
+			continue
+		}
+		conditions, _, _ := unstructured.NestedSlice(o.Object, "spec", "matchConditions")
+		condition, _ := conditions[0].(map[string]any)
+		text, _ := condition["expression"].(string)
+		_, text, _ = strings.Cut(text, " in ")
+		text, _, _ = strings.Cut(text, "[?")
+		var got map[string][]string
+		if err := json.Unmarshal([]byte(text), &got); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		for _, names := range got {
+			slices.Sort(names)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("protected objects (-chart +webhook policy --static):\n%s", d)
+		}
+		return
+	}
+	t.Error("no policy protects the guard")
 }
 
 func buildWebhook(t *testing.T) string {

@@ -742,6 +742,60 @@ func TestStaticPoliciesAtStart(t *testing.T) {
 	}
 }
 
+// TestStaticPoliciesAreProven: a dry run tests whether static policies are in force, if they are expected. It finds an API
+// server without them, and an empty directory, which is a success for an API server.
+func TestStaticPoliciesAreProven(t *testing.T) {
+	soundCluster(t)
+	ordinary := shared.rig.Server(t.Context())
+	directory := staticPolicies(t)
+	withStaticPolicies(t, directory)
+	static := strings.TrimPrefix(shared.config.Host, "https://")
+	installed, err := os.ReadFile(shared.rig.Path("webhook", "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, append(installed, []byte("\nstaticPolicies: true\n")...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := shared.rig.AnnounceAPIServers(context.WithoutCancel(t.Context()), ordinary); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err := shared.rig.AnnounceAPIServers(t.Context(), ordinary, static); err != nil {
+		t.Fatal(err)
+	}
+	const proof = ", policy-refuses (static policies): "
+	outcome := func(address string) string {
+		r := shared.rig.Prove(t.Context(), "--config", config, "--wait", "0s")
+		if r.Code != 1 { // the ordinary API server has none
+			t.Fatalf("exit code %d: %s", r.Code, r.Output)
+		}
+		for _, part := range []string{"policy-refuses: pass", "webhook-asked: pass"} {
+			if !strings.Contains(r.Output, "APIServer "+address+", "+part) {
+				t.Errorf("no %q of %s: %s", part, address, r.Output)
+			}
+		}
+		for line := range strings.Lines(r.Output) {
+			if result, ok := strings.CutPrefix(line, "APIServer "+address+proof); ok {
+				result, _, _ = strings.Cut(strings.TrimSpace(result), ":")
+				return result
+			}
+		}
+		return r.Output
+	}
+	if got := outcome(ordinary); got != "fail" {
+		t.Errorf("an API server without static policies: %s", got)
+	}
+	await(t, "a pass with static policies", func() bool { return outcome(static) == "pass" })
+	path := filepath.Join(directory, "kubelet-https-guard.yaml")
+	if err := os.Rename(path, filepath.Join(t.TempDir(), "aside")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a fail with an empty directory", func() bool { return outcome(static) == "fail" })
+}
+
 // TestStaticFloor: without any other part of the guard, static policies refuse what a policy can refuse. A Secret whose
 // namespace is created later is protected, too.
 func TestStaticFloor(t *testing.T) {
