@@ -147,6 +147,8 @@ func TestUsage(t *testing.T) {
 		"policy: a directory for it":     {policy + "--config ~", "--config ~"},
 		"policy: below a file":           {policy + "--config ~/bad.yaml/x", "--config ~/bad.yaml/x"},
 		"policy: no value":               {policy + "--config", "--config"},
+		"policy: protected twice":        {policy + "--static --self-protection", "--self-protection cannot be used with --static"},
+		"policy: allowed for nothing":    {policy + "--allowed-users a", "--allowed-users requires --self-protection"},
 		"policy: no --static":            {policy + "--directory d", "--directory requires --static"},
 		"policy: nothing to replace":     {policy + "--static --replace", "--replace requires --directory"},
 		"policy: a bad namespace":        {policy + "--static --namespace A", `--namespace "A"`},

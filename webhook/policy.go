@@ -25,6 +25,9 @@ type policyOptions struct {
 	static               bool
 	namespace, directory string
 	replace              bool
+	// selfProtection prints the policy in the API that protects the guard's own objects.
+	selfProtection bool
+	allowedUsers   []string
 }
 
 // policyCommand is webhook policy: it prints the policies that the chart renders, or static ones. It does not connect to
@@ -39,7 +42,9 @@ func policyCommand() command.Command {
 		Groups: []command.Group{
 			{Title: "What to protect", Flags: []string{"config"}},
 			{Title: "Names and labels", Flags: []string{"name-prefix", "labels"}},
-			{Title: "Static policies", Flags: []string{"static", "namespace", "directory", "replace"}},
+			{Title: "Protect the guard", Flags: []string{
+				"self-protection", "allowed-users", "static", "namespace", "directory", "replace",
+			}},
 		},
 		Exits: command.Endings(),
 		New: func(flags *flag.FlagSet) command.Run {
@@ -48,11 +53,21 @@ func policyCommand() command.Command {
 			flags.StringVar(&o.prefix, "name-prefix", "kubelet-https-guard", "`prefix` of the names of policies and bindings")
 			labels := flags.String("labels", "", "comma-separated `labels` of policies and bindings, each NAME=VALUE")
 			o.staticFlags(flags)
+			users := flags.String("allowed-users", "",
+				"with --self-protection, comma-separated `users` who may change the guard nevertheless")
 			return func(_ context.Context, output command.Output) (command.Exit, error) {
 				if err := o.complete(*labels); err != nil {
 					return command.ExitUsage, err
 				}
-				if o.static {
+				if *users != "" {
+					o.allowedUsers = strings.Split(*users, ",")
+				}
+				switch {
+				case len(o.allowedUsers) > 0 && !o.selfProtection:
+					return command.ExitUsage, command.Usagef("--allowed-users requires --self-protection")
+				case o.selfProtection:
+					return command.ExitOK, printSelfProtection(output.Stdout, o)
+				case o.static:
 					return staticPolicies(output.Stdout, o)
 				}
 				return command.ExitOK, printPolicies(output.Stdout, o)

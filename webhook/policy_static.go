@@ -42,8 +42,11 @@ var staticExtensions = []string{".yaml", ".yml", ".json"}
 
 func (o *policyOptions) staticFlags(flags *flag.FlagSet) {
 	flags.BoolVar(&o.static, "static", false, "print static policies: the protected Secrets and the guard's own objects")
+	flags.BoolVar(&o.selfProtection, "self-protection", false,
+		"print only the policy of the API that protects the guard's webhook configuration and activation. "+
+			"Policies of the API cannot protect policies and bindings")
 	flags.StringVar(&o.namespace, "namespace", "kubelet-https-guard",
-		"`namespace` of the guard: its webhook activates itself in spite of --static")
+		"`namespace` of the guard: its webhook may activate itself in spite of the protection")
 	flags.StringVar(&o.directory, "directory", "",
 		"with --static, write "+staticFile+" into this `directory` at once, instead of printing. It must exist")
 	flags.BoolVar(&o.replace, "replace", false,
@@ -53,12 +56,27 @@ func (o *policyOptions) staticFlags(flags *flag.FlagSet) {
 // checkStatic returns a usage error if the options for static policies are not valid.
 func (o *policyOptions) checkStatic() error {
 	switch {
+	case o.selfProtection && o.static:
+		return command.Usagef("--self-protection cannot be used with --static, which includes it")
 	case o.directory != "" && !o.static:
 		return command.Usagef("--directory requires --static")
 	case o.replace && o.directory == "":
 		return command.Usagef("--replace requires --directory")
-	case o.static && len(validation.IsDNS1123Label(o.namespace)) > 0:
+	case (o.static || o.selfProtection) && len(validation.IsDNS1123Label(o.namespace)) > 0:
 		return command.Usagef("--namespace %q: must be the name of a namespace", o.namespace)
+	}
+	return nil
+}
+
+// printSelfProtection prints the policy in the API that protects the guard, and its binding.
+func printSelfProtection(out io.Writer, options policyOptions) error {
+	made, binding := policy.SelfProtection(policy.Guard{
+		Prefix: options.prefix, Namespace: options.namespace, AllowedUsers: options.allowedUsers,
+	}, options.labels, false)
+	for _, object := range []policy.Object{made, binding} {
+		if err := printManifest(out, object); err != nil {
+			return fmt.Errorf("print %s: %w", object.GetName(), err)
+		}
 	}
 	return nil
 }

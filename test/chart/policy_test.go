@@ -73,6 +73,58 @@ func TestDefaultPolicies(t *testing.T) {
 	}
 }
 
+// TestSelfProtectionIsThatOfTheProgram: chart and webhook policy --self-protection produce the same objects, and the audit
+// knows and can read them.
+func TestSelfProtectionIsThatOfTheProgram(t *testing.T) {
+	needs(t, "HELM")
+	program := buildWebhook(t)
+	for users, flags := range map[string][]string{
+		"": {"--set", "policy.selfProtection.enabled=true"},
+		"system:serviceaccount:gitops:argo,a&b": {"--set", "policy.selfProtection.enabled=true",
+			"--set", "policy.selfProtection.allowedUsers={system:serviceaccount:gitops:argo,a&b}"},
+	} {
+		rendered, err := chart.Render(t.Context(), flags...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := chart.Objects(rendered)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const name = chart.Release + "-self-protection"
+		var made []*unstructured.Unstructured
+		known := 0
+		for _, o := range objects {
+			if o.GetName() == name {
+				made = append(made, o)
+			}
+			text, _ := yaml.Marshal(o.Object) // it was parsed from YAML
+			if o.GetKind() == "ConfigMap" || o.GetKind() == "ClusterRole" {
+				known += min(1, strings.Count(string(text), name))
+			}
+		}
+		if len(made) != 2 || known != 2 {
+			t.Fatalf("the chart has %d objects, and ConfigMap and ClusterRole of the audit name them %d times", len(made), known)
+		}
+		var labels []string
+		for label, value := range made[0].GetLabels() {
+			labels = append(labels, label+"="+value)
+		}
+		printed, err := exec.CommandContext(t.Context(), program, "policy", "--self-protection", "--name-prefix", chart.Release,
+			"--namespace", chart.Release, "--labels", strings.Join(labels, ","), "--allowed-users", users).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := chart.Objects(printed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(byName(want), byName(made)); d != "" {
+			t.Errorf("allowed users %q (-webhook policy +chart):\n%s", users, d)
+		}
+	}
+}
+
 // TestProtectedNames: the static policies protect exactly the objects that the chart installs to make API servers refuse.
 func TestProtectedNames(t *testing.T) {
 	needs(t, "HELM")

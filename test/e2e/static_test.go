@@ -742,6 +742,56 @@ func TestStaticPoliciesAtStart(t *testing.T) {
 	}
 }
 
+// TestSelfProtectionInAPI: where static policies are not available, a policy in the API protects the webhook configuration
+// and the activation, except from users that are allowed to change them, and from users who delete the policy's binding.
+func TestSelfProtectionInAPI(t *testing.T) {
+	soundCluster(t)
+	installGate(t)
+	client := dynamicClient(t, "")
+	const own, gitops = "kubelet-https-guard-self-protection", "gitops"
+	r := shared.rig.Helm(t.Context(), "template", "kubelet-https-guard", "charts/kubelet-https-guard", "--namespace",
+		guardNamespace, "--set", "policy.selfProtection.enabled=true", "--set", "policy.selfProtection.allowedUsers={"+gitops+"}",
+		"--show-only", "templates/selfprotection.yaml")
+	if r.Code != 0 {
+		t.Fatal(r.Output)
+	}
+	if applied := shared.rig.KubectlInput(t.Context(), r.Output, "apply", "-f", "-"); applied.Code != 0 {
+		t.Fatal(applied.Output)
+	}
+	t.Cleanup(func() {
+		shared.rig.KubectlInput(context.WithoutCancel(t.Context()), r.Output, "delete", "--ignore-not-found", "-f", "-")
+	})
+	dryRun := deleting(webhooks, guardNamespace, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
+	await(t, "the policy to take effect", func() bool { return dryRun(t.Context(), client) != nil })
+	for title, r := range removals() {
+		if strings.Contains(r.found, "ValidatingAdmissionPolicy") {
+			continue
+		}
+		t.Run(title, func(t *testing.T) {
+			mustContain(t, r.do(t.Context(), client), "ValidatingAdmissionPolicy '"+own+"' with binding", "[kubelet-https-guard/policy]")
+		})
+	}
+	value := base64Of(shared.rig.CABundle())
+	if err := changing(webhooks, guardNamespace, inWebhook(0, set(value, "clientConfig", "caBundle")))(t.Context(),
+		client); err != nil {
+		t.Errorf("the CA bundle is renewed: %v", err)
+	}
+	config := rest.CopyConfig(shared.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: gitops, Groups: []string{"system:masters"}}
+	allowed, err := dynamic.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dryRun(t.Context(), allowed); err != nil {
+		t.Errorf("an allowed user: %v", err)
+	}
+	// As documented, before an upgrade.
+	if err := deleting(bindings, own, metav1.DeleteOptions{})(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the guard to be changeable", func() bool { return dryRun(t.Context(), client) == nil })
+}
+
 // TestStaticPoliciesAreProven: a dry run tests whether static policies are in force, if they are expected. It finds an API
 // server without them, and an empty directory, which is a success for an API server.
 func TestStaticPoliciesAreProven(t *testing.T) {

@@ -67,7 +67,10 @@ func run(ctx context.Context) error {
 	if err := write("configuration.md", "exit codes", exitCodes()); err != nil {
 		return err
 	}
-	return generatePolicies(ctx, bin)
+	if err := generatePolicies(ctx, bin); err != nil {
+		return err
+	}
+	return generateSelfProtection(ctx, bin)
 }
 
 // exitCodes is the table of exit codes.

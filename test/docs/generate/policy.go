@@ -94,6 +94,62 @@ func generatePolicies(ctx context.Context, bin string) error {
 	return os.WriteFile(policyTemplate, []byte(template), 0o644)
 }
 
+// selfProtectionTemplate is the chart's template of the policy that protects the guard.
+const selfProtectionTemplate = "charts/kubelet-https-guard/templates/selfprotection.yaml"
+
+const selfProtectionHeader = `{{- /*
+Generated from webhook/internal/policy by make generate: do not edit. It is what webhook policy --self-protection prints.
+*/}}
+{{- if .Values.policy.selfProtection.enabled }}
+`
+
+// generateSelfProtection writes the chart's template of the policy that protects the guard.
+func generateSelfProtection(ctx context.Context, bin string) error {
+	printed, err := exec.CommandContext(ctx, filepath.Join(bin, "webhook"), "policy", "--self-protection",
+		"--name-prefix", "the-prefix", "--namespace", "the-namespace", "--labels", "the-label=x",
+		"--allowed-users", "the-user").Output()
+	if err != nil {
+		return fmt.Errorf("webhook policy --self-protection: %w", err)
+	}
+	template, err := replaced(string(printed), []replacement{
+		{"  - expression: '!(request.userInfo.?username.orValue(\"\") in [\"the-user\"])'\n    name: not-an-allowed-user\n",
+			"  {{- with .Values.policy.selfProtection.allowedUsers }}\n  - expression: {{ printf \"!(request.userInfo." +
+				"?username.orValue(\\\"\\\") in %s)\" (toJson .) | quote }}\n    name: not-an-allowed-user\n  {{- end }}\n", 1},
+		{"    the-label: x\n", "    {{- include \"kubelet-https-guard.labels\" . | nindent 4 }}\n", 2},
+		{"the-prefix", "{{ include \"kubelet-https-guard.fullname\" . }}", 0},
+		{"the-namespace", "{{ .Release.Namespace }}", 0},
+	})
+	if err != nil {
+		return fmt.Errorf("make %s: %w", selfProtectionTemplate, err)
+	}
+	return os.WriteFile(selfProtectionTemplate, []byte(selfProtectionHeader+template+"{{- end }}\n"), 0o644)
+}
+
+// replacement of a placeholder. times is how often it occurs, 0: any number but 0.
+type replacement struct {
+	old, new string
+	times    int
+}
+
+// replaced replaces placeholders. The error names one that is not where it is expected.
+func replaced(printed string, all []replacement) (string, error) {
+	if strings.Contains(printed, "{{") {
+		return "", fmt.Errorf("the output contains %q, which starts an action of Helm", "{{")
+	}
+	for _, r := range all {
+		if times := strings.Count(printed, r.old); times == 0 || r.times != 0 && times != r.times {
+			return "", fmt.Errorf("%q occurs %d times, want %d", r.old, times, r.times)
+		}
+		printed = strings.ReplaceAll(printed, r.old, r.new)
+	}
+	for _, left := range []string{"the-", "the/", "the.", "TheKind"} {
+		if strings.Contains(printed, left) {
+			return "", fmt.Errorf("a placeholder %q is left", left)
+		}
+	}
+	return printed, nil
+}
+
 // quotedJSON is a JSON string, quotedYAML a YAML string in single quotes.
 func quotedJSON(text string) string {
 	quoted, _ := json.Marshal(text) // cannot fail for a string
@@ -105,13 +161,7 @@ func quotedYAML(text string) string { return "'" + strings.ReplaceAll(text, "'",
 // asTemplate replaces the placeholders in the output by Helm's template actions. The error names a
 // placeholder that is not where it is expected.
 func asTemplate(printed string) (string, error) {
-	if strings.Contains(printed, "{{") {
-		return "", fmt.Errorf("the output contains %q, which starts an action of Helm", "{{")
-	}
-	for _, r := range []struct {
-		old, new string
-		times    int // 0: any number but 0
-	}{
+	printed, err := replaced(printed, []replacement{
 		{quotedYAML(`{"action":"Deny","control":` + quotedJSON(controlOf(check.SecretExpectation{})) +
 			`,"managedBy":"service-ca","name":"the-name","namespace":"the-namespace","service":"the-service","type":"the/type"}`), `{{ $want | toJson | toJson }}`, 1},
 		{`'[{"apiVersion":"the.group","kind":"TheKind","name":"the-owner"}]'`, `{{ $owners | toJson | toJson }}`, 1},
@@ -127,16 +177,6 @@ func asTemplate(printed string) (string, error) {
 		{"the-prefix.the-namespace.the-name", `{{ include "kubelet-https-guard.policyName" (list $ .) }}`, 3},
 		{"the-namespace", `{{ .namespace | default "<namespace>" }}`, 2},
 		{"the-name", "{{ .name }}", 0},
-	} {
-		if times := strings.Count(printed, r.old); times == 0 || r.times != 0 && times != r.times {
-			return "", fmt.Errorf("%q occurs %d times, want %d", r.old, times, r.times)
-		}
-		printed = strings.ReplaceAll(printed, r.old, r.new)
-	}
-	for _, left := range []string{"the-", "the/", "the.", "TheKind"} {
-		if strings.Contains(printed, left) {
-			return "", fmt.Errorf("a placeholder %q is left", left)
-		}
-	}
-	return policyHeader() + printed + policyFooter, nil
+	})
+	return policyHeader() + printed + policyFooter, err
 }

@@ -26,6 +26,9 @@ type Guard struct {
 	Namespace string
 	// Policies are the names of the policies in the API, and of their bindings.
 	Policies []string
+	// AllowedUsers may change the objects nevertheless. Only the policy in the API has this exception: an administrator
+	// can impersonate them.
+	AllowedUsers []string
 }
 
 // gate is the name of the ClusterRole and the ClusterRoleBinding that activate the webhook.
@@ -99,7 +102,6 @@ func SelfProtection(guard Guard, labels map[string]string, static bool) (
 	*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding,
 ) {
 	forbidden := metav1.StatusReasonForbidden
-	names, _ := json.Marshal(guard.Names(static)) // cannot fail for strings
 	registrations := []string{"validatingwebhookconfigurations"}
 	remedy := fmt.Sprintf("to change the guard on purpose, delete ValidatingAdmissionPolicyBinding %s first",
 		guard.Prefix+selfProtection)
@@ -127,12 +129,7 @@ func SelfProtection(guard Guard, labels map[string]string, static bool) (
 				rule(registrationv1.ClusterScope, rbacv1.GroupName, []string{"clusterroles", "clusterrolebindings"}, changes...),
 			},
 		},
-		MatchConditions: []registrationv1.MatchCondition{{
-			// Not request.name: it is empty in the delete of a collection.
-			Name: "of-the-guard",
-			Expression: `oldObject.metadata.?name.orValue("") in ` + string(names) +
-				`[?request.resource.resource].orValue([])`,
-		}},
+		MatchConditions: guard.conditions(static),
 		Variables: []registrationv1.Variable{
 			{Name: "name", Expression: `oldObject.metadata.?name.orValue("")`},
 			{Name: "resource", Expression: `request.resource.resource`},
@@ -154,6 +151,23 @@ func SelfProtection(guard Guard, labels map[string]string, static bool) (
 			},
 		},
 	})
+}
+
+// conditions returns the match conditions of the policy.
+func (g Guard) conditions(static bool) []registrationv1.MatchCondition {
+	names, _ := json.Marshal(g.Names(static)) // cannot fail for strings
+	all := []registrationv1.MatchCondition{{
+		// Not request.name: it is empty in the delete of a collection.
+		Name:       "guard-object",
+		Expression: `oldObject.metadata.?name.orValue("") in ` + string(names) + `[?request.resource.resource].orValue([])`,
+	}}
+	if !static && len(g.AllowedUsers) > 0 {
+		users, _ := json.Marshal(g.AllowedUsers)
+		all = append(all, registrationv1.MatchCondition{
+			Name: "not-an-allowed-user", Expression: `!(request.userInfo.?username.orValue("") in ` + string(users) + `)`,
+		})
+	}
+	return all
 }
 
 // guardControl names the control that requires the guard's objects.
