@@ -30,8 +30,8 @@ type policyOptions struct {
 	allowedUsers   []string
 }
 
-// policyCommand is webhook policy: it prints the policies that the chart renders, or static ones. It does not connect to
-// a cluster.
+// policyCommand is webhook policy: it prints the policies that the chart renders, or static ones. It does not connect
+// to a cluster.
 func policyCommand() command.Command {
 	return command.Command{
 		Name: "policy", Summary: "print the ValidatingAdmissionPolicies for the protected Secrets",

@@ -188,8 +188,8 @@ func checkOwn(path string, text []byte, replace bool) (same bool, err error) {
 	return false, nil
 }
 
-// checkForeign returns an error if API servers would not accept the directory because of this file: it cannot be parsed,
-// or has an object with one of the names.
+// checkForeign returns an error if API servers would not accept the directory because of this file: it cannot be
+// parsed, or has an object with one of the names.
 func checkForeign(path string, names []string) error {
 	data, err := readBounded(path)
 	if err != nil {

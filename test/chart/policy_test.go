@@ -73,8 +73,8 @@ func TestDefaultPolicies(t *testing.T) {
 	}
 }
 
-// TestSelfProtectionIsThatOfTheProgram: chart and webhook policy --self-protection produce the same objects, and the audit
-// knows and can read them.
+// TestSelfProtectionIsThatOfTheProgram: chart and webhook policy --self-protection produce the same objects, and the
+// audit knows and can read them.
 func TestSelfProtectionIsThatOfTheProgram(t *testing.T) {
 	needs(t, "HELM")
 	program := buildWebhook(t)
@@ -110,8 +110,9 @@ func TestSelfProtectionIsThatOfTheProgram(t *testing.T) {
 		for label, value := range made[0].GetLabels() {
 			labels = append(labels, label+"="+value)
 		}
-		printed, err := exec.CommandContext(t.Context(), program, "policy", "--self-protection", "--name-prefix", chart.Release,
-			"--namespace", chart.Release, "--labels", strings.Join(labels, ","), "--allowed-users", users).Output()
+		printed, err := exec.CommandContext(t.Context(), program, "policy", "--self-protection",
+			"--name-prefix", chart.Release, "--namespace", chart.Release,
+			"--labels", strings.Join(labels, ","), "--allowed-users", users).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +126,8 @@ func TestSelfProtectionIsThatOfTheProgram(t *testing.T) {
 	}
 }
 
-// TestProtectedNames: the static policies protect exactly the objects that the chart installs to make API servers refuse.
+// TestProtectedNames: the static policies protect exactly the objects that the chart installs to make API servers
+// refuse.
 func TestProtectedNames(t *testing.T) {
 	needs(t, "HELM")
 	rendered, err := chart.Render(t.Context())

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
@@ -40,21 +42,22 @@ const (
 	byStaticFloor    = "ValidatingAdmissionPolicy 'kubelet-https-guard.openshift-"
 )
 
-// staticPolicies writes static policies into a new directory.
-func staticPolicies(t *testing.T) (directory string) {
+// staticPolicies writes static policies into a new directory, with additional flags.
+func staticPolicies(t *testing.T, flags ...string) (directory string) {
 	t.Helper()
 	directory = filepath.Join(t.TempDir(), "policies")
 	if err := os.Mkdir(directory, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if r := shared.rig.Policy(t.Context(), "--static", "--directory", directory); r.Code != 0 {
+	flags = append([]string{"--static", "--directory", directory}, flags...)
+	if r := shared.rig.Policy(t.Context(), flags...); r.Code != 0 {
 		t.Fatalf("webhook policy --static: %s", r.Output)
 	}
 	return directory
 }
 
-// withStaticPolicies starts an API server that reads static policies from a directory, and makes all clients of the test
-// use it.
+// withStaticPolicies starts an API server that reads static policies from a directory, and makes all clients of the
+// test use it.
 func withStaticPolicies(t *testing.T, directory string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "admission.yaml")
@@ -198,9 +201,11 @@ func removals() map[string]removal {
 		"delete webhook configurations by label":      {deletingAll(webhooks, ours, ""), gone + hook},
 		"delete webhook configurations by name field": {deletingAll(webhooks, "", "metadata.name="+guardNamespace), gone + hook},
 		"relabel the webhook configuration, then delete by that label": {inOrder(
-			patching(webhooks, guardNamespace, types.MergePatchType, relabel), deletingAll(webhooks, "doomed=yes", "")), gone + hook},
+			patching(webhooks, guardNamespace, types.MergePatchType, relabel),
+			deletingAll(webhooks, "doomed=yes", "")), gone + hook},
 		"remove the webhook's labels, then delete the webhook": {inOrder(
-			changing(webhooks, guardNamespace, set(map[string]any{}, "metadata", "labels")), deleting(webhooks, guardNamespace, none)), gone + hook},
+			changing(webhooks, guardNamespace, set(map[string]any{}, "metadata", "labels")),
+			deleting(webhooks, guardNamespace, none)), gone + hook},
 		"webhook: failurePolicy Ignore":     {ofWebhook(set("Ignore", "failurePolicy")), weak + hook},
 		"webhook: no operations but CREATE": {ofWebhook(inFirst(set([]any{"CREATE"}, "operations"), "rules")), weak + hook},
 		"webhook: another namespace": {ofWebhook(set(map[string]any{"matchLabels": map[string]any{"a": "b"}},
@@ -529,7 +534,9 @@ func TestStaticPolicies(t *testing.T) {
 // testActivation: the webhook's ServiceAccount can add itself to the gate, and nothing else.
 func testActivation(t *testing.T, client dynamic.Interface) {
 	t.Helper()
-	itself := map[string]any{"kind": rbacv1.ServiceAccountKind, "namespace": guardNamespace, "name": "kubelet-https-guard-webhook"}
+	itself := map[string]any{
+		"kind": rbacv1.ServiceAccountKind, "namespace": guardNamespace, "name": "kubelet-https-guard-webhook",
+	}
 	as := dynamicClient(t, webhookAccount)
 	allowGate(t, webhookAccount)
 	// The gate as installed, without subjects. Another API server has no static policies.
@@ -605,7 +612,8 @@ func testDirectory(t *testing.T, directory string, client dynamic.Interface) {
 	path := filepath.Join(directory, "kubelet-https-guard.yaml")
 	// A dry run: the object stays for the other tests.
 	protected := func() bool {
-		err := deleting(webhooks, guardNamespace, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})(t.Context(), client)
+		dryRun := metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
+		err := deleting(webhooks, guardNamespace, dryRun)(t.Context(), client)
 		if err != nil && !strings.Contains(err.Error(), bySelfProtection) {
 			t.Fatalf("another error: %v", err)
 		}
@@ -613,7 +621,8 @@ func testDirectory(t *testing.T, directory string, client dynamic.Interface) {
 	}
 	rewrite := func(t *testing.T, flags ...string) {
 		t.Helper()
-		if r := shared.rig.Policy(t.Context(), append([]string{"--static", "--directory", directory}, flags...)...); r.Code != 0 {
+		flags = append([]string{"--static", "--directory", directory}, flags...)
+		if r := shared.rig.Policy(t.Context(), flags...); r.Code != 0 {
 			t.Fatalf("webhook policy --static: %s", r.Output)
 		}
 	}
@@ -656,7 +665,8 @@ func testDirectory(t *testing.T, directory string, client dynamic.Interface) {
 		await(t, "protection with the file", protected)
 	})
 	t.Run("policies of another version are replaced at once", func(t *testing.T) {
-		if err := os.WriteFile(path, []byte(strings.Replace(string(original), "refusing", "refused by an older version", 1)), 0o600); err != nil {
+		old := strings.Replace(string(original), "refusing", "refused by an older version", 1)
+		if err := os.WriteFile(path, []byte(old), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if r := shared.rig.Policy(t.Context(), "--static", "--directory", directory); r.Code == 0 {
@@ -742,16 +752,17 @@ func TestStaticPoliciesAtStart(t *testing.T) {
 	}
 }
 
-// TestSelfProtectionInAPI: where static policies are not available, a policy in the API protects the webhook configuration
-// and the activation, except from users that are allowed to change them, and from users who delete the policy's binding.
+// TestSelfProtectionInAPI: where static policies are not available, a policy in the API protects the webhook
+// configuration and the activation, except from users that are allowed to change them, and from users who delete the
+// policy's binding.
 func TestSelfProtectionInAPI(t *testing.T) {
 	soundCluster(t)
 	installGate(t)
 	client := dynamicClient(t, "")
 	const own, gitops = "kubelet-https-guard-self-protection", "gitops"
 	r := shared.rig.Helm(t.Context(), "template", "kubelet-https-guard", "charts/kubelet-https-guard", "--namespace",
-		guardNamespace, "--set", "policy.selfProtection.enabled=true", "--set", "policy.selfProtection.allowedUsers={"+gitops+"}",
-		"--show-only", "templates/selfprotection.yaml")
+		guardNamespace, "--set", "policy.selfProtection.enabled=true",
+		"--set", "policy.selfProtection.allowedUsers={"+gitops+"}", "--show-only", "templates/selfprotection.yaml")
 	if r.Code != 0 {
 		t.Fatal(r.Output)
 	}
@@ -768,7 +779,8 @@ func TestSelfProtectionInAPI(t *testing.T) {
 			continue
 		}
 		t.Run(title, func(t *testing.T) {
-			mustContain(t, r.do(t.Context(), client), "ValidatingAdmissionPolicy '"+own+"' with binding", "[kubelet-https-guard/policy]")
+			mustContain(t, r.do(t.Context(), client), "ValidatingAdmissionPolicy '"+own+"' with binding",
+				"[kubelet-https-guard/policy]")
 		})
 	}
 	value := base64Of(shared.rig.CABundle())
@@ -792,8 +804,8 @@ func TestSelfProtectionInAPI(t *testing.T) {
 	await(t, "the guard to be changeable", func() bool { return dryRun(t.Context(), client) == nil })
 }
 
-// TestStaticPoliciesAreProven: a dry run tests whether static policies are in force, if they are expected. It finds an API
-// server without them, and an empty directory, which is a success for an API server.
+// TestStaticPoliciesAreProven: a dry run tests whether static policies are in force, if they are expected. It finds
+// an API server without them, and an empty directory, which is a success for an API server.
 func TestStaticPoliciesAreProven(t *testing.T) {
 	soundCluster(t)
 	ordinary := shared.rig.Server(t.Context())
@@ -846,6 +858,30 @@ func TestStaticPoliciesAreProven(t *testing.T) {
 	await(t, "a fail with an empty directory", func() bool { return outcome(static) == "fail" })
 }
 
+// configWith is the installed configuration with another protected Secret, tls in this namespace.
+func configWith(t *testing.T, namespace string) string {
+	t.Helper()
+	installed, err := os.ReadFile(shared.rig.Path("webhook", "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal(installed, &config); err != nil {
+		t.Fatal(err)
+	}
+	secrets, _ := config["protectedSecrets"].([]any)
+	config["protectedSecrets"] = append(secrets, map[string]any{"namespace": namespace, "name": "tls", "usage": "serverAuth"})
+	text, err := yaml.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestStaticFloor: without any other part of the guard, static policies refuse what a policy can refuse. A Secret whose
 // namespace is created later is protected, too.
 func TestStaticFloor(t *testing.T) {
@@ -854,8 +890,21 @@ func TestStaticFloor(t *testing.T) {
 	store(t, openshift.KubeletClient(client.Certificate, client.Key))
 	t.Cleanup(func() { register(t, rig.Policy, rig.Registration) })
 	register(t)
-	withStaticPolicies(t, staticPolicies(t))
+	const later = "created-later"
+	withStaticPolicies(t, staticPolicies(t, "--config", configWith(t, later)))
 	await(t, "an API server that does not call the webhook", func() bool { return garbagePasses(t.Context(), t) })
+	t.Run("a namespace that is created later", func(t *testing.T) {
+		space := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: later}}
+		if _, err := as(t, "").CoreV1().Namespaces().Create(t.Context(), space, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = as(t, "").CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), later, metav1.DeleteOptions{})
+		})
+		opaque := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tls"}}
+		_, err := as(t, "").CoreV1().Secrets(later).Create(t.Context(), opaque, metav1.CreateOptions{})
+		mustContain(t, err, "kubelet-https-guard."+later+".tls.static.k8s.io", "WrongSecretType")
+	})
 	for title, b := range bypasses(good, client) {
 		t.Run(title, func(t *testing.T) {
 			store(t, serving(good))

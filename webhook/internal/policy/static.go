@@ -34,7 +34,9 @@ type Object interface{ metav1.Object }
 // The decoy's own policy is not among them: its refusal would hide that of the policy in the API.
 func Static(guard Guard, labels map[string]string, secrets []admit.ProtectedSecret) ([]Object, error) {
 	var all []Object
-	add := func(policy *registrationv1.ValidatingAdmissionPolicy, binding *registrationv1.ValidatingAdmissionPolicyBinding) {
+	add := func(
+		policy *registrationv1.ValidatingAdmissionPolicy, binding *registrationv1.ValidatingAdmissionPolicyBinding,
+	) {
 		policy.Name += StaticSuffix
 		binding.Name, binding.Spec.PolicyName = policy.Name, policy.Name
 		all = append(all, policy, binding)

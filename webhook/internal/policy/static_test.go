@@ -3,6 +3,7 @@
 package policy_test
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -15,8 +16,8 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/policy"
 )
 
-// TestStatic: all names have the suffix that API servers require, each binding is of a policy in the same directory, and
-// nothing else of a Secret's policy differs from the one in the API. test/e2e tests the effect on an API server.
+// TestStatic: all names have the suffix that API servers require, each binding is of a policy in the same directory,
+// and nothing else of a Secret's policy differs from the one in the API. test/e2e tests the effect on an API server.
 func TestStatic(t *testing.T) {
 	labels := map[string]string{"app.kubernetes.io/name": "n"}
 	secret := protected(func(*admit.ProtectedSecret) {})
@@ -69,9 +70,7 @@ func TestSelfProtection(t *testing.T) {
 		"clusterrolebindings": {"guard-answers"},
 	}
 	static := map[string][]string{"validatingadmissionpolicies": own, "validatingadmissionpolicybindings": own}
-	for resource, names := range always {
-		static[resource] = names
-	}
+	maps.Copy(static, always)
 	for title, c := range map[string]struct {
 		static bool
 		want   map[string][]string
