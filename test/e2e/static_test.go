@@ -870,7 +870,8 @@ func configWith(t *testing.T, namespace string) string {
 		t.Fatal(err)
 	}
 	secrets, _ := config["protectedSecrets"].([]any)
-	config["protectedSecrets"] = append(secrets, map[string]any{"namespace": namespace, "name": "tls", "usage": "serverAuth"})
+	added := map[string]any{"namespace": namespace, "name": "tls", "usage": "serverAuth"}
+	config["protectedSecrets"] = append(secrets, added)
 	text, err := yaml.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
