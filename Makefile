@@ -117,6 +117,8 @@ RELEASE_PROGRAM = go run -C release . $(1) --dir $(RELEASE)
 release: tools cosign ## Make a signed release in dist/release: image, chart, SBOMs, provenance, checksums (COSIGN_KEY=, RELEASE_REGISTRY=)
 	rm -rf $(RELEASE)
 	$(MAKE) --no-print-directory dist DIST=$(RELEASE)
+	@# cyclonedx-gomod writes the current time; that of the commit is the same in each build.
+	sed -i "s/^    \"timestamp\": .*/    \"timestamp\": \"$$(date -u -d @$(COMMITTED) +%FT%TZ)\",/" $(RELEASE)/linux-*/*.cdx.json
 	@# Files of git archive have the time of the commit, so the package depends on nothing else.
 	mkdir -p $(RELEASE)/source && git archive HEAD $(CHART) | tar -x -C $(RELEASE)/source
 	$(TOOLS)/helm package $(RELEASE)/source/$(CHART) --destination $(RELEASE)
