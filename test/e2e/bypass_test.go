@@ -453,9 +453,9 @@ func mustContain(t *testing.T, err error, words ...string) {
 }
 
 // coveragePage has the table of what each part of the guard refuses, and updateCoverage writes it.
-const coveragePage = "../../docs/static-policies.md"
+const coveragePage = "../../docs/modes.md"
 
-var updateCoverage = flag.Bool("update", false, "write the table in docs/static-policies.md")
+var updateCoverage = flag.Bool("update", false, "write the table in docs/modes.md")
 
 // TestCoverage: the table in the documentation says what TestBypasses and TestStaticFloor have tested.
 func TestCoverage(t *testing.T) {
