@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command generate writes what is generated from the code: in the documentation the flags of both programs, the
-// control mapping and the index of decisions and the table of layouts; in the chart the template of the policies, the
-// host paths of each layout and the Secrets that are protected by default. Run it in the root of the repository.
+// control mapping, the index of decisions, the table of layouts and what scanners report about the chart; in the chart
+// the template of the policies, the host paths of each layout and the Secrets that are protected by default. Run it in
+// the root of the repository.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/chart"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/docs"
 )
 
@@ -38,6 +40,12 @@ func run(ctx context.Context) error {
 	}
 	if err := writeDecisions(); err != nil {
 		return err
+	}
+	exceptions, rules := chart.ScannersPage()
+	for name, text := range map[string]string{"exceptions": exceptions, "rules": rules} {
+		if err := write("scanners.md", name, text); err != nil {
+			return err
+		}
 	}
 	bin, err := os.MkdirTemp("", "docs")
 	if err != nil {
