@@ -158,9 +158,10 @@ test: preflight-test cluster-build tools ## Run all tests: unit tests, tests aga
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=3000x
 
 .PHONY: chart-test
-chart-test: tools ## Test the chart: helm-unittest, values, values schema, Kubernetes schemas
+chart-test: tools cluster-build ## Test the chart: helm-unittest, values, Kubernetes schemas, rules of scanners, drift as Argo CD and Flux see it
 	$(TOOLS)/helm-unittest --strict $(CHART)
 	go test ./test/chart -count=1
+	cd test/drift && go test . -count=1 -timeout $(TEST_TIMEOUT)
 
 .PHONY: e2e
 e2e: tools ## Install the image and the chart on a real node and test everything (as root; E2E_EXISTING=1 KUBECONFIG= E2E_IMAGE= to use an existing cluster)
@@ -259,6 +260,7 @@ lint: tools ## Lint the code, the import rules, the chart and the wording
 	cd test/cluster && $(TOOLS)/golangci-lint run ./...
 	cd test/oracle && $(TOOLS)/golangci-lint run ./...
 	cd release && $(TOOLS)/golangci-lint run ./...
+	cd test/drift && $(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/helm lint --strict $(CHART)
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
@@ -266,6 +268,7 @@ lint: tools ## Lint the code, the import rules, the chart and the wording
 	cd test/oracle && go mod tidy -diff
 	cd release && go mod tidy -diff
 	cd release/cosign && go mod tidy -diff
+	cd test/drift && go mod tidy -diff
 	cd test/bench/gatekeeper && go mod tidy -diff
 
 # The tests that have a part of the page run, one package at a time: all write the same file.
@@ -292,6 +295,7 @@ fmt: tools ## Format the code
 	cd test/cluster && $(TOOLS)/golangci-lint fmt ./...
 	cd test/oracle && $(TOOLS)/golangci-lint fmt ./...
 	cd release && $(TOOLS)/golangci-lint fmt ./...
+	cd test/drift && $(TOOLS)/golangci-lint fmt ./...
 
 .PHONY: cluster-build
 cluster-build: ## Build etcd, kube-apiserver and kubectl, once (8 to 15 minutes on 2 cores)

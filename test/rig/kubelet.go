@@ -28,8 +28,8 @@ import (
 const (
 	// AgentPod is the Pod of [Rig.MakeAgentPod].
 	AgentPod = guardNamespace + "/nodeagent-0"
-	// agentAccount and auditAccount are the ServiceAccounts of agent and audit.
-	agentAccount, auditAccount = guardNamespace + "-nodeagent", guardNamespace + "-audit"
+	// agentAccount, auditAccount and webhookAccount are the ServiceAccounts of the programs.
+	agentAccount, auditAccount, webhookAccount = guardNamespace + "-nodeagent", guardNamespace + "-audit", guardNamespace + "-webhook"
 	// kubeAPIServer is the user that a kubelet authorizes to read logs.
 	kubeAPIServer = "system:kube-apiserver"
 	// headerTime bounds how long a client of a stand-in may take for its request.

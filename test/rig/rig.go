@@ -669,7 +669,7 @@ func (r *Rig) StartWebhook(ctx context.Context) error {
 	if err := r.writeConfig(ctx); err != nil {
 		return err
 	}
-	kubeconfig, err := r.kubeconfigOf(ctx, "kubelet-https-guard-webhook")
+	kubeconfig, err := r.WebhookKubeconfig(ctx)
 	if err != nil {
 		return err
 	}
@@ -788,6 +788,11 @@ func (r *Rig) AgentKubeconfig(ctx context.Context) (string, error) {
 // AuditKubeconfig is a kubeconfig with the permissions of the audit's ServiceAccount.
 func (r *Rig) AuditKubeconfig(ctx context.Context) (string, error) {
 	return r.kubeconfigOf(ctx, auditAccount)
+}
+
+// WebhookKubeconfig is a kubeconfig with the permissions of the webhook's ServiceAccount.
+func (r *Rig) WebhookKubeconfig(ctx context.Context) (string, error) {
+	return r.kubeconfigOf(ctx, webhookAccount)
 }
 
 // AgentOnce runs nodeagent check.
