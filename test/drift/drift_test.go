@@ -138,7 +138,8 @@ type atRunTime struct {
 func (c cluster) atRunTime(t *testing.T) atRunTime {
 	t.Helper()
 	var written atRunTime
-	written.Subjects, _, _ = unstructured.NestedSlice(c.live(t, c.find(t, "ClusterRoleBinding", binding)).Object, "subjects")
+	gate := c.live(t, c.find(t, "ClusterRoleBinding", binding))
+	written.Subjects, _, _ = unstructured.NestedSlice(gate.Object, "subjects")
 	registration := c.live(t, c.find(t, "ValidatingWebhookConfiguration", chart.Release))
 	hooks, _, _ := unstructured.NestedSlice(registration.Object, "webhooks")
 	for _, hook := range hooks {
@@ -258,7 +259,8 @@ func TestNothingDrifts(t *testing.T) {
 				t.Errorf("what the webhook has written, after applying the chart again (-want +got):\n%s", diff)
 			}
 
-			must(t, c.KubectlCommand(t.Context(), "scale", "deployment", webhook, "--namespace", chart.Namespace, "--replicas=5"))
+			must(t, c.KubectlCommand(t.Context(), "scale", "deployment", webhook,
+				"--namespace", chart.Namespace, "--replicas=5"))
 			want := map[string][]string{}
 			for _, tool := range c.tools {
 				want[tool.name] = []string{"Deployment " + webhook}

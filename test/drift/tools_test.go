@@ -65,7 +65,8 @@ func newTools(config *rest.Config, c client.Client) ([]tool, error) {
 // applier applies objects on the server side and takes over fields of others.
 func applier(c client.Client, manager string) func(context.Context, *unstructured.Unstructured) error {
 	return func(ctx context.Context, object *unstructured.Unstructured) error {
-		return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(manager), client.ForceOwnership)
+		return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(manager),
+			client.ForceOwnership)
 	}
 }
 
