@@ -29,7 +29,8 @@ const (
 	// AgentPod is the Pod of [Rig.MakeAgentPod].
 	AgentPod = guardNamespace + "/nodeagent-0"
 	// agentAccount, auditAccount and webhookAccount are the ServiceAccounts of the programs.
-	agentAccount, auditAccount, webhookAccount = guardNamespace + "-nodeagent", guardNamespace + "-audit", guardNamespace + "-webhook"
+	agentAccount, auditAccount = guardNamespace + "-nodeagent", guardNamespace + "-audit"
+	webhookAccount             = guardNamespace + "-webhook"
 	// kubeAPIServer is the user that a kubelet authorizes to read logs.
 	kubeAPIServer = "system:kube-apiserver"
 	// headerTime bounds how long a client of a stand-in may take for its request.
