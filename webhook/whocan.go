@@ -156,7 +156,8 @@ func acting(user string) []whocan.Permission {
 	for _, way := range []string{"pods/exec", "pods/attach"} {
 		all = append(all, with(whocan.Permission{Resource: way, Namespace: namespace}, "create", "get")...)
 	}
-	all = append(all, with(whocan.Permission{Resource: "pods/ephemeralcontainers", Namespace: namespace}, "update", "patch")...)
+	debug := whocan.Permission{Resource: "pods/ephemeralcontainers", Namespace: namespace}
+	all = append(all, with(debug, "update", "patch")...)
 	for group, resources := range map[string][]string{
 		corev1.GroupName:  {"replicationcontrollers"},
 		appsv1.GroupName:  {"daemonsets", "deployments", "replicasets", "statefulsets"},

@@ -184,10 +184,7 @@ func (s site) write(t *testing.T, notAfter time.Time) {
 	request := pkitest.Request{CommonName: serverName, DNSNames: []string{serverName},
 		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	pair := s.serving.Issue(request.Valid(time.Now().Add(-time.Hour), notAfter))
-	data, err := os.MkdirTemp(s.directory, "..data-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := t.TempDir()
 	files := map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(data, name), content, 0o600); err != nil {
@@ -200,7 +197,7 @@ func (s site) write(t *testing.T, notAfter time.Time) {
 			t.Fatal(err)
 		}
 	}
-	link(filepath.Base(data), "..data_tmp")
+	link(data, "..data_tmp")
 	if err := os.Rename(filepath.Join(s.directory, "..data_tmp"), filepath.Join(s.directory, "..data")); err != nil {
 		t.Fatal(err)
 	}

@@ -524,8 +524,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestWhoCanDisable: the formats table and json list who could disable the guard. The table has one line for each subject
-// that is not part of the platform.
+// TestWhoCanDisable: the formats table and json list who could disable the guard. The table has one line for each
+// subject that is not part of the platform.
 func TestWhoCanDisable(t *testing.T) {
 	page := messages.Record(t, "who-can-disable")
 	for name, want := range map[string][]string{
@@ -567,7 +567,8 @@ func TestWhoCanDisable(t *testing.T) {
 	decode(t, json.Unmarshal, write(t, evidence.JSON, documents()["who can disable the guard"]), &document)
 	who := document.WhoCanDisable
 	if who == nil || len(who.Actions) != 2 || len(who.Actions[0].Subjects) != 3 || who.Actions[0].Omitted != 3 ||
-		!who.Actions[0].Subjects[0].Everyone || len(who.Actions[0].Subjects[1].Grants) != 2 || who.Actions[1].Subjects == nil {
+		!who.Actions[0].Subjects[0].Everyone || len(who.Actions[0].Subjects[1].Grants) != 2 ||
+		who.Actions[1].Subjects == nil {
 		t.Errorf("JSON: %+v", who)
 	}
 	if text := write(t, evidence.JSON, documents()["compliant"]); bytes.Contains(text, []byte("whoCanDisable")) {

@@ -29,8 +29,8 @@ type whoDocument struct {
 	}
 }
 
-// TestWhoCanDisable: for each action, the API server allows one of the permissions to each subject that the audit lists,
-// and none of them to any other subject of the cluster's bindings.
+// TestWhoCanDisable: for each action, the API server allows one of the permissions to each subject that the audit
+// lists, and none of them to any other subject of the cluster's bindings.
 func TestWhoCanDisable(t *testing.T) {
 	const ns = "openshift-apiserver"
 	api := as(t, "").RbacV1()

@@ -2,8 +2,8 @@
 
 // Package whocan lists the subjects that have a permission, by reading the RBAC objects of a cluster.
 //
-// It sees what RBAC grants and nothing else: no other authorizer, and no members of groups, which only the authenticator
-// knows. It judges nothing.
+// It sees what RBAC grants and nothing else: no other authorizer, and no members of groups, which only the
+// authenticator knows. It judges nothing.
 package whocan
 
 import (
@@ -53,8 +53,8 @@ func (p Permission) String() string {
 	return strings.TrimSpace(p.Verb + " " + resource + " " + p.Object())
 }
 
-// Object returns the object as text: "openshift-apiserver/serving-cert", "kubelet-https-guard", or "openshift-apiserver/*"
-// for all names. It is empty for all objects.
+// Object returns the object as text: "openshift-apiserver/serving-cert", "kubelet-https-guard", or "openshift-
+// apiserver/*" for all names. It is empty for all objects.
 func (p Permission) Object() string {
 	if p.Namespace == "" {
 		return p.Name
@@ -155,9 +155,9 @@ func pages[T any](
 	}
 }
 
-// Who returns the subjects that have at least one of the permissions. Groups of all users or ServiceAccounts come first,
-// those of the platform last. It always has the group system:masters, which API servers allow everything, whatever RBAC
-// says (k8s.io/apiserver pkg/authentication/user). omitted is the number of subjects beyond 500.
+// Who returns the subjects that have at least one of the permissions. Groups of all users or ServiceAccounts come
+// first, those of the platform last. It always has the group system:masters, which API servers allow everything,
+// whatever RBAC says (k8s.io/apiserver pkg/authentication/user). omitted is the number of subjects beyond 500.
 //
 // A user whose name is that of a ServiceAccount is returned as this ServiceAccount.
 func (r RBAC) Who(anyOf []Permission) (entries []Entry, omitted int) {
@@ -281,8 +281,8 @@ func grants(rules []rbacv1.PolicyRule, anyOf []Permission) bool {
 }
 
 // covers reports whether a rule gives a permission, as the API server's authorizer does it (k8s.io/kubernetes
-// pkg/apis/rbac/v1, VerbMatches and the others): "*" is everything, also all subresources; "*/token" is a subresource of
-// all resources; a request without a name needs a rule without names.
+// pkg/apis/rbac/v1, VerbMatches and the others): "*" is everything, also all subresources; "*/token" is a subresource
+// of all resources; a request without a name needs a rule without names.
 func covers(rule rbacv1.PolicyRule, p Permission) bool {
 	has := func(values []string, value string) bool {
 		return slices.Contains(values, value) || slices.Contains(values, rbacv1.ResourceAll)

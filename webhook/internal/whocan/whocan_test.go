@@ -178,7 +178,9 @@ func TestWho(t *testing.T) {
 			admins[4], admins[5],
 		}},
 		"one of two, in any namespace": {
-			[]whocan.Permission{{Verb: "x", Resource: "y"}, {Verb: "patch", Resource: "namespaces", Namespace: whocan.AnyNamespace}},
+			[]whocan.Permission{
+				{Verb: "x", Resource: "y"}, {Verb: "patch", Resource: "namespaces", Namespace: whocan.AnyNamespace},
+			},
 			[]string{
 				admins[0], masters, admins[2],
 				"User bea; RoleBinding a/limited to ClusterRole admin",
