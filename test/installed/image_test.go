@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,7 +111,12 @@ func buildPreviousVersion(t *testing.T) (checkout string) {
 	if _, err := builtBy.run(t.Context(), checkout, "tar", "-xf", archive); err != nil {
 		t.Fatal(err)
 	}
-	image, err := builtBy.image(t.Context(), checkout, beforeRepository+":"+beforeTag, "image-before.tar")
+	if _, err := builtBy.run(t.Context(), checkout, "go", "mod", "download"); err != nil {
+		t.Fatalf("download the modules of the previous version: %v", err)
+	}
+	before := builtBy
+	before.flags = append(slices.Clone(builtBy.flags), "--build-arg=GO_IMAGE="+baseImage) // it had another one
+	image, err := before.image(t.Context(), checkout, beforeRepository+":"+beforeTag, "image-before.tar")
 	if err != nil {
 		t.Fatal(err)
 	}
