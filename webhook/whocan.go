@@ -80,13 +80,29 @@ func actions(c config) []action {
 		}
 	}
 	if c.decoy != nil {
-		audit := whocan.Permission{Group: appsv1.GroupName, Resource: "deployments", Namespace: c.decoy.Namespace}
-		scale := audit
-		scale.Resource += "/scale"
-		all = append(all, action{"stop the audit, which reports all this",
-			slices.Concat(with(audit, "update", "patch", "delete", "deletecollection"), with(scale, "update", "patch"))})
+		all = append(all, inNamespace(c.decoy.Namespace)...)
 	}
 	return slices.DeleteFunc(all, func(a action) bool { return len(a.anyOf) == 0 })
+}
+
+// inNamespace returns the actions in the namespace of the guard.
+func inNamespace(namespace string) []action {
+	in := func(group, resource string) whocan.Permission {
+		return whocan.Permission{Group: group, Resource: resource, Namespace: namespace}
+	}
+	return []action{
+		{"stop the webhook or the audit", slices.Concat(
+			with(in(appsv1.GroupName, "deployments"), "update", "patch", "delete", "deletecollection"),
+			with(in(appsv1.GroupName, "deployments/scale"), "update", "patch"),
+			with(in("coordination.k8s.io", "leases"), "update", "patch"),
+			with(whocan.Permission{Resource: "namespaces", Name: namespace}, "delete"),
+		)},
+		{"change the configuration of the guard", with(in(corev1.GroupName, "configmaps"), "update", "patch", "delete",
+			"deletecollection")},
+		// The token of any of its ServiceAccounts. That of the webhook may change the webhook configuration in mode
+		// self-managed.
+		{"act as the guard, in a Pod or with a token of its namespace", running(namespace, "")},
+	}
 }
 
 // keys returns the permissions to read the Secret with the webhook's key, by its name in each certificate mode that has
@@ -149,7 +165,15 @@ func acting(user string) []whocan.Permission {
 		{Verb: "impersonate", Resource: "serviceaccounts", Namespace: namespace, Name: name},
 		{Verb: "impersonate:serviceaccount", Group: authenticationv1.GroupName, Resource: "serviceaccounts",
 			Namespace: namespace, Name: name},
-		{Verb: "create", Resource: "serviceaccounts/token", Namespace: namespace, Name: name},
+	}
+	return append(all, running(namespace, name)...)
+}
+
+// running returns the permissions with which a user gets the token of a ServiceAccount, of any one if the account is
+// empty, or a Pod that has it.
+func running(namespace, account string) []whocan.Permission {
+	all := []whocan.Permission{
+		{Verb: "create", Resource: "serviceaccounts/token", Namespace: namespace, Name: account},
 		{Verb: "create", Resource: "secrets", Namespace: namespace},
 		{Verb: "create", Resource: "pods", Namespace: namespace},
 	}

@@ -58,7 +58,8 @@ metadata: {name: guard-answers}
 		"delete Secret a/one past admission while it cannot be decoded",
 		"delete Secret */many past admission while it cannot be decoded",
 		"remove the label that selects a namespace of Secret many",
-		"stop the audit, which reports all this",
+		"stop the webhook or the audit", "change the configuration of the guard",
+		"act as the guard, in a Pod or with a token of its namespace",
 	}
 	if diff := cmp.Diff(append([]string{"give themselves any permission"}, common...), without); diff != "" {
 		t.Errorf("without the guard (-want +got):\n%s", diff)
@@ -87,6 +88,8 @@ metadata: {name: guard-answers}
 		"impersonate serviceaccounts ci/robot", "impersonate:serviceaccount serviceaccounts.authentication.k8s.io ci/robot",
 		"create serviceaccounts/token ci/robot", "create pods ci/*", "patch cronjobs.batch ci/*",
 		"create serviceaccounts/token */operator",
+		"patch leases.coordination.k8s.io guard/*", "delete namespaces guard", "update configmaps guard/*",
+		"create serviceaccounts/token guard/*", "create pods guard/*", "patch deployments.apps/scale guard/*",
 		"unsafe-delete-ignore-read-errors secrets a/one", "unsafe-delete-ignore-read-errors secrets */many",
 		"patch namespaces */*", "update deployments.apps/scale guard/*",
 	} {

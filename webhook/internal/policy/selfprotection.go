@@ -107,7 +107,7 @@ func SelfProtection(guard Guard, labels map[string]string, static bool) (
 		guard.Prefix+selfProtection)
 	if static {
 		registrations = append(registrations, "validatingadmissionpolicies", "validatingadmissionpolicybindings")
-		remedy = "to change the guard on purpose, first move its file out of the directory of static policies " +
+		remedy = "to change the guard on purpose, first move kubelet-https-guard.yaml out of the directory of static policies " +
 			"on each control-plane node"
 	}
 	changes := []registrationv1.OperationType{registrationv1.Update, registrationv1.Delete}
@@ -116,7 +116,7 @@ func SelfProtection(guard Guard, labels map[string]string, static bool) (
 	}
 	const (
 		deleted = "without it, the guard refuses less"
-		changed = "only the CA bundle of a webhook can be changed"
+		changed = "it is protected from all changes but those of a webhook's CA bundle"
 		kind    = `" + request.kind.kind + "`
 		object  = kind + ` " + variables.name + "`
 	)
