@@ -135,7 +135,7 @@ endif
 
 .PHONY: verify-release
 verify-release: cosign ## Verify the release in dist/release, and with RELEASE_REGISTRY= what is published there (COSIGN_PUBLIC_KEY=)
-	$(call RELEASE_PROGRAM,verify) --cosign $(TOOLS)/cosign --key "$(call KEY_PATH,$(COSIGN_PUBLIC_KEY))" \
+	$(call RELEASE_PROGRAM,verify) --version $(RELEASE_VERSION) --cosign $(TOOLS)/cosign --key "$(call KEY_PATH,$(COSIGN_PUBLIC_KEY))" \
 		$(if $(RELEASE_REGISTRY),--from $(RELEASE_REGISTRY)) $(VERIFY_FLAGS)
 
 .PHONY: test-release

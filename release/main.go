@@ -7,7 +7,7 @@
 //	go run -C release . build --dir DIR --version VERSION --revision COMMIT --time UNIX
 //	go run -C release . sign --dir DIR --key FILE
 //	go run -C release . publish --dir DIR --to REGISTRY/PATH
-//	go run -C release . verify --dir DIR --key FILE [--from REGISTRY/PATH]
+//	go run -C release . verify --dir DIR --version VERSION --key FILE [--from REGISTRY/PATH]
 //
 // DIR has the release. Before build it must have the programs and their SBOMs (make dist) in linux-ARCHITECTURE, and
 // the packaged chart:
@@ -94,9 +94,13 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 		flags.StringVar(&o.key, "key", "", "`file` of the public key; empty to verify what was signed keyless")
 		flags.StringVar(&o.identity.subject, "certificate-identity", "", "who signed keyless: the certificate's `subject`")
 		flags.StringVar(&o.identity.issuer, "certificate-oidc-issuer", "", "who signed keyless: the token's `issuer`")
+		flags.StringVar(&o.version, "version", "", "`version` that it must be: an older release is signed, too")
 		flags.StringVar(&o.from, "from", "", "`registry` and path of a published release, which must be the same as in DIR")
 		do = func() error {
-			return verify(ctx, o.dir, o.from, cosign{program: o.cosign, key: o.key, identity: o.identity}, out)
+			if o.version == "" {
+				return usageError{"verify: --version is required"}
+			}
+			return verify(ctx, o.dir, o.version, o.from, cosign{program: o.cosign, key: o.key, identity: o.identity}, out)
 		}
 	default:
 		return usageError{fmt.Sprintf("unknown command %q: want build, sign, publish or verify", arguments[0])}

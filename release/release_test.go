@@ -423,7 +423,7 @@ func TestSigned(t *testing.T) {
 			if c.key.key != "" {
 				key = c.key
 			}
-			err := verify(t.Context(), changed, "", key, io.Discard)
+			err := verify(t.Context(), changed, version, "", key, io.Discard)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -497,13 +497,17 @@ func TestSignedPublished(t *testing.T) {
 	at, stop := localRegistry()
 	t.Cleanup(stop)
 	to := at + "/team"
-	if err := verify(t.Context(), dir, to, public, io.Discard); err == nil {
+	if err := verify(t.Context(), dir, version, to, public, io.Discard); err == nil {
 		t.Error("verified, but nothing is published")
 	}
 	if err := publish(t.Context(), dir, to, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if err := verify(t.Context(), dir, to, public, io.Discard); err != nil {
+	if err := verify(t.Context(), dir, "1.2.4", to, public, io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "is version 1.2.3, want 1.2.4") {
+		t.Errorf("an older release: %v", err)
+	}
+	if err := verify(t.Context(), dir, version, to, public, io.Discard); err != nil {
 		t.Error(err)
 	}
 	pulled := t.TempDir()
@@ -523,7 +527,7 @@ func TestSignedPublished(t *testing.T) {
 	if err := remote.Write(tag, replaced, remote.WithContext(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if err := verify(t.Context(), dir, to, public, io.Discard); err == nil ||
+	if err := verify(t.Context(), dir, version, to, public, io.Discard); err == nil ||
 		!strings.Contains(err.Error(), "but the release has") {
 		t.Errorf("another image at the tag: %v", err)
 	}

@@ -25,13 +25,16 @@ import (
 // verify checks a release: the signatures of the checksums, of image and chart and of each attestation, that the files
 // are those that were signed, and that they fit together. With from it also checks that the registry has the same image
 // and chart, and verifies the signatures there. It does not build anything again.
-func verify(ctx context.Context, dir, from string, c cosign, out io.Writer) error {
+func verify(ctx context.Context, dir, version, from string, c cosign, out io.Writer) error {
 	if err := c.verifySums(ctx, dir); err != nil {
 		return fmt.Errorf("the signature of %s: %w", checksums, err)
 	}
 	release, err := checkFiles(dir)
 	if err != nil {
 		return err
+	}
+	if release.version != version {
+		return fmt.Errorf("the release is version %s, want %s", release.version, version)
 	}
 	if from == "" {
 		at, stop := localRegistry()
@@ -44,7 +47,8 @@ func verify(ctx context.Context, dir, from string, c cosign, out io.Writer) erro
 	if err := release.verifyRegistry(ctx, from, c); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "verified %s@%s\nverified %s@%s\n", imageName, release.image, chartName, release.chart)
+	_, err = fmt.Fprintf(out, "verified %s:%s@%s\nverified %s:%s@%s\n",
+		imageName, version, release.image, chartName, version, release.chart)
 	return err
 }
 

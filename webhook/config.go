@@ -29,6 +29,7 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/layout"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/audit"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/policy"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/whocan"
 )
 
@@ -51,9 +52,15 @@ type fileConfig struct {
 	OverridesAction admit.Action `yaml:"overridesAction,omitempty"`
 	// ExpiringFraction as in [check.SecretExpectation]; nil for the default.
 	ExpiringFraction *float64 `yaml:"expiringFraction,omitempty"`
-	// StaticPolicies: each API server is expected to have the policies of webhook policy --static. Then the dry runs on
-	// the decoy also test whether they are in force.
-	StaticPolicies bool `yaml:"staticPolicies,omitempty"`
+	// StaticPolicies: each API server is expected to have the policies of webhook policy --static for this configuration.
+	// Then the dry runs on the decoy also test whether they are in force.
+	StaticPolicies *staticConfig `yaml:"staticPolicies,omitempty"`
+}
+
+// staticConfig says which static policies are expected.
+type staticConfig struct {
+	// NamePrefix is the prefix of their names: the chart's full name.
+	NamePrefix string `yaml:"namePrefix"`
 }
 
 // decoy names a Secret.
@@ -201,8 +208,8 @@ type config struct {
 	decoy     *admit.ProtectedSecret
 	// overridesAction is for overrides of the kube-apiserver's configuration.
 	overridesAction admit.Action
-	// static: static policies are expected.
-	static bool
+	// staticProof and staticWords are those of [prove.Guard]; empty if no static policies are expected.
+	staticProof, staticWords string
 	// guard are the manifests of the objects that register the guard.
 	guard []*unstructured.Unstructured
 	// renewers are the users that renew a protected Secret, sorted. That of a ServiceAccount in each selected namespace
@@ -413,10 +420,14 @@ func (c fileConfig) validated() (config, error) {
 	if len(c.ProtectedSecrets) == 0 {
 		return config{}, errors.New("protectedSecrets: must list at least one Secret, or nothing is protected")
 	}
-	if c.StaticPolicies && c.Decoy == nil {
+	switch {
+	case c.StaticPolicies != nil && c.Decoy == nil:
 		return config{}, errors.New("staticPolicies: requires decoy: without it, no dry run can test them")
+	case c.StaticPolicies != nil && len(validation.IsDNS1123Subdomain(c.StaticPolicies.NamePrefix)) > 0:
+		return config{}, fmt.Errorf("staticPolicies.namePrefix %q: must be lower-case letters, digits, '-' and '.'",
+			c.StaticPolicies.NamePrefix)
 	}
-	valid := config{overridesAction: c.OverridesAction, static: c.StaticPolicies}
+	valid := config{overridesAction: c.OverridesAction}
 	if err := checkAction("overridesAction", c.OverridesAction); err != nil {
 		return config{}, err
 	}
@@ -451,6 +462,13 @@ func (c fileConfig) validated() (config, error) {
 		valid.decoy = &decoy
 	}
 	valid.exceptNamed()
+	if c.StaticPolicies != nil {
+		guard := policy.NewGuard(c.StaticPolicies.NamePrefix, valid.decoy.Namespace, valid.withDecoy())
+		var err error
+		if valid.staticProof, valid.staticWords, err = policy.StaticProof(guard, valid.withDecoy()); err != nil {
+			return config{}, fmt.Errorf("staticPolicies: %w", err)
+		}
+	}
 	return valid, nil
 }
 

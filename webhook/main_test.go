@@ -47,6 +47,7 @@ func TestUsage(t *testing.T) {
 	write("passwd", passwd)
 	for _, directory := range []string{
 		"no-key", "no-pair", "pair", "foreign", "other-version", "by-hand", "copy", "broken",
+		"list", "comment", "other-kind", "other-name",
 	} {
 		if err := os.Mkdir(filepath.Join(folder, directory), 0o700); err != nil {
 			t.Fatal(err)
@@ -61,8 +62,17 @@ func TestUsage(t *testing.T) {
 	write("foreign/theirs.yaml", "")
 	write("other-version/kubelet-https-guard.yaml", staticHeader+"kind: Old\n")
 	write("by-hand/kubelet-https-guard.yaml", "kind: ValidatingAdmissionPolicy\n")
-	write("copy/copy.yml", "---\nmetadata: {name: a.static.k8s.io}\n---\n"+
-		"metadata: {name: kubelet-https-guard-self-protection.static.k8s.io}\n")
+	static := func(kind, name string) string {
+		return "apiVersion: admissionregistration.k8s.io/v1\nkind: " + kind + "\nmetadata: {name: " + name + "}\n"
+	}
+	const own = "kubelet-https-guard-self-protection.static.k8s.io"
+	write("copy/copy.yml", "---\n"+static("ValidatingAdmissionPolicy", "a.static.k8s.io")+"---\n"+
+		static("ValidatingAdmissionPolicyBinding", own))
+	write("list/list.yaml", "apiVersion: v1\nkind: List\nitems:\n- "+
+		strings.ReplaceAll(strings.TrimSpace(static("ValidatingAdmissionPolicy", own)), "\n", "\n  ")+"\n")
+	write("comment/comment.yaml", "# nothing\n")
+	write("other-kind/other.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a.static.k8s.io}\n")
+	write("other-name/other.yaml", static("ValidatingAdmissionPolicy", "a"))
 	write("broken/broken.JSON", "{")
 	write("other-guard.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
 	const serve, audit, once, prove, policy = "serve --cert-dir ~ ", "audit --namespace n ", "audit --once ",
@@ -160,9 +170,17 @@ func TestUsage(t *testing.T) {
 		"policy: a file by somebody": {policy + "--static --directory ~/by-hand --replace",
 			"--directory ~/by-hand: kubelet-https-guard.yaml was not written by webhook policy --static"},
 		"policy: the same names twice": {policy + "--static --directory ~/copy --replace",
-			"--directory ~/copy: copy.yml also has an object with the name"},
+			"--directory ~/copy: copy.yml: also has an object with the name"},
+		"policy: the same name in a list": {policy + "--static --directory ~/list --replace",
+			"--directory ~/list: list.yaml: also has an object with the name"},
+		"policy: only a comment beside it": {policy + "--static --directory ~/comment --replace",
+			"--directory ~/comment: comment.yaml: has an object of kind"},
+		"policy: another kind beside it": {policy + "--static --directory ~/other-kind --replace",
+			"--directory ~/other-kind: other.yaml: has an object of kind"},
+		"policy: another name beside it": {policy + "--static --directory ~/other-name --replace",
+			"--directory ~/other-name: other.yaml: has an object with the name"},
 		"policy: no YAML beside it": {policy + "--static --directory ~/broken --replace",
-			"--directory ~/broken: broken.JSON cannot be parsed"},
+			"--directory ~/broken: broken.JSON: cannot be parsed"},
 		"policy: a flag of old versions": {policy + "--log-level debug", "--log-level"},
 	}
 	for name, c := range cases {

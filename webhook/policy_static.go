@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	registrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -87,10 +88,7 @@ func staticPolicies(out io.Writer, options policyOptions) (command.Exit, error) 
 	if err != nil {
 		return command.ExitUsage, err
 	}
-	guard := policy.Guard{Prefix: options.prefix, Namespace: options.namespace}
-	for _, secret := range loaded.withDecoy() {
-		guard.Policies = append(guard.Policies, policy.Name(options.prefix, secret))
-	}
+	guard := policy.NewGuard(options.prefix, options.namespace, loaded.withDecoy())
 	objects, err := policy.Static(guard, options.labels, loaded.withDecoy())
 	if err != nil {
 		return command.ExitFailed, err
@@ -149,24 +147,24 @@ func checkStaticDirectory(directory string, text []byte, names []string, replace
 	if len(entries) > maxStaticFiles {
 		return false, fmt.Errorf("has more than %d entries: expected a directory for static policies", maxStaticFiles)
 	}
-	if same, err := checkOwn(filepath.Join(directory, staticFile), text, replace); err != nil || same {
-		return same, err
+	if same, err = checkOwn(filepath.Join(directory, staticFile), text, replace); err != nil {
+		return false, err
 	}
 	for _, entry := range entries {
 		file := entry.Name()
-		read := !entry.IsDir() && slices.Contains(staticExtensions, strings.ToLower(filepath.Ext(file)))
-		switch {
-		case !read || file == staticFile:
-		case !replace:
+		if entry.IsDir() || file == staticFile ||
+			!slices.Contains(staticExtensions, strings.ToLower(filepath.Ext(file))) {
+			continue
+		}
+		if !same && !replace {
 			return false, fmt.Errorf("is not empty: API servers also read %s. "+
 				"Move it away, or add --replace to leave it there", file)
-		default:
-			if err := checkForeign(filepath.Join(directory, file), names); err != nil {
-				return false, err
-			}
+		}
+		if err := checkForeign(filepath.Join(directory, file), names); err != nil {
+			return false, fmt.Errorf("%s: %w: move it away, since API servers then accept no file of the directory", file, err)
 		}
 	}
-	return false, nil
+	return same, nil
 }
 
 // checkOwn reports whether our file has this text, and returns an error if it must not be replaced.
@@ -178,7 +176,8 @@ func checkOwn(path string, text []byte, replace bool) (same bool, err error) {
 	case err != nil:
 		return false, err
 	case bytes.Equal(stored, text):
-		return true, nil
+		info, err := os.Stat(path)
+		return err == nil && info.Mode().Perm() == staticMode, err
 	case !bytes.HasPrefix(stored, []byte(staticHeader)):
 		return false, fmt.Errorf("%s was not written by webhook policy --static: move it away", staticFile)
 	case !replace:
@@ -188,8 +187,9 @@ func checkOwn(path string, text []byte, replace bool) (same bool, err error) {
 	return false, nil
 }
 
-// checkForeign returns an error if API servers would not accept the directory because of this file: it cannot be
-// parsed, or has an object with one of the names.
+// checkForeign returns an error if API servers would not accept this file beside ours: it has something else than
+// policies and bindings with names for static ones, or one of the names (k8s.io/apiserver
+// pkg/admission/plugin/policy/manifest/loader). Expressions are not compiled.
 func checkForeign(path string, names []string) error {
 	data, err := readBounded(path)
 	if err != nil {
@@ -201,20 +201,39 @@ func checkForeign(path string, names []string) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		var object metav1.PartialObjectMetadata
-		if err == nil {
-			err = yaml.Unmarshal(document, &object)
-		}
 		if err != nil {
-			return fmt.Errorf("%s cannot be parsed, so API servers would accept no file of the directory: %w",
-				filepath.Base(path), err)
+			return err
 		}
-		if slices.Contains(names, object.Name) {
-			return fmt.Errorf("%s also has an object with the name %s, so API servers would accept no file of the "+
-				"directory: move it away", filepath.Base(path), object.Name)
+		if len(bytes.TrimSpace(document)) == 0 {
+			continue
+		}
+		var list struct {
+			metav1.PartialObjectMetadata
+			Items []metav1.PartialObjectMetadata `json:"items"`
+		}
+		if err := yaml.Unmarshal(document, &list); err != nil {
+			return fmt.Errorf("cannot be parsed: %w", err)
+		}
+		objects := list.Items
+		if !strings.HasSuffix(list.Kind, "List") {
+			objects = []metav1.PartialObjectMetadata{list.PartialObjectMetadata}
+		}
+		for _, object := range objects {
+			kind := object.GroupVersionKind()
+			switch {
+			case kind.GroupVersion() != registrationv1.SchemeGroupVersion || !strings.HasPrefix(kind.Kind, policyKind):
+				return fmt.Errorf("has an object of kind %q and apiVersion %q", object.Kind, object.APIVersion)
+			case !strings.HasSuffix(object.Name, policy.StaticSuffix):
+				return fmt.Errorf("has an object with the name %q, which does not end in %s", object.Name, policy.StaticSuffix)
+			case slices.Contains(names, object.Name):
+				return fmt.Errorf("also has an object with the name %s", object.Name)
+			}
 		}
 	}
 }
+
+// policyKind is the kind of policies, and the beginning of that of bindings.
+const policyKind = "ValidatingAdmissionPolicy"
 
 // writeAtOnce writes the file under a name that API servers do not read, and renames it.
 func writeAtOnce(directory string, text []byte) (err error) {

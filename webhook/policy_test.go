@@ -80,7 +80,8 @@ func TestStaticPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	const written, unchanged = "written", "unchanged"
-	theirs := "metadata: {name: theirs.static.k8s.io}\n"
+	theirs := "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\n" +
+		"metadata: {name: theirs.static.k8s.io}\n"
 	for _, step := range []struct {
 		title   string
 		prepare func()
@@ -92,6 +93,10 @@ func TestStaticPolicies(t *testing.T) {
 		{"another prefix", func() {}, []string{"--name-prefix", "other"}, ""},
 		{"another prefix, replaced", func() {}, []string{"--name-prefix", "other", "--replace"}, written},
 		{"back", func() {}, []string{"--replace"}, written},
+		{"the same, with another mode", func() { _ = os.Chmod(path, 0o600) }, nil, written},
+		{"beside an invalid file, the same", func() { write(t, "b.yaml", "{") }, nil, ""},
+		{"beside an empty file", func() { write(t, "b.yaml", " \n") }, nil, unchanged},
+		{"alone again", func() { _ = os.Remove(filepath.Join(directory, "b.yaml")) }, nil, unchanged},
 		{"beside others, the same", func() { write(t, "a.json", theirs) }, nil, unchanged},
 		{"beside others, missing", func() { _ = os.Remove(path) }, nil, ""},
 		{"beside others, on purpose", func() {}, []string{"--replace"}, written},

@@ -77,7 +77,7 @@ func (c config) refusers() prove.Guard {
 	if c.decoy == nil {
 		return prove.Guard{}
 	}
-	guard := prove.Guard{Namespace: c.decoy.Namespace, Name: c.decoy.Name, Static: c.static}
+	guard := prove.Guard{Namespace: c.decoy.Namespace, Name: c.decoy.Name, Static: c.staticProof, StaticWords: c.staticWords}
 	for _, object := range c.guard {
 		switch object.GetKind() {
 		case "ValidatingAdmissionPolicy":
@@ -137,7 +137,7 @@ func proveRefusals(ctx context.Context, options proveOptions, output command.Out
 	case guard.Name == "":
 		return command.ExitUsage, command.Usagef("--config %s: decoy is not set, so there is no Secret for the dry runs",
 			options.config)
-	case guard.Policy == "" && guard.Webhook == "" && !guard.Static:
+	case guard.Policy == "" && guard.Webhook == "" && guard.Static == "":
 		return command.ExitUsage, command.Usagef("--guard-manifest %s: contains neither a policy for the decoy nor a "+
 			"webhook for Secrets, so there is nothing to test", options.guardManifest)
 	}

@@ -43,8 +43,10 @@ func TestRefusers(t *testing.T) {
 		"no decoy": {config{guard: []*unstructured.Unstructured{own}}, prove.Guard{}},
 		"own policy first": {config{decoy: decoy, guard: []*unstructured.Unstructured{own, other}},
 			prove.Guard{Namespace: "guard", Name: "decoy", Policy: "x.guard.decoy"}},
-		"static policies": {config{decoy: decoy, static: true, guard: []*unstructured.Unstructured{own}},
-			prove.Guard{Namespace: "guard", Name: "decoy", Policy: "x.guard.decoy", Static: true}},
+		"static policies": {
+			config{decoy: decoy, staticProof: "x-proof", staticWords: "w", guard: []*unstructured.Unstructured{own}},
+			prove.Guard{Namespace: "guard", Name: "decoy", Policy: "x.guard.decoy", Static: "x-proof", StaticWords: "w"},
+		},
 		"own policy last": {config{decoy: decoy, guard: []*unstructured.Unstructured{other, own}},
 			prove.Guard{Namespace: "guard", Name: "decoy", Policy: "x.guard.decoy"}},
 		"other policy only": {config{decoy: decoy, guard: []*unstructured.Unstructured{other}},

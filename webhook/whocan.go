@@ -59,11 +59,13 @@ func actions(c config) []action {
 			{Verb: "escalate", Group: rbacv1.GroupName, Resource: "clusterroles", Name: "cluster-admin"},
 			{Verb: "bind", Group: rbacv1.GroupName, Resource: "clusterroles", Name: "cluster-admin"},
 			{Verb: "impersonate", Resource: "groups", Name: "system:masters"},
-			{Verb: "impersonate:user-info", Group: authenticationv1.GroupName, Resource: "groups", Name: "system:masters"},
 		}},
 	}
 	if keys := keys(c); keys != nil {
 		all = append(all, action{"read the key of the webhook, or of its signer, and answer in its place", keys})
+	}
+	if c.decoy != nil { // it is in the guard's namespace
+		all = append(all, redirecting(c.decoy.Namespace))
 	}
 	for _, user := range c.renewers {
 		all = append(all, action{"act as " + user + ", which renews a protected Secret", acting(user)})
@@ -76,13 +78,34 @@ func actions(c config) []action {
 			with(of, "unsafe-delete-ignore-read-errors")})
 		if secret.Selector != nil {
 			all = append(all, action{"remove the label that selects a namespace of Secret " + secret.Name,
-				with(whocan.Permission{Resource: "namespaces", Namespace: whocan.AnyNamespace}, "update", "patch")})
+				slices.Concat(
+					with(whocan.Permission{Resource: "namespaces", Namespace: whocan.AnyNamespace}, "update", "patch"),
+					// Both also write labels.
+					with(whocan.Permission{Resource: "namespaces/status", Namespace: whocan.AnyNamespace}, "update", "patch"),
+					with(whocan.Permission{Resource: "namespaces/finalize", Namespace: whocan.AnyNamespace}, "update"),
+				)})
 		}
 	}
 	if c.decoy != nil {
 		all = append(all, inNamespace(c.decoy.Namespace)...)
 	}
 	return slices.DeleteFunc(all, func(a action) bool { return len(a.anyOf) == 0 })
+}
+
+// redirecting returns the action to send the API servers' requests to another server. A user who may also change the CA
+// bundle of the webhook configuration, which static policies allow, can then answer in the place of the webhook.
+func redirecting(namespace string) action {
+	in := func(group, resource string) whocan.Permission {
+		return whocan.Permission{Group: group, Resource: resource, Namespace: namespace}
+	}
+	var all []whocan.Permission
+	for _, p := range []whocan.Permission{
+		in(corev1.GroupName, "services"), in(corev1.GroupName, "services/status"), in(corev1.GroupName, "endpoints"),
+		in("discovery.k8s.io", "endpointslices"), in(corev1.GroupName, "pods"), in(corev1.GroupName, "pods/status"),
+	} {
+		all = append(all, with(p, "create", "update", "patch")...)
+	}
+	return action{"redirect the requests to the webhook, by its Service, endpoints or Pods", all}
 }
 
 // inNamespace returns the actions in the namespace of the guard.
@@ -156,17 +179,31 @@ const serviceAccountPrefix = "system:serviceaccount:"
 func acting(user string) []whocan.Permission {
 	namespace, name, ok := strings.Cut(strings.TrimPrefix(user, serviceAccountPrefix), ":")
 	if !ok || !strings.HasPrefix(user, serviceAccountPrefix) {
-		return []whocan.Permission{
+		all := []whocan.Permission{
 			{Verb: "impersonate", Resource: "users", Name: user},
 			{Verb: "impersonate:user-info", Group: authenticationv1.GroupName, Resource: "users", Name: user},
 		}
+		if node, ok := strings.CutPrefix(user, "system:node:"); ok {
+			all = append(all, whocan.Permission{Verb: "impersonate:arbitrary-node", Group: authenticationv1.GroupName,
+				Resource: "nodes", Name: node})
+		}
+		return append(all, certified()...)
 	}
 	all := []whocan.Permission{
 		{Verb: "impersonate", Resource: "serviceaccounts", Namespace: namespace, Name: name},
 		{Verb: "impersonate:serviceaccount", Group: authenticationv1.GroupName, Resource: "serviceaccounts",
 			Namespace: namespace, Name: name},
 	}
-	return append(all, running(namespace, name)...)
+	return slices.Concat(all, running(namespace, name), certified())
+}
+
+// certified returns the permissions with which a user gets a client certificate with any name, except that of a member
+// of system:masters: approval of signing requests (k8s.io/kubernetes plugin/pkg/admission/certificates). Who may create
+// one is not asked: everybody who may approve needs only one request of somebody else.
+func certified() []whocan.Permission {
+	const group = "certificates.k8s.io"
+	return append(with(whocan.Permission{Group: group, Resource: "certificatesigningrequests/approval"}, "update", "patch"),
+		with(whocan.Permission{Group: group, Resource: "certificatesigningrequests/status"}, "update", "patch")...)
 }
 
 // running returns the permissions with which a user gets the token of a ServiceAccount, of any one if the account is
@@ -174,9 +211,13 @@ func acting(user string) []whocan.Permission {
 func running(namespace, account string) []whocan.Permission {
 	all := []whocan.Permission{
 		{Verb: "create", Resource: "serviceaccounts/token", Namespace: namespace, Name: account},
-		{Verb: "create", Resource: "secrets", Namespace: namespace},
-		{Verb: "create", Resource: "pods", Namespace: namespace},
 	}
+	// A Secret can have a token, and the image of a Pod can be changed.
+	all = append(all, with(whocan.Permission{Resource: "secrets", Namespace: namespace},
+		"create", "update", "patch", "get", "list", "watch")...)
+	all = append(all, with(whocan.Permission{Resource: "pods", Namespace: namespace}, "create", "update", "patch")...)
+	// kubelets execute commands in each Pod for it.
+	all = append(all, with(whocan.Permission{Resource: "nodes/proxy"}, "create", "get")...)
 	for _, way := range []string{"pods/exec", "pods/attach"} {
 		all = append(all, with(whocan.Permission{Resource: way, Namespace: namespace}, "create", "get")...)
 	}

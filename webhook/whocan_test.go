@@ -61,13 +61,14 @@ metadata: {name: guard-answers}
 		"stop the webhook or the audit", "change the configuration of the guard",
 		"act as the guard, in a Pod or with a token of its namespace",
 	}
-	if diff := cmp.Diff(append([]string{"give themselves any permission"}, common...), without); diff != "" {
+	const redirect = "redirect the requests to the webhook, by its Service, endpoints or Pods"
+	if diff := cmp.Diff(append([]string{"give themselves any permission", redirect}, common...), without); diff != "" {
 		t.Errorf("without the guard (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(append([]string{
 		"change or delete the webhook configuration", "change or delete a policy or its binding",
 		"change or delete the ClusterRole or ClusterRoleBinding that activates the webhook", "give themselves any permission",
-		"read the key of the webhook, or of its signer, and answer in its place",
+		"read the key of the webhook, or of its signer, and answer in its place", redirect,
 	}, common...), descriptions(c)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -88,7 +89,9 @@ metadata: {name: guard-answers}
 		"impersonate serviceaccounts ci/robot", "impersonate:serviceaccount serviceaccounts.authentication.k8s.io ci/robot",
 		"create serviceaccounts/token ci/robot", "create pods ci/*", "patch cronjobs.batch ci/*",
 		"create serviceaccounts/token */operator",
-		"patch leases.coordination.k8s.io guard/*", "delete namespaces guard", "update configmaps guard/*",
+		"patch pods ci/*", "get secrets ci/*", "create nodes/proxy", "update certificatesigningrequests.certificates.k8s.io/approval",
+		"patch namespaces/status */*", "update namespaces/finalize */*", "patch services guard/*",
+		"update endpointslices.discovery.k8s.io guard/*", "patch leases.coordination.k8s.io guard/*", "delete namespaces guard", "update configmaps guard/*",
 		"create serviceaccounts/token guard/*", "create pods guard/*", "patch deployments.apps/scale guard/*",
 		"unsafe-delete-ignore-read-errors secrets a/one", "unsafe-delete-ignore-read-errors secrets */many",
 		"patch namespaces */*", "update deployments.apps/scale guard/*",

@@ -145,8 +145,8 @@ func compareFields(path string, installed, live map[string]any, only ...string) 
 	}
 	var all []difference
 	for _, name := range only {
-		// A controller may inject the CA bundle (service-ca, cert-manager), and a wrong one
-		// allows nothing.
+		// A controller may inject the CA bundle (service-ca, cert-manager). With failurePolicy Fail, a
+		// wrong one alone allows nothing.
 		before, after := prune(installed[name]), prune(live[name])
 		if name == "caBundle" || equal(before, after) {
 			continue

@@ -4,6 +4,7 @@ package chart
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -245,14 +246,30 @@ func port(c corev1.Container, target intstr.IntOrString) bool {
 	})
 }
 
+// merged returns the fields of a container's security context that the rules are about: those that it does not set are
+// the Pod's.
+func merged(pod *corev1.PodSecurityContext, container *corev1.SecurityContext) corev1.SecurityContext {
+	var all corev1.SecurityContext
+	if pod != nil {
+		all.RunAsNonRoot, all.RunAsUser, all.SeccompProfile = pod.RunAsNonRoot, pod.RunAsUser, pod.SeccompProfile
+	}
+	if container != nil {
+		all.RunAsNonRoot = cmp.Or(container.RunAsNonRoot, all.RunAsNonRoot)
+		all.RunAsUser = cmp.Or(container.RunAsUser, all.RunAsUser)
+		all.SeccompProfile = cmp.Or(container.SeccompProfile, all.SeccompProfile)
+	}
+	return all
+}
+
 // roleRule makes a rule about permissions: verbs on a resource that no role of some kinds may have.
 func roleRule(kinds []string, resource string, verbs ...string) func(Scanned) []string {
 	return func(s Scanned) []string {
 		var found []string
 		for _, role := range s.roles {
 			if slices.Contains(kinds, role.Kind) && slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
-				return slices.Contains(r.Resources, resource) && slices.ContainsFunc(verbs, func(verb string) bool {
-					return slices.Contains(r.Verbs, verb)
+				hasResource := slices.Contains(r.Resources, resource) || slices.Contains(r.Resources, rbacv1.ResourceAll)
+				return hasResource && slices.ContainsFunc(verbs, func(verb string) bool {
+					return slices.Contains(r.Verbs, verb) || slices.Contains(r.Verbs, rbacv1.VerbAll)
 				})
 			}) {
 				found = append(found, role.Kind+" "+role.Labels[componentLabel])
@@ -283,8 +300,9 @@ func podRules() []Rule {
 				return !w.spec.HostIPC && !w.spec.HostNetwork && !w.spec.HostPID
 			})},
 		{[]string{"kube-linter run-as-non-root", "polaris runAsRootAllowed", "trivy KSV-0012", "trivy KSV-0105"},
-			"a user other than root", pods(func(w workload) bool {
-				return w.spec.SecurityContext != nil && isTrue(w.spec.SecurityContext.RunAsNonRoot)
+			"a user other than root", containers(func(w workload, c corev1.Container) bool {
+				context := merged(w.spec.SecurityContext, c.SecurityContext)
+				return isTrue(context.RunAsNonRoot) && (context.RunAsUser == nil || *context.RunAsUser != 0)
 			})},
 		{[]string{"kube-score container-security-context-user-group-id", "trivy KSV-0020", "trivy KSV-0021"},
 			"a user and a group above 10000 in the manifest", pods(func(w workload) bool {
@@ -301,9 +319,9 @@ func podRules() []Rule {
 				})
 			})},
 		{[]string{"polaris linuxHardening", "trivy KSV-0030", "trivy KSV-0104"}, "a seccomp profile",
-			pods(func(w workload) bool {
-				c := w.spec.SecurityContext
-				return c != nil && c.SeccompProfile != nil && c.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault
+			containers(func(w workload, c corev1.Container) bool {
+				profile := merged(w.spec.SecurityContext, c.SecurityContext).SeccompProfile
+				return profile != nil && profile.Type == corev1.SeccompProfileTypeRuntimeDefault
 			})},
 		{[]string{"kube-linter unsafe-sysctls"}, "no sysctls", pods(func(w workload) bool {
 			return w.spec.SecurityContext == nil || len(w.spec.SecurityContext.Sysctls) == 0
@@ -485,7 +503,7 @@ func objectRules() []Rule {
 				var found []string
 				for _, o := range s.objects {
 					version := o.GroupVersionKind().GroupVersion()
-					if strings.Contains(version.Version, "beta") && !strings.Contains(version.Group, ".") {
+					if strings.Contains(version.Version, "beta") || strings.Contains(version.Version, "alpha") {
 						found = append(found, o.GetKind()+" "+o.GetLabels()[componentLabel])
 					}
 				}

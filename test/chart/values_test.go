@@ -98,6 +98,10 @@ func TestContradictions(t *testing.T) {
 		args []string
 		want string
 	}{
+		"static policies without the audit": {
+			[]string{"--set", "policy.static=true,audit.enabled=false"},
+			"policy.static requires audit.enabled=true",
+		},
 		"service-ca without OpenShift": {
 			mode("service-ca"),
 			"webhook.certificate.mode is service-ca, but this cluster is not known to be OpenShift",

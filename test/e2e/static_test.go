@@ -817,7 +817,7 @@ func TestStaticPoliciesAreProven(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(config, append(installed, []byte("\nstaticPolicies: true\n")...), 0o600); err != nil {
+	if err := os.WriteFile(config, append(installed, []byte("\nstaticPolicies: {namePrefix: kubelet-https-guard}\n")...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

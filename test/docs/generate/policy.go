@@ -100,7 +100,7 @@ const selfProtectionTemplate = "charts/kubelet-https-guard/templates/selfprotect
 const selfProtectionHeader = `{{- /*
 Generated from webhook/internal/policy by make generate: do not edit. It is what webhook policy --self-protection prints.
 */}}
-{{- if .Values.policy.selfProtection.enabled }}
+{{- if dig "selfProtection" "enabled" false .Values.policy }}
 `
 
 // generateSelfProtection writes the chart's template of the policy that protects the guard.

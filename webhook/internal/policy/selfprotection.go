@@ -31,6 +31,15 @@ type Guard struct {
 	AllowedUsers []string
 }
 
+// NewGuard names the objects that the chart installs with this full name for the Secrets, the decoy included.
+func NewGuard(prefix, namespace string, secrets []admit.ProtectedSecret) Guard {
+	guard := Guard{Prefix: prefix, Namespace: namespace}
+	for _, secret := range secrets {
+		guard.Policies = append(guard.Policies, Name(prefix, secret))
+	}
+	return guard
+}
+
 // gate is the name of the ClusterRole and the ClusterRoleBinding that activate the webhook.
 func (g Guard) gate() string { return g.Prefix + "-answers" }
 

@@ -3,6 +3,9 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
@@ -31,33 +34,69 @@ type Object interface{ metav1.Object }
 // protects the guard's own objects, and, with a decoy, one that proves that the directory is in force. guard names the
 // guard's objects, and its prefix is that of all names.
 //
-// The decoy's own policy is not among them: its refusal would hide that of the policy in the API.
+// The decoy's own policy is not among them: its refusal would hide that of the policy in the API. The refusal of the
+// policy that proves has the digest of all others.
 func Static(guard Guard, labels map[string]string, secrets []admit.ProtectedSecret) ([]Object, error) {
-	var all []Object
-	add := func(
-		policy *registrationv1.ValidatingAdmissionPolicy, binding *registrationv1.ValidatingAdmissionPolicyBinding,
-	) {
-		policy.Name += StaticSuffix
-		binding.Name, binding.Spec.PolicyName = policy.Name, policy.Name
-		all = append(all, policy, binding)
+	all, digest, err := static(guard, labels, secrets)
+	if err != nil {
+		return nil, err
 	}
 	for _, secret := range secrets {
 		if secret.Decoy {
-			add(proof(guard.Prefix, labels, secret))
+			policy, binding := proof(guard.Prefix, labels, secret, digest)
+			all = append(all, asStatic(policy, binding)...)
+		}
+	}
+	return all, nil
+}
+
+// StaticProof returns the name of the static policy that proves, and the words of its refusal that only the policies of
+// this guard and these Secrets have. Another version of the program has the same words if its policies are the same.
+func StaticProof(guard Guard, secrets []admit.ProtectedSecret) (name, words string, err error) {
+	_, digest, err := static(guard, nil, secrets)
+	return guard.Prefix + staticProof + StaticSuffix, withDigest(digest), err
+}
+
+// withDigest are words of the refusal of the policy that proves.
+func withDigest(digest string) string { return "static policies with digest " + digest }
+
+// asStatic gives a policy and its binding a name that API servers accept in a directory.
+func asStatic(
+	policy *registrationv1.ValidatingAdmissionPolicy, binding *registrationv1.ValidatingAdmissionPolicyBinding,
+) []Object {
+	policy.Name += StaticSuffix
+	binding.Name, binding.Spec.PolicyName = policy.Name, policy.Name
+	return []Object{policy, binding}
+}
+
+// static returns all static policies but the one that proves, and a digest of what they do: labels do not count.
+func static(
+	guard Guard, labels map[string]string, secrets []admit.ProtectedSecret,
+) (all []Object, digest string, err error) {
+	hash := sha256.New()
+	encoder := json.NewEncoder(hash)
+	add := func(
+		policy *registrationv1.ValidatingAdmissionPolicy, binding *registrationv1.ValidatingAdmissionPolicyBinding,
+	) {
+		all = append(all, asStatic(policy, binding)...)
+		_ = encoder.Encode([]any{policy.Name, policy.Spec, binding.Spec}) // a hash accepts everything
+	}
+	for _, secret := range secrets {
+		if secret.Decoy {
 			continue
 		}
 		policy, binding, err := New(guard.Prefix, labels, secret)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		add(policy, binding)
 	}
 	add(SelfProtection(guard, labels, true))
-	return all, nil
+	return all, hex.EncodeToString(hash.Sum(nil)[:8]), nil
 }
 
 // proof refuses [ProofAnnotation] on the decoy, and nothing else.
-func proof(prefix string, labels map[string]string, decoy admit.ProtectedSecret) (
+func proof(prefix string, labels map[string]string, decoy admit.ProtectedSecret, digest string) (
 	*registrationv1.ValidatingAdmissionPolicy, *registrationv1.ValidatingAdmissionPolicyBinding,
 ) {
 	return policyAndBinding(prefix+staticProof, labels, registrationv1.ValidatingAdmissionPolicySpec{
@@ -79,7 +118,8 @@ func proof(prefix string, labels map[string]string, decoy admit.ProtectedSecret)
 			Reason:     new(metav1.StatusReasonForbidden),
 			Message: admit.Refusal(admit.Refusing, string(registrationv1.Update),
 				"Secret "+decoy.Namespace+"/"+decoy.Name, "it has the annotation "+ProofAnnotation, guardControl(), Marker) +
-				"none is needed: the audit sends this dry run, and this refusal proves that the static policies are in force",
+				"none is needed: the audit sends this dry run, and this refusal proves that " + withDigest(digest) +
+				" are in force",
 		}},
 	})
 }

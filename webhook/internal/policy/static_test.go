@@ -45,7 +45,7 @@ func TestStatic(t *testing.T) {
 			t.Errorf("the name %s has no suffix %s", object.GetName(), policy.StaticSuffix)
 		}
 	}
-	want := []string{"guard.a.b.static.k8s.io", "guard-proof.static.k8s.io", "guard-self-protection.static.k8s.io"}
+	want := []string{"guard.a.b.static.k8s.io", "guard-self-protection.static.k8s.io", "guard-proof.static.k8s.io"}
 	if d := cmp.Diff([][]string{want, want}, [][]string{names, bound}); d != "" {
 		t.Errorf("policies, and policies of the bindings (-want +got):\n%s", d)
 	}
@@ -100,5 +100,52 @@ func TestSelfProtection(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestStaticProof: the words of the refusal that proves are those of one guard and its Secrets. Labels, which have the
+// version of the release, do not count.
+func TestStaticProof(t *testing.T) {
+	secret := protected(func(*admit.ProtectedSecret) {})
+	decoy := protected(func(p *admit.ProtectedSecret) { p.Namespace, p.Name, p.Decoy = "guard", "decoy", true })
+	guard := policy.Guard{Prefix: "guard", Namespace: "ns", Policies: []string{"guard.a.b"}}
+	proof := func(guard policy.Guard, secrets ...admit.ProtectedSecret) (name, words string) {
+		t.Helper()
+		name, words, err := policy.StaticProof(guard, secrets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name, words
+	}
+	name, words := proof(guard, secret, decoy)
+	for _, labels := range []map[string]string{nil, {"app.kubernetes.io/version": "2"}} {
+		objects, err := policy.Static(guard, labels, []admit.ProtectedSecret{secret, decoy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, object := range objects {
+			if p, ok := object.(*registrationv1.ValidatingAdmissionPolicy); ok && p.Name == name {
+				found = strings.Contains(p.Spec.Validations[0].Message, words)
+			}
+		}
+		if !found {
+			t.Errorf("labels %v: no policy %s refuses with %q", labels, name, words)
+		}
+	}
+	changed := secret
+	changed.Type = "Opaque"
+	prefix, namespace, policies := guard, guard, guard
+	prefix.Prefix, namespace.Namespace, policies.Policies = "other", "other", nil
+	for title, other := range map[string]func() (string, string){
+		"another type of the Secret": func() (string, string) { return proof(guard, changed, decoy) },
+		"no Secret":                  func() (string, string) { return proof(guard, decoy) },
+		"another prefix":             func() (string, string) { return proof(prefix, secret, decoy) },
+		"another namespace":          func() (string, string) { return proof(namespace, secret, decoy) },
+		"other policies":             func() (string, string) { return proof(policies, secret, decoy) },
+	} {
+		if _, got := other(); got == words {
+			t.Errorf("%s: the same words", title)
+		}
 	}
 }

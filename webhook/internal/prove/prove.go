@@ -66,8 +66,9 @@ type Guard struct {
 	// Policy is the name of the decoy's policy and of its binding, Webhook that of the
 	// webhook in its configuration. A part that is disabled on purpose is empty.
 	Policy, Webhook string
-	// Static: the API servers are expected to have static policies, too.
-	Static bool
+	// Static is the name of the static policy that must refuse, too, and StaticWords are in its refusal if its directory
+	// has the policies of this guard and configuration. Without static policies both are empty.
+	Static, StaticWords string
 }
 
 // Server is an API server.
@@ -99,12 +100,12 @@ func (p *Prover) Effects() []check.Effect {
 	server := finding.Subject{Kind: finding.KindAPIServer}
 	switch guard := p.Guard(); {
 	case guard.Name == "":
-		return []check.Effect{unknown(guard.Static, server, finding.Result{
+		return []check.Effect{unknown(guard.Static != "", server, finding.Result{
 			Subject: server, Reason: finding.NotObserved, Message: "the configuration has no decoy, so no dry runs are sent",
 			Remedy: "set decoy to the chart's decoy Secret",
 		})}
 	case p.effects == nil || guard != p.proved || p.Now().Sub(p.at) > staleAfter:
-		return []check.Effect{unknown(guard.Static, server, finding.Result{
+		return []check.Effect{unknown(guard.Static != "", server, finding.Result{
 			Subject: server, Reason: finding.NotObserved, Message: "there was no dry run on any API server recently",
 			Remedy: "wait; if this lasts, read the audit's log",
 		})}
@@ -163,14 +164,14 @@ func (p *Prover) prove(ctx context.Context, guard Guard) []check.Effect {
 	servers, err := p.Servers(ctx)
 	if err != nil {
 		subject := finding.Subject{Kind: "EndpointSlice", Namespace: metav1.NamespaceDefault, Name: kubernetesSlice}
-		return []check.Effect{unknown(guard.Static, finding.Subject{Kind: finding.KindAPIServer}, unreadable(subject, err))}
+		return []check.Effect{unknown(guard.Static != "", finding.Subject{Kind: finding.KindAPIServer}, unreadable(subject, err))}
 	}
 	effects := make([]check.Effect, len(servers))
 	var attempts sync.WaitGroup
 	for i, server := range servers {
 		subject := finding.Subject{Kind: finding.KindAPIServer, Name: server.Address}
 		if i >= maxServers {
-			effects[i] = unknown(guard.Static, subject, finding.Result{
+			effects[i] = unknown(guard.Static != "", subject, finding.Result{
 				Subject: subject, Reason: finding.Unreadable,
 				Message: fmt.Sprintf("not tested: only the first %d of %d API servers get dry runs", maxServers, len(servers)),
 				Remedy:  "report this as a bug of kubelet-https-guard",
@@ -183,9 +184,11 @@ func (p *Prover) prove(ctx context.Context, guard Guard) []check.Effect {
 				Policy:  attempt(ctx, server, guard, part{"policy", guard.Policy, forPolicy, byPolicy}),
 				Webhook: attempt(ctx, server, guard, part{"webhook", guard.Webhook, forWebhook, byWebhook}),
 			}
-			if guard.Static {
-				effects[i].Static = new(attempt(ctx, server, guard,
-					part{"static policies", policy.StaticSuffix, forStatic, byStatic}))
+			if guard.Static != "" {
+				effects[i].Static = new(attempt(ctx, server, guard, part{staticPolicies, guard.Static, forStatic,
+					func(err error, name string) bool {
+						return byPolicy(err, name) && strings.Contains(err.Error(), guard.StaticWords)
+					}}))
 			}
 		})
 	}
@@ -200,6 +203,8 @@ type part struct {
 	patch      []byte
 	refusedBy  func(err error, name string) bool
 }
+
+const staticPolicies = "static policies"
 
 // attempt sends a change, and reports whether the part of the guard refused it.
 func attempt(ctx context.Context, server Server, guard Guard, part part) check.Attempt {
@@ -219,6 +224,8 @@ func attempt(ctx context.Context, server Server, guard Guard, part part) check.A
 		return check.Attempt{Answer: "the change would have been stored"}
 	case part.refusedBy(err, part.name):
 		return check.Attempt{Refused: true}
+	case part.kind == staticPolicies && byPolicy(err, part.name):
+		return check.Attempt{Answer: "the file in the directory is of another configuration or version of the guard"}
 	case guard.Webhook != "" && byWebhook(err, guard.Webhook):
 		// API servers call webhooks after the policies, and only if these allow the request
 		// (kubernetes pkg/kubeapiserver/options/plugins.go, AllOrderedPlugins).
@@ -257,13 +264,6 @@ func byPolicy(err error, name string) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), policy.Marker) &&
 		strings.Contains(err.Error(),
 			fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request", name, name))
-}
-
-// byStatic reports whether a static policy of the guard refused. API servers accept names with the suffix from their
-// directory only.
-func byStatic(err error, suffix string) bool {
-	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), policy.Marker) &&
-		strings.Contains(err.Error(), suffix+"' denied request")
 }
 
 // byWebhook reports whether the webhook refused: the refusal names the webhook and has its

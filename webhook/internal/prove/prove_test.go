@@ -282,16 +282,20 @@ func TestDisabledPart(t *testing.T) {
 func TestStaticPolicies(t *testing.T) {
 	page := messages.Record(t, "findings of the proof of static policies")
 	const static = "guard-proof" + policy.StaticSuffix
-	refusal := func(name, marker string) error {
+	const words = "digest 1"
+	refusal := func(name, text string) error {
 		return apierrors.NewForbidden(resource, decoy, fmt.Errorf(
-			"ValidatingAdmissionPolicy '%s' with binding '%s' denied request: no %s", name, name, marker))
+			"ValidatingAdmissionPolicy '%s' with binding '%s' denied request: no %s", name, name, text))
 	}
 	const subject = " of APIServer 192.0.2.1:6443 static policies"
 	cases := map[string]struct {
 		answer, forNothing error
 		want               string
 	}{
-		"refused by them":           {refusal(static, policy.Marker), nil, "pass" + subject},
+		"refused by them": {refusal(static, policy.Marker+words), nil, "pass" + subject},
+		"another digest":  {refusal(static, policy.Marker+"digest 2"), nil, "fail GuardIneffective" + subject},
+		"another prefix": {refusal("other-proof"+policy.StaticSuffix, policy.Marker+words), nil,
+			"unknown Unreadable of Secret guard/decoy"},
 		"an empty directory":        {nil, nil, "fail GuardIneffective" + subject},
 		"a policy in the API":       {refusal(policyName, policy.Marker), nil, "unknown Unreadable of Secret guard/decoy"},
 		"others' static policies":   {refusal("other"+policy.StaticSuffix, "no"), nil, "unknown Unreadable of Secret guard/decoy"},
@@ -316,7 +320,8 @@ func TestStaticPolicies(t *testing.T) {
 			})
 			p := prover(prove.Server{Address: "192.0.2.1:6443", Secrets: client.CoreV1()})
 			p.Guard = func() prove.Guard {
-				return prove.Guard{Namespace: namespace, Name: decoy, Policy: policyName, Webhook: webhookName, Static: true}
+				return prove.Guard{Namespace: namespace, Name: decoy, Policy: policyName, Webhook: webhookName,
+					Static: static, StaticWords: words}
 			}
 			effects := p.Prove(t.Context())
 			results, _ := effects[0].Check(time.Time{})
@@ -337,7 +342,7 @@ func TestStaticPolicies(t *testing.T) {
 	t.Run("no list of API servers", func(t *testing.T) {
 		p := prover()
 		p.Servers = func(context.Context) ([]prove.Server, error) { return nil, errors.New("no") }
-		p.Guard = func() prove.Guard { return prove.Guard{Namespace: namespace, Name: decoy, Static: true} }
+		p.Guard = func() prove.Guard { return prove.Guard{Namespace: namespace, Name: decoy, Static: static} }
 		if effects := p.Prove(t.Context()); effects[0].Static == nil || effects[0].Static.WhyUnknown == nil {
 			t.Errorf("effects: %+v", effects)
 		}
