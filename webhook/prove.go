@@ -77,7 +77,9 @@ func (c config) refusers() prove.Guard {
 	if c.decoy == nil {
 		return prove.Guard{}
 	}
-	guard := prove.Guard{Namespace: c.decoy.Namespace, Name: c.decoy.Name, Static: c.staticProof, StaticWords: c.staticWords}
+	guard := prove.Guard{
+		Namespace: c.decoy.Namespace, Name: c.decoy.Name, Static: c.staticProof, StaticWords: c.staticWords,
+	}
 	for _, object := range c.guard {
 		switch object.GetKind() {
 		case "ValidatingAdmissionPolicy":

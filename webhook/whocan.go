@@ -198,12 +198,11 @@ func acting(user string) []whocan.Permission {
 }
 
 // certified returns the permissions with which a user gets a client certificate with any name, except that of a member
-// of system:masters: approval of signing requests (k8s.io/kubernetes plugin/pkg/admission/certificates). Who may create
-// one is not asked: everybody who may approve needs only one request of somebody else.
+// of system:masters: approval of signing requests (k8s.io/kubernetes plugin/pkg/admission/certificates). It also takes
+// the permission to approve for the signer, and to create a request, which is not asked.
 func certified() []whocan.Permission {
-	const group = "certificates.k8s.io"
-	return append(with(whocan.Permission{Group: group, Resource: "certificatesigningrequests/approval"}, "update", "patch"),
-		with(whocan.Permission{Group: group, Resource: "certificatesigningrequests/status"}, "update", "patch")...)
+	approval := whocan.Permission{Group: "certificates.k8s.io", Resource: "certificatesigningrequests/approval"}
+	return with(approval, "update", "patch")
 }
 
 // running returns the permissions with which a user gets the token of a ServiceAccount, of any one if the account is

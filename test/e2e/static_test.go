@@ -817,7 +817,8 @@ func TestStaticPoliciesAreProven(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(config, append(installed, []byte("\nstaticPolicies: {namePrefix: kubelet-https-guard}\n")...), 0o600); err != nil {
+	expecting := append(installed, []byte("\nstaticPolicies: {namePrefix: kubelet-https-guard}\n")...)
+	if err := os.WriteFile(config, expecting, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -116,8 +116,8 @@ func SelfProtection(guard Guard, labels map[string]string, static bool) (
 		guard.Prefix+selfProtection)
 	if static {
 		registrations = append(registrations, "validatingadmissionpolicies", "validatingadmissionpolicybindings")
-		remedy = "to change the guard on purpose, first move kubelet-https-guard.yaml out of the directory of static policies " +
-			"on each control-plane node"
+		remedy = "to change the guard on purpose, first move kubelet-https-guard.yaml out of the directory of static " +
+			"policies on each control-plane node"
 	}
 	changes := []registrationv1.OperationType{registrationv1.Update, registrationv1.Delete}
 	refuse := func(operation, object, problem string) string {

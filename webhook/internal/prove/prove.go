@@ -164,7 +164,8 @@ func (p *Prover) prove(ctx context.Context, guard Guard) []check.Effect {
 	servers, err := p.Servers(ctx)
 	if err != nil {
 		subject := finding.Subject{Kind: "EndpointSlice", Namespace: metav1.NamespaceDefault, Name: kubernetesSlice}
-		return []check.Effect{unknown(guard.Static != "", finding.Subject{Kind: finding.KindAPIServer}, unreadable(subject, err))}
+		server := finding.Subject{Kind: finding.KindAPIServer}
+		return []check.Effect{unknown(guard.Static != "", server, unreadable(subject, err))}
 	}
 	effects := make([]check.Effect, len(servers))
 	var attempts sync.WaitGroup
