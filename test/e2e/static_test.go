@@ -852,6 +852,12 @@ func TestStaticPoliciesAreProven(t *testing.T) {
 		t.Errorf("an API server without static policies: %s", got)
 	}
 	await(t, "a pass with static policies", func() bool { return outcome(static) == "pass" })
+	replaced := shared.rig.Policy(t.Context(), "--static", "--replace", "--directory", directory,
+		"--config", configWith(t, "another"))
+	if replaced.Code != 0 {
+		t.Fatal(replaced.Output)
+	}
+	await(t, "a fail with those of another configuration", func() bool { return outcome(static) == "fail" })
 	path := filepath.Join(directory, "kubelet-https-guard.yaml")
 	if err := os.Rename(path, filepath.Join(t.TempDir(), "aside")); err != nil {
 		t.Fatal(err)
