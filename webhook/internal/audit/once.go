@@ -144,6 +144,8 @@ func roleOf(o follow.Object) string {
 		return "configuration"
 	case o == infrastructureObject() || o.Kind == "Namespace":
 		return "platform"
+	case o == pkiObject() || o == pkiDefinitionObject():
+		return "pki"
 	case o.Kind == "Secret":
 		return "secret"
 	case o.Kind == "Service":

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
@@ -141,5 +142,32 @@ func TestChecked(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestRoles: each object has the role that says why it was read.
+func TestRoles(t *testing.T) {
+	core := schema.GroupVersion{Version: "v1"}
+	for _, c := range []struct {
+		object follow.Object
+		want   string
+	}{
+		{operatorObject(), "overrides"},
+		{configObject(), "configuration"},
+		{infrastructureObject(), "platform"},
+		{pkiObject(), "pki"},
+		{pkiDefinitionObject(), "pki"},
+		{follow.Named(core, "Namespace", "", "a"), "platform"},
+		{follow.Named(core, "Secret", "a", "b"), "secret"},
+		{follow.Named(core, "Service", "a", "b"), "service"},
+		{follow.Named(core, "ConfigMap", "a", "b"), "ca-bundle"},
+		{
+			follow.Named(schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"},
+				"ValidatingWebhookConfiguration", "", "a"), "guard",
+		},
+	} {
+		if got := roleOf(c.object); got != c.want {
+			t.Errorf("%v: got %s, want %s", c.object.Subject(), got, c.want)
+		}
 	}
 }
