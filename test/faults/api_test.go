@@ -29,6 +29,10 @@ import (
 // notDelivered is the agent's warning while the API server does not store its Events.
 const notDelivered = "Event not delivered, trying again"
 
+// bodyCut is what client-go logs if the body of a response ends early (rest/request.go). Whether it does depends on what
+// had been sent of the response.
+const bodyCut = "Unexpected error when reading response body"
+
 // badAPI is a row in which both programs reach the API server through a proxy that misbehaves for a
 // while. warns: the agent must log that its Events are not delivered.
 func badAPI(bad func(*proxy), warns bool) func(*scene) {
@@ -48,7 +52,7 @@ func badAPI(bad func(*proxy), warns bool) func(*scene) {
 
 		began := time.Now()
 		bad(p)
-		a.Tolerated[notDelivered] = 0
+		a.Tolerated[notDelivered], a.Tolerated[bodyCut] = 0, 0
 		s.breakAndRepair(a)
 		garbage := s.validSecret().DeepCopy()
 		garbage.Data[corev1.TLSPrivateKeyKey] = []byte("garbage")
