@@ -29,8 +29,8 @@ import (
 // notDelivered is the agent's warning while the API server does not store its Events.
 const notDelivered = "Event not delivered, trying again"
 
-// bodyCut is what client-go logs if the body of a response ends early (rest/request.go). Whether it does depends on what
-// had been sent of the response.
+// bodyCut is what client-go logs if the body of a response ends early (rest/request.go). Whether it does depends on
+// what had been sent of the response.
 const bodyCut = "Unexpected error when reading response body"
 
 // badAPI is a row in which both programs reach the API server through a proxy that misbehaves for a
