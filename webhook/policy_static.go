@@ -37,7 +37,7 @@ const (
 	maxStaticFiles = 1000
 )
 
-// staticExtensions are the endings of the files that API servers read from the directory, in any case
+// staticExtensions are the endings of the files that API servers read from the directory, in upper or lower case
 // (k8s.io/apiserver pkg/admission/plugin/manifest/loader.go).
 var staticExtensions = []string{".yaml", ".yml", ".json"}
 

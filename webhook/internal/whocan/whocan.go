@@ -93,44 +93,35 @@ var ErrTooMany = errors.New("the cluster has too many RBAC objects")
 // miss subjects.
 func Read(ctx context.Context, client rbacclient.RbacV1Interface) (RBAC, error) {
 	var all RBAC
+	var err error
 	left := maxObjects
-	for _, read := range []func() error{
-		func() (err error) {
-			all.ClusterRoles, err = pages(ctx, "ClusterRoles", &left,
-				func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.ClusterRole, string, error) {
-					list, err := client.ClusterRoles().List(ctx, o)
-					return list.Items, list.Continue, err
-				})
-			return err
-		},
-		func() (err error) {
-			all.Roles, err = pages(ctx, "Roles", &left,
-				func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.Role, string, error) {
-					list, err := client.Roles("").List(ctx, o)
-					return list.Items, list.Continue, err
-				})
-			return err
-		},
-		func() (err error) {
-			all.ClusterRoleBindings, err = pages(ctx, "ClusterRoleBindings", &left,
-				func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.ClusterRoleBinding, string, error) {
-					list, err := client.ClusterRoleBindings().List(ctx, o)
-					return list.Items, list.Continue, err
-				})
-			return err
-		},
-		func() (err error) {
-			all.RoleBindings, err = pages(ctx, "RoleBindings", &left,
-				func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.RoleBinding, string, error) {
-					list, err := client.RoleBindings("").List(ctx, o)
-					return list.Items, list.Continue, err
-				})
-			return err
-		},
-	} {
-		if err := read(); err != nil {
-			return RBAC{}, err
-		}
+	if all.ClusterRoles, err = pages(ctx, "ClusterRoles", &left,
+		func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.ClusterRole, string, error) {
+			list, err := client.ClusterRoles().List(ctx, o)
+			return list.Items, list.Continue, err
+		}); err != nil {
+		return RBAC{}, err
+	}
+	if all.Roles, err = pages(ctx, "Roles", &left,
+		func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.Role, string, error) {
+			list, err := client.Roles("").List(ctx, o)
+			return list.Items, list.Continue, err
+		}); err != nil {
+		return RBAC{}, err
+	}
+	if all.ClusterRoleBindings, err = pages(ctx, "ClusterRoleBindings", &left,
+		func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.ClusterRoleBinding, string, error) {
+			list, err := client.ClusterRoleBindings().List(ctx, o)
+			return list.Items, list.Continue, err
+		}); err != nil {
+		return RBAC{}, err
+	}
+	if all.RoleBindings, err = pages(ctx, "RoleBindings", &left,
+		func(ctx context.Context, o metav1.ListOptions) ([]rbacv1.RoleBinding, string, error) {
+			list, err := client.RoleBindings("").List(ctx, o)
+			return list.Items, list.Continue, err
+		}); err != nil {
+		return RBAC{}, err
 	}
 	return all, nil
 }
