@@ -252,6 +252,13 @@ bench-agent: ## Benchmark the agent: memory, CPU, time to report, cost of files 
 bench-sweep: ## Benchmark the audit's sweep of 5,000 kubelets: time, CPU, memory (as root, or with user namespaces)
 	@go run ./test/bench/sweep -json $(DIST)/bench-sweep.json $(MARKDOWN) $(BENCH_SWEEP)
 
+# For a part: BENCH_AGAINST="-parts agent -rounds 5".
+COMMIT ?=
+BENCH_AGAINST ?=
+.PHONY: bench-against
+bench-against: ## Compare this tree with an earlier commit: agent, admission, cold demo (COMMIT=46b028d; about 75 minutes)
+	@go run ./test/bench/against -commit "$(COMMIT)" -json $(DIST)/bench-against.json $(MARKDOWN) $(BENCH_AGAINST)
+
 .PHONY: lint
 lint: tools ## Lint the code, the import rules, the chart and the wording
 	go run ./test/style

@@ -76,6 +76,18 @@ func New(bench string) Document {
 	}}
 }
 
+// Read reads a document that [Output.Write] wrote as JSON.
+func Read(path string) (d Document, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return d, err
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return d, fmt.Errorf("read the results in %s: %w", path, err)
+	}
+	return d, nil
+}
+
 // loadAverage reads proc_loadavg(5); 0 if that fails.
 func loadAverage() (load float64) {
 	data, err := os.ReadFile("/proc/loadavg")
