@@ -24,6 +24,8 @@ type Document struct {
 	Bench    string    `json:"bench"`
 	Measured time.Time `json:"measured"`
 	Machine  Machine   `json:"machine"`
+	// Headline is the sentence that most readers want, with the most important figures.
+	Headline string `json:"headline"`
 	// Notes say what the rows are medians of, and of which versions.
 	Notes []string `json:"notes,omitempty"`
 	Rows  []Row    `json:"rows"`
@@ -176,6 +178,26 @@ func number(v float64) string {
 	}
 }
 
+// Figure formats the median of a row with its spread and unit, for a headline. A row that does not exist is "not measured".
+func (d Document) Figure(what, contender, metric string) string {
+	for _, r := range d.Rows {
+		if r.What == what && r.Contender == contender && r.Metric == metric {
+			return r.value() + " " + r.Unit
+		}
+	}
+	return "not measured"
+}
+
+// Ratio is the same for the ratio of a row.
+func (d Document) Ratio(what, contender, metric string) string {
+	for _, r := range d.Rows {
+		if r.What == what && r.Contender == contender && r.Metric == metric && r.Ratio != 0 {
+			return r.ratio()
+		}
+	}
+	return "not measured"
+}
+
 func (r Row) value() string {
 	return between(number(r.Value), number(r.Low), number(r.High))
 }
@@ -195,18 +217,33 @@ func between(median, low, high string) string {
 	return fmt.Sprintf("%s (%s–%s)", median, low, high)
 }
 
-// Write prints the tables and writes the requested files.
+// Write prints the headline and the tables, and writes the requested files.
 func (o *Output) Write(d Document) error {
-	tables := d.Markdown()
-	fmt.Print("\n" + tables)
+	fmt.Print("\n" + d.Headline + "\n\n" + d.Budgets() + "\n" + d.Tables())
 	var faults []error
 	if o.json != "" {
 		faults = append(faults, d.writeJSON(o.json))
 	}
 	if o.markdown != "" {
-		faults = append(faults, replace(o.markdown, d.Bench, tables))
+		faults = append(faults, d.writeMarkdown(o.markdown))
 	}
 	return errors.Join(faults...)
+}
+
+// writeMarkdown replaces the three parts of this benchmark in a page.
+func (d Document) writeMarkdown(path string) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct{ name, text string }{
+		{"headline", "- " + d.Headline + "\n"}, {"budgets", d.Budgets()}, {"tables", d.Tables()},
+	} {
+		if page, err = replace(page, part.name+" of bench "+d.Bench, part.text); err != nil {
+			return fmt.Errorf("write results into %s: %w", path, err)
+		}
+	}
+	return os.WriteFile(path, page, 0o644)
 }
 
 func (d Document) writeJSON(path string) error {
@@ -220,24 +257,39 @@ func (d Document) writeJSON(path string) error {
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// replace puts text between the markers of a benchmark.
-func replace(path, bench, text string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	begin, end := fmt.Appendf(nil, "<!-- bench %s -->\n", bench), fmt.Appendf(nil, "<!-- end of bench %s -->\n", bench)
-	before, rest, found := bytes.Cut(data, begin)
+// replace puts text between the markers with this name.
+func replace(page []byte, name, text string) ([]byte, error) {
+	begin, end := fmt.Appendf(nil, "<!-- %s -->\n", name), fmt.Appendf(nil, "<!-- end of %s -->\n", name)
+	before, rest, found := bytes.Cut(page, begin)
 	_, after, ended := bytes.Cut(rest, end)
 	if !found || !ended {
-		return fmt.Errorf("%s has no lines %q and %q", path, bytes.TrimSpace(begin), bytes.TrimSpace(end))
+		return nil, fmt.Errorf("there are no lines %q and %q", bytes.TrimSpace(begin), bytes.TrimSpace(end))
 	}
-	return os.WriteFile(path, slices.Concat(before, begin, []byte(text), end, after), 0o644)
+	return slices.Concat(before, begin, []byte(text), end, after), nil
 }
 
-// Markdown formats the budgets and a table for each kind of measurement, with a row per contender and
-// a column per metric.
-func (d Document) Markdown() string {
+// Budgets formats a table of the rows with a budget.
+func (d Document) Budgets() string {
+	lines := [][]string{{"budget", "allowed", "measured", "ratio", ""}}
+	for _, r := range d.Rows {
+		if r.Within != nil {
+			verdict := "kept"
+			if !*r.Within {
+				verdict = "**missed**"
+			}
+			lines = append(lines,
+				[]string{r.What + ": " + r.Contender + ", " + r.Metric, r.Budget, r.value() + " " + r.Unit, r.ratio(), verdict})
+		}
+	}
+	if len(lines) == 1 {
+		return "No budgets.\n"
+	}
+	return table(lines)
+}
+
+// Tables formats the conditions, and a table for each kind of measurement, with a row per contender and a column per
+// metric.
+func (d Document) Tables() string {
 	var out strings.Builder
 	fmt.Fprintf(&out,
 		"%s, %d cores, %s/%s, %s; load average before it began %.1f; measured on %s.\n", d.Machine.CPU, d.Machine.Cores,
@@ -245,25 +297,13 @@ func (d Document) Markdown() string {
 	for _, note := range d.Notes {
 		fmt.Fprintln(&out, note)
 	}
-	budgets := [][]string{{"budget", "allowed", "measured", "ratio", ""}}
 	var whats []string
 	of := map[string][]Row{}
 	for _, r := range d.Rows {
-		if r.Within != nil {
-			verdict := "kept"
-			if !*r.Within {
-				verdict = "**missed**"
-			}
-			budgets = append(budgets,
-				[]string{r.What + ": " + r.Contender + ", " + r.Metric, r.Budget, r.value() + " " + r.Unit, r.ratio(), verdict})
-		}
 		if of[r.What] == nil {
 			whats = append(whats, r.What)
 		}
 		of[r.What] = append(of[r.What], r)
-	}
-	if len(budgets) > 1 {
-		fmt.Fprintf(&out, "\n%s", table(budgets))
 	}
 	for _, what := range whats {
 		fmt.Fprintf(&out, "\n%s", table(pivot(what, of[what])))

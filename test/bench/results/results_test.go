@@ -25,14 +25,9 @@ func document() Document {
 	}
 }
 
-func TestMarkdown(t *testing.T) {
+func TestTables(t *testing.T) {
 	want := `Some, 4 cores, linux/arm64, go1.26.8; load average before it began 0.2; measured on 2026-11-25.
 Medians of 3 rounds.
-
-| budget             | allowed      | measured            | ratio             |            |
-| ------------------ | ------------ | ------------------- | ----------------- | ---------- |
-| refused: ours, p50 | ratio ≤ 1.50 | 2.00 (1.50–3.00) ms | 2.00× (1.50–3.00) | **missed** |
-| memory: ours, idle | ≤ 45.0 MiB   | 12.3 MiB            |                   | kept       |
 
 | refused | p50, ms          | ratio of p50 | CPU, µs |
 | ------- | ---------------- | ------------ | ------- |
@@ -43,7 +38,59 @@ Medians of 3 rounds.
 | ------ | --------- |
 | ours   | 12.3      |
 `
-	if diff := cmp.Diff(want, document().Markdown()); diff != "" {
+	if diff := cmp.Diff(want, document().Tables()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestBudgets(t *testing.T) {
+	want := `| budget             | allowed      | measured            | ratio             |            |
+| ------------------ | ------------ | ------------------- | ----------------- | ---------- |
+| refused: ours, p50 | ratio ≤ 1.50 | 2.00 (1.50–3.00) ms | 2.00× (1.50–3.00) | **missed** |
+| memory: ours, idle | ≤ 45.0 MiB   | 12.3 MiB            |                   | kept       |
+`
+	if diff := cmp.Diff(want, document().Budgets()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff("No budgets.\n", Document{}.Budgets()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFigures(t *testing.T) {
+	d := document()
+	want := []string{"2.00 (1.50–3.00) ms", "2.00× (1.50–3.00)", "not measured", "not measured"}
+	got := []string{
+		d.Figure("refused", "ours", "p50"), d.Ratio("refused", "ours", "p50"),
+		d.Figure("refused", "ours", "p99"), d.Ratio("memory", "ours", "idle"),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWriteMarkdown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	page := "# Page\n"
+	for _, part := range []string{"headline", "budgets", "tables"} {
+		page += "<!-- " + part + " of bench x -->\nold\n<!-- end of " + part + " of bench x -->\n"
+	}
+	if err := os.WriteFile(path, []byte(page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := document()
+	d.Headline = "It is fast."
+	if err := d.writeMarkdown(path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "# Page\n<!-- headline of bench x -->\n- It is fast.\n<!-- end of headline of bench x -->\n" +
+		"<!-- budgets of bench x -->\n" + d.Budgets() + "<!-- end of budgets of bench x -->\n" +
+		"<!-- tables of bench x -->\n" + d.Tables() + "<!-- end of tables of bench x -->\n"
+	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -70,25 +117,18 @@ func TestSpread(t *testing.T) {
 
 func TestReplace(t *testing.T) {
 	tests := map[string]struct {
-		text, want string
+		page, want string
 		fails      bool
 	}{
-		"between the markers": {"a\n<!-- bench x -->\nold\n<!-- end of bench x -->\nb\n", "a\n<!-- bench x -->\nnew\n<!-- end of bench x -->\nb\n", false},
-		"markers of another":  {"<!-- bench y -->\nold\n<!-- end of bench y -->\n", "<!-- bench y -->\nold\n<!-- end of bench y -->\n", true},
-		"no end":              {"<!-- bench x -->\nold\n", "<!-- bench x -->\nold\n", true},
+		"between the markers": {page: "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n", want: "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"},
+		"markers of another":  {page: "<!-- y -->\nold\n<!-- end of y -->\n", fails: true},
+		"no end":              {page: "<!-- x -->\nold\n", fails: true},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "page.md")
-			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := replace(path, "x", "new\n"); (err != nil) != c.fails {
+			got, err := replace([]byte(c.page), "x", "new\n")
+			if (err != nil) != c.fails {
 				t.Errorf("error: %v", err)
-			}
-			got, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
 			}
 			if diff := cmp.Diff(c.want, string(got)); diff != "" {
 				t.Error(diff)
