@@ -229,7 +229,7 @@ BENCH_AGENT ?=
 BENCH_SWEEP ?=
 .PHONY: bench
 bench: MARKDOWN := -markdown docs/benchmarks.md
-bench: bench-webhook bench-agent bench-sweep ## Benchmark both programs (about 15 minutes); write tables to docs/benchmarks.md and data to dist/bench-*.json
+bench: bench-webhook bench-others bench-agent bench-sweep ## Benchmark both programs (about 25 minutes); write tables to docs/benchmarks.md and data to dist/bench-*.json
 
 .PHONY: test-faults
 test-faults: ## Run both programs with injected faults and a real API server (some minutes)
@@ -243,6 +243,10 @@ soak: ## Run both programs under load and rotations, and print their growth per 
 .PHONY: bench-webhook
 bench-webhook: ## Benchmark admission, compared with no webhook, policies only, no-op webhooks and Gatekeeper
 	@go run ./test/bench/webhook -json $(DIST)/bench-webhook.json $(MARKDOWN) $(BENCH_WEBHOOK)
+
+.PHONY: bench-others
+bench-others: ## Benchmark writes that the guard does not check, with the guard installed and without it
+	@go run ./test/bench/others -json $(DIST)/bench-others.json $(MARKDOWN) $(BENCH_OTHERS)
 
 .PHONY: bench-agent
 bench-agent: ## Benchmark the agent: memory, CPU, time to report, cost of files and events

@@ -3,15 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/bench/controlplane"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/rig"
 )
@@ -41,11 +36,10 @@ const (
 // server is the API server.
 type server struct {
 	kubernetes.Interface
-	etcd       string // URL
+	etcd       *controlplane.Etcd
 	pid        int
 	serviceUID types.UID
 	ca         []byte
-	revision   string // of the last compaction of etcd; empty before the first one
 }
 
 func (b *bench) connect(ctx context.Context) (*server, error) {
@@ -69,37 +63,11 @@ func (b *bench) connect(ctx context.Context) (*server, error) {
 		return nil, err
 	}
 	s.serviceUID = service.UID
-	etcd, err := os.ReadFile(b.rig.Path("cluster", "etcd-url"))
-	if err != nil {
+	if s.etcd, err = controlplane.EtcdOf(b.rig); err != nil {
 		return nil, err
 	}
-	s.etcd = string(etcd)
-	s.pid, err = childOf(b.rig.Path("cluster", "pid"), "kube-apiserver")
+	s.pid, err = controlplane.APIServerPID(b.rig)
 	return s, err
-}
-
-// childOf is the process with this name whose parent's ID is in a file.
-func childOf(pidFile, name string) (int, error) {
-	parent, err := os.ReadFile(pidFile)
-	if err != nil {
-		return 0, err
-	}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, err
-	}
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // the process has ended
-		}
-		// proc_pid_stat(5): pid (name) state parent …
-		pid, rest, _ := strings.Cut(string(stat), " ("+name+") ")
-		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strings.TrimSpace(string(parent)) {
-			return strconv.Atoi(pid)
-		}
-	}
-	return 0, fmt.Errorf("process %s has no child %s", bytes.TrimSpace(parent), name)
 }
 
 // secret is the Secret of a contender with this pair.
@@ -155,7 +123,7 @@ func (b *bench) measureThroughServer(ctx context.Context) error {
 	} {
 		comparison := comparison{
 			what: "through the API server: " + k.what, among: b.contenders, requests: max(1, b.requests/k.share),
-			p50: k.p50, p99: k.p99, throughput: 0.90, server: s.pid, afterRound: s.compact,
+			p50: k.p50, p99: k.p99, throughput: 0.90, server: s.pid, afterRound: s.etcd.Compact,
 			send: func(ctx context.Context, to contender, i int) (time.Duration, error) {
 				secret := s.secret(to, k.pairs[i%len(k.pairs)])
 				if k.change != nil {
@@ -195,7 +163,7 @@ func (b *bench) measureWithPolicy(ctx context.Context, s *server) error {
 	}
 	return b.compare(ctx, comparison{
 		what: "through the API server, webhook and policy: new RSA 2048 content", among: among, requests: b.requests,
-		p50: 1.10, p99: 1.25, afterRound: s.compact,
+		p50: 1.10, p99: 1.25, afterRound: s.etcd.Compact,
 		send: func(ctx context.Context, to contender, i int) (time.Duration, error) {
 			return s.update(ctx, s.secret(to, b.rsa[i%len(b.rsa)]), false)
 		},
@@ -265,12 +233,9 @@ func (b *bench) register(ctx context.Context, s *server, c contender) error {
 	hook.ClientConfig = registrationv1.WebhookClientConfig{URL: &c.url, CABundle: b.rig.CABundle()}
 	hook.NamespaceSelector = inNamespace(c.namespace)
 	for i := range hook.MatchConditions {
-		if hook.MatchConditions[i].Name == "protected" {
-			hook.MatchConditions[i].Expression = fmt.Sprintf(
-				`request.namespace + "/" + (object == null ? oldObject : object).metadata.?name.orValue("") in [%q]`,
-				c.namespace+"/"+secretName,
-			)
-		}
+		condition := &hook.MatchConditions[i]
+		condition.Expression = strings.ReplaceAll(condition.Expression, strconv.Quote(guardedNamespace+"/"+secretName),
+			strconv.Quote(c.namespace+"/"+secretName))
 	}
 	_, err = configurations.Create(ctx, &registrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: c.namespace}, Webhooks: []registrationv1.ValidatingWebhook{*hook},
@@ -356,51 +321,4 @@ func (s *server) asked(ctx context.Context, c contender) (count float64, err err
 		count += value
 	}
 	return count, nil
-}
-
-// compact removes from etcd what was overwritten before its last call: otherwise etcd would exceed its
-// small quota. API servers may still ask for newer revisions.
-func (s *server) compact(ctx context.Context) error {
-	var status struct {
-		Header struct {
-			Revision string `json:"revision"`
-		} `json:"header"`
-	}
-	if err := s.etcdCall(ctx, "/v3/maintenance/status", struct{}{}, &status); err != nil {
-		return err
-	}
-	before := s.revision
-	s.revision = status.Header.Revision
-	if before == "" || before == s.revision {
-		return nil
-	}
-	err := s.etcdCall(ctx, "/v3/kv/compaction", map[string]any{"revision": before, "physical": true}, &struct{}{})
-	if err != nil && strings.Contains(err.Error(), "has been compacted") {
-		return nil // the API server does it, too, every few minutes
-	}
-	return err
-}
-
-func (s *server) etcdCall(ctx context.Context, path string, request, response any) error {
-	body, err := json.Marshal(request)
-	if err != nil {
-		return err
-	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, s.etcd+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(post)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	data, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return err
-	}
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("etcd answers %s to %s: %s", answer.Status, path, data)
-	}
-	return json.Unmarshal(data, response)
 }
