@@ -153,8 +153,8 @@ Arguments: the root, the namespaces.
 
 {{/*
 ClusterRole and ClusterRoleBinding that activate the webhook. Arguments: the root, the subjects. A registration that fails
-closed refuses requests as soon as it is stored, at an install before any replica runs. So the last match condition of each
-webhook checks whether the ServiceAccount of the webhook has the permission "answer", which has no other use. The webhook
+closed refuses requests as soon as it is stored, at an install before any replica runs. So the end of each webhook's match
+condition checks whether the ServiceAccount of the webhook has the permission "answer", which has no other use. The webhook
 adds itself as the subject when a replica is available and API servers trust its certificate. The manifest contains no
 subjects field, so applying it again does not remove the subject.
 
@@ -193,18 +193,15 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* The match condition that checks this permission. */}}
-{{- define "kubelet-https-guard.activationCondition" -}}
+{{/* The end of a match condition, in CEL: checks this permission. */}}
+{{- define "kubelet-https-guard.whenActive" -}}
 {{- if not .Values.webhook.url }}
-# API servers call the webhook only when a replica is ready
-# (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers).
-# If the authorizer fails, they call it.
-- name: webhook-active
-  expression: >-
-    authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
-    .group("kubelet-https-guard.io").resource("admissions").check("answer").allowed() ||
-    authorizer.serviceAccount({{ .Release.Namespace | toJson }}, {{ include "kubelet-https-guard.webhookName" . | toJson }})
-    .group("kubelet-https-guard.io").resource("admissions").check("answer").errored()
+{{- $check := printf "authorizer.serviceAccount(%s, %s).group(\"kubelet-https-guard.io\").resource(\"admissions\").check(\"answer\")" (.Release.Namespace | toJson) (include "kubelet-https-guard.webhookName" . | toJson) -}}
+// API servers call the webhook only when a replica is ready
+// (see ClusterRole {{ include "kubelet-https-guard.fullname" . }}-answers).
+// If the authorizer fails, they call it.
+&& ({{ $check }}.allowed()
+  || {{ $check }}.errored())
 {{- end }}
 {{- end -}}
 

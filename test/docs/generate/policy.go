@@ -158,6 +158,19 @@ func quotedJSON(text string) string {
 
 func quotedYAML(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
+// createsAndDeletes is the rule that the policy of the decoy does not have.
+const createsAndDeletes = `    - apiGroups:
+      - ""
+      apiVersions:
+      - v1
+      operations:
+      - CREATE
+      - DELETE
+      resources:
+      - secrets
+      scope: Namespaced
+`
+
 // asTemplate replaces the placeholders in the output by Helm's template actions. The error names a
 // placeholder that is not where it is expected.
 func asTemplate(printed string) (string, error) {
@@ -173,8 +186,10 @@ func asTemplate(printed string) (string, error) {
 			"%s)\" (toJson .) | quote }}\n    name: not-of-another-entry\n  {{- end }}\n", 1},
 		{"    the-label: x\n", "    {{- include \"kubelet-https-guard.labels\" $ | nindent 4 }}\n", 2},
 		{"  validationActions:\n  - Deny\n  - Audit\n", "  validationActions: {{ eq $action \"Audit\" | ternary (list \"Audit\") (list $action \"Audit\") | toJson }}\n", 1},
-		{"      - CREATE\n      - UPDATE\n      - DELETE\n", "      {{- if .decoy }}\n      - UPDATE\n      {{- else }}\n      - CREATE\n      - UPDATE\n      - DELETE\n      {{- end }}\n", 1},
+		{createsAndDeletes, "    {{- if not .decoy }}\n" + createsAndDeletes + "    {{- end }}\n", 1},
 		{"the-prefix.the-namespace.the-name", `{{ include "kubelet-https-guard.policyName" (list $ .) }}`, 3},
+		// So may a name.
+		{"      - the-name\n", "      - {{ .name | quote }}\n", 1},
 		{"the-namespace", `{{ .namespace | default "<namespace>" }}`, 2},
 		{"the-name", "{{ .name }}", 0},
 	})

@@ -72,10 +72,6 @@ func New(
 		return nil, nil, fmt.Errorf("write Secret %s/%s as JSON: %w", secret.Namespace, secret.Name, err)
 	}
 	forbidden := metav1.StatusReasonForbidden
-	operations := []registrationv1.OperationType{registrationv1.Create, registrationv1.Update, registrationv1.Delete}
-	if secret.Decoy { // install and uninstall create and delete it
-		operations = []registrationv1.OperationType{registrationv1.Update}
-	}
 	policy := &registrationv1.ValidatingAdmissionPolicy{
 		TypeMeta:   typeMeta(policyKind),
 		ObjectMeta: meta(prefix, labels, secret),
@@ -84,13 +80,7 @@ func New(
 			MatchConstraints: &registrationv1.MatchResources{
 				MatchPolicy:       new(registrationv1.Equivalent),
 				NamespaceSelector: namespaces(secret),
-				ResourceRules: []registrationv1.NamedRuleWithOperations{{RuleWithOperations: registrationv1.RuleWithOperations{
-					Operations: operations,
-					Rule: registrationv1.Rule{
-						APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"},
-						Scope: new(registrationv1.NamespacedScope),
-					},
-				}}},
+				ResourceRules:     rules(secret),
 			},
 			MatchConditions: conditions(secret),
 			Variables:       variables,
@@ -122,6 +112,22 @@ func namespaces(secret admit.ProtectedSecret) *metav1.LabelSelector {
 		return secret.Selector
 	}
 	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: secret.Namespace}}
+}
+
+// rules returns the requests that the policy is about. By the name in a rule, API servers skip an update of another
+// Secret without evaluating any CEL. A rule with this name would miss two other requests: the delete of a collection
+// has no name, and a mutating webhook can rename a new object, while the name of the request stays.
+func rules(secret admit.ProtectedSecret) []registrationv1.NamedRuleWithOperations {
+	secrets := []string{"secrets"}
+	update := rule(registrationv1.NamespacedScope, "", secrets, registrationv1.Update)
+	update.ResourceNames = []string{secret.Name}
+	if secret.Decoy { // install and uninstall create and delete it
+		return []registrationv1.NamedRuleWithOperations{update}
+	}
+	return []registrationv1.NamedRuleWithOperations{
+		update,
+		rule(registrationv1.NamespacedScope, "", secrets, registrationv1.Create, registrationv1.Delete),
+	}
 }
 
 // conditions returns the match conditions of the policy.

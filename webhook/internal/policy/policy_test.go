@@ -118,6 +118,36 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestRules: the rules select every request about the Secret, and no update of another one.
+func TestRules(t *testing.T) {
+	type requests struct {
+		Operations []registrationv1.OperationType
+		Names      []string
+	}
+	updates := requests{[]registrationv1.OperationType{registrationv1.Update}, []string{"b"}}
+	// The delete of a collection has no name, and a mutating webhook can rename a new Secret.
+	others := requests{Operations: []registrationv1.OperationType{registrationv1.Create, registrationv1.Delete}}
+	for name, c := range map[string]struct {
+		change func(*admit.ProtectedSecret)
+		want   []requests
+	}{
+		"a Secret":               {func(*admit.ProtectedSecret) {}, []requests{updates, others}},
+		"in selected namespaces": {func(p *admit.ProtectedSecret) { p.Namespace, p.Selector = "", &metav1.LabelSelector{} }, []requests{updates, others}},
+		"the decoy":              {func(p *admit.ProtectedSecret) { p.Decoy = true }, []requests{updates}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			made, _ := build(t, protected(c.change))
+			var got []requests
+			for _, r := range made.Spec.MatchConstraints.ResourceRules {
+				got = append(got, requests{r.Operations, r.ResourceNames})
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("rules (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 // TestSelector: a policy of an entry with a selector is for the namespaces that it selects, except those that other
 // entries name, and for nothing else differs from the policy for one Secret.
 func TestSelector(t *testing.T) {

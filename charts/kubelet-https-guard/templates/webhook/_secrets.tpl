@@ -1,6 +1,6 @@
 {{/*
 A webhook for Secrets. Arguments: root, name, namespaceSelector, and as CEL: protected, whether the object is protected, and
-renewedBy, the users that renew it.
+renewedBy, the users that renew it. protected is a conjunction that begins with the name.
 */}}
 {{- define "kubelet-https-guard.secretsWebhook" -}}
 - name: {{ .name }}
@@ -19,39 +19,34 @@ renewedBy, the users that renew it.
       scope: Namespaced
   namespaceSelector:
     {{- toYaml .namespaceSelector | nindent 4 }}
+  # One condition: API servers evaluate all conditions of a webhook, also after one that is false, but only the part of an
+  # expression that decides it. So a write of another Secret costs the first line, and the authorizer is asked last.
   matchConditions:
-    - name: protected
-      expression: >-
-        {{ .protected }}
-    # Never refuse deletes by these controllers: it would only block them. The audit reports what they deleted.
-    - name: not-a-controller-that-deletes
-      expression: >-
-        request.operation != "DELETE" || !(request.userInfo.?username.orValue("")
-        in {{ include "kubelet-https-guard.deletingControllers" .root }})
-    # Never refuse updates by the garbage collector that only remove owners, finalizers or blockOwnerDeletion: it
-    # would retry forever, and an owner that was deleted with --cascade=orphan would stay Terminating.
-    - name: not-the-garbage-collector-that-detaches
-      expression: >-
-        request.operation != "UPDATE"
-        || request.userInfo.?username.orValue("") != "system:serviceaccount:kube-system:generic-garbage-collector"
-        || ["type", "data", "immutable"].exists(f, object[?f] != oldObject[?f])
-        || object.metadata[?"annotations"] != oldObject.metadata[?"annotations"]
-        || object.metadata.?finalizers.orValue([]).exists(f, !(f in oldObject.metadata.?finalizers.orValue([])))
-        || object.metadata.?ownerReferences.orValue([]).exists(r, !oldObject.metadata.?ownerReferences.orValue([]).exists(o,
-        o.apiVersion == r.apiVersion && o.kind == r.kind && o.name == r.name && o.uid == r.uid))
-    # Neither an outage nor a bug of the webhook may block a renewal. These users never need to delete.
-    - name: not-a-renewing-writer
-      expression: >-
-        request.operation == "DELETE" || !(request.userInfo.?username.orValue("")
-        in {{ .renewedBy }})
-    # The storage migrator would retry a refused write forever, although the write changes nothing.
-    - name: changes-something
-      expression: >-
-        request.operation != "UPDATE"
-        || ["type", "data", "immutable"].exists(f, object[?f] != oldObject[?f])
-        || ["ownerReferences", "finalizers", "annotations", "deletionTimestamp"].exists(f,
-        object.metadata[?f] != oldObject.metadata[?f])
-    {{- with include "kubelet-https-guard.activationCondition" .root | trim }}
-    {{- . | nindent 4 }}
-    {{- end }}
+    - name: must-be-checked
+      expression: |-
+        {{- .protected | nindent 8 }}
+        // Never refuse deletes by these controllers: it would only block them. The audit reports what they deleted.
+        && (request.operation != "DELETE" || !(request.userInfo.?username.orValue("")
+          in {{ include "kubelet-https-guard.deletingControllers" .root }}))
+        // Never refuse updates by the garbage collector that only remove owners, finalizers or blockOwnerDeletion: it
+        // would retry forever, and an owner that was deleted with --cascade=orphan would stay Terminating.
+        && (request.operation != "UPDATE"
+          || request.userInfo.?username.orValue("") != "system:serviceaccount:kube-system:generic-garbage-collector"
+          || ["type", "data", "immutable"].exists(f, object[?f] != oldObject[?f])
+          || object.metadata[?"annotations"] != oldObject.metadata[?"annotations"]
+          || object.metadata.?finalizers.orValue([]).exists(f, !(f in oldObject.metadata.?finalizers.orValue([])))
+          || object.metadata.?ownerReferences.orValue([]).exists(r,
+            !oldObject.metadata.?ownerReferences.orValue([]).exists(o,
+            o.apiVersion == r.apiVersion && o.kind == r.kind && o.name == r.name && o.uid == r.uid)))
+        // Neither an outage nor a bug of the webhook may block a renewal. These users never need to delete.
+        && (request.operation == "DELETE" || !(request.userInfo.?username.orValue("")
+          in {{ .renewedBy }}))
+        // The storage migrator would retry a refused write forever, although the write changes nothing.
+        && (request.operation != "UPDATE"
+          || ["type", "data", "immutable"].exists(f, object[?f] != oldObject[?f])
+          || ["ownerReferences", "finalizers", "annotations", "deletionTimestamp"].exists(f,
+            object.metadata[?f] != oldObject.metadata[?f]))
+        {{- with include "kubelet-https-guard.whenActive" .root | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
 {{- end -}}
