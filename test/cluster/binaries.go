@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -83,6 +84,42 @@ func ensureBinaries(ctx context.Context, progress io.Writer) (binaries, error) {
 	return binariesIn(place.directory), err
 }
 
+// ensureQuickBinaries builds the missing binaries with the go command, the settings and the workspace of the caller,
+// who has compiled many of their packages already. It returns their directory. They differ from those of
+// ensureBinaries: in Go release, flags and versions of dependencies.
+func ensureQuickBinaries(ctx context.Context, progress io.Writer) (string, error) {
+	module, err := moduleDirectory()
+	if err != nil {
+		return "", err
+	}
+	cache, err := cacheDirectory()
+	if err != nil {
+		return "", err
+	}
+	p := place{module: module, quick: true}
+	settings, err := p.goOutput(ctx, "env", "GOVERSION", "GOOS", "GOARCH", "GOFLAGS")
+	if err != nil {
+		return "", err
+	}
+	modules, err := p.goOutput(ctx, "list", "-m", "-f", "{{.GoMod}}")
+	if err != nil {
+		return "", err
+	}
+	parts := []string{settings}
+	for file := range strings.SplitSeq(modules, "\n") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, string(data))
+	}
+	p.directory = filepath.Join(cache, "quick-"+cacheKey(parts...))
+	if len(missingIn(p.directory, commands)) == 0 {
+		return p.directory, nil
+	}
+	return p.directory, buildMissing(ctx, p, commands, progress)
+}
+
 // ensureNodeBinaries is ensureBinaries for a node. All programs have the versions in
 // go.mod; assetsVariable is ignored. It returns the directory.
 func ensureNodeBinaries(ctx context.Context, progress io.Writer) (string, error) {
@@ -120,6 +157,7 @@ type place struct {
 	directory string
 	given     bool   // by assetsVariable; nothing is built
 	module    string // directory of this module, empty if given
+	quick     bool   // built with the caller's go command, settings and workspace
 }
 
 func (p place) lacks(names []string) error {
@@ -143,18 +181,27 @@ func findCache(ctx context.Context) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	cache, err := os.UserCacheDir()
+	cache, err := cacheDirectory()
 	if err != nil {
-		return place{}, fmt.Errorf("find the cache directory for binaries: %w", err)
+		return place{}, err
 	}
 	key, err := moduleKey(ctx, module)
 	if err != nil {
 		return place{}, err
 	}
 	return place{
-		directory: filepath.Join(cache, "kubelet-https-guard", "cluster", key),
+		directory: filepath.Join(cache, key),
 		module:    module,
 	}, nil
+}
+
+// cacheDirectory contains the directories of all binaries.
+func cacheDirectory() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache directory for binaries: %w", err)
+	}
+	return filepath.Join(cache, "kubelet-https-guard", "cluster"), nil
 }
 
 // moduleDirectory finds this module from the working directory, which can be in the module
@@ -197,15 +244,19 @@ func moduleKey(ctx context.Context, module string) (string, error) {
 		}
 		parts = append(parts, string(data))
 	}
-	toolchain, err := goOutput(ctx, module, "env", "GOVERSION", "GOOS", "GOARCH")
-	if err != nil {
-		return "", err
+	// A toolchain is not downloaded for its own version.
+	_, version := findGo(ctx)
+	if version != goDownload {
+		var err error
+		if version, err = (place{module: module}).goOutput(ctx, "env", "GOVERSION"); err != nil {
+			return "", err
+		}
 	}
-	parts = append(parts, toolchain)
+	parts = append(parts, strings.Join([]string{version, runtime.GOOS, runtime.GOARCH}, "\n"))
 	for _, c := range nodeCommands {
 		// The version is in go.mod. Running the go command would add 0.1 s to every
 		// start.
-		parts = append(parts, buildArguments(c, "", "")...)
+		parts = append(parts, buildArguments([]command{c}, "", "")...)
 	}
 	return cacheKey(parts...), nil
 }
@@ -251,19 +302,37 @@ func goEnvironment(toolchain string) []string {
 	return append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOROOT=", "GOTOOLCHAIN="+toolchain)
 }
 
-// goCommand prepares the go command in the module.
-func goCommand(ctx context.Context, module string, arguments ...string) *exec.Cmd {
-	program, toolchain := findGo(ctx)
+// buildMemory bounds the heap of a compiler that collects no garbage before: with GOGC=off a build takes about a fifth
+// less CPU time. Neither changes what is built.
+const buildMemory = "1GiB"
+
+// goCommand prepares the go command in a subdirectory of the module.
+func (p place) goCommand(ctx context.Context, subdirectory string, arguments ...string) *exec.Cmd {
+	program, environment := "go", append(os.Environ(), "CGO_ENABLED=0")
+	if !p.quick {
+		var toolchain string
+		program, toolchain = findGo(ctx)
+		environment = goEnvironment(toolchain)
+	}
 	cmd := exec.CommandContext(ctx, program, arguments...)
-	cmd.Dir, cmd.Env = module, goEnvironment(toolchain)
+	cmd.Dir, cmd.Env = filepath.Join(p.module, subdirectory), append(environment, "GOGC=off", "GOMEMLIMIT="+buildMemory)
 	// Interrupted, the go command removes its temporary directory before it ends.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = goStopTimeout
 	return cmd
 }
 
-func goOutput(ctx context.Context, module string, arguments ...string) (string, error) {
-	out, err := goCommand(ctx, module, arguments...).Output()
+// batchCommand prepares the go command for a batch.
+func (p place) batchCommand(ctx context.Context, batch []command, arguments ...string) *exec.Cmd {
+	cmd := p.goCommand(ctx, batch[0].module, arguments...)
+	if batch[0].cgo {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	}
+	return cmd
+}
+
+func (p place) goOutput(ctx context.Context, arguments ...string) (string, error) {
+	out, err := p.goCommand(ctx, "", arguments...).Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(arguments, " "), err, exit.Stderr)
 	}

@@ -150,32 +150,41 @@ func TestGivenBinaries(t *testing.T) {
 }
 
 func TestBuildArguments(t *testing.T) {
+	kubectl := command{name: "kubectl", importPath: "k8s.io/kubernetes/cmd/kubectl", versionModule: "k8s.io/kubernetes"}
+	etcd := command{name: "etcd", importPath: "go.etcd.io/etcd/server/v3"}
+	const version = " -X k8s.io/component-base/version.gitVersion=v1.37.2" +
+		" -X k8s.io/component-base/version.gitMajor=1" +
+		" -X k8s.io/component-base/version.gitMinor=37"
 	tests := map[string]struct {
-		command command
-		want    []string
+		batch []command
+		want  []string
 	}{
 		"Kubernetes": {
-			command: command{name: "kubectl", importPath: "k8s.io/kubernetes/cmd/kubectl", versionModule: "k8s.io/kubernetes"},
-			want: []string{
-				"build", "-v", "-ldflags", "-s -w" +
-					" -X k8s.io/component-base/version.gitVersion=v1.37.2" +
-					" -X k8s.io/component-base/version.gitMajor=1" +
-					" -X k8s.io/component-base/version.gitMinor=37",
-				"-o", "/out", "k8s.io/kubernetes/cmd/kubectl",
-			},
+			batch: []command{kubectl},
+			want:  []string{"build", "-v", "-ldflags", "-s -w" + version, "-o", "/out", "k8s.io/kubernetes/cmd/kubectl"},
 		},
 		"Runc": {
-			command: command{name: "runc", importPath: "github.com/opencontainers/runc", module: "runc", cgo: true, tags: "seccomp"},
-			want:    []string{"build", "-v", "-ldflags", "-s -w", "-tags", "seccomp", "-o", "/out", "github.com/opencontainers/runc"},
+			batch: []command{
+				{name: "runc", importPath: "github.com/opencontainers/runc", module: "runc", cgo: true, tags: "seccomp"},
+			},
+			want: []string{"build", "-v", "-ldflags", "-s -w", "-tags", "seccomp", "-o", "/out", "github.com/opencontainers/runc"},
 		},
 		"Etcd": {
-			command: command{name: "etcd", importPath: "go.etcd.io/etcd/server/v3"},
-			want:    []string{"build", "-v", "-ldflags", "-s -w", "-o", "/out", "go.etcd.io/etcd/server/v3"},
+			batch: []command{etcd},
+			want:  []string{"build", "-v", "-ldflags", "-s -w", "-o", "/out", "go.etcd.io/etcd/server/v3"},
+		},
+		"Both": {
+			batch: []command{etcd, kubectl},
+			want: []string{
+				"build", "-v", "-ldflags", "go.etcd.io/etcd/server/v3=-s -w",
+				"-ldflags", "k8s.io/kubernetes/cmd/kubectl=-s -w" + version,
+				"-o", "/out", "go.etcd.io/etcd/server/v3", "k8s.io/kubernetes/cmd/kubectl",
+			},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := buildArguments(tt.command, "v1.37.2", "/out"); !slices.Equal(got, tt.want) {
+			if got := buildArguments(tt.batch, "v1.37.2", "/out"); !slices.Equal(got, tt.want) {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
 		})

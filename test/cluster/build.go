@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ const (
 
 	// maxGoErrorLines bounds the messages of the go command in an error.
 	maxGoErrorLines = 40
+
+	// maxBatchNames is how many names fit into a line of progress.
+	maxBatchNames = 3
 )
 
 // command is something to build.
@@ -42,8 +46,7 @@ type command struct {
 	tags   string // for the go command, comma-separated
 }
 
-// commands is in build order: small ones first, so that errors in the module show
-// early.
+// commands are those of a control plane.
 var commands = []command{
 	{name: "etcd", importPath: "go.etcd.io/etcd/server/v3"},
 	{name: "kubectl", importPath: "k8s.io/kubernetes/cmd/kubectl", versionModule: "k8s.io/kubernetes"},
@@ -71,27 +74,69 @@ var nodeCommands = append(
 	command{name: "kubelet", importPath: "k8s.io/kubernetes/cmd/kubelet", versionModule: "k8s.io/kubernetes"},
 )
 
-// goCommand prepares the go command for c in the module of this program.
-func (c command) goCommand(ctx context.Context, module string, arguments ...string) *exec.Cmd {
-	cmd := goCommand(ctx, filepath.Join(module, c.module), arguments...)
-	if c.cgo {
-		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+// batches groups commands that one go build can build, so that all cores compile while one links.
+func batches(commands []command) [][]command {
+	var all [][]command
+	for _, c := range commands {
+		i := slices.IndexFunc(all, func(batch []command) bool {
+			first := batch[0]
+			return first.module == c.module && first.cgo == c.cgo && first.tags == c.tags
+		})
+		if i < 0 {
+			all = append(all, []command{c})
+			continue
+		}
+		all[i] = append(all[i], c)
 	}
-	return cmd
+	return all
+}
+
+// batchName is the name of a batch in messages.
+func batchName(batch []command) string {
+	var names []string
+	for _, c := range batch {
+		names = append(names, c.name)
+	}
+	if len(names) > maxBatchNames {
+		return fmt.Sprintf("%d programs", len(names))
+	}
+	return strings.Join(names, ", ")
 }
 
 // buildArguments does not use -trimpath, so that the build can reuse packages that
 // builds of the product with the same Go release (make GO_RELEASE=local) have compiled.
-func buildArguments(c command, version, output string) []string {
-	linker := "-s -w"
-	if c.versionModule != "" {
-		linker += " " + versionFlags(version)
+// All commands are of one batch.
+func buildArguments(batch []command, version, output string) []string {
+	arguments := []string{"build", "-v"}
+	for _, c := range batch {
+		linker := "-s -w"
+		if c.versionModule != "" {
+			linker += " " + versionFlags(version)
+		}
+		if len(batch) > 1 {
+			linker = c.importPath + "=" + linker
+		}
+		arguments = append(arguments, "-ldflags", linker)
 	}
-	arguments := []string{"build", "-v", "-ldflags", linker}
-	if c.tags != "" {
-		arguments = append(arguments, "-tags", c.tags)
+	if tags := batch[0].tags; tags != "" {
+		arguments = append(arguments, "-tags", tags)
 	}
-	return append(arguments, "-o", output, c.importPath)
+	arguments = append(arguments, "-o", output)
+	for _, c := range batch {
+		arguments = append(arguments, c.importPath)
+	}
+	return arguments
+}
+
+// majorVersion is the last element of the path of a module with a version of its own.
+var majorVersion = regexp.MustCompile(`^v[0-9]+$`)
+
+// executable is how the go command names the binary.
+func (c command) executable() string {
+	if base := path.Base(c.importPath); !majorVersion.MatchString(base) {
+		return base
+	}
+	return path.Base(path.Dir(c.importPath))
 }
 
 // versionFlags sets the version of a Kubernetes binary. The default is
@@ -126,12 +171,10 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 	fmt.Fprintf(progress, "Building %s once: about %s on 2 cores if nothing is cached.\n", strings.Join(missing, ", "),
 		buildEstimate(missing))
 	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.directory)
-	for _, c := range commands {
-		if !slices.Contains(missing, c.name) {
-			continue
-		}
-		if err := build(ctx, p, c, newDisplay(progress, c.name)); err != nil {
-			return fmt.Errorf("build %s: %w", c.name, err)
+	wanted := slices.DeleteFunc(slices.Clone(commands), func(c command) bool { return !slices.Contains(missing, c.name) })
+	for _, batch := range batches(wanted) {
+		if err := build(ctx, p, batch, newDisplay(progress, batchName(batch))); err != nil {
+			return fmt.Errorf("build %s: %w", batchName(batch), err)
 		}
 	}
 	return nil
@@ -152,49 +195,64 @@ func buildEstimate(missing []string) string {
 	}
 }
 
-func build(ctx context.Context, p place, c command, d *display) error {
+func build(ctx context.Context, p place, batch []command, d *display) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, buildTimeout, fmt.Errorf("not done after %s", buildTimeout))
 	defer cancel()
 
 	var version string
-	if c.versionModule != "" {
+	for _, c := range batch {
+		if c.versionModule == "" || version != "" {
+			continue
+		}
 		var err error
-		if version, err = goOutput(ctx, p.module, "list", "-m", "-f", "{{.Version}}", c.versionModule); err != nil {
+		if version, err = p.goOutput(ctx, "list", "-m", "-f", "{{.Version}}", c.versionModule); err != nil {
 			return err
 		}
 	}
-	packages, err := dependencies(ctx, p.module, c, d)
+	packages, err := dependencies(ctx, p, batch, d)
 	if err != nil {
 		return err
 	}
 
-	final := filepath.Join(p.directory, c.name)
-	partial := final + ".partial"
+	partial, err := os.MkdirTemp(p.directory, "partial-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(partial) }()
 	d.state = state{total: len(packages)}
-	err = runGo(ctx, c.goCommand(ctx, p.module, buildArguments(c, version, partial)...), d, nil, func(line string) bool {
+	compiled := map[string]bool{}
+	arguments := buildArguments(batch, version, partial+string(filepath.Separator))
+	err = runGo(ctx, p.batchCommand(ctx, batch, arguments...), d, nil, func(line string) bool {
 		known := packages[line]
 		if known {
 			d.state.compiled++
-			d.state.linking = line == c.importPath
+			compiled[line] = true
+			d.state.linking = !slices.ContainsFunc(batch, func(c command) bool { return !compiled[c.importPath] })
 		}
 		return known
 	})
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(partial, final); err != nil {
-		return err
+	for _, c := range batch {
+		if err := os.Rename(filepath.Join(partial, c.executable()), filepath.Join(p.directory, c.name)); err != nil {
+			return err
+		}
 	}
 	d.finish()
 	return nil
 }
 
-// dependencies lists the packages of c, including itself. The go command downloads
-// their modules here.
-func dependencies(ctx context.Context, module string, c command, d *display) (map[string]bool, error) {
+// dependencies lists the packages of the commands, including themselves. The go command
+// downloads their modules here.
+func dependencies(ctx context.Context, p place, batch []command, d *display) (map[string]bool, error) {
 	var out strings.Builder
-	list := c.goCommand(ctx, module, "list", "-deps", "-tags", c.tags, c.importPath)
-	if err := runGo(ctx, list, d, &out, func(string) bool { return false }); err != nil {
+	arguments := []string{"list", "-deps", "-tags", batch[0].tags}
+	for _, c := range batch {
+		arguments = append(arguments, c.importPath)
+	}
+	err := runGo(ctx, p.batchCommand(ctx, batch, arguments...), d, &out, func(string) bool { return false })
+	if err != nil {
 		return nil, err
 	}
 	packages := map[string]bool{}

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,14 +30,14 @@ func TestBuild(t *testing.T) {
 	p, c := tinyModule(t, "package main\n\nfunc main() {}\n")
 	var progress strings.Builder
 	d := newDisplay(&progress, c.name)
-	if err := build(t.Context(), p, c, d); err != nil {
+	if err := build(t.Context(), p, []command{c}, d); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(filepath.Join(p.directory, "tiny")); err != nil || info.Mode()&0o100 == 0 {
 		t.Errorf("no executable: %v, %v", info, err)
 	}
-	if _, err := os.Stat(filepath.Join(p.directory, "tiny.partial")); !os.IsNotExist(err) {
-		t.Errorf("the partial file is still there: %v", err)
+	if left, err := filepath.Glob(filepath.Join(p.directory, "partial-*")); err != nil || len(left) > 0 {
+		t.Errorf("partial files are still there: %v, %v", left, err)
 	}
 	if d.state.compiled < 1 || d.state.total < d.state.compiled || !d.state.linking {
 		t.Errorf("got %+v, want at least the command itself compiled", d.state)
@@ -48,13 +49,48 @@ func TestBuild(t *testing.T) {
 
 func TestBuildFails(t *testing.T) {
 	p, c := tinyModule(t, "package main\n\nfunc main() { nonsense() }\n")
-	err := build(t.Context(), p, c, newDisplay(&strings.Builder{}, c.name))
+	err := build(t.Context(), p, []command{c}, newDisplay(&strings.Builder{}, c.name))
 	if err == nil || !strings.HasPrefix(err.Error(), "go build tiny: exit status 1\n") ||
 		!strings.Contains(err.Error(), "undefined: nonsense") {
 		t.Errorf("got error %v, want the compiler's message", err)
 	}
 	if _, err := os.Stat(filepath.Join(p.directory, "tiny")); !os.IsNotExist(err) {
 		t.Errorf("a failed build left a binary: %v", err)
+	}
+}
+
+func TestBatches(t *testing.T) {
+	for name, tt := range map[string]struct {
+		commands []command
+		want     []string
+	}{
+		"ControlPlane": {commands, []string{"etcd, kubectl, kube-apiserver"}},
+		"Node":         {nodeCommands, []string{"8 programs", "runc"}},
+		"One":          {commands[1:2], []string{"kubectl"}},
+		"None":         {nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, batch := range batches(tt.commands) {
+				got = append(got, batchName(batch))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestExecutable(t *testing.T) {
+	for importPath, want := range map[string]string{
+		"go.etcd.io/etcd/server/v3":        "server",
+		"k8s.io/kubernetes/cmd/kubectl":    "kubectl",
+		"github.com/opencontainers/runc":   "runc",
+		"k8s.io/kubernetes/cmd/kube-proxy": "kube-proxy",
+	} {
+		if got := (command{importPath: importPath}).executable(); got != want {
+			t.Errorf("%s: got %s, want %s", importPath, got, want)
+		}
 	}
 }
 

@@ -5,7 +5,7 @@
 // root, no containers and no image registry. With --node it runs a whole cluster
 // with one node, which needs Linux, root and a few packages.
 //
-//	go run -C test/cluster . build [--node]
+//	go run -C test/cluster . build [--node | --quick]
 //	go run -C test/cluster . serve [--node] --dir DIR [--until-stdin-closes]
 //	go run -C test/cluster . up [--node] [--dir DIR]
 //	go run -C test/cluster . down [--node] [--dir DIR]
@@ -85,7 +85,9 @@ import (
 
 const usage = `Usage: go run -C test/cluster . COMMAND
 
-  build                  build etcd, kube-apiserver and kubectl, unless they are cached
+  build [--quick]        build etcd, kube-apiserver and kubectl, unless they are cached; with
+                         --quick by the go command and the settings of the caller, for
+                         KUBEBUILDER_ASSETS: prints their directory
   serve --dir DIR [--until-stdin-closes]
                          run a control plane in the foreground, with all its files in DIR;
                          prints "ready KUBECONFIG=... KUBECTL=..." when it is ready
@@ -150,9 +152,15 @@ func run(arguments []string, stdin io.Reader, stdout, stderr io.Writer) error {
 
 	switch command {
 	case "build":
-		if options.node {
+		switch {
+		case options.node:
 			_, err = ensureNodeBinaries(ctx, stderr)
-		} else {
+		case options.quick:
+			var directory string
+			if directory, err = ensureQuickBinaries(ctx, stderr); err == nil {
+				_, err = fmt.Fprintln(stdout, directory)
+			}
+		default:
 			_, err = ensureBinaries(ctx, stderr)
 		}
 		return err
@@ -187,6 +195,7 @@ func run(arguments []string, stdin io.Reader, stdout, stderr io.Writer) error {
 type options struct {
 	dir              string
 	node             bool
+	quick            bool
 	untilStdinCloses bool
 	archive          string   // of images, absolute
 	arguments        []string // of a kube-apiserver
@@ -208,6 +217,7 @@ func parse(arguments []string) (command string, o options, err error) {
 	case "paths":
 	case "build":
 		flags.BoolVar(&o.node, "node", false, "")
+		flags.BoolVar(&o.quick, "quick", false, "")
 	case "up", "down":
 		flags.StringVar(&o.dir, "dir", "", "")
 		flags.BoolVar(&o.node, "node", false, "")

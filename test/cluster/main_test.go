@@ -125,6 +125,9 @@ func TestParse(t *testing.T) {
 			command:   "down",
 			options:   options{dir: filepath.Join(repository, ".cluster")},
 		},
+		"BuildQuick": {
+			arguments: []string{"build", "--quick"}, command: "build", options: options{quick: true},
+		},
 		"BuildNode": {arguments: []string{"build", "--node"}, command: "build", options: options{node: true}},
 		"ServeNode": {
 			arguments: []string{"serve", "--node", "--dir", "/d"},
