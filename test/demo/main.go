@@ -28,7 +28,7 @@ const wholeTime = 20 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv("DEMO_KEEP") == "1", os.Stdout)
+	err := run(ctx, os.Args[1:], os.Getenv("DEMO_KEEP") == "1", os.Getenv("DEMO_QUICK") == "1", os.Stdout)
 	stop()
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "\nThe demo failed:", err)
@@ -37,7 +37,7 @@ func main() {
 }
 
 // run runs the demo or, with the argument "down", stops one that was left running.
-func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
+func run(ctx context.Context, args []string, keep, quick bool, out io.Writer) error {
 	repository, err := os.Getwd()
 	if err != nil {
 		return err
@@ -53,7 +53,9 @@ func run(ctx context.Context, args []string, keep bool, out io.Writer) error {
 		return os.RemoveAll(dir)
 	}
 	started := time.Now()
-	r, err := rig.Start(ctx, rig.Options{Repository: repository, Dir: dir, Progress: os.Stderr, Detach: keep})
+	r, err := rig.Start(ctx, rig.Options{
+		Repository: repository, Dir: dir, Progress: os.Stderr, Detach: keep, Quick: quick,
+	})
 	defer r.Stop()
 	if err != nil {
 		return err

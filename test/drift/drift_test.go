@@ -62,7 +62,9 @@ type cluster struct {
 
 func start(t *testing.T) cluster {
 	t.Helper()
-	r, err := rig.Start(t.Context(), rig.Options{Repository: repository, Dir: t.TempDir(), Progress: os.Stderr})
+	r, err := rig.Start(t.Context(), rig.Options{
+		Repository: repository, Dir: t.TempDir(), Progress: os.Stderr, Helm: true,
+	})
 	t.Cleanup(r.Stop)
 	if err != nil {
 		t.Fatal(err)

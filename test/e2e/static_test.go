@@ -760,17 +760,17 @@ func TestSelfProtectionInAPI(t *testing.T) {
 	installGate(t)
 	client := dynamicClient(t, "")
 	const own, gitops = "kubelet-https-guard-self-protection", "gitops"
-	r := shared.rig.Helm(t.Context(), "template", "kubelet-https-guard", "charts/kubelet-https-guard", "--namespace",
-		guardNamespace, "--set", "policy.selfProtection.enabled=true",
-		"--set", "policy.selfProtection.allowedUsers={"+gitops+"}", "--show-only", "templates/selfprotection.yaml")
-	if r.Code != 0 {
-		t.Fatal(r.Output)
+	objects, err := shared.rig.Render(t.Context(), []string{
+		"policy.selfProtection.enabled=true", "policy.selfProtection.allowedUsers={" + gitops + "}",
+	}, "selfprotection.yaml")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if applied := shared.rig.KubectlInput(t.Context(), r.Output, "apply", "-f", "-"); applied.Code != 0 {
+	if applied := shared.rig.KubectlInput(t.Context(), objects, "apply", "-f", "-"); applied.Code != 0 {
 		t.Fatal(applied.Output)
 	}
 	t.Cleanup(func() {
-		shared.rig.KubectlInput(context.WithoutCancel(t.Context()), r.Output, "delete", "--ignore-not-found", "-f", "-")
+		shared.rig.KubectlInput(context.WithoutCancel(t.Context()), objects, "delete", "--ignore-not-found", "-f", "-")
 	})
 	dryRun := deleting(webhooks, guardNamespace, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
 	await(t, "the policy to take effect", func() bool { return dryRun(t.Context(), client) != nil })

@@ -93,7 +93,7 @@ func run(m *testing.M) (int, error) {
 		}
 		shared.image, shared.secret = imageName, servingCert
 		shared.rig, err = rig.Start(ctx, rig.Options{Repository: repository, Dir: filepath.Join(dir, "rig"),
-			Progress: os.Stderr, RealNode: true})
+			Progress: os.Stderr, RealNode: true, Helm: true})
 		defer shared.rig.Stop()
 		if err != nil {
 			return 0, err
