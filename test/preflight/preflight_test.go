@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -118,6 +120,39 @@ func TestPreflight(t *testing.T) {
 			}
 			if want := min(len(c.want), 1); exit != want {
 				t.Errorf("the exit code is %d, want %d", exit, want)
+			}
+		})
+	}
+}
+
+// TestDemoIsQuick: only make demo alone is built for speed, and only without GO_RELEASE, which CI sets.
+func TestDemoIsQuick(t *testing.T) {
+	for name, c := range map[string]struct {
+		arguments []string
+		want      bool
+	}{
+		"demo":               {[]string{"demo"}, true},
+		"demo-down":          {[]string{"demo-down"}, true},
+		"with GO_RELEASE":    {[]string{"demo", "GO_RELEASE=local"}, false},
+		"and another target": {[]string{"demo", "help"}, false},
+		"another target":     {[]string{"help", "GO_RELEASE=local"}, false},
+		"no target":          {[]string{"GO_RELEASE=local"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			command := exec.CommandContext(t.Context(), "make", append([]string{"-pn"}, c.arguments...)...)
+			command.Dir = filepath.Join("..", "..")
+			command.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+				name, _, _ := strings.Cut(variable, "=")
+				return slices.Contains([]string{"GO_RELEASE", "DEMO_QUICK", "GOFLAGS", "GOWORK", "MAKEFLAGS"}, name)
+			})
+			database, err := command.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, variable := range []string{"DEMO_QUICK := 1\n", "GOWORK := ", "'-gcflags=all=-l -dwarf=false'\n"} {
+				if got := bytes.Contains(database, []byte(variable)); got != c.want {
+					t.Errorf("%q is set: %t, want %t", variable, got, c.want)
+				}
 			}
 		})
 	}
