@@ -24,7 +24,7 @@ GO_RELEASE := local
 endif
 export DEMO_QUICK := 1
 export GOWORK := $(CURDIR)/test/demo/go.work
-export GOFLAGS := $(filter-out -mod=%,$(shell go env GOFLAGS)) '-gcflags=all=-l -dwarf=false'
+export GOFLAGS := $(filter-out -mod=%,$(shell go env GOFLAGS)) '-ldflags=-s -w' '-gcflags=all=-l -dwarf=false'
 endif
 endif
 ifndef GO_RELEASE

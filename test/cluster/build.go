@@ -168,8 +168,11 @@ func buildMissing(ctx context.Context, p place, commands []command, progress io.
 	if len(missing) == 0 {
 		return nil
 	}
-	fmt.Fprintf(progress, "Building %s once: about %s on 2 cores if nothing is cached.\n", strings.Join(missing, ", "),
-		buildEstimate(missing))
+	estimate := ": about " + buildEstimate(missing) + " on 2 cores if nothing is cached."
+	if p.quick {
+		estimate = ": some minutes." // the caller has compiled a part of it
+	}
+	fmt.Fprintf(progress, "Building %s once%s\n", strings.Join(missing, ", "), estimate)
 	fmt.Fprintf(progress, "The binaries are cached in %s\n", p.directory)
 	wanted := slices.DeleteFunc(slices.Clone(commands), func(c command) bool { return !slices.Contains(missing, c.name) })
 	for _, batch := range batches(wanted) {

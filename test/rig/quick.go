@@ -53,6 +53,7 @@ func (r *Rig) buildQuick(ctx context.Context) error {
 		}
 		if err != nil {
 			fetched <- err
+			go r.downloadModules(ctx)
 			break
 		}
 		go func() { fetched <- e.fetch(ctx) }() // while the guard is built
@@ -70,6 +71,13 @@ func (r *Rig) buildQuick(ctx context.Context) error {
 	_, _ = fmt.Fprintf(r.options.Progress, "using the envtest binaries of Kubernetes %s\n", envtestVersion)
 	r.assets = e.directory()
 	return nil
+}
+
+// downloadModules downloads the modules of buildAssets, while the guard is built. If it fails, buildAssets says why.
+func (r *Rig) downloadModules(ctx context.Context) {
+	command := exec.CommandContext(ctx, "go", "list", "-deps", "k8s.io/kubernetes/cmd/kube-apiserver")
+	command.Dir = filepath.Join(r.options.Repository, clusterFolder)
+	_ = command.Run()
 }
 
 // buildAssets builds the programs of the control plane, and returns their directory.
