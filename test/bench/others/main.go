@@ -92,7 +92,11 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := b.measureParts(ctx, guard); err != nil {
 		return err
 	}
-	return b.output.Write(b.document)
+	d := &b.document
+	d.Headline = fmt.Sprintf("With the guard installed, an update of a Secret that it does not protect, in a guarded "+
+		"namespace, takes %s of its time without the guard (p50), and one of a Secret in another namespace %s.",
+		d.Ratio(updateInGuarded, guarded, "p50"), d.Ratio(updateInAnother, guarded, "p50"))
+	return b.output.Write(*d)
 }
 
 func (b *bench) connect() error {

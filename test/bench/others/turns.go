@@ -60,6 +60,12 @@ func (b *bench) measureInTurns(ctx context.Context, g *guard) error {
 	return nil
 }
 
+// Kinds of writes that the headline is about.
+const (
+	updateInGuarded = "guarded namespace: update of another Secret"
+	updateInAnother = "another namespace: update of a Secret"
+)
+
 // kind is a kind of write.
 type kind struct {
 	what string
@@ -95,12 +101,12 @@ func (b *bench) kindsOfWrites(ctx context.Context) ([]kind, error) {
 		return nil, err
 	}
 	return []kind{
-		{"guarded namespace: update of another Secret", secrets},
+		{updateInGuarded, secrets},
 		{"guarded namespace: create and delete of another Secret", createsAndDeletes(core.Secrets(guardedNamespace), newSecret)},
 		{"guarded namespace: update of a ConfigMap", configMaps},
 		{"guarded namespace: update of a Lease", leases},
 		{"guarded namespace: update of a Pod", pods},
-		{"another namespace: update of a Secret", elsewhere},
+		{updateInAnother, elsewhere},
 		{"another namespace: create and delete of a Secret", createsAndDeletes(core.Secrets(otherNamespace), newSecret)},
 	}, nil
 }
