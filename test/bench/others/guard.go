@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	release = "kubelet-https-guard" // also the namespace
+	release           = "kubelet-https-guard" // also the namespace
+	activation, decoy = release + "-answers", release + "-decoy"
 
 	// forceTime bounds waiting until API servers act on a change of the registration.
 	forceTime = time.Minute
@@ -41,19 +42,10 @@ type guard struct {
 	decoy       *corev1.Secret
 }
 
-// render renders the guard as the chart installs it on OpenShift, with self-protection and with the webhook active.
-func (b *bench) render(ctx context.Context, chart string) (*guard, error) {
-	args := []string{
-		"template", release, chart, "--namespace", release, "--api-versions", "security.openshift.io/v1",
-		"--set", "policy.selfProtection.enabled=true",
-	}
-	for _, template := range []string{
-		"webhook/validatingwebhookconfiguration.yaml", "webhook/activation.yaml", "policy.yaml", "selfprotection.yaml",
-		"audit/decoy.yaml",
-	} {
-		args = append(args, "--show-only", "templates/"+template)
-	}
-	rendered := b.rig.Helm(ctx, args...)
+// render renders the guard as a chart installs it on OpenShift, and makes its webhook active.
+func (b *bench) render(ctx context.Context, chart string, flags ...string) (*guard, error) {
+	args := []string{"template", release, chart, "--namespace", release, "--api-versions", "security.openshift.io/v1"}
+	rendered := b.rig.Helm(ctx, append(args, flags...)...)
 	if rendered.Code != 0 {
 		return nil, fmt.Errorf("render %s: %s", chart, rendered.Output)
 	}
@@ -63,50 +55,52 @@ func (b *bench) render(ctx context.Context, chart string) (*guard, error) {
 			return nil, fmt.Errorf("read what %s renders: %w", chart, err)
 		}
 	}
-	if g.webhooks == nil || g.roleBinding == nil || g.decoy == nil || len(g.policies) == 0 {
-		return nil, fmt.Errorf("%s does not render all objects of the guard", chart)
-	}
-	g.roleBinding.Subjects = []rbacv1.Subject{
-		{Kind: rbacv1.ServiceAccountKind, Namespace: release, Name: release + "-webhook"},
+	if g.webhooks == nil || len(g.policies) == 0 {
+		return nil, fmt.Errorf("%s renders no webhooks or no policies", chart)
 	}
 	return g, nil
 }
 
+// add adds an object, if it is one of those.
 func (g *guard) add(document []byte) error {
-	var kind metav1.TypeMeta
-	if err := yaml.Unmarshal(document, &kind); err != nil {
+	var object metav1.PartialObjectMetadata
+	if err := yaml.Unmarshal(document, &object); err != nil {
 		return err
 	}
 	var into any
-	switch kind.Kind {
-	case "":
-		return nil // a comment
-	case "ValidatingWebhookConfiguration":
+	switch kind := object.Kind; {
+	case kind == "ValidatingWebhookConfiguration":
 		g.webhooks = new(registrationv1.ValidatingWebhookConfiguration)
 		into = g.webhooks
-	case "ValidatingAdmissionPolicy":
+	case kind == "ValidatingAdmissionPolicy":
 		g.policies = append(g.policies, new(registrationv1.ValidatingAdmissionPolicy))
 		into = g.policies[len(g.policies)-1]
-	case "ValidatingAdmissionPolicyBinding":
+	case kind == "ValidatingAdmissionPolicyBinding":
 		g.bindings = append(g.bindings, new(registrationv1.ValidatingAdmissionPolicyBinding))
 		into = g.bindings[len(g.bindings)-1]
-	case "ClusterRole":
+	case kind == "ClusterRole" && object.Name == activation:
 		g.role = new(rbacv1.ClusterRole)
 		into = g.role
-	case "ClusterRoleBinding":
+	case kind == "ClusterRoleBinding" && object.Name == activation:
 		g.roleBinding = new(rbacv1.ClusterRoleBinding)
 		into = g.roleBinding
-	case "Secret":
+	case kind == "Secret" && object.Name == decoy:
 		g.decoy = new(corev1.Secret)
 		into = g.decoy
 	default:
-		return fmt.Errorf("unexpected object of kind %s", kind.Kind)
+		return nil
 	}
 	return yaml.UnmarshalStrict(document, into)
 }
 
 // prepare creates what stays during the whole benchmark.
 func (b *bench) prepare(ctx context.Context, g *guard) error {
+	if g.role == nil || g.roleBinding == nil || g.decoy == nil {
+		return errors.New("the chart does not render the permission that activates the webhook, or no decoy")
+	}
+	g.roleBinding.Subjects = []rbacv1.Subject{
+		{Kind: rbacv1.ServiceAccountKind, Namespace: release, Name: release + "-webhook"},
+	}
 	_, roleErr := b.client.RbacV1().ClusterRoles().Create(ctx, g.role, metav1.CreateOptions{})
 	_, bindingErr := b.client.RbacV1().ClusterRoleBindings().Create(ctx, g.roleBinding, metav1.CreateOptions{})
 	_, decoyErr := b.client.CoreV1().Secrets(release).Create(ctx, g.decoy, metav1.CreateOptions{})
@@ -207,12 +201,12 @@ func (b *bench) await(ctx context.Context, inForce bool) error {
 		{create(client), "ValidatingAdmissionPolicy '" + release + ".openshift-kube-apiserver.kubelet-client"},
 		{create(garbage), callsWebhook},
 		{func(ctx context.Context) error {
-			_, err := b.client.CoreV1().Secrets(release).Patch(ctx, release+"-decoy", "application/merge-patch+json",
+			_, err := b.client.CoreV1().Secrets(release).Patch(ctx, decoy, "application/merge-patch+json",
 				[]byte(`{"immutable":true}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		}, "ValidatingAdmissionPolicy '" + release + "." + release},
 		{func(ctx context.Context) error {
-			return b.client.RbacV1().ClusterRoles().Delete(ctx, release+"-answers", metav1.DeleteOptions{DryRun: dryRun})
+			return b.client.RbacV1().ClusterRoles().Delete(ctx, activation, metav1.DeleteOptions{DryRun: dryRun})
 		}, "ValidatingAdmissionPolicy '" + release + "-self-protection'"},
 	} {
 		what := fmt.Sprintf("the API server answers %q: %t", probe.refuse, inForce)

@@ -56,10 +56,10 @@ func main() {
 func run(ctx context.Context, args []string) (err error) {
 	b := bench{random: rand.New(rand.NewPCG(1, 1))}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&b.requests, "requests", 150, "how many writes of each kind there are in a round, one at a time")
-	flags.IntVar(&b.rounds, "rounds", 12, "how many rounds there are with the guard and without it; medians are printed")
-	flags.IntVar(&b.partRounds, "part-rounds", 12, "how many rounds there are with parts of the guard")
-	flags.DurationVar(&b.load, "load", 600*time.Millisecond, "how long the load with each kind of write lasts in a round")
+	flags.IntVar(&b.requests, "requests", 250, "how many writes of each kind there are in a round, one at a time")
+	flags.IntVar(&b.rounds, "rounds", 10, "how many rounds there are with the guard and without it; medians are printed")
+	flags.IntVar(&b.partRounds, "part-rounds", 8, "how many rounds there are with parts of the guard")
+	flags.DurationVar(&b.load, "load", 400*time.Millisecond, "how long the load with each kind of write lasts in a round")
 	flags.StringVar(&b.against, "against", "", "`directory` of another version of the chart, to measure as well")
 	b.output.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := b.connect(); err != nil {
 		return err
 	}
-	guard, err := b.render(ctx, chart)
+	guard, err := b.render(ctx, chart, "--set", "policy.selfProtection.enabled=true")
 	if err != nil {
 		return err
 	}
