@@ -30,10 +30,15 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 )
 
-// Window is how long the watcher collects events before it wakes the agent. It starts at
-// the first event, and later events do not extend it. So a steady stream of events cannot
-// keep the agent from waking up.
-const Window = 30 * time.Millisecond
+// The first event after a quiet time wakes the agent at once, and so do a few after it: a writer replaces one file after
+// the other, and the agent may have read only some of them. A steady stream of events wakes it once in each Window.
+const (
+	// Window is the time for one wake-up: in any period, there are at most Burst wake-ups and one more for each Window.
+	Window = 30 * time.Millisecond
+	Burst  = 5
+	// pause is the least time between two wake-ups. Events in it cause one.
+	pause = 2 * time.Millisecond
+)
 
 // Watcher watches a set of directories. [New] makes one.
 type Watcher struct {
@@ -65,13 +70,12 @@ type inode struct{ device, inode uint64 }
 func New(log *slog.Logger) *Watcher {
 	return &Watcher{
 		log: log, watched: map[string]inode{}, names: map[string]bool{}, unwatchable: map[string]bool{},
-		opened: make(chan *fsnotify.Watcher, 1),
-		// One place is enough: it keeps a wake-up that comes during a scan.
-		wake: make(chan struct{}, 1),
+		opened: make(chan *fsnotify.Watcher, 1), wake: make(chan struct{}),
 	}
 }
 
-// Wake receives a value after an event for a name that matters.
+// Wake receives a value after an event for a name that matters. While nobody receives it, the wake-up is kept, and
+// later events add no other one.
 func (w *Watcher) Wake() <-chan struct{} { return w.wake }
 
 // Errors counts how often a directory could not be watched, or events were lost.
@@ -95,8 +99,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 }
 
 func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, failures <-chan error) error {
-	var due <-chan time.Time
+	var pace pace
+	var due <-chan time.Time // nil, or fires when the next wake-up may come
+	var wake chan<- struct{} // nil, or takes it
 	for {
+		idle := due == nil && wake == nil
 		select {
 		case <-ctx.Done():
 			return nil
@@ -104,8 +111,8 @@ func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, fail
 			if !ok {
 				return errors.New("inotify stopped: its channel of events is closed")
 			}
-			if due == nil && w.matters(event.Name) {
-				due = time.After(Window)
+			if idle && w.matters(event.Name) {
+				due = time.After(time.Until(pace.next()))
 			}
 		case err, ok := <-failures:
 			if !ok {
@@ -118,27 +125,45 @@ func (w *Watcher) listen(ctx context.Context, events <-chan fsnotify.Event, fail
 				w.errors.Add(1)
 				w.log.Warn("Watching files failed, scanning now", "err", err)
 			}
-			if due == nil {
-				due = time.After(Window)
+			if idle {
+				due = time.After(time.Until(pace.next()))
 			}
 		case <-due:
-			due = nil
-			w.trigger()
+			due, wake = nil, w.wake
+		case wake <- struct{}{}:
+			wake = nil
+			pace.woke(time.Now())
 		}
 	}
+}
+
+// pace limits wake-ups. The zero value has had none.
+type pace struct {
+	last time.Time
+	// end is when the wake-ups so far would have ended with one in each Window.
+	end time.Time
+}
+
+// next returns the earliest time of the next wake-up. It may be in the past.
+func (p *pace) next() time.Time {
+	return latest(p.last.Add(pause), p.end.Add(-(Burst-1)*Window))
+}
+
+func (p *pace) woke(now time.Time) {
+	p.last, p.end = now, latest(p.end, now).Add(Window)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (w *Watcher) matters(name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.names[name] || w.anyName[path.Dir(name)]
-}
-
-func (w *Watcher) trigger() {
-	select {
-	case w.wake <- struct{}{}:
-	default: // a wake-up is waiting already
-	}
 }
 
 // Watch replaces the watched directories, and the names that matter in them. It reports
