@@ -119,7 +119,7 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 		klog.SetSlogLogger(log)
 		slog.SetDefault(log)
 		guard := &agent.Agent{
-			Chain:  host.Chain,
+			Chains: host.Chains,
 			Object: report.Object{APIVersion: "v1", Kind: "Node", Name: c.nodeName},
 			Now:    time.Now, Log: log, Resync: c.resync, Settle: c.settle,
 		}

@@ -460,7 +460,7 @@ func touched(t *testing.T, root string, config config) []string {
 			kubelet = slices.Concat(snapshot.Found.Kubelet.Tried, snapshot.Found.Kubelet.Listed)
 			return snapshot
 		},
-		Chain:   host.Chain,
+		Chains:  host.Chains,
 		Watcher: watchRecorder{root, asked}, Meter: end(cancel), Reporter: report.Reporters{},
 		Now: pkitest.Now, Log: slog.New(slog.DiscardHandler), Resync: config.resync, Settle: config.settle,
 	}

@@ -3,8 +3,10 @@
 package check
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"time"
 
@@ -41,6 +43,19 @@ type KubeletAnswer struct {
 	ReadOnlyErr error
 	// AssumedPort is the port of the connection if none was configured, otherwise 0.
 	AssumedPort int
+}
+
+// Same reports whether another answer says the same. Then the results are the same, at the same time and with the same
+// settings.
+func (a KubeletAnswer) Same(b KubeletAnswer) bool {
+	rest := func(k KubeletAnswer) string {
+		k.Certificates, k.AcceptedCAs, k.SignatureSchemes, k.Alert = nil, nil, nil, nil
+		return fmt.Sprintf("%+v", k)
+	}
+	sameAlert := a.Alert == b.Alert || a.Alert != nil && b.Alert != nil && *a.Alert == *b.Alert
+	return rest(a) == rest(b) && sameAlert && slices.Equal(a.SignatureSchemes, b.SignatureSchemes) &&
+		slices.EqualFunc(a.AcceptedCAs, b.AcceptedCAs, bytes.Equal) &&
+		slices.EqualFunc(a.Certificates, b.Certificates, (*x509.Certificate).Equal)
 }
 
 // KubeletSettings are the settings that a kubelet's response is compared with. The zero value

@@ -44,6 +44,8 @@ type Watcher interface {
 type Kubelet interface {
 	Ask()
 	Answered() <-chan struct{}
+	// Answers counts the answers that were not the same as the one before.
+	Answers() uint64
 }
 
 // Connection is checked in the background; see package connection.
@@ -68,7 +70,7 @@ const (
 	FileEvent       Trigger = "event"   // an inotify event
 	Tick            Trigger = "tick"    // Resync has passed
 	Moment          Trigger = "moment"  // a finding has settled, or a result may change by time alone
-	KubeletAnswered Trigger = "kubelet" // the kubelet has answered
+	KubeletAnswered Trigger = "kubelet" // the kubelet has given another answer, or one while a finding from it is pending
 	// ConnectionAnswered: the kube-apiserver has answered whether it can connect to the kubelet.
 	ConnectionAnswered Trigger = "connection"
 )
@@ -82,8 +84,8 @@ func Triggers() []Trigger {
 type Agent struct {
 	// Scan checks the host once.
 	Scan func(now time.Time) scan.Snapshot
-	// Chain lists the directories on the path to a file of the host.
-	Chain   func(hostPath string) []hostfs.Directory
+	// Chains returns a function that lists the directories on the path to a file of the host; see [hostfs.FS.Chains].
+	Chains  func() func(hostPath string) []hostfs.Directory
 	Watcher Watcher
 	// Kubelet is nil if the kubelet is not probed.
 	Kubelet Kubelet
@@ -151,6 +153,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var contents, connectionFiles [sha256.Size]byte
 	for {
 		begin := a.Now()
+		answers := a.answers()
 		snapshot := a.scanAndWatch()
 		a.Meter.Scanned(trigger, a.Now().Sub(begin), snapshot)
 		changes := tracked.Observe(observation(snapshot, a.Settle, kubeletPatience, connectionPatience))
@@ -174,23 +177,36 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		connectionFiles = snapshot.ConnectionFiles
 		due, stop := a.timer(changes.NextChange)
-		select {
-		case <-ctx.Done():
-			stop()
-			return nil
-		case <-a.Watcher.Wake():
-			trigger = FileEvent
-		case <-answered:
-			trigger = KubeletAnswered
-		case <-connection:
-			trigger = ConnectionAnswered
-		case <-tick.C:
-			trigger = Tick
-		case <-due:
-			trigger = Moment
+		for trigger = ""; trigger == ""; {
+			select {
+			case <-ctx.Done():
+				stop()
+				return nil
+			case <-a.Watcher.Wake():
+				trigger = FileEvent
+			case <-answered:
+				// With the same answer, a scan would find the same, until files or time cause another one.
+				if changes.Pending[fromKubelet] || a.answers() != answers {
+					trigger = KubeletAnswered
+				}
+			case <-connection:
+				trigger = ConnectionAnswered
+			case <-tick.C:
+				trigger = Tick
+			case <-due:
+				trigger = Moment
+			}
 		}
 		stop()
 	}
+}
+
+// answers counts the kubelet's answers that were not the same as the one before.
+func (a *Agent) answers() uint64 {
+	if a.Kubelet == nil {
+		return 0
+	}
+	return a.Kubelet.Answers()
 }
 
 // timer fires at a moment, or never if it is zero.
@@ -208,11 +224,12 @@ func (a *Agent) scanAndWatch() scan.Snapshot {
 	snapshot := a.Scan(a.Now())
 	for range maxRescans {
 		var directories []hostfs.Directory
+		chainOf := a.Chains()
 		for _, path := range snapshot.Found.Paths() {
-			directories = append(directories, a.Chain(path)...)
+			directories = append(directories, chainOf(path)...)
 		}
 		for _, path := range snapshot.Found.Listed() {
-			chain := a.Chain(path)
+			chain := chainOf(path)
 			// The last link is the directory itself if it exists.
 			if last := len(chain) - 1; last >= 0 && chain[last].Name == "" {
 				chain[last].AnyName = true

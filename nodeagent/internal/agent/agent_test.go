@@ -98,6 +98,11 @@ func (m *meter) Scanned(trigger Trigger, _ time.Duration, _ scan.Snapshot) {
 	m.triggers = append(m.triggers, trigger)
 }
 
+// noChains is for hosts without directories.
+func noChains() func(string) []hostfs.Directory {
+	return func(string) []hostfs.Directory { return nil }
+}
+
 type wakes chan struct{}
 
 func (w wakes) Watch([]hostfs.Directory) bool { return false }
@@ -168,7 +173,7 @@ func TestRun(t *testing.T) {
 				wake := make(wakes, 1)
 				got := &reported{start: start}
 				a := &Agent{
-					Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Watcher: wake, Reporter: got, Meter: &meter{},
+					Scan: h.scan, Chains: noChains, Watcher: wake, Reporter: got, Meter: &meter{},
 					Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: 30 * time.Second, Settle: time.Second,
 				}
 				ctx, cancel := context.WithCancel(t.Context())
@@ -210,7 +215,7 @@ func TestScansAgainForNewDirectories(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, got := &host{}, &reported{start: time.Now()}
 		a := &Agent{
-			Scan: h.scan, Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: &meter{},
+			Scan: h.scan, Chains: noChains, Reporter: got, Meter: &meter{},
 			Watcher: &late{happens: func() { h.write("KeyMissing") }},
 			Now:     time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Hour, Settle: time.Second,
 		}
@@ -238,7 +243,7 @@ func TestLogsWhetherTheCertificateWasFound(t *testing.T) {
 				s.Found.How, s.Found.Certificate.Host = "directory /d", certificate
 				return s
 			},
-			Chain: func(string) []hostfs.Directory { return nil }, Reporter: &reported{}, Meter: &meter{}, Watcher: wake,
+			Chains: noChains, Reporter: &reported{}, Meter: &meter{}, Watcher: wake,
 			Now: time.Now, Log: slog.New(slog.NewTextHandler(&logged, nil)), Resync: time.Hour, Settle: time.Second,
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -283,7 +288,7 @@ func TestConnectionPatience(t *testing.T) {
 				s.ConnectionResults, s.Contents = answered(connection, answer), sha256.Sum256([]byte(answer))
 				return s
 			},
-			Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: &meter{}, Watcher: make(wakes),
+			Chains: noChains, Reporter: got, Meter: &meter{}, Watcher: make(wakes),
 			Connection: answers, Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute, Settle: time.Second,
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -318,15 +323,24 @@ func TestConnectionPatience(t *testing.T) {
 // kubelet counts how often it is probed, or the kube-apiserver asked, and answers when the test says so.
 type kubelet struct {
 	asked    atomic.Int64
+	answers  atomic.Uint64
 	answered chan struct{}
 }
 
+// answer gives another answer than before.
+func (k *kubelet) answer() {
+	k.answers.Add(1)
+	k.answered <- struct{}{}
+}
+
+func (k *kubelet) Answers() uint64           { return k.answers.Load() }
 func (k *kubelet) Ask()                      { k.asked.Add(1) }
 func (k *kubelet) AskSoon()                  { k.asked.Add(1) }
 func (k *kubelet) Answered() <-chan struct{} { return k.answered }
 
 // TestAsksTheKubelet: the agent probes the kubelet at the start, at each tick, after a
-// change, and while a finding from its answer is pending, but not after each event.
+// change, and while a finding from its answer is pending, but not after each event. It scans
+// after another answer, and after each one while a finding from it is pending.
 func TestAsksTheKubelet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, got, counted := &host{}, &reported{start: time.Now()}, &meter{}
@@ -341,7 +355,7 @@ func TestAsksTheKubelet(t *testing.T) {
 				}
 				return s
 			},
-			Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: counted, Watcher: wake, Kubelet: k,
+			Chains: noChains, Reporter: got, Meter: counted, Watcher: wake, Kubelet: k,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute, Settle: time.Second,
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -367,8 +381,14 @@ func TestAsksTheKubelet(t *testing.T) {
 		asked("settled", 2)
 		pass(31 * time.Second)
 		asked("tick", 3)
+		k.answer()
+		asked("the first answer", 3)
+		for range 5 {
+			k.answered <- struct{}{}
+		}
+		asked("the same answer", 3)
 		says = "KubeletNotTLS"
-		k.answered <- struct{}{}
+		k.answer()
 		asked("an answer that is not reported yet", 4)
 		k.answered <- struct{}{}
 		asked("the same answer, not reported yet", 5)
@@ -387,7 +407,7 @@ func TestAsksTheKubelet(t *testing.T) {
 		}
 		triggers := []Trigger{
 			Start, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, FileEvent, Moment, Tick, KubeletAnswered,
-			KubeletAnswered, Moment,
+			KubeletAnswered, KubeletAnswered, Moment,
 		}
 		if d := cmp.Diff(triggers, counted.triggers); d != "" {
 			t.Errorf("triggers (-want +got):\n%s", d)
@@ -407,7 +427,7 @@ func TestAsksTheAPIServer(t *testing.T) {
 				s.ConnectionFiles[0], s.Contents[0] = files, other
 				return s
 			},
-			Chain: func(string) []hostfs.Directory { return nil }, Reporter: &reported{start: time.Now()}, Meter: &meter{},
+			Chains: noChains, Reporter: &reported{start: time.Now()}, Meter: &meter{},
 			Watcher: wake, Connection: asker, Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: time.Minute,
 			Settle: time.Second,
 		}
@@ -479,7 +499,7 @@ func TestCompliantNeedsTheKubelet(t *testing.T) {
 						}
 						return s
 					},
-					Chain: func(string) []hostfs.Directory { return nil }, Reporter: got, Meter: &meter{}, Watcher: make(wakes), Kubelet: k,
+					Chains: noChains, Reporter: got, Meter: &meter{}, Watcher: make(wakes), Kubelet: k,
 					Now: time.Now, Log: slog.New(slog.DiscardHandler), Resync: 30 * time.Second, Settle: time.Second,
 				}
 				ctx, cancel := context.WithCancel(t.Context())
@@ -487,7 +507,7 @@ func TestCompliantNeedsTheKubelet(t *testing.T) {
 				go func() { ended <- a.Run(ctx) }()
 				pass(c.answers)
 				answer.Store(true)
-				k.answered <- struct{}{}
+				k.answer()
 				pass(time.Hour / 2)
 				cancel()
 				if err := <-ended; err != nil {

@@ -38,6 +38,7 @@ type Prober struct {
 	answered chan struct{}
 	mu       sync.Mutex
 	answer   *check.KubeletAnswer
+	answers  uint64
 }
 
 // New returns a prober of the kubelet at an address: an IP address or a DNS name, with a
@@ -85,6 +86,13 @@ func (p *Prober) Answer() *check.KubeletAnswer {
 	return p.answer
 }
 
+// Answers counts the answers that were not the same as the one before.
+func (p *Prober) Answers() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answers
+}
+
 // Run probes the kubelet after each [Prober.Ask], until the context ends.
 func (p *Prober) Run(ctx context.Context) error {
 	for {
@@ -102,6 +110,9 @@ func (p *Prober) Run(ctx context.Context) error {
 		p.mu.Lock()
 		if !answer.Answered() && p.answer != nil && p.answer.ReadOnlyOpen {
 			answer.ReadOnlyOpen = true // not known: nothing on the host answers
+		}
+		if p.answer == nil || !p.answer.Same(answer) {
+			p.answers++
 		}
 		p.answer = &answer
 		p.mu.Unlock()

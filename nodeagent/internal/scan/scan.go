@@ -6,6 +6,7 @@
 package scan
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -399,7 +400,9 @@ func read(host Host, hostPath string) check.File {
 		return facts
 	}
 	// A file may grow while it is read. One byte more than allowed shows this.
-	facts.Data, facts.Err = io.ReadAll(io.LimitReader(file, check.MaxFileBytes+1))
+	data := bytes.NewBuffer(make([]byte, 0, facts.Size+bytes.MinRead))
+	_, facts.Err = data.ReadFrom(io.LimitReader(file, check.MaxFileBytes+1))
+	facts.Data = data.Bytes()
 	if int64(len(facts.Data)) > facts.Size {
 		facts.Size = int64(len(facts.Data))
 	}

@@ -30,8 +30,9 @@ import (
 	"github.com/kubelet-https-guard/kubelet-https-guard/nodeagent/internal/hostfs"
 )
 
-// The first event after a quiet time wakes the agent at once, and so do a few after it: a writer replaces one file after
-// the other, and the agent may have read only some of them. A steady stream of events wakes it once in each Window.
+// The first event after a quiet time wakes the agent at once, and so do a few after it: a writer replaces one file
+// after the other, and the agent may have read only some of them. A steady stream of events wakes it once in each
+// Window.
 const (
 	// Window is the time for one wake-up: in any period, there are at most Burst wake-ups and one more for each Window.
 	Window = 30 * time.Millisecond
