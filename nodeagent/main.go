@@ -153,7 +153,7 @@ func newRun(flags *flag.FlagSet, getenv func(string) string, once bool) command.
 			}
 			return checkOnce(ctx, guard, c, output.Stdout, getenv)
 		}
-		var from scan.Sources
+		from := scan.Sources{Memory: &scan.Memory{}}
 		if c.kubelet != nil {
 			from.Kubelet, guard.Kubelet = c.kubelet, c.kubelet
 		}

@@ -18,20 +18,22 @@ func BenchmarkScan(b *testing.B) {
 	request.Key = pkitest.RSA
 	pair := ca.Issue(request)
 	for _, layout := range []openshift.Layout{openshift.Current, openshift.Kubeadm} {
-		b.Run(string(layout), func(b *testing.B) {
-			tree, err := openshift.Write(b.TempDir(), layout,
-				openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
-			if err != nil {
-				b.Fatal(err)
-			}
-			host, err := hostfs.New(tree.Root, 1<<20, hostfs.MountInfo)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				scan.Scan(scan.Sources{Host: host}, scan.Options{}, pkitest.Now())
-			}
-		})
+		for what, memory := range map[string]*scan.Memory{"everything is parsed": nil, "nothing has changed": {}} {
+			b.Run(string(layout)+", "+what, func(b *testing.B) {
+				tree, err := openshift.Write(b.TempDir(), layout,
+					openshift.Files{Certificate: pair.Certificate, Key: pair.Key, ClientCA: ca.PEM()})
+				if err != nil {
+					b.Fatal(err)
+				}
+				host, err := hostfs.New(tree.Root, 1<<20, hostfs.MountInfo)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					scan.Scan(scan.Sources{Host: host, Memory: memory}, scan.Options{}, pkitest.Now())
+				}
+			})
+		}
 	}
 }

@@ -2,13 +2,14 @@
 
 // Package scan checks a host once: which files its kube-apiserver uses, what is in them,
 // what its kubelet answered, and the result for each requirement of a node. It keeps no
-// state between two scans.
+// state between two scans except a [Memory].
 package scan
 
 import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -106,13 +107,15 @@ type Sources struct {
 	Host       Host
 	Kubelet    Kubelet
 	Connection Connection
+	// Memory is nil if each scan parses everything.
+	Memory *Memory
 }
 
 // Scan checks the host, the last answer of its kubelet, and that of its kube-apiserver. It has no
 // error: what cannot be read is a result.
 func Scan(from Sources, options Options, now time.Time) Snapshot {
 	host := from.Host
-	found := discover(host, options)
+	found := discover(from, options)
 	if options.ClientCA != "" {
 		found.ClientCA = options.ClientCA
 	}
@@ -185,8 +188,8 @@ func Scan(from Sources, options Options, now time.Time) Snapshot {
 // namesPair reports whether flags name the certificate and key files.
 func (o Options) namesPair() bool { return o.Directory != "" || o.Certificate != "" }
 
-func discover(host Host, options Options) staticpod.Found {
-	return staticpod.Discover(host, staticpod.Given{
+func discover(from Sources, options Options) staticpod.Found {
+	return from.Memory.discover(from.Host, staticpod.Given{
 		Layout: options.Layout, Directory: options.Directory, Certificate: options.Certificate, Key: options.Key,
 	})
 }
@@ -422,7 +425,7 @@ func contents(
 	hashField(h, goVersion)
 	for _, file := range files {
 		hashField(h, fmt.Sprintf("%s %v %v %d %v", file.Path, file.Err, file.Mode, file.Size, file.ForeignOwner))
-		hashField(h, string(file.Data))
+		hashField(h, file.Data)
 	}
 	if answer != nil {
 		// Without the error's text, on which no result depends.
@@ -434,17 +437,18 @@ func contents(
 			answer.SignatureSchemes))
 		hashField(h, strconv.FormatBool(answer.ReadOnlyErr != nil))
 		for _, certificate := range answer.Certificates {
-			hashField(h, string(certificate.Raw))
+			hashField(h, certificate.Raw)
 		}
 	}
 	h.Sum(sum[:0])
 	return sum
 }
 
-// hashField adds one text with its length, so that texts cannot run together.
-func hashField(h hash.Hash, text string) {
+// hashField adds one text after its length, so that texts cannot run together.
+func hashField[T string | []byte](h hash.Hash, text T) {
 	// Writing to a hash never fails.
-	_, _ = fmt.Fprintf(h, "%d:%s", len(text), text)
+	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(text))))
+	_, _ = h.Write([]byte(text))
 }
 
 // earliest returns the earlier of two moments. A zero one does not count.
