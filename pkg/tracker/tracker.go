@@ -501,6 +501,15 @@ func (t *Tracker) verdict(c control.Control, o Observation, results []finding.Re
 // retire removes the verdicts on controls that are no longer judged, for example after the
 // guard was uninstalled on purpose, and reports that they do not apply.
 func (t *Tracker) retire(o Observation) (notices []report.Notice) {
+	judged := 0 // usually all
+	for _, c := range o.Controls {
+		if _, known := t.verdicts[c.ID]; known {
+			judged++
+		}
+	}
+	if judged == len(t.verdicts) {
+		return nil
+	}
 	for _, c := range control.Table() {
 		last, known := t.verdicts[c.ID]
 		if !known || slices.ContainsFunc(o.Controls, func(judged control.Control) bool { return judged.ID == c.ID }) {
@@ -524,17 +533,24 @@ func (t *Tracker) judge(
 	for _, f := range t.in(hidden) {
 		hiddenResults = append(hiddenResults, f.Result)
 	}
-	withoutPending := slices.DeleteFunc(slices.Clone(results), func(r finding.Result) bool {
+	isPending := func(r finding.Result) bool {
 		f := t.findings[r.ID()]
 		return f != nil && f.state == pending
-	})
-	if v = c.Judge(scope, slices.Concat(withoutPending, hiddenResults)); v.Status == control.NotCompliant {
+	}
+	settled := results
+	if slices.ContainsFunc(results, isPending) {
+		settled = slices.DeleteFunc(slices.Clone(results), isPending)
+	}
+	if v = c.Judge(scope, slices.Concat(settled, hiddenResults)); v.Status == control.NotCompliant {
 		return v, true
 	}
 	for _, f := range t.in(pending, resolving) {
 		if slices.ContainsFunc(f.requirements, func(r finding.Requirement) bool { return decides(c, scope, r, f.Outcome) }) {
 			return control.Verdict{}, false
 		}
+	}
+	if len(settled) == len(results) {
+		return v, true
 	}
 	return c.Judge(scope, slices.Concat(results, hiddenResults)), true
 }

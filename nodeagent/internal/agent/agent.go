@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -121,10 +122,12 @@ const (
 )
 
 // observation converts a snapshot for the tracker.
-func observation(s scan.Snapshot, settle, kubeletPatience, connectionPatience time.Duration) tracker.Observation {
+func observation(
+	s scan.Snapshot, controls []control.Control, settle, kubeletPatience, connectionPatience time.Duration,
+) tracker.Observation {
 	return tracker.Observation{
 		At: s.At, Contents: s.Contents, NextChange: s.NextChange,
-		Scope: control.Node, Controls: Controls(),
+		Scope: control.Node, Controls: controls,
 		Sources: []tracker.Source{
 			fromFiles:      {Results: s.FileResults, Patience: settle},
 			fromKubelet:    {Results: s.KubeletResults, Patience: kubeletPatience},
@@ -138,7 +141,7 @@ func observation(s scan.Snapshot, settle, kubeletPatience, connectionPatience ti
 
 // Run checks the host until the context ends.
 func (a *Agent) Run(ctx context.Context) error {
-	tracked := tracker.New(a.Settle)
+	tracked, controls := tracker.New(a.Settle), Controls()
 	tick := time.NewTicker(a.Resync)
 	defer tick.Stop()
 	var answered <-chan struct{}
@@ -156,7 +159,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		answers := a.answers()
 		snapshot := a.scanAndWatch()
 		a.Meter.Scanned(trigger, a.Now().Sub(begin), snapshot)
-		changes := tracked.Observe(observation(snapshot, a.Settle, kubeletPatience, connectionPatience))
+		changes := tracked.Observe(observation(snapshot, controls, a.Settle, kubeletPatience, connectionPatience))
 		// While a file is being replaced, this may be wrong for a moment.
 		if found := foundFilesOf(snapshot); found != logged && !changes.Pending[fromFiles] {
 			logged = found
@@ -223,10 +226,15 @@ func (a *Agent) timer(at time.Time) (due <-chan time.Time, stop func()) {
 func (a *Agent) scanAndWatch() scan.Snapshot {
 	snapshot := a.Scan(a.Now())
 	for range maxRescans {
-		var directories []hostfs.Directory
-		chainOf := a.Chains()
+		// Most paths have most directories in common.
+		directories, chainOf := map[hostfs.Directory]bool{}, a.Chains()
+		add := func(chain []hostfs.Directory) {
+			for _, d := range chain {
+				directories[d] = true
+			}
+		}
 		for _, path := range snapshot.Found.Paths() {
-			directories = append(directories, chainOf(path)...)
+			add(chainOf(path))
 		}
 		for _, path := range snapshot.Found.Listed() {
 			chain := chainOf(path)
@@ -234,9 +242,9 @@ func (a *Agent) scanAndWatch() scan.Snapshot {
 			if last := len(chain) - 1; last >= 0 && chain[last].Name == "" {
 				chain[last].AnyName = true
 			}
-			directories = append(directories, chain...)
+			add(chain)
 		}
-		if !a.Watcher.Watch(directories) {
+		if !a.Watcher.Watch(slices.Collect(maps.Keys(directories))) {
 			break
 		}
 		snapshot = a.Scan(a.Now())
@@ -269,11 +277,11 @@ func (a *Agent) logFiles(s scan.Snapshot) {
 // Settled scans until no finding is pending, for at most twice the settle time, and
 // returns the last scan. It is for a single check.
 func (a *Agent) Settled(ctx context.Context) scan.Snapshot {
-	tracked := tracker.New(a.Settle)
+	tracked, controls := tracker.New(a.Settle), Controls()
 	deadline := a.Now().Add(2 * a.Settle)
 	for {
 		snapshot := a.Scan(a.Now())
-		changes := tracked.Observe(observation(snapshot, a.Settle, a.Settle, a.Settle))
+		changes := tracked.Observe(observation(snapshot, controls, a.Settle, a.Settle, a.Settle))
 		if !slices.Contains(changes.Pending, true) || !snapshot.At.Before(deadline) {
 			return snapshot
 		}

@@ -64,7 +64,7 @@ func TestManifestGone(t *testing.T) {
 		for range 3 {
 			at = at.Add(settle)
 			snapshot := scan.Scan(scan.Sources{Host: host}, scan.Options{}, at)
-			for _, n := range tracked.Observe(observation(snapshot, settle, kubeletPatience, connectionPatience)).Notices {
+			for _, n := range tracked.Observe(observation(snapshot, Controls(), settle, kubeletPatience, connectionPatience)).Notices {
 				reported = append(reported,
 					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
 			}

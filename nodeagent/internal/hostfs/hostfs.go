@@ -366,7 +366,7 @@ func (f *FS) Chain(hostPath string) []Directory { return f.Chains()(hostPath) }
 // Chains returns a function that is [FS.Chain] for many paths: it looks up each name once, because they have most
 // directories in common. Use it for one pass only.
 func (f *FS) Chains() func(hostPath string) []Directory {
-	known := lookups{root: f.root, known: map[string]lookup{}}
+	known := lookups{root: f.root, known: map[entry]lookup{}}
 	return func(hostPath string) []Directory {
 		chain, _ := known.walk(hostPath)
 		return chain
@@ -375,33 +375,37 @@ func (f *FS) Chains() func(hostPath string) []Directory {
 
 // walk returns the chain, and the target of the path as far as it could be followed.
 func (f *FS) walk(hostPath string) (chain []Directory, target string) {
-	known := lookups{root: f.root, known: map[string]lookup{}}
+	known := lookups{root: f.root, known: map[entry]lookup{}}
 	return known.walk(hostPath)
 }
 
-// lookups are the results of lookups by path on the host.
+// lookups are the results of lookups of names in directories of the host.
 type lookups struct {
 	root  string
-	known map[string]lookup
+	known map[entry]lookup
 }
 
-// lookup is what a path is: a symlink to a target, or a directory if isDir is true.
+// entry is a name in a directory, a path on the host. The root is the zero value.
+type entry struct{ directory, name string }
+
+// lookup is what a path on the host is: a symlink to a target, or a directory if isDir is true.
 type lookup struct {
+	path          string
 	isLink, isDir bool
 	target        string
 	Directory
 }
 
-func (l lookups) look(at string) lookup {
+func (l lookups) look(at entry) lookup {
 	if known, ok := l.known[at]; ok {
 		return known
 	}
+	found := lookup{path: path.Join("/", at.directory, at.name)}
 	// The root may be a symlink.
-	stat, full := os.Lstat, path.Join(l.root, at)
-	if at == "/" {
+	stat, full := os.Lstat, path.Join(l.root, found.path)
+	if found.path == "/" {
 		stat = os.Stat
 	}
-	var found lookup
 	info, err := stat(full)
 	switch {
 	case err != nil:
@@ -420,42 +424,40 @@ func (l lookups) look(at string) lookup {
 }
 
 func (l lookups) walk(hostPath string) (chain []Directory, target string) {
-	add := func(at, name string) bool {
-		found := l.look(at)
-		if !found.isDir || len(chain) == maxLookups {
+	add := func(at lookup, name string) bool {
+		if !at.isDir || len(chain) == maxLookups {
 			return false
 		}
-		found.Name = name
-		chain = append(chain, found.Directory)
+		at.Name = name
+		chain = append(chain, at.Directory)
 		return true
 	}
-	at, rest, links := "/", elements(hostPath), 0
+	root := l.look(entry{})
+	at, rest, links := root, elements(hostPath), 0
 	for len(rest) > 0 {
-		name := rest[0]
-		next := path.Join(at, name)
-		rest = rest[1:]
-		if next == "/" { // not a symlink here, even if the root's own path is one
-			at = next
+		next := l.look(entry{at.path, rest[0]})
+		if next.path == "/" { // not a symlink here, even if the root's own path is one
+			at, rest = root, rest[1:]
 			continue
 		}
-		if !add(at, name) {
-			return chain, path.Join(append([]string{next}, rest...)...)
+		if !add(at, rest[0]) {
+			return chain, path.Join(append([]string{next.path}, rest[1:]...)...)
 		}
-		link := l.look(next)
-		if !link.isLink {
+		rest = rest[1:]
+		if !next.isLink {
 			at = next
 			continue
 		}
 		if links++; links > maxSymlinks {
-			return chain, next
+			return chain, next.path
 		}
-		if path.IsAbs(link.target) {
-			at = "/"
+		if path.IsAbs(next.target) {
+			at = root
 		}
-		rest = append(elements(link.target), rest...)
+		rest = append(elements(next.target), rest...)
 	}
 	add(at, "")
-	return chain, at
+	return chain, at.path
 }
 
 // elements splits a path. It keeps "..", which path.Join resolves later.
