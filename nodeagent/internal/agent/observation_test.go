@@ -64,7 +64,8 @@ func TestManifestGone(t *testing.T) {
 		for range 3 {
 			at = at.Add(settle)
 			snapshot := scan.Scan(scan.Sources{Host: host}, scan.Options{}, at)
-			for _, n := range tracked.Observe(observation(snapshot, Controls(), settle, kubeletPatience, connectionPatience)).Notices {
+			observed := observation(snapshot, Controls(), settle, kubeletPatience, connectionPatience)
+			for _, n := range tracked.Observe(observed).Notices {
 				reported = append(reported,
 					strings.Join(strings.Fields(fmt.Sprint(n.Type, " ", n.Finding.Reason, " ", n.Control.ID)), " "))
 			}
