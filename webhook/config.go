@@ -206,6 +206,8 @@ func defaultConfig(namespace string) (fileConfig, error) {
 type config struct {
 	protected []admit.ProtectedSecret
 	decoy     *admit.ProtectedSecret
+	// index has the protected Secrets and the decoy.
+	index admit.Index
 	// overridesAction is for overrides of the kube-apiserver's configuration.
 	overridesAction admit.Action
 	// staticProof and staticWords are those of [prove.Guard]; empty if no static policies are expected.
@@ -230,7 +232,7 @@ func (c config) withDecoy() []admit.ProtectedSecret {
 // find returns the protected Secret of a name, or the decoy, with its current CA bundle; ok is false if no entry
 // protects it.
 func (c config) find(b *bundles, namespace, name string) (p admit.ProtectedSecret, ok bool) {
-	p, ok = admit.Find(c.withDecoy(), namespace, name)
+	p, ok = c.index.Find(namespace, name)
 	if ok && p.Bundle != nil {
 		bundle := b.roots(*p.Bundle)
 		p.Roots, p.RootsUnusable = bundle.CAs, bundle.Unusable
@@ -462,6 +464,7 @@ func (c fileConfig) validated() (config, error) {
 		valid.decoy = &decoy
 	}
 	valid.exceptNamed()
+	valid.index = admit.NewIndex(valid.withDecoy())
 	if c.StaticPolicies != nil {
 		guard := policy.NewGuard(c.StaticPolicies.NamePrefix, valid.decoy.Namespace, valid.withDecoy())
 		var err error

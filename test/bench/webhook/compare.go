@@ -25,9 +25,8 @@ type comparison struct {
 	what     string
 	among    []contender
 	requests int // to each contender in a round
-	// Budgets for our contenders: the time relative to the reference, and the throughput relative to the
-	// reference; 0: no budget.
-	p50, p99, throughput float64
+	// Budgets for our contenders, relative to the reference: the time, the CPU time and the throughput; 0: no budget.
+	p50, p99, cpu, throughput float64
 	// send sends the i-th request and returns the time that it took.
 	send func(ctx context.Context, to contender, i int) (time.Duration, error)
 	// server is the process of the API server in between; 0 without one.
@@ -101,9 +100,14 @@ func (b *bench) compare(ctx context.Context, k comparison) error {
 
 // addCPU adds the CPU time of a webhook. Contenders without a process have none.
 func (b *bench) addCPU(k comparison, c contender, cpu rounds) {
-	if c.pid != 0 {
-		b.add(cpu.row(k.what, c, "CPU a request", "µs"))
+	if c.pid == 0 {
+		return
 	}
+	row := cpu.row(k.what, c, "CPU a request", "µs")
+	if c.ours && k.cpu > 0 {
+		row = row.RatioAtMost(k.cpu)
+	}
+	b.add(row)
 }
 
 // throughput lets clients send requests to each contender, one contender after the other, and counts

@@ -50,17 +50,23 @@ func (b *bench) startContenders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gatekeeper, err := b.startGatekeeper(ctx)
-	if err != nil {
-		return err
-	}
-	address, _ := b.rig.WebhookAddress()
 	b.contenders = []contender{
 		{name: "no webhook", namespace: "bench-none"},
 		{name: "policy alone", namespace: policyNamespace},
-		bare, controllerRuntime, gatekeeper,
-		{name: "ours", namespace: guardedNamespace, url: "https://" + address + "/validate", pid: b.rig.Webhook.PID(), judges: true, ours: true},
+		bare, controllerRuntime,
 	}
+	if b.gatekeeper {
+		gatekeeper, err := b.startGatekeeper(ctx)
+		if err != nil {
+			return err
+		}
+		b.contenders = append(b.contenders, gatekeeper)
+	}
+	address, _ := b.rig.WebhookAddress()
+	b.contenders = append(b.contenders, contender{
+		name: "ours", namespace: guardedNamespace, url: "https://" + address + "/validate", pid: b.rig.Webhook.PID(),
+		judges: true, ours: true,
+	})
 	return nil
 }
 

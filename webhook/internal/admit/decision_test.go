@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/pki"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/messages"
+	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
@@ -199,7 +201,7 @@ func TestDecide(t *testing.T) {
 			if user == "" {
 				user = administrator
 			}
-			d := admit.Decide(check.CheckSecret, servingCert(), admit.Change{User: user, Old: c.old, New: c.new}, now)
+			d := admit.Decide(servingCert(), admit.Change{User: user, Old: c.old, New: c.new}, now)
 			got := "refuse"
 			if d.Allowed { // TestMessages records refusals
 				record(page, name, d)
@@ -268,13 +270,9 @@ func TestDecideOwners(t *testing.T) {
 			secret := func(owners []check.Owner) *check.Secret {
 				return &check.Secret{Type: "Opaque", Certificate: pair.Certificate, Key: pair.Key, Owners: owners}
 			}
-			judges := map[string]admit.Judge{"check": check.CheckSecret, "memory": admit.NewMemory().Judge}
-			for which, judge := range judges {
-				d := admit.Decide(judge, want, admit.Change{User: administrator, Old: secret(c.old), New: secret(c.new)},
-					pkitest.Now())
-				if d.Allowed != c.allowed {
-					t.Errorf("%s: allowed: %t, want %t (%s)", which, d.Allowed, c.allowed, d.Message)
-				}
+			d := admit.Decide(want, admit.Change{User: administrator, Old: secret(c.old), New: secret(c.new)}, pkitest.Now())
+			if d.Allowed != c.allowed {
+				t.Errorf("allowed: %t, want %t (%s)", d.Allowed, c.allowed, d.Message)
 			}
 		})
 	}
@@ -401,7 +399,7 @@ func TestMessages(t *testing.T) {
 			if c.managedBy != "" {
 				want.ManagedBy = c.managedBy
 			}
-			decision := admit.Decide(check.CheckSecret, want, c.change, now)
+			decision := admit.Decide(want, c.change, now)
 			record(page, name, decision)
 			if name == "deleted" && len(decision.Message) > maxDelete {
 				t.Errorf("%d characters, more than %d: %s", len(decision.Message), maxDelete, decision.Message)
@@ -412,6 +410,57 @@ func TestMessages(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestIntroduced: for all pairs of Secrets, a change introduces the findings of the new one that the old one does not
+// have, although a new one without findings is not compared.
+func TestIntroduced(t *testing.T) {
+	ca := pkitest.NewCA("service-ca")
+	now := pkitest.Now()
+	pair, other := ca.Issue(pkitest.ServingCert()), ca.Issue(pkitest.ServingCert())
+	expiring := ca.Issue(pkitest.ServingCert().Valid(now.Add(-99*time.Hour), now.Add(time.Hour)))
+	secret := func(certificate, key []byte, change func(*check.Secret)) *check.Secret {
+		s := reduced(*openshift.ServingCert("uid-1", certificate, key))
+		change(s)
+		return s
+	}
+	asItIs := func(*check.Secret) {}
+	later := func(s *check.Secret) { s.Annotations["service.alpha.openshift.io/expiry"] = "2099-01-01T00:00:00Z" }
+	secrets := map[string]*check.Secret{
+		"none":                    nil,
+		"valid":                   secret(pair.Certificate, pair.Key, asItIs),
+		"other, valid":            secret(other.Certificate, other.Key, asItIs),
+		"expiring":                secret(expiring.Certificate, expiring.Key, asItIs),
+		"mismatch":                secret(pair.Certificate, other.Key, asItIs),
+		"garbage":                 secret([]byte("garbage"), pair.Key, asItIs),
+		"garbage, later expiry":   secret([]byte("garbage"), pair.Key, later),
+		"later expiry":            secret(pair.Certificate, pair.Key, later),
+		"expiring, later expiry":  secret(expiring.Certificate, expiring.Key, later),
+		"wrong type":              secret(pair.Certificate, pair.Key, func(s *check.Secret) { s.Type = "Opaque" }),
+		"no owner":                secret(pair.Certificate, pair.Key, func(s *check.Secret) { s.Owners = nil }),
+		"immutable and no values": secret(nil, nil, func(s *check.Secret) { s.Immutable = true }),
+	}
+	for roots, want := range map[string]check.SecretExpectation{"not known": servingCert(), "known": servingCert()} {
+		if roots == "known" {
+			want.Roots = []*x509.Certificate{ca.Certificate}
+		}
+		for name, before := range secrets {
+			for newName, after := range secrets {
+				defined := want
+				defined.ServiceUID = check.AttachedTo(want, before)
+				if before != nil {
+					defined.OwnedBefore = before.Owners
+				}
+				was := check.CheckSecret(defined, before, now)
+				defined.IgnoreValidityAnnotations = before != nil && was.Leaf == nil
+				expected := finding.Introduced(was.Results, check.CheckSecret(defined, after, now).Results)
+				got := admit.Decide(want, admit.Change{User: administrator, Old: before, New: after}, now).Introduced
+				if d := cmp.Diff(expected, got, cmpopts.EquateEmpty()); d != "" {
+					t.Errorf("roots %s, %s → %s (-defined +got):\n%s", roots, name, newName, d)
+				}
+			}
+		}
 	}
 }
 
@@ -459,7 +508,7 @@ func TestDecideIssuers(t *testing.T) {
 			secret := func(p pkitest.Pair) *check.Secret {
 				return &check.Secret{Type: "kubernetes.io/tls", Certificate: p.Certificate, Key: p.Key}
 			}
-			d := admit.Decide(check.CheckSecret, want, admit.Change{Old: secret(own), New: secret(c.new)}, pkitest.Now())
+			d := admit.Decide(want, admit.Change{Old: secret(own), New: secret(c.new)}, pkitest.Now())
 			reasons := []string{}
 			for _, f := range d.Introduced {
 				reasons = append(reasons, string(f.Reason))
@@ -478,7 +527,7 @@ func TestDecideMLDSA(t *testing.T) {
 		"go1.26.8": "false [AlgorithmUnsupported]", "go1.27.4": "true []", "": "true [AlgorithmUnsupported]",
 	} {
 		t.Run(version, func(t *testing.T) {
-			d := admit.Decide(check.CheckSecret, check.SecretExpectation{
+			d := admit.Decide(check.SecretExpectation{
 				Namespace: "ns", Name: "s", Usage: x509.ExtKeyUsageClientAuth, GoVersion: version,
 			}, admit.Change{
 				Old: &check.Secret{Type: "kubernetes.io/tls", Certificate: own.Certificate, Key: own.Key},

@@ -44,7 +44,7 @@ func TestFind(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, ok := admit.Find(all, c.namespace, c.name)
+			got, ok := admit.NewIndex(all).Find(c.namespace, c.name)
 			if ok != (c.kind != "") {
 				t.Fatalf("found: %t", ok)
 			}

@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/control"
@@ -62,20 +62,36 @@ func (p ProtectedSecret) In(namespace string) ProtectedSecret {
 	return p
 }
 
+// Index finds protected Secrets. [NewIndex] makes one.
+type Index struct {
+	named    map[types.NamespacedName]ProtectedSecret
+	selected map[string]ProtectedSecret // those with a Selector, by name
+}
+
+// NewIndex makes an index of all protected Secrets.
+func NewIndex(all []ProtectedSecret) Index {
+	index := Index{map[types.NamespacedName]ProtectedSecret{}, map[string]ProtectedSecret{}}
+	for _, p := range all {
+		if p.Selector != nil {
+			index.selected[p.Name] = p
+		} else {
+			index.named[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p
+		}
+	}
+	return index
+}
+
 // Find returns the protected Secret of a namespace and name; ok is false if it is not protected. An entry with the
 // namespace has precedence over one with a selector. Whether a selector matches the namespace is not checked: API
 // servers send only such requests, and an AdmissionReview does not contain the labels.
-func Find(all []ProtectedSecret, namespace, name string) (p ProtectedSecret, ok bool) {
-	for _, candidate := range all {
-		switch {
-		case candidate.Name != name:
-		case candidate.Selector != nil:
-			p, ok = candidate.In(namespace), true
-		case candidate.Namespace == namespace:
-			return candidate, true
-		}
+func (i Index) Find(namespace, name string) (p ProtectedSecret, ok bool) {
+	if p, ok = i.named[types.NamespacedName{Namespace: namespace, Name: name}]; ok {
+		return p, true
 	}
-	return p, ok
+	if p, ok = i.selected[name]; ok {
+		return p.In(namespace), true
+	}
+	return p, false
 }
 
 // CABundle is a CA bundle under a key of a ConfigMap. It is comparable.
@@ -94,13 +110,10 @@ type Meter interface {
 	CountRequest(operation, decision, reason string, took time.Duration)
 }
 
-// Handler answers AdmissionReviews on Secrets and on KubeAPIServers. It
-// implements [admission.Handler].
+// Handler answers AdmissionReviews on Secrets and on KubeAPIServers. It implements [http.Handler].
 type Handler struct {
 	// Protected returns the protected Secret of a namespace and name, with its CAs of now. All others are allowed.
 	Protected func(namespace, name string) (ProtectedSecret, bool)
-	// Judge checks each Secret.
-	Judge Judge
 	// OverridesAction is the action for overrides of the kube-apiserver's configuration.
 	OverridesAction func() Action
 	// Reporter gets refusals and uses of the break-glass.
@@ -124,13 +137,15 @@ var errPanic = errors.New("the webhook failed on this request (panic): see its l
 // Handle decides on one request. A request that it does not know is refused with code 400,
 // one that makes it panic with 500. The failurePolicy does not change that: it applies when a
 // webhook does not answer.
-func (h *Handler) Handle(ctx context.Context, request admission.Request) (response admission.Response) {
+func (h *Handler) Handle(
+	ctx context.Context, request *admissionv1.AdmissionRequest,
+) (response *admissionv1.AdmissionResponse) {
 	now := h.Now()
 	label, reason := "error", finding.Reason("")
 	var v objectDecision
 	defer func() {
 		if value := recover(); value != nil {
-			label, response = "panic", admission.Errored(http.StatusInternalServerError, errPanic)
+			label, response = "panic", failed(http.StatusInternalServerError, errPanic)
 			h.logPanic(ctx, value)
 		}
 		if v.decoy {
@@ -141,7 +156,7 @@ func (h *Handler) Handle(ctx context.Context, request admission.Request) (respon
 	var err error
 	v, err = h.decide(request, now)
 	if err != nil {
-		return admission.Errored(http.StatusBadRequest, err)
+		return failed(http.StatusBadRequest, err)
 	}
 	if introduced := v.decision.Introduced; len(introduced) > 0 {
 		reason = introduced[0].Reason
@@ -171,7 +186,7 @@ func operation(o admissionv1.Operation) string {
 	return "other"
 }
 
-func (h *Handler) decide(request admission.Request, now time.Time) (objectDecision, error) {
+func (h *Handler) decide(request *admissionv1.AdmissionRequest, now time.Time) (objectDecision, error) {
 	if request.SubResource != "" {
 		return objectDecision{}, fmt.Errorf("subresource %s is not supported", quote(request.SubResource))
 	}
@@ -194,7 +209,7 @@ func (h *Handler) decide(request admission.Request, now time.Time) (objectDecisi
 // secret decides on a change of a Secret. The name comes from the object or the old object,
 // not from the request: in the delete of a collection request.name is empty (k8s.io/apiserver
 // pkg/endpoints/handlers/delete.go).
-func (h *Handler) secret(request admission.Request, now time.Time) (objectDecision, error) {
+func (h *Handler) secret(request *admissionv1.AdmissionRequest, now time.Time) (objectDecision, error) {
 	before, after, err := oldAndNew[facts.Secret](request)
 	if err != nil {
 		return objectDecision{}, err
@@ -215,14 +230,14 @@ func (h *Handler) secret(request admission.Request, now time.Time) (objectDecisi
 		object: report.Object{
 			APIVersion: "v1", Kind: "Secret", Namespace: request.Namespace, Name: p.Name, UID: object.Metadata.UID,
 		},
-		decision: Decide(h.Judge, p.SecretExpectation, change, now).withAction(p.Action),
+		decision: Decide(p.SecretExpectation, change, now).withAction(p.Action),
 		decoy:    p.Decoy,
 	}, nil
 }
 
 // oldAndNew returns the object before the request, nil in a create, and after it, nil in a
 // delete. The error says what is wrong with the request.
-func oldAndNew[T any](request admission.Request) (before, after *T, err error) {
+func oldAndNew[T any](request *admissionv1.AdmissionRequest) (before, after *T, err error) {
 	if before, err = decode[T]("oldObject", request.Kind.Kind, request.OldObject); err != nil {
 		return nil, nil, err
 	}
@@ -257,10 +272,6 @@ func decode[T any](field, kind string, raw kuberuntime.RawExtension) (*T, error)
 		return nil, nil
 	}
 	object := new(T)
-	// Names of fields are case-sensitive here, as in the API server. This decoder needs a
-	// third of the time of encoding/json, and decoding is most of the time of a decision on
-	// known content (test/bench/webhook). It also refuses, for example, duplicate fields,
-	// which no API server sends.
 	if err := json.Unmarshal(raw.Raw, object); err != nil {
 		return nil, fmt.Errorf("cannot decode the request's %s as a %s", field, kind)
 	}
@@ -269,12 +280,15 @@ func decode[T any](field, kind string, raw kuberuntime.RawExtension) (*T, error)
 
 // respond makes the response of a decision. The API server writes the audit annotations to
 // its audit log, with the webhook's name in front of each key.
-func respond(d Decision) admission.Response {
-	response := admission.Allowed("")
-	if !d.Allowed {
-		response = admission.Denied(d.Message)
+func respond(d Decision) *admissionv1.AdmissionResponse {
+	response := &admissionv1.AdmissionResponse{
+		Allowed: d.Allowed, Result: &metav1.Status{Code: http.StatusOK}, Warnings: d.Warnings,
 	}
-	response.Warnings = d.Warnings
+	if !d.Allowed {
+		response.Result = &metav1.Status{
+			Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: d.Message,
+		}
+	}
 	if d.Message != "" {
 		var reasons []string
 		for _, f := range d.Introduced[:min(len(d.Introduced), maxListed)] {
@@ -313,7 +327,7 @@ func (d Decision) label() string {
 }
 
 // report reports a refusal or a use of the break-glass.
-func (h *Handler) report(ctx context.Context, request admission.Request, v objectDecision, now time.Time) {
+func (h *Handler) report(ctx context.Context, request *admissionv1.AdmissionRequest, v objectDecision, now time.Time) {
 	notice := report.Notice{
 		Type: report.RequestDenied, At: now, Object: v.object,
 		Request: &report.Request{
