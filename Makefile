@@ -238,13 +238,15 @@ vuln: ## Check the code that the programs call for known vulnerabilities (querie
 	@go build -C tools -o ../.tools/ golang.org/x/vuln/cmd/govulncheck
 	$(TOOLS)/govulncheck ./webhook/... ./nodeagent/...
 
-# For shorter runs: BENCH_WEBHOOK="-rounds 2 -requests 50" BENCH_AGENT="-runs 1 -idle 30s -noise 10s" BENCH_SWEEP="-runs 1".
+# For shorter runs: BENCH_WEBHOOK="-rounds 2 -requests 50" BENCH_AGENT="-runs 1 -idle 30s -noise 10s" BENCH_SWEEP="-runs 1"
+# BENCH_AUDIT="-runs 1 -idle 30s".
 BENCH_WEBHOOK ?=
 BENCH_AGENT ?=
 BENCH_SWEEP ?=
+BENCH_AUDIT ?=
 .PHONY: bench
 bench: MARKDOWN := -markdown docs/benchmarks.md
-bench: bench-webhook bench-others bench-agent bench-sweep ## Benchmark both programs (about 25 minutes); write tables to docs/benchmarks.md and data to dist/bench-*.json
+bench: bench-webhook bench-others bench-agent bench-sweep bench-audit ## Run all benchmarks (about an hour); write tables to docs/benchmarks.md and data to dist/bench-*.json
 
 .PHONY: test-faults
 test-faults: ## Run both programs with injected faults and a real API server (some minutes)
@@ -270,6 +272,10 @@ bench-agent: ## Benchmark the agent: memory, CPU, time to report, cost of files 
 .PHONY: bench-sweep
 bench-sweep: ## Benchmark the audit's sweep of 5,000 kubelets: time, CPU, memory (as root, or with user namespaces)
 	@go run ./test/bench/sweep -json $(DIST)/bench-sweep.json $(MARKDOWN) $(BENCH_SWEEP)
+
+.PHONY: bench-audit
+bench-audit: ## Benchmark the audit against the number of protected Secrets and of API servers: time, CPU, memory
+	@go run ./test/bench/audit -json $(DIST)/bench-audit.json $(MARKDOWN) $(BENCH_AUDIT)
 
 # For a part: BENCH_AGAINST="-parts agent -rounds 5".
 COMMIT ?=

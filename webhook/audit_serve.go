@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,9 +43,12 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	case err != nil:
 		return err
 	}
-	objects, err := dynamic.NewForConfig(client)
+	objects, err := newObjects(client)
 	if err != nil {
-		return fmt.Errorf("create a client for the API server: %w", err)
+		return err
+	}
+	if debug.SetMemoryLimit(-1) == memoryLimit { // GOMEMLIMIT is not set
+		debug.SetMemoryLimit(auditMemoryLimit)
 	}
 	registry := newRegistry()
 	config := newReloader(options.source(), loaded, registry, log)
@@ -117,6 +121,19 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	err = group.Wait()
 	delivered()
 	return errors.Join(err, deliverer.Wait())
+}
+
+// newObjects returns the client that watches objects. It has no rate limit: a list and a watch for each protected Secret
+// of the configuration, which has at most [maxConfigBytes], begin at the same time, and requests that wait for client-go's
+// limit would time out. API servers have their own limits.
+func newObjects(client *rest.Config) (dynamic.Interface, error) {
+	own := rest.CopyConfig(client)
+	own.QPS = -1
+	objects, err := dynamic.NewForConfig(own)
+	if err != nil {
+		return nil, fmt.Errorf("create a client for the API server: %w", err)
+	}
+	return objects, nil
 }
 
 // auditKubelets makes an audit also sweep the kubelets of all Nodes.

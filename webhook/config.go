@@ -274,6 +274,25 @@ func loadConfig(from source) (config, error) {
 	return loaded, nil
 }
 
+// digest returns the digest of the files, which is the digest of a configuration that is loaded from them.
+func (s source) digest() (sum [sha256.Size]byte, err error) {
+	if s.path != "" {
+		data, err := readBounded(s.path)
+		if err != nil {
+			return sum, err
+		}
+		sum = sha256.Sum256(data)
+	}
+	if s.guardManifest != "" {
+		data, err := readBounded(s.guardManifest)
+		if err != nil {
+			return sum, err
+		}
+		sum = sha256.Sum256(append(sum[:], data...))
+	}
+	return sum, nil
+}
+
 // guardGroups are the API groups of the objects that register the guard: the webhook
 // configuration and the policies, and the RBAC objects that activate the webhook.
 var guardGroups = []string{"admissionregistration.k8s.io", "rbac.authorization.k8s.io"}

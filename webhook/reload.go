@@ -97,6 +97,12 @@ func (r *reloader) Run(ctx context.Context) error {
 }
 
 func (r *reloader) reload() {
+	// Parsing takes much longer than reading, and the files rarely change.
+	if sum, err := r.from.digest(); err == nil && sum == r.current.Load().digest {
+		r.reloadValid.Set(1)
+		r.lastError = ""
+		return
+	}
 	loaded, err := loadConfig(r.from)
 	if err != nil {
 		r.reloadValid.Set(0)

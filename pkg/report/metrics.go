@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/x509"
 	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -151,10 +150,14 @@ func (m *Metrics) Certificate(at finding.Subject, role string, c *x509.Certifica
 
 // KeepRoles removes the certificates of all other roles, which are no longer checked.
 func (m *Metrics) KeepRoles(roles ...string) {
+	keep := map[string]bool{}
+	for _, role := range roles {
+		keep[role] = true
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for role, at := range m.at {
-		if !slices.Contains(roles, role) {
+		if !keep[role] {
 			m.notBefore.DeleteLabelValues(at, role)
 			m.notAfter.DeleteLabelValues(at, role)
 			delete(m.at, role)

@@ -90,7 +90,7 @@ const (
 // caused it.
 //
 // A finding cannot be observed if its requirement is unknown and was not observed for its
-// subject (see hides). A resolving finding has settled when no finding is pending, or when
+// subject (see [index.hides]). A resolving finding has settled when no finding is pending, or when
 // it has not been seen for the settle time.
 //
 // Active, hidden and resolving findings were reported as active and not yet as resolved. If
@@ -176,12 +176,13 @@ type Changes struct {
 // Observe updates the tracker with an observation.
 func (t *Tracker) Observe(o Observation) Changes {
 	results := o.results()
+	seen := newIndex(o, results)
 	t.updateFromStart(results)
-	notices := t.updateSeen(o, results)
-	t.updateMissing(o.At, results)
-	notices = append(notices, t.resolve(o.At, results)...)
+	notices := t.updateSeen(o, seen)
+	t.updateMissing(o.At, seen)
+	notices = append(notices, t.resolve(o.At, seen)...)
 
-	changes := Changes{NextChange: t.nextChange(o), Pending: t.pendingSources(o)}
+	changes := Changes{NextChange: t.nextChange(o), Pending: t.pendingSources(o, seen)}
 	notices = append(notices, t.remind(o.At)...)
 	notices = append(notices, t.rotations(o, results)...)
 	notices = append(notices, t.retire(o)...)
@@ -204,12 +205,69 @@ func (o Observation) results() []finding.Result {
 	return all
 }
 
+// index has the results of an observation by what the tracker asks for: there can be thousands of results and of
+// findings.
+type index struct {
+	// findings are those of the results, worst first, found where they are.
+	findings []finding.Result
+	found    map[finding.ID]*found
+	// observed has the requirements that were observed for a subject.
+	observed map[about]bool
+	// unknown has the requirements that are unknown for a subject, except those that are not checked, checked those that
+	// are checked for any.
+	unknown, checked map[finding.Requirement]bool
+}
+
+// found says where a finding is.
+type found struct {
+	sources      []int // the indexes of [Observation] Sources
+	requirements []finding.Requirement
+}
+
+func newIndex(o Observation, results []finding.Result) index {
+	seen := index{
+		findings: finding.Findings(results), found: map[finding.ID]*found{}, observed: map[about]bool{},
+		unknown: map[finding.Requirement]bool{}, checked: map[finding.Requirement]bool{},
+	}
+	for i, source := range o.Sources {
+		for _, r := range source.Results {
+			seen.add(i, r)
+		}
+	}
+	return seen
+}
+
+// add adds a result of a source.
+func (x *index) add(source int, r finding.Result) {
+	switch {
+	case r.Observed():
+		x.observed[about{r.Requirement, r.Subject.Whole()}] = true
+	case r.Reason != finding.NotChecked:
+		x.unknown[r.Requirement] = true
+	}
+	if r.Reason != finding.NotChecked {
+		x.checked[r.Requirement] = true
+	}
+	if !r.IsFinding() {
+		return
+	}
+	at := x.found[r.ID()]
+	if at == nil {
+		at = &found{}
+		x.found[r.ID()] = at
+	}
+	at.requirements = append(at.requirements, r.Requirement)
+	if !slices.Contains(at.sources, source) {
+		at.sources = append(at.sources, source)
+	}
+}
+
 // patience returns the shortest patience of the sources that have a finding.
-func (o Observation) patience(id finding.ID) time.Duration {
+func (x *index) patience(o Observation, id finding.ID) time.Duration {
 	var shortest time.Duration
-	for i, source := range o.sourcesWith(id) {
-		if i == 0 || source.Patience < shortest {
-			shortest = source.Patience
+	for i, source := range x.found[id].sources {
+		if patience := o.Sources[source].Patience; i == 0 || patience < shortest {
+			shortest = patience
 		}
 	}
 	if id.Reason == finding.NotObserved {
@@ -218,21 +276,12 @@ func (o Observation) patience(id finding.ID) time.Duration {
 	return shortest
 }
 
-func (o Observation) sourcesWith(id finding.ID) []Source {
-	return slices.DeleteFunc(slices.Clone(o.Sources), func(s Source) bool { return !s.has(id) })
-}
-
-func (s Source) has(id finding.ID) bool {
-	return slices.ContainsFunc(s.Results, func(r finding.Result) bool { return r.IsFinding() && r.ID() == id })
-}
-
 // updateSeen updates the findings that an observation has, and reports those that are due.
-func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices []report.Notice) {
+func (t *Tracker) updateSeen(o Observation, seen index) (notices []report.Notice) {
 	byTime := t.observed && o.Contents == t.contents
 	t.observed, t.contents = true, o.Contents
-	findings := finding.Findings(results)
-	since := map[unmet]time.Time{}
-	for _, f := range findings {
+	since, isReported := map[unmet]time.Time{}, t.reported()
+	for _, f := range seen.findings {
 		since[unmetBy(f)] = o.At
 		if before, known := t.unmet[unmetBy(f)]; known {
 			since[unmetBy(f)] = before
@@ -240,17 +289,20 @@ func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices [
 	}
 	t.unmet = since
 	var reported []finding.Result
-	for _, f := range findings {
+	for _, f := range seen.findings {
 		known, isKnown := t.findings[f.ID()]
+		if isKnown && known.state != pending {
+			isReported[unmetBy(known.Result)]--
+		}
 		switch {
 		case !isKnown:
 			known = &tracked{due: o.At}
 			switch {
 			case byTime:
-			case t.isReported(unmetBy(f)): // the new reason may be a normal state in between
-				known.due = o.At.Add(o.patience(f.ID()))
+			case isReported[unmetBy(f)] > 0: // the new reason may be a normal state in between
+				known.due = o.At.Add(seen.patience(o, f.ID()))
 			default:
-				known.due = since[unmetBy(f)].Add(o.patience(f.ID()))
+				known.due = since[unmetBy(f)].Add(seen.patience(o, f.ID()))
 			}
 			t.findings[f.ID()] = known
 		case known.state == pending:
@@ -260,13 +312,16 @@ func (t *Tracker) updateSeen(o Observation, results []finding.Result) (notices [
 		default:
 			known.state = active
 		}
-		known.Result, known.requirements = f, requirementsOf(f.ID(), results)
+		known.Result, known.requirements = f, seen.found[f.ID()].requirements
 		if known.state == pending && !known.due.After(o.At) {
 			known.state, known.reported = active, o.At
 			notices = append(notices, report.Notice{
 				Type: report.FindingActive, At: o.At, Finding: f, AtStart: t.wasAtStart(f),
 			})
 			reported = append(reported, f)
+		}
+		if known.state != pending {
+			isReported[unmetBy(f)]++
 		}
 	}
 	t.forgetStart(reported)
@@ -312,39 +367,25 @@ func (t *Tracker) forgetStart(reported []finding.Result) {
 	}
 }
 
-// isReported reports whether an unmet requirement was reported, for any reason.
-func (t *Tracker) isReported(u unmet) bool {
+// reported returns for how many findings an unmet requirement was reported.
+func (t *Tracker) reported() map[unmet]int {
+	count := map[unmet]int{}
 	for _, f := range t.findings {
-		if f.state != pending && unmetBy(f.Result) == u {
-			return true
+		if f.state != pending {
+			count[unmetBy(f.Result)]++
 		}
 	}
-	return false
-}
-
-// requirementsOf returns all requirements that have a finding.
-func requirementsOf(id finding.ID, results []finding.Result) []finding.Requirement {
-	var all []finding.Requirement
-	for _, r := range results {
-		if r.IsFinding() && r.ID() == id {
-			all = append(all, r.Requirement)
-		}
-	}
-	return all
+	return count
 }
 
 // updateMissing updates the findings that an observation does not have.
-func (t *Tracker) updateMissing(at time.Time, results []finding.Result) {
-	seen := map[finding.ID]bool{}
-	for _, f := range finding.Findings(results) {
-		seen[f.ID()] = true
-	}
+func (t *Tracker) updateMissing(at time.Time, seen index) {
 	for id, f := range t.findings {
 		switch {
-		case seen[id] || f.state == resolving:
+		case seen.found[id] != nil || f.state == resolving:
 		case f.state == pending:
 			delete(t.findings, id)
-		case hides(results, f.Result):
+		case seen.hides(f.Result):
 			f.state = hidden
 		default:
 			f.state, f.goneSince = resolving, at
@@ -357,31 +398,20 @@ func (t *Tracker) updateMissing(at time.Time, results []finding.Result) {
 // for other subjects only, and is unknown for none, then the finding's subject is no longer
 // checked. NotChecked hides nothing, because the requirement will not be observed. A finding
 // with the outcome Unknown is never hidden.
-func hides(results []finding.Result, f finding.Result) bool {
-	if f.Outcome == finding.Unknown {
-		return false
-	}
-	unknown := false
-	for _, r := range results {
-		switch {
-		case r.Requirement != f.Requirement:
-		case r.Observed() && r.Subject.Whole() == f.Subject.Whole():
-			return false
-		case !r.Observed() && r.Reason != finding.NotChecked:
-			unknown = true
-		}
-	}
-	return unknown
+func (x *index) hides(f finding.Result) bool {
+	return f.Outcome != finding.Unknown && !x.observed[about{f.Requirement, f.Subject.Whole()}] &&
+		x.unknown[f.Requirement]
 }
 
 // resolve removes the resolving findings that have settled.
-func (t *Tracker) resolve(at time.Time, results []finding.Result) (notices []report.Notice) {
-	waiting := t.in(pending)
+func (t *Tracker) resolve(at time.Time, seen index) (notices []report.Notice) {
+	waiting := map[unmet]bool{}
+	for _, f := range t.in(pending) {
+		waiting[unmetBy(f.Result)] = true
+	}
 	for _, f := range t.in(resolving) {
 		// If another reason may replace it, keep it until that is certain.
-		replaced := slices.ContainsFunc(waiting, func(p *tracked) bool {
-			return unmetBy(p.Result) == unmetBy(f.Result)
-		})
+		replaced := waiting[unmetBy(f.Result)]
 		if replaced || len(waiting) > 0 && t.settledAt(f).After(at) {
 			continue
 		}
@@ -389,7 +419,7 @@ func (t *Tracker) resolve(at time.Time, results []finding.Result) (notices []rep
 		notices = append(
 			notices,
 			report.Notice{
-				Type: report.FindingResolved, At: at, Finding: f.Result, Unchecked: unchecked(f.requirements, results),
+				Type: report.FindingResolved, At: at, Finding: f.Result, Unchecked: seen.unchecked(f.requirements),
 			},
 		)
 	}
@@ -397,10 +427,8 @@ func (t *Tracker) resolve(at time.Time, results []finding.Result) (notices []rep
 }
 
 // unchecked reports whether none of the requirements is checked any more.
-func unchecked(requirements []finding.Requirement, results []finding.Result) bool {
-	return !slices.ContainsFunc(results, func(r finding.Result) bool {
-		return r.Reason != finding.NotChecked && slices.Contains(requirements, r.Requirement)
-	})
+func (x *index) unchecked(requirements []finding.Requirement) bool {
+	return !slices.ContainsFunc(requirements, func(r finding.Requirement) bool { return x.checked[r] })
 }
 
 // settledAt is the latest time at which a resolving finding has settled.
@@ -437,11 +465,11 @@ func (t *Tracker) nextChange(o Observation) time.Time {
 }
 
 // pendingSources returns for each source whether one of its findings is pending.
-func (t *Tracker) pendingSources(o Observation) []bool {
+func (t *Tracker) pendingSources(o Observation, seen index) []bool {
 	waiting := make([]bool, len(o.Sources))
 	for _, f := range t.in(pending) {
-		for i, source := range o.Sources {
-			waiting[i] = waiting[i] || source.has(f.ID())
+		for _, source := range seen.found[f.ID()].sources {
+			waiting[source] = true
 		}
 	}
 	return waiting
@@ -460,6 +488,7 @@ func (t *Tracker) remind(at time.Time) (notices []report.Notice) {
 
 // rotations reports certificates that replaced another one and are valid.
 func (t *Tracker) rotations(o Observation, results []finding.Result) (notices []report.Notice) {
+	var required map[finding.Subject]finding.Requirement // for each subject the first; made if needed
 	for _, c := range o.Certificates {
 		last := t.certificates[c.Role]
 		if !c.Valid || c.Leaf.Equal(last) {
@@ -470,16 +499,27 @@ func (t *Tracker) rotations(o Observation, results []finding.Result) (notices []
 			continue
 		}
 		notice := report.Notice{Type: report.CertificateRotated, At: o.At, Certificate: c.Leaf, CertificateAt: c.At}
-		if i := slices.IndexFunc(results, c.concerns); i >= 0 {
-			notice.Control, _ = control.Of(results[i].Requirement)
+		if required == nil {
+			required = firstRequirements(results)
+		}
+		if requirement, known := required[c.At.Whole()]; known {
+			notice.Control, _ = control.Of(requirement)
 		}
 		notices = append(notices, notice)
 	}
 	return notices
 }
 
-// concerns reports whether a result is about the certificate's file or object.
-func (c Certificate) concerns(r finding.Result) bool { return r.Subject.Whole() == c.At.Whole() }
+// firstRequirements returns the requirement of the first result about each subject.
+func firstRequirements(results []finding.Result) map[finding.Subject]finding.Requirement {
+	first := map[finding.Subject]finding.Requirement{}
+	for _, r := range results {
+		if _, known := first[r.Subject.Whole()]; !known {
+			first[r.Subject.Whole()] = r.Requirement
+		}
+	}
+	return first
+}
 
 // verdict updates the verdict on a control, and reports it if its status changed. The verdict
 // on a neighbour is not reported.
@@ -570,8 +610,9 @@ func summary(v control.Verdict, o Observation) report.Notice {
 	if v.Status != control.Compliant {
 		return notice
 	}
+	required := firstRequirements(v.Results())
 	for _, c := range o.Certificates {
-		if c.Leaf != nil && slices.ContainsFunc(v.Results(), c.concerns) {
+		if _, concerned := required[c.At.Whole()]; concerned && c.Leaf != nil {
 			notice.Certificate, notice.CertificateAt = c.Leaf, c.At
 			break
 		}

@@ -4,6 +4,7 @@ package admit_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
+	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
 )
 
 // notCounted counts nothing.
@@ -39,6 +41,8 @@ func BenchmarkServeHTTP(b *testing.B) {
 		}
 		return data
 	}
+	want := servingCert()
+	want.Roots = []*x509.Certificate{ca.Certificate}
 	asItIs := func(*corev1.Secret) {}
 	large := func(s *corev1.Secret) { s.Data["more"] = bytes.Repeat([]byte("x"), corev1.MaxSecretSize-8<<10) }
 	for name, objects := range map[string][2][]byte{
@@ -55,7 +59,7 @@ func BenchmarkServeHTTP(b *testing.B) {
 			b.Fatal(err)
 		}
 		h := handler(&notices{})
-		h.Meter = notCounted{}
+		h.Meter, h.Protected = notCounted{}, protecting(admit.ProtectedSecret{SecretExpectation: want})
 		b.Run(fmt.Sprintf("%s/%d KiB", name, len(body)>>10), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

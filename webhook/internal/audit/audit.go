@@ -11,7 +11,6 @@ package audit
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -29,8 +28,9 @@ import (
 const (
 	// resync is the longest time between two checks, even if nothing changes.
 	resync = 30 * time.Second
-	// minInterval is the shortest time between two checks, however often objects change.
-	minInterval = 100 * time.Millisecond
+	// minInterval is the shortest time between two checks, however often objects change. It is longer if a check takes
+	// long: at most one part in busyParts of the time is spent on checks.
+	minInterval, busyParts = 100 * time.Millisecond, 3
 )
 
 // Subject is what the audit checks.
@@ -98,13 +98,16 @@ func (a *Auditor) Run(ctx context.Context) {
 	tracked := tracker.New(storedPatience)
 	changed := make(chan struct{}, 1)
 	followers := map[follow.Object]*follow.Follower{}
+	var remembered memory
 	stops := map[follow.Object]context.CancelFunc{}
 	tick := time.NewTicker(resync)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		subject := a.Subject()
-		wanted := objectsOf(subject)
-		for _, o := range wanted {
+		wanted := map[follow.Object]bool{}
+		for _, o := range objectsOf(subject) {
+			wanted[o] = true
 			if followers[o] == nil {
 				var following context.Context
 				following, stops[o] = context.WithCancel(ctx)
@@ -112,7 +115,7 @@ func (a *Auditor) Run(ctx context.Context) {
 			}
 		}
 		for o := range followers {
-			if !slices.Contains(wanted, o) {
+			if !wanted[o] {
 				stops[o]()
 				delete(stops, o)
 				delete(followers, o)
@@ -123,16 +126,18 @@ func (a *Auditor) Run(ctx context.Context) {
 			states[o] = f.State()
 		}
 
-		seen := observe(subject, states, a.effects(), a.kubelets(), a.served(), a.Now())
+		seen := remembered.observe(subject, states, a.effects(), a.kubelets(), a.served(), a.Now())
+		remembered = seen.remembered
 		if a.Served != nil {
 			a.Served.Ask(seen.targets)
 		}
 		changes := tracked.Observe(seen.Observation)
 		for _, notice := range changes.Notices {
-			notice.Object = a.objectOf(notice, seen)
+			notice.Object = a.objectOf(notice, &seen)
 			a.Reporter.Report(ctx, notice)
 		}
 		a.Meter.Audited(seen.Certificates)
+		pause := max(minInterval, (busyParts-1)*time.Since(began))
 
 		var due <-chan time.Time
 		if !changes.NextChange.IsZero() {
@@ -148,7 +153,7 @@ func (a *Auditor) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(minInterval):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -175,7 +180,7 @@ func (a *Auditor) served() *servedAnswers {
 }
 
 // objectOf returns the object that a notice is about.
-func (a *Auditor) objectOf(n report.Notice, seen observation) report.Object {
+func (a *Auditor) objectOf(n report.Notice, seen *observation) report.Object {
 	subject := n.Finding.Subject
 	if n.Type == report.CertificateRotated {
 		subject = n.CertificateAt

@@ -240,7 +240,7 @@ func TestKubeletObject(t *testing.T) {
 		"unknown":  self,
 	} {
 		notice := report.Notice{Finding: kubeletResults(node, finding.Fail, finding.KubeletNotTLS)[0]}
-		if got := a.objectOf(notice, observation{}); got != want {
+		if got := a.objectOf(notice, &observation{}); got != want {
 			t.Errorf("%q: got %+v, want %+v", node, got, want)
 		}
 	}

@@ -137,23 +137,30 @@ func objectsOf(subject Subject) []follow.Object {
 	all := []follow.Object{
 		infrastructureObject(), operatorObject(), configObject(), pkiDefinitionObject(), pkiObject(),
 	}
+	has := map[follow.Object]bool{}
+	add := func(o follow.Object) {
+		if !has[o] {
+			has[o] = true
+			all = append(all, o)
+		}
+	}
 	for _, want := range subject.Secrets {
-		all = append(all, secretsObject(want))
-		if namespaces := selectedNamespaces(want); want.Selector != nil && !slices.Contains(all, namespaces) {
-			all = append(all, namespaces)
+		add(secretsObject(want))
+		if want.Selector != nil {
+			add(selectedNamespaces(want))
 		}
-		if namespace, ok := namespaceObject(want.SecretExpectation); ok && !slices.Contains(all, namespace) {
-			all = append(all, namespace)
+		if namespace, ok := namespaceObject(want.SecretExpectation); ok {
+			add(namespace)
 		}
-		if service, ok := serviceObject(want.SecretExpectation); ok && !slices.Contains(all, service) {
-			all = append(all, service)
+		if service, ok := serviceObject(want.SecretExpectation); ok {
+			add(service)
 		}
-		if want.Bundle != nil && !slices.Contains(all, bundlesObject(want)) {
-			all = append(all, bundlesObject(want))
+		if want.Bundle != nil {
+			add(bundlesObject(want))
 		}
 	}
 	for _, installed := range subject.Guard {
-		all = append(all, guardObject(installed))
+		add(guardObject(installed))
 	}
 	return all
 }
@@ -188,6 +195,10 @@ type observation struct {
 	platform finding.Result
 	// targets are the Services whose endpoints must be asked what they serve.
 	targets []served.Target
+	// before is what the last observation remembers, remembered what this one does.
+	before, remembered memory
+	// subjects has the observed objects by their subjects; nil until [observation.objectOf] needs them.
+	subjects map[finding.Subject]follow.Object
 }
 
 // servedAnswers has what the endpoints of Services serve.
@@ -203,12 +214,21 @@ func observe(
 	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
 	answers *servedAnswers, now time.Time,
 ) observation {
+	return memory{}.observe(subject, states, effects, kubelets, answers, now)
+}
+
+// observe is [observe] with what an observation remembers.
+func (m memory) observe(
+	subject Subject, states map[follow.Object]follow.State, effects []check.Effect, kubelets []finding.Result,
+	answers *servedAnswers, now time.Time,
+) observation {
 	seen := observation{
 		Observation: tracker.Observation{
 			At: now, Sources: make([]tracker.Source, sources), Scope: control.Cluster,
 			Controls: controlsOf(subject),
 		},
 		states: maps.Clone(states), partOf: map[follow.Object]follow.Object{}, absent: map[follow.Object]absence{},
+		before: m, remembered: newMemory(),
 	}
 	seen.subject = seen.selected(subject)
 	seen.Sources[fromStored].Patience = storedPatience
@@ -472,24 +492,24 @@ func (seen *observation) checkSecret(subject admit.ProtectedSecret, answers *ser
 			want.ServiceUID = string(known.Live.GetUID())
 		}
 	}
-	// The API server stores no Secret that cannot be converted.
-	secret, _ := decode[facts.Secret](s)
 	absent, mayBeAbsent := seen.absent[o]
-	mayBeAbsent = mayBeAbsent && secret == nil
-	verdict := check.CheckSecret(want, secret.Facts(), seen.At)
+	mayBeAbsent = mayBeAbsent && s.Live == nil
+	verdict := seen.checkStored(secretKey{Object: o}, want)
 	results := verdict.Results
 	if unknown := seen.whyUnknown(o); unknown != nil && !s.Known {
 		results = check.AllUnknown(results, *unknown) // the Secret was never read
 	} else if mayBeAbsent {
 		results, verdict.NextChange = check.AllNotApplicable(results, absent.why), absent.until
 	}
-	if secret == nil && s.Known && want.Family() != finding.AddedSecret {
+	if s.Live == nil && s.Known && want.Family() != finding.AddedSecret {
 		results = seen.judgeAbsence(results)
 	}
 	results = seen.uncertainIfUnreadable(o, results)
 	byComparison := map[finding.ID]bool{} // failures that only the comparison shows
-	for _, f := range finding.Introduced(check.CheckSecret(ownExpectation, secret.Facts(), seen.At).Results, results) {
-		byComparison[f.ID()] = f.Outcome == finding.Fail
+	if len(finding.Findings(results)) > 0 {
+		for _, f := range finding.Introduced(seen.checkStored(secretKey{o, true}, ownExpectation).Results, results) {
+			byComparison[f.ID()] = f.Outcome == finding.Fail
+		}
 	}
 	for _, r := range results {
 		if byComparison[r.ID()] {
@@ -568,9 +588,8 @@ func (seen *observation) caBundle(b admit.CABundle) (pki.Bundle, *finding.Result
 		return pki.Bundle{}, unknown
 	}
 	why := "does not exist"
-	// The API server stores no ConfigMap that cannot be converted.
-	if configMap, _ := decode[corev1.ConfigMap](seen.states[o]); configMap != nil {
-		roots, err := pki.ParseBundle([]byte(configMap.Data[b.Key]))
+	if seen.states[o].Live != nil {
+		roots, err := seen.parsedBundle(o, b.Key)
 		if err == nil {
 			return roots, nil
 		}
@@ -706,10 +725,17 @@ func (seen *observation) checkGuard(installed map[string]any, o follow.Object) {
 // objectOf returns the API object that a subject is about, with its UID if it is known; ok
 // is false if the subject is not an observed object of the API.
 func (seen *observation) objectOf(subject finding.Subject) (o report.Object, ok bool) {
-	for followed, s := range seen.states {
-		if !followed.Several() && followed.Subject() == subject.Whole() {
-			return s.Reference(followed), true
+	if seen.subjects == nil {
+		seen.subjects = make(map[finding.Subject]follow.Object, len(seen.states))
+		for followed := range seen.states {
+			if !followed.Several() {
+				seen.subjects[followed.Subject()] = followed
+			}
 		}
 	}
-	return report.Object{}, false
+	followed, ok := seen.subjects[subject.Whole()]
+	if !ok {
+		return report.Object{}, false
+	}
+	return seen.states[followed].Reference(followed), true
 }

@@ -75,7 +75,7 @@ var (
 		"ValidatingAdmissionPolicy", "", "guard")
 )
 
-func live(t *testing.T, typed any) *unstructured.Unstructured {
+func live(t testing.TB, typed any) *unstructured.Unstructured {
 	t.Helper()
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
 	if err != nil {

@@ -48,7 +48,7 @@ var (
 )
 
 // host adds the entry to a subject, and healthy hosted control planes to the states.
-func host(t *testing.T, subject *Subject, states map[follow.Object]follow.State, namespaces ...string) {
+func host(t testing.TB, subject *Subject, states map[follow.Object]follow.State, namespaces ...string) {
 	t.Helper()
 	subject.Secrets = append(subject.Secrets, hosted())
 	all := map[follow.Object]map[string]*unstructured.Unstructured{hostedSpaces: {}, hostedSecrets: {}, hostedCAs: {}}

@@ -34,8 +34,9 @@ import (
 
 const (
 	// listTime bounds a list, watchTime a watch. After it the object is listed again, which
-	// bounds how long a missed change is unknown.
-	listTime, watchTime = 10 * time.Second, 5 * time.Minute
+	// bounds how long a missed change is unknown. A watch is shorter by up to watchSpread, so
+	// that those of many objects do not end at the same time.
+	listTime, watchTime, watchSpread = 10 * time.Second, 5 * time.Minute, time.Minute
 	// firstRetry and lastRetry bound the time between two attempts. refusedRetry is the
 	// longest one if the API server refuses (no permission, no such API), which can last
 	// forever.
@@ -332,6 +333,12 @@ func keyOf(object *unstructured.Unstructured) string {
 	return cmp.Or(object.GetNamespace(), object.GetName())
 }
 
+// withoutFieldManagers removes metadata.managedFields from an object that is kept: it is large, and nothing reads it.
+func withoutFieldManagers(object *unstructured.Unstructured) *unstructured.Unstructured {
+	unstructured.RemoveNestedField(object.Object, "metadata", "managedFields")
+	return object
+}
+
 // identity returns an object with what identifies it, and without its content.
 func identity(object *unstructured.Unstructured) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": object.GetAPIVersion(), "kind": object.GetKind()}}
@@ -372,7 +379,7 @@ func (f *Follower) put(s *State, live *unstructured.Unstructured) error {
 	case size(live.Object) > MaxSize:
 		s.All[key], s.TooLarge[key] = identity(live), true
 	default:
-		s.All[key] = live
+		s.All[key] = withoutFieldManagers(live)
 	}
 	switch {
 	case len(s.All) > MaxObjects:
@@ -400,7 +407,7 @@ func (f *Follower) list(ctx context.Context) (version, ofNamespaces string, err 
 		}
 		s := State{Known: true}
 		if len(list.Items) > 0 {
-			s.Live = &list.Items[0]
+			s.Live = withoutFieldManagers(&unstructured.Unstructured{Object: list.Items[0].Object})
 		}
 		f.set(s)
 		return list.GetResourceVersion(), "", nil
@@ -475,9 +482,10 @@ func (s State) copied() State {
 func (f *Follower) objectChanged(_ context.Context, live *unstructured.Unstructured, deleted bool) error {
 	if !f.object.Several() {
 		if deleted {
-			live = nil
+			f.set(State{Known: true})
+			return nil
 		}
-		f.set(State{Known: true, Live: live})
+		f.set(State{Known: true, Live: withoutFieldManagers(live)})
 		return nil
 	}
 	key, s := keyOf(live), f.State()
@@ -579,6 +587,7 @@ func startWatch(
 	ctx context.Context, api dynamic.ResourceInterface, options metav1.ListOptions, version string,
 ) (watch.Interface, error) {
 	options.ResourceVersion = version
-	options.TimeoutSeconds = new(int64(watchTime / time.Second))
+	spread := rand.N(watchSpread) //nolint:gosec // not security-relevant
+	options.TimeoutSeconds = new(int64((watchTime - spread) / time.Second))
 	return api.Watch(ctx, options)
 }
