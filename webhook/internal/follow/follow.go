@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -207,12 +208,34 @@ func (f *Follower) State() State {
 
 func (f *Follower) set(s State) {
 	f.mu.Lock()
+	unchanged := f.state.is(s)
 	f.state = s
 	f.mu.Unlock()
+	if unchanged {
+		return
+	}
 	select {
 	case f.changed <- struct{}{}:
 	default: // a value is already pending
 	}
+}
+
+// is reports whether a state has the same objects and error.
+func (s State) is(other State) bool {
+	same := func(a, b *unstructured.Unstructured) bool { return a == b }
+	return s.Known == other.Known && s.NoAPI == other.NoAPI && s.Live == other.Live && s.Err == nil && other.Err == nil &&
+		maps.EqualFunc(s.All, other.All, same) && maps.Equal(s.TooLarge, other.TooLarge) &&
+		maps.EqualFunc(s.Others, other.Others, same)
+}
+
+// kept returns the object of the last state if the one that was listed is equal: each object is listed again every few
+// minutes, and users of the state need not look at it again.
+func kept(before, listed *unstructured.Unstructured) *unstructured.Unstructured {
+	listed = withoutFieldManagers(listed)
+	if before != nil && reflect.DeepEqual(before.Object, listed.Object) {
+		return before
+	}
+	return listed
 }
 
 // recordError records why the object could not be read. A list is not found only if the API
@@ -371,15 +394,15 @@ func size(value any) int {
 
 // put adds an object to the maps of a state, or replaces it.
 func (f *Follower) put(s *State, live *unstructured.Unstructured) error {
-	key := keyOf(live)
+	key, before := keyOf(live), f.State()
 	remove(s, key)
 	switch {
 	case f.selected != nil && !f.selected[key]:
-		s.Others[key] = identity(live)
+		s.Others[key] = kept(before.Others[key], identity(live))
 	case size(live.Object) > MaxSize:
-		s.All[key], s.TooLarge[key] = identity(live), true
+		s.All[key], s.TooLarge[key] = kept(before.All[key], identity(live)), true
 	default:
-		s.All[key] = withoutFieldManagers(live)
+		s.All[key] = kept(before.All[key], live)
 	}
 	switch {
 	case len(s.All) > MaxObjects:
@@ -407,7 +430,7 @@ func (f *Follower) list(ctx context.Context) (version, ofNamespaces string, err 
 		}
 		s := State{Known: true}
 		if len(list.Items) > 0 {
-			s.Live = withoutFieldManagers(&unstructured.Unstructured{Object: list.Items[0].Object})
+			s.Live = kept(f.State().Live, &unstructured.Unstructured{Object: list.Items[0].Object})
 		}
 		f.set(s)
 		return list.GetResourceVersion(), "", nil

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
@@ -246,4 +247,39 @@ func TestRefusalLogged(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestListedAgain: an object that is listed again and is the same is not a change. Another one is, even if its version
+// is the same, as after a restore of etcd.
+func TestListedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() { cancel(); synctest.Wait() }()
+		s := newServer(t)
+		changed := make(chan struct{}, 1)
+		object := Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca")
+		f := Start(ctx, s, object, changed, slog.New(slog.DiscardHandler))
+		synctest.Wait()
+		<-changed
+		before := f.State().Live
+		pass(time.Hour)
+		if s.asked() < 2 {
+			t.Error("it was not listed again")
+		}
+		if len(changed) > 0 || f.State().Live != before {
+			t.Error("the same object counts as a change")
+		}
+		other := before.DeepCopy()
+		other.Object["data"] = map[string]any{"ca.crt": "x"}
+		client, _ := s.Interface.(*fake.FakeDynamicClient)
+		client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, &unstructured.UnstructuredList{
+				Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMapList"}, Items: []unstructured.Unstructured{*other},
+			}, nil
+		})
+		pass(time.Hour)
+		if len(changed) == 0 || f.State().Live == before {
+			t.Error("a change of the object is not one")
+		}
+	})
 }
