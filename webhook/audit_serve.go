@@ -123,9 +123,9 @@ func serveAudit(ctx context.Context, options auditOptions, log *slog.Logger) err
 	return errors.Join(err, deliverer.Wait())
 }
 
-// newObjects returns the client that watches objects. It has no rate limit: a list and a watch for each protected Secret
-// of the configuration, which has at most [maxConfigBytes], begin at the same time, and requests that wait for client-go's
-// limit would time out. API servers have their own limits.
+// newObjects returns the client that watches objects. It has no rate limit: a list and a watch for each protected
+// Secret of the configuration, which has at most [maxConfigBytes], begin at the same time, and requests that wait for
+// client-go's limit would time out. API servers have their own limits.
 func newObjects(client *rest.Config) (dynamic.Interface, error) {
 	own := rest.CopyConfig(client)
 	own.QPS = -1

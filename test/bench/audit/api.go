@@ -31,8 +31,8 @@ import (
 // headerTime bounds how long a client may take for its request.
 const headerTime = 10 * time.Second
 
-// api is an API server with some objects, which lists and watches them as JSON, and refuses dry runs on the decoy as the
-// guard does. It listens at several addresses: each is an API server of the cluster.
+// api is an API server with some objects, which lists and watches them as JSON, and refuses dry runs on the decoy as
+// the guard does. It listens at several addresses: each is an API server of the cluster.
 type api struct {
 	server     *http.Server
 	kubeconfig string
@@ -72,7 +72,9 @@ func (s selection) has(o *unstructured.Unstructured) bool {
 func newAPI(ctx context.Context, dir string, servers int) (*api, error) {
 	now := time.Now()
 	ca := pkitest.NewCAAround("kube-apiserver-signer", now)
-	request := pkitest.Request{DNSNames: []string{"kubernetes.default.svc"}}.Valid(now.Add(-time.Hour), now.AddDate(0, 0, 1))
+	request := pkitest.Request{
+		DNSNames: []string{"kubernetes.default.svc"},
+	}.Valid(now.Add(-time.Hour), now.AddDate(0, 0, 1))
 	a := &api{
 		kubeconfig: dir + "/kubeconfig", version: 1, objects: map[string][]*unstructured.Unstructured{},
 		watches: map[*watching]bool{}, dryRuns: map[string]int{},

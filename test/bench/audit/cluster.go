@@ -3,10 +3,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 )
@@ -74,12 +74,10 @@ func (c *cluster) fill(ctx context.Context, program string, guard bool) (flags [
 	config := map[string]any{"apiVersion": "kubelet-https-guard.io/v1alpha1", "kind": "WebhookConfiguration"}
 	var entries []any
 	entry := func(names map[string]any) {
-		for key, value := range map[string]any{
+		maps.Copy(names, map[string]any{
 			"usage": "serverAuth", "dnsNames": []string{"server.example"},
 			"caBundleConfigMap": map[string]any{"namespace": "guard", "name": "signer", "key": "ca.crt"},
-		} {
-			names[key] = value
-		}
+		})
 		entries = append(entries, names)
 	}
 	for i := range c.secrets {
@@ -152,7 +150,7 @@ webhooks:
 			continue
 		}
 		object := map[string]any{}
-		if err := kubeyaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(document)), len(document)).Decode(&object); err != nil {
+		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
 			return "", fmt.Errorf("parse a manifest of the guard: %w", err)
 		}
 		kind, _ := object["kind"].(string)
@@ -176,6 +174,8 @@ func groupOf(i int) string { return fmt.Sprintf("serving-%d", i/mostSelected) }
 // write writes a Secret with another pair than before.
 func (c *cluster) write(i int) error {
 	pair := c.pairs[(i+c.written[i])%len(c.pairs)]
+	var managed metav1.FieldsV1
+	managed.SetRawString(`{"f:data":{".":{},"f:tls.crt":{},"f:tls.key":{}},"f:type":{}}`)
 	c.written[i]++
 	return c.put("/api/v1/secrets", &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
@@ -184,7 +184,7 @@ func (c *cluster) write(i int) error {
 			CreationTimestamp: metav1.NewTime(time.Now()),
 			ManagedFields: []metav1.ManagedFieldsEntry{{
 				Manager: "operator", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
-				FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:data":{".":{},"f:tls.crt":{},"f:tls.key":{}},"f:type":{}}`)},
+				FieldsV1: &managed,
 			}},
 		},
 		Type: corev1.SecretTypeTLS,

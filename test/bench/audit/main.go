@@ -338,8 +338,8 @@ func read(log io.Reader, to chan<- line) {
 	}
 }
 
-// report adds the rows of a contender. A Secret among 1,000 is compared with one among 100, without what an audit of one
-// Secret costs.
+// report adds the rows of a contender. A Secret among 1,000 is compared with one among 100, without what an audit of
+// one Secret costs.
 func (b *bench) report(c *contender, all []*contender) {
 	of := func(secrets int) *contender {
 		i := slices.IndexFunc(all, func(o *contender) bool { return o.what == c.what && o.secrets == secrets })

@@ -26,7 +26,7 @@ type notCounted struct{}
 
 func (notCounted) CountRequest(string, string, string, time.Duration) {}
 
-// BenchmarkServeHTTP: an update that is allowed, without TLS. test/bench/webhook compares the whole program with others.
+// BenchmarkServeHTTP: an allowed update, without TLS. test/bench/webhook compares the whole program with others.
 func BenchmarkServeHTTP(b *testing.B) {
 	ca := pkitest.NewCA("service-ca")
 	secret := func(kind pkitest.KeyKind, change func(*corev1.Secret)) []byte {

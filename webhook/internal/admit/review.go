@@ -35,8 +35,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // readReview returns the request in an AdmissionReview. Its errors do not wrap the decoder's, which can quote a Secret.
 //
-// Names of fields are case-sensitive here and in [decode], as in the API server, and duplicate fields are refused, which
-// no API server sends.
+// Names of fields are case-sensitive here and in [decode], as in the API server, and duplicate fields are refused,
+// which no API server sends.
 func readReview(r *http.Request) (*admissionv1.AdmissionRequest, error) {
 	if is := r.Header.Get("Content-Type"); is != jsonType {
 		return nil, fmt.Errorf("content type %s is not supported, expected %s", quote(is), jsonType)
