@@ -406,10 +406,12 @@ func (x *index) hides(f finding.Result) bool {
 // resolve removes the resolving findings that have settled.
 func (t *Tracker) resolve(at time.Time, seen index) (notices []report.Notice) {
 	waiting := map[unmet]bool{}
-	for _, f := range t.in(pending) {
-		waiting[unmetBy(f.Result)] = true
+	for _, f := range t.findings {
+		if f.state == pending {
+			waiting[unmetBy(f.Result)] = true
+		}
 	}
-	for _, f := range t.in(resolving) {
+	for _, f := range t.sorted(func(f *tracked) bool { return f.state == resolving }) {
 		// If another reason may replace it, keep it until that is certain.
 		replaced := waiting[unmetBy(f.Result)]
 		if replaced || len(waiting) > 0 && t.settledAt(f).After(at) {
@@ -434,12 +436,12 @@ func (x *index) unchecked(requirements []finding.Requirement) bool {
 // settledAt is the latest time at which a resolving finding has settled.
 func (t *Tracker) settledAt(f *tracked) time.Time { return f.goneSince.Add(t.settle) }
 
-// in returns the findings in some states, worst first.
-func (t *Tracker) in(states ...state) []*tracked {
+// sorted returns some findings, worst first.
+func (t *Tracker) sorted(wanted func(*tracked) bool) []*tracked {
 	findings := make(map[finding.ID]*tracked, len(t.findings))
 	var results []finding.Result
 	for id, f := range t.findings {
-		if slices.Contains(states, f.state) {
+		if wanted(f) {
 			findings[id] = f
 			results = append(results, f.Result)
 		}
@@ -452,14 +454,27 @@ func (t *Tracker) in(states ...state) []*tracked {
 	return sorted
 }
 
+// hasPending reports whether a finding is pending.
+func (t *Tracker) hasPending() bool {
+	for _, f := range t.findings {
+		if f.state == pending {
+			return true
+		}
+	}
+	return false
+}
+
 // nextChange returns the next time at which time alone may change something.
 func (t *Tracker) nextChange(o Observation) time.Time {
 	next := o.NextChange
-	for _, f := range t.in(pending) {
-		next = earliest(next, f.due)
-	}
-	for _, f := range t.in(resolving) {
-		next = earliest(next, t.settledAt(f))
+	for _, f := range t.findings {
+		switch f.state {
+		case pending:
+			next = earliest(next, f.due)
+		case resolving:
+			next = earliest(next, t.settledAt(f))
+		case active, hidden:
+		}
 	}
 	return next
 }
@@ -467,8 +482,11 @@ func (t *Tracker) nextChange(o Observation) time.Time {
 // pendingSources returns for each source whether one of its findings is pending.
 func (t *Tracker) pendingSources(o Observation, seen index) []bool {
 	waiting := make([]bool, len(o.Sources))
-	for _, f := range t.in(pending) {
-		for _, source := range seen.found[f.ID()].sources {
+	for id, f := range t.findings {
+		if f.state != pending {
+			continue
+		}
+		for _, source := range seen.found[id].sources {
 			waiting[source] = true
 		}
 	}
@@ -477,11 +495,9 @@ func (t *Tracker) pendingSources(o Observation, seen index) []bool {
 
 // remind reports again what has been active for remindAfter.
 func (t *Tracker) remind(at time.Time) (notices []report.Notice) {
-	for _, f := range t.in(active, hidden, resolving) {
-		if at.Sub(f.reported) >= remindAfter {
-			f.reported = at
-			notices = append(notices, report.Notice{Type: report.FindingStillActive, At: at, Finding: f.Result})
-		}
+	for _, f := range t.sorted(func(f *tracked) bool { return f.state != pending && at.Sub(f.reported) >= remindAfter }) {
+		f.reported = at
+		notices = append(notices, report.Notice{Type: report.FindingStillActive, At: at, Finding: f.Result})
 	}
 	return notices
 }
@@ -570,21 +586,23 @@ func (t *Tracker) judge(
 	results []finding.Result,
 ) (v control.Verdict, ready bool) {
 	var hiddenResults []finding.Result
-	for _, f := range t.in(hidden) {
+	for _, f := range t.sorted(func(f *tracked) bool { return f.state == hidden }) {
 		hiddenResults = append(hiddenResults, f.Result)
 	}
-	isPending := func(r finding.Result) bool {
-		f := t.findings[r.ID()]
-		return f != nil && f.state == pending
-	}
 	settled := results
-	if slices.ContainsFunc(results, isPending) {
-		settled = slices.DeleteFunc(slices.Clone(results), isPending)
+	if t.hasPending() {
+		settled = slices.DeleteFunc(slices.Clone(results), func(r finding.Result) bool {
+			f := t.findings[r.ID()]
+			return f != nil && f.state == pending
+		})
 	}
 	if v = c.Judge(scope, slices.Concat(settled, hiddenResults)); v.Status == control.NotCompliant {
 		return v, true
 	}
-	for _, f := range t.in(pending, resolving) {
+	for _, f := range t.findings {
+		if f.state != pending && f.state != resolving {
+			continue
+		}
 		if slices.ContainsFunc(f.requirements, func(r finding.Requirement) bool { return decides(c, scope, r, f.Outcome) }) {
 			return control.Verdict{}, false
 		}
