@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,8 @@ import (
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	crlog "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/command"
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/kubeclient"
@@ -119,9 +122,11 @@ func rewrite(args []string) (rewritten []string, notice string) {
 		"--guard-manifest"
 }
 
-// newLogger returns the logger, and makes client-go and net/http log to it; each of them has a global logger.
+// newLogger returns the logger, and makes controller-runtime, client-go and net/http log to
+// it; each of them has a global logger.
 func newLogger(stderr io.Writer, options logging.Options) *slog.Logger {
 	log := logging.New(stderr, options)
+	crlog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	klog.SetSlogLogger(log)
 	slog.SetDefault(log)
 	return log
@@ -204,10 +209,10 @@ func serve(ctx context.Context, options serveOptions, log *slog.Logger) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(handlerPath, &admit.Handler{
+	mux.Handle(handlerPath, &admission.Webhook{Handler: &admit.Handler{
 		Protected: config.Protected, OverridesAction: config.OverridesAction,
 		Reporter: reporters, Meter: meter, Log: log, Now: time.Now,
-	})
+	}})
 	group, ctx := errgroup.WithContext(ctx)
 	if config.release != nil {
 		group.Go(func() error { config.release.Run(ctx); return nil })

@@ -105,6 +105,7 @@ var permitted = map[string]fixture{
 	"a pure package's test, the clock":            {file: "pkg/pki/clock_test.go", uses: "time.Now"},
 	"the test PKI, the clock":                     {file: "internal/pkitest/clock.go", uses: "time.Now"},
 	"the test PKI, weak algorithms":               {file: "internal/pkitest/weak.go", uses: "crypto/md5.New"},
+	"webhook, controller-runtime":                 {file: "webhook/internal/audit/client.go", imports: "sigs.k8s.io/controller-runtime/pkg/client"},
 	"webhook, one typed client":                   {file: "webhook/internal/audit/events.go", imports: "k8s.io/client-go/kubernetes/typed/events/v1"},
 	"webhook, a context of main.go":               {file: "webhook/main.go", source: "import \"context\"\n\nfunc main() { _ = context.Background() }"},
 	"webhook, TestMain has no t with context":     {file: "webhook/internal/audit/main_test.go", uses: "context.Background"},
@@ -136,17 +137,13 @@ var forbidden = map[string]fixture{
 		imports: "./webhook/decision", want: []string{"depguard: pkg"}},
 
 	// Libraries that are limited to some packages.
-	"webhook without controller-runtime": {
-		file: "webhook/internal/audit/manager.go", imports: "sigs.k8s.io/controller-runtime/pkg/client",
-		want: []string{"depguard: controller-runtime-in-test-only"},
-	},
 	"nodeagent without controller-runtime": {
 		file: "nodeagent/internal/agent/manager.go", imports: "sigs.k8s.io/controller-runtime/pkg/manager",
-		want: []string{"depguard: controller-runtime-in-test-only"},
+		want: []string{"depguard: controller-runtime-in-webhook-only"},
 	},
 	"report without controller-runtime": {
 		file: "pkg/report/manager.go", imports: "sigs.k8s.io/controller-runtime/pkg/manager",
-		want: []string{"depguard: controller-runtime-in-test-only"},
+		want: []string{"depguard: controller-runtime-in-webhook-only"},
 	},
 	"webhook without the whole clientset": {
 		file: "webhook/internal/audit/clientset.go", imports: "k8s.io/client-go/kubernetes",
@@ -188,7 +185,7 @@ var forbidden = map[string]fixture{
 	},
 	"pkg without controller-runtime": {
 		file: "internal/version/manager.go", imports: "sigs.k8s.io/controller-runtime/pkg/manager",
-		want: []string{"depguard: controller-runtime-in-test-only", "depguard: pkg-is-pure"},
+		want: []string{"depguard: controller-runtime-in-webhook-only", "depguard: pkg-is-pure"},
 	},
 
 	// Packages with a list of allowed imports.
@@ -208,7 +205,7 @@ var forbidden = map[string]fixture{
 	"staticpod without findings":             {file: "internal/staticpod/finding.go", imports: "./pkg/finding", want: []string{"depguard: staticpod"}},
 	"policy without a client":                {file: "webhook/internal/policy/client.go", imports: "k8s.io/client-go/rest", want: []string{"depguard: policy"}},
 	"prove without the audit":                {file: "webhook/internal/prove/audit.go", imports: "./webhook/internal/audit", want: []string{"depguard: prove"}},
-	"prove without a manager":                {file: "webhook/internal/prove/manager.go", imports: "sigs.k8s.io/controller-runtime/pkg/manager", want: []string{"depguard: controller-runtime-in-test-only", "depguard: prove"}},
+	"prove without a manager":                {file: "webhook/internal/prove/manager.go", imports: "sigs.k8s.io/controller-runtime/pkg/manager", want: []string{"depguard: prove"}},
 	"finding without Kubernetes":             {file: "pkg/finding/types.go", imports: "k8s.io/apimachinery/pkg/types", want: []string{"depguard: finding"}},
 	"finding without this module":            {file: "pkg/finding/version.go", imports: "./internal/version", want: []string{"depguard: finding"}},
 	"pki without the rest of x":              {file: "pkg/pki/net.go", imports: "golang.org/x/net/idna", want: []string{"depguard: pki"}},

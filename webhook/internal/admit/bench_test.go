@@ -15,6 +15,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/test/openshift"
@@ -53,20 +54,21 @@ func BenchmarkServeHTTP(b *testing.B) {
 		r := request(admissionv1.Update)
 		r.OldObject.Raw, r.Object.Raw = objects[0], objects[1]
 		body, err := json.Marshal(admissionv1.AdmissionReview{
-			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: r,
+			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &r.AdmissionRequest,
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
 		h := handler(&notices{})
 		h.Meter, h.Protected = notCounted{}, protecting(admit.ProtectedSecret{SecretExpectation: want})
+		hook := &admission.Webhook{Handler: h}
 		b.Run(fmt.Sprintf("%s/%d KiB", name, len(body)>>10), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/validate", bytes.NewReader(body))
 				r.Header.Set("Content-Type", "application/json")
 				w := httptest.NewRecorder()
-				h.ServeHTTP(w, r)
+				hook.ServeHTTP(w, r)
 				if !bytes.Contains(w.Body.Bytes(), []byte(`"allowed":true`)) {
 					b.Fatalf("not allowed: %s", w.Body)
 				}

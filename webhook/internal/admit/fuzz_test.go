@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 	apijson "sigs.k8s.io/json"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
@@ -147,7 +148,7 @@ func FuzzServeHTTP(f *testing.F) {
 		r := request(operation)
 		r.Object, r.OldObject = runtime.RawExtension{Raw: object}, runtime.RawExtension{Raw: object}
 		data, err := json.Marshal(admissionv1.AdmissionReview{
-			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: r,
+			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &r.AdmissionRequest,
 		})
 		if err != nil {
 			f.Fatal(err)
@@ -163,7 +164,7 @@ func FuzzServeHTTP(f *testing.F) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate", bytes.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
-		handler(&reported).ServeHTTP(w, r)
+		(&admission.Webhook{Handler: handler(&reported)}).ServeHTTP(w, r)
 		var answer, asked admissionv1.AdmissionReview
 		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
 			t.Fatalf("the answer is not an AdmissionReview: %v\n%s", err, w.Body)

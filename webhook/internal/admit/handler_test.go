@@ -23,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/internal/pkitest"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
@@ -66,13 +67,13 @@ func raw(t *testing.T, object any) runtime.RawExtension {
 	return runtime.RawExtension{Raw: data}
 }
 
-func request(operation admissionv1.Operation) *admissionv1.AdmissionRequest {
-	return &admissionv1.AdmissionRequest{
+func request(operation admissionv1.Operation) admission.Request {
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		UID: "1", Operation: operation, Namespace: "openshift-apiserver",
 		Kind:     metav1.GroupVersionKind{Version: "v1", Kind: "Secret"},
 		Resource: metav1.GroupVersionResource{Version: "v1", Resource: "secrets"},
 		UserInfo: authenticationv1.UserInfo{Username: "mallory"},
-	}
+	}}
 }
 
 func TestHandle(t *testing.T) {
@@ -93,39 +94,35 @@ func TestHandle(t *testing.T) {
 		Text     string // of the message, a part
 	}
 	cases := map[string]struct {
-		build func(r *admissionv1.AdmissionRequest)
+		build func(r *admission.Request)
 		op    admissionv1.Operation
 		want  answer
 	}{
-		"invalid": {op: admissionv1.Update, build: func(r *admissionv1.AdmissionRequest) { r.OldObject, r.Object = raw(t, good), raw(t, invalid) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
-		"invalid, dry run": {op: admissionv1.Update, build: func(r *admissionv1.AdmissionRequest) {
-			r.OldObject, r.Object, r.DryRun = raw(t, good), raw(t, invalid), new(true)
-		}, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
-		"1 MiB of garbage":             {op: admissionv1.Update, build: func(r *admissionv1.AdmissionRequest) { r.OldObject, r.Object = raw(t, good), raw(t, garbage) }, want: answer{Code: 403, Reported: 1, Text: "CertificateUnparsable"}},
-		"no change":                    {op: admissionv1.Update, build: func(r *admissionv1.AdmissionRequest) { r.OldObject, r.Object = raw(t, good), raw(t, good) }, want: answer{Allowed: true, Code: 200}},
-		"delete by name":               {op: admissionv1.Delete, build: func(r *admissionv1.AdmissionRequest) { r.OldObject, r.Name = raw(t, good), "serving-cert" }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
-		"delete of a collection":       {op: admissionv1.Delete, build: func(r *admissionv1.AdmissionRequest) { r.OldObject = raw(t, good) }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
-		"the request has another name": {op: admissionv1.Delete, build: func(r *admissionv1.AdmissionRequest) { r.OldObject, r.Name = raw(t, good), "other" }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
-		"create":                       {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, good) }, want: answer{Allowed: true, Code: 200}},
-		"create, with an old object":   {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Object, r.OldObject = raw(t, invalid), raw(t, invalid) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
-		"another name":                 {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, otherName) }, want: answer{Allowed: true, Code: 200}},
-		"a generated name":             {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, generated) }, want: answer{Allowed: true, Code: 200}},
-		"another namespace":            {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Namespace, r.Object = "other", raw(t, otherNamespace) }, want: answer{Allowed: true, Code: 200}},
-		"another kind":                 {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `"ConfigMap"`}},
-		"a subresource": {op: admissionv1.Update, build: func(r *admissionv1.AdmissionRequest) {
+		"invalid":                      {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, invalid) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
+		"invalid, dry run":             {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object, r.DryRun = raw(t, good), raw(t, invalid), new(true) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
+		"1 MiB of garbage":             {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, garbage) }, want: answer{Code: 403, Reported: 1, Text: "CertificateUnparsable"}},
+		"no change":                    {op: admissionv1.Update, build: func(r *admission.Request) { r.OldObject, r.Object = raw(t, good), raw(t, good) }, want: answer{Allowed: true, Code: 200}},
+		"delete by name":               {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "serving-cert" }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
+		"delete of a collection":       {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject = raw(t, good) }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
+		"the request has another name": {op: admissionv1.Delete, build: func(r *admission.Request) { r.OldObject, r.Name = raw(t, good), "other" }, want: answer{Code: 403, Reported: 1, Text: "SecretMissing"}},
+		"create":                       {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Allowed: true, Code: 200}},
+		"create, with an old object":   {op: admissionv1.Create, build: func(r *admission.Request) { r.Object, r.OldObject = raw(t, invalid), raw(t, invalid) }, want: answer{Code: 403, Reported: 1, Text: "KeyUnparsable"}},
+		"another name":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, otherName) }, want: answer{Allowed: true, Code: 200}},
+		"a generated name":             {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = raw(t, generated) }, want: answer{Allowed: true, Code: 200}},
+		"another namespace":            {op: admissionv1.Create, build: func(r *admission.Request) { r.Namespace, r.Object = "other", raw(t, otherNamespace) }, want: answer{Allowed: true, Code: 200}},
+		"another kind":                 {op: admissionv1.Create, build: func(r *admission.Request) { r.Kind.Kind, r.Object = "ConfigMap", raw(t, good) }, want: answer{Code: 400, Text: `"ConfigMap"`}},
+		"a subresource": {op: admissionv1.Update, build: func(r *admission.Request) {
 			r.SubResource, r.OldObject, r.Object = "status", raw(t, good), raw(t, good)
 		}, want: answer{Code: 400, Text: `"status"`}},
-		"no object":                    {op: admissionv1.Create, want: answer{Code: 400, Text: "CREATE"}},
-		"a null object":                {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) { r.Object = runtime.RawExtension{Raw: []byte("null")} }, want: answer{Code: 400, Text: "CREATE"}},
-		"an update without old object": {op: admissionv1.Update, build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "oldObject"}},
-		"a delete without old object":  {op: admissionv1.Delete, want: answer{Code: 400, Text: "DELETE"}},
-		"a connect":                    {op: admissionv1.Connect, build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "CONNECT"}},
-		"an unknown operation":         {op: "PATCH", build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `"PATCH"`}},
-		"no operation":                 {op: "", build: func(r *admissionv1.AdmissionRequest) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `""`}},
-		"an object that is not a Secret": {op: admissionv1.Create, build: func(r *admissionv1.AdmissionRequest) {
-			r.Object = runtime.RawExtension{Raw: []byte(`{"data":"MARKER"}`)}
-		}, want: answer{Code: 400, Text: "object"}},
-		"a truncated old object": {op: admissionv1.Delete, build: func(r *admissionv1.AdmissionRequest) {
+		"no object":                      {op: admissionv1.Create, want: answer{Code: 400, Text: "CREATE"}},
+		"a null object":                  {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte("null")} }, want: answer{Code: 400, Text: "CREATE"}},
+		"an update without old object":   {op: admissionv1.Update, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "oldObject"}},
+		"a delete without old object":    {op: admissionv1.Delete, want: answer{Code: 400, Text: "DELETE"}},
+		"a connect":                      {op: admissionv1.Connect, build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: "CONNECT"}},
+		"an unknown operation":           {op: "PATCH", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `"PATCH"`}},
+		"no operation":                   {op: "", build: func(r *admission.Request) { r.Object = raw(t, good) }, want: answer{Code: 400, Text: `""`}},
+		"an object that is not a Secret": {op: admissionv1.Create, build: func(r *admission.Request) { r.Object = runtime.RawExtension{Raw: []byte(`{"data":"MARKER"}`)} }, want: answer{Code: 400, Text: "object"}},
+		"a truncated old object": {op: admissionv1.Delete, build: func(r *admission.Request) {
 			r.OldObject = runtime.RawExtension{Raw: []byte(`{"data":{"tls.key":"MARK`)}
 		}, want: answer{Code: 400, Text: "oldObject"}},
 	}
@@ -134,7 +131,7 @@ func TestHandle(t *testing.T) {
 			var reported notices
 			r := request(c.op)
 			if c.build != nil {
-				c.build(r)
+				c.build(&r)
 			}
 			response := handler(&reported).Handle(t.Context(), r)
 			if response.Result.Code == http.StatusBadRequest {
@@ -178,11 +175,10 @@ func TestAuditAnnotations(t *testing.T) {
 
 // TestServeHTTP sends bodies that no API server sends. Each is answered, and none is allowed.
 func TestServeHTTP(t *testing.T) {
-	page := messages.Record(t, "requests that are no AdmissionReview")
 	pair := pkitest.NewCA("service-ca").Issue(pkitest.ServingCert())
-	review := func(r *admissionv1.AdmissionRequest) []byte {
+	review := func(r admission.Request) []byte {
 		data, err := json.Marshal(admissionv1.AdmissionReview{
-			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: r,
+			TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &r.AdmissionRequest,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -220,10 +216,11 @@ func TestServeHTTP(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			var reported notices
+			hook := &admission.Webhook{Handler: handler(&reported)}
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate", c.body)
 			r.Header.Set("Content-Type", c.contentType)
 			w := httptest.NewRecorder()
-			handler(&reported).ServeHTTP(w, r)
+			hook.ServeHTTP(w, r)
 			var review admissionv1.AdmissionReview
 			if err := json.Unmarshal(w.Body.Bytes(), &review); err != nil {
 				t.Fatalf("the answer is not an AdmissionReview: %v\n%s", err, w.Body)
@@ -231,7 +228,6 @@ func TestServeHTTP(t *testing.T) {
 			if review.Response == nil || review.Response.Allowed || review.Response.Result.Message == "" {
 				t.Errorf("not refused with a message: %s", w.Body)
 			}
-			page.Text(name, review.Response.Result.Message)
 			if strings.Contains(w.Body.String(), "MARKER") {
 				t.Errorf("the answer quotes what was sent: %s", w.Body)
 			}
@@ -359,30 +355,6 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// send sends a request over HTTP, and returns the response.
-func send(t *testing.T, h *admit.Handler, request *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
-	t.Helper()
-	body, err := json.Marshal(admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/validate", bytes.NewReader(body))
-	r.Header.Set("Content-Type", "application/json")
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	var answer admissionv1.AdmissionReview
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
-		t.Fatalf("the answer is not an AdmissionReview: %v\n%s", err, w.Body)
-	}
-	want := metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}
-	if d := cmp.Diff(want, answer.TypeMeta); d != "" {
-		t.Errorf("type of the answer (-want +got):\n%s", d)
-	}
-	return answer.Response
-}
-
 // TestPanic: a panic is answered with the request's UID and counted. Its value, which can
 // hold parts of a Secret, is neither logged nor returned.
 func TestPanic(t *testing.T) {
@@ -393,7 +365,7 @@ func TestPanic(t *testing.T) {
 	h.Protected = func(string, string) (admit.ProtectedSecret, bool) { panic("MARKER") }
 	r := request(admissionv1.Create)
 	r.Object = raw(t, openshift.ServingCert("uid-1", nil, nil))
-	response := send(t, h, r)
+	response := (&admission.Webhook{Handler: h}).Handle(t.Context(), r)
 	if response.Allowed || response.Result.Code != http.StatusInternalServerError || response.UID != "1" {
 		t.Errorf("the answer: %+v", response)
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	admissionv1 "k8s.io/api/admission/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/check"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
@@ -16,7 +16,7 @@ import (
 
 // overrides decides on a change of the overrides of the kube-apiserver's configuration. An
 // object that does not exist has none.
-func (h *Handler) overrides(request *admissionv1.AdmissionRequest, now time.Time) (objectDecision, error) {
+func (h *Handler) overrides(request admission.Request, now time.Time) (objectDecision, error) {
 	before, after, err := oldAndNew[facts.KubeAPIServer](request)
 	if err != nil {
 		return objectDecision{}, err
