@@ -21,7 +21,8 @@ const (
 )
 
 // measureDemo runs make demo in a clone of a tree, with empty caches for modules, builds and the binaries of the test
-// cluster, so that everything is downloaded and compiled. The time includes the downloads. It measures what is committed.
+// cluster, so that everything is downloaded and compiled. The time includes the downloads. Only what is committed is
+// measured.
 func measureDemo(ctx context.Context, t tree, dir string) (results.Document, error) {
 	home, err := os.MkdirTemp(dir, "demo")
 	if err != nil {
@@ -44,7 +45,8 @@ func measureDemo(ctx context.Context, t tree, dir string) (results.Document, err
 	// The variables of an outer make would replace those of the tree's Makefile, such as its Go release.
 	command.Env = append(slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
-		return slices.Contains([]string{"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "GO_RELEASE", "GOTOOLCHAIN"}, name)
+		return slices.Contains(
+			[]string{"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "GO_RELEASE", "GOTOOLCHAIN"}, name)
 	}),
 		"GOCACHE="+filepath.Join(home, "build"), "XDG_CACHE_HOME="+filepath.Join(home, "cache"),
 		"GOMODCACHE="+filepath.Join(home, "modules"), "GOFLAGS=-modcacherw", // so that it can be removed

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command against compares this tree with an earlier commit. It checks the commit out, and runs the benchmarks of both
-// trees in turn, each tree with its own benchmark program, which knows its own flags and log lines. It compares the rows
-// that both programs report under the same names, and prints the ratios with their budgets. It does not judge them.
+// trees in turn, each tree with its own benchmark program, which knows its own flags and log lines. It compares the
+// rows that both programs report under the same names, and prints the ratios with their budgets. It does not judge
+// them.
 package main
 
 import (
@@ -126,8 +127,8 @@ func (b *bench) run(ctx context.Context, parts []part) (err error) {
 		b.document.Rows = append(b.document.Rows, compare(b.old.name, measured[b.old], measured[b.new])...)
 	}
 	d := &b.document
-	d.Headline = fmt.Sprintf("Compared with %s: a new certificate is logged in %s of the time (p50), the agent's memory is "+
-		"%s, its CPU time when idle %s, and the time of a cold make demo %s.", b.old.name,
+	d.Headline = fmt.Sprintf("Compared with %s: a new certificate is logged in %s of the time (p50), the agent's memory "+
+		"is %s, its CPU time when idle %s, and the time of a cold make demo %s.", b.old.name,
 		d.Ratio("new certificate → log line: all of them", thisTree, "p50"),
 		d.Ratio("files beside those that matter: 1", thisTree, "memory, idle"),
 		d.Ratio("files beside those that matter: 1", thisTree, "CPU, idle"),

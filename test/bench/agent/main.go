@@ -110,8 +110,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	const files = "files beside those that matter"
 	d := &b.document
-	d.Headline = fmt.Sprintf("The agent logs a new certificate %s (p50) after it was written. Idle, it uses %s of memory, "+
-		"and %s.", d.Figure(rotated, "all of them", "p50"), d.Figure(files, "1", "memory, idle"),
+	d.Headline = fmt.Sprintf("The agent logs a new certificate %s (p50) after it was written. Idle, it uses %s of "+
+		"memory, and %s.", d.Figure(rotated, "all of them", "p50"), d.Figure(files, "1", "memory, idle"),
 		d.Figure(files, "1", "CPU, idle"))
 	return b.output.Write(*d)
 }

@@ -125,8 +125,8 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	const named = "protected Secrets, " + byName
 	d := &b.document
-	d.Headline = fmt.Sprintf("The audit of 100 protected Secrets uses %s of memory and logs a change after %s; with 1,000, %s "+
-		"and %s.", d.Figure(named, "100", "memory, highest"), d.Figure(named, "100", "change → log line"),
+	d.Headline = fmt.Sprintf("The audit of 100 protected Secrets uses %s of memory and logs a change after %s; with "+
+		"1,000, %s and %s.", d.Figure(named, "100", "memory, highest"), d.Figure(named, "100", "change → log line"),
 		d.Figure(named, "1000", "memory, highest"), d.Figure(named, "1000", "change → log line"))
 	return b.output.Write(*d)
 }

@@ -178,7 +178,8 @@ func number(v float64) string {
 	}
 }
 
-// Figure formats the median of a row with its spread and unit, for a headline. A row that does not exist is "not measured".
+// Figure formats the median of a row with its spread and unit, for a headline. A row that does not exist is "not
+// measured".
 func (d Document) Figure(what, contender, metric string) string {
 	for _, r := range d.Rows {
 		if r.What == what && r.Contender == contender && r.Metric == metric {

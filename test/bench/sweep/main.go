@@ -143,8 +143,9 @@ func (b *bench) inside(ctx context.Context) error {
 		results.Measured("the others", fmt.Sprint(most), "first to last", "s", whole.others...),
 		results.Measured("the others", what, "first to last", "s", m.others...).Against(ratios).RatioAtMost(hangingBudget))
 	all := fmt.Sprint(most)
-	b.document.Headline = fmt.Sprintf("The audit checks the kubelets of %s Nodes in %s, with %s on average and %s of memory.",
-		all, b.document.Figure("Nodes", all, "sweep"), b.document.Figure("Nodes", all, "CPU, average over 5 minutes"),
+	b.document.Headline = fmt.Sprintf(
+		"The audit checks the kubelets of %s Nodes in %s, with %s on average and %s of memory.", all,
+		b.document.Figure("Nodes", all, "sweep"), b.document.Figure("Nodes", all, "CPU, average over 5 minutes"),
 		b.document.Figure("Nodes", all, "memory, more than with none"))
 	return b.output.Write(b.document)
 }

@@ -102,8 +102,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	const update = "through the API server: new RSA 2048 content"
 	d := &b.document
-	d.Headline = fmt.Sprintf("A new pair in a protected Secret takes %s (p50) through the API server: %s of what it takes "+
-		"with a webhook that allows everything, with %s of that webhook's CPU time.", d.Figure(update, "ours", "p50"),
+	d.Headline = fmt.Sprintf("A new pair in a protected Secret takes %s (p50) through the API server: %s of what it "+
+		"takes with a webhook that allows everything, with %s of that webhook's CPU time.", d.Figure(update, "ours", "p50"),
 		d.Ratio(update, "ours", "p50"), d.Ratio(update, "ours", "CPU a request"))
 	return b.output.Write(*d)
 }
