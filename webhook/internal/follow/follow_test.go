@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -256,6 +257,17 @@ func TestListedAgain(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer func() { cancel(); synctest.Wait() }()
 		s := newServer(t)
+		var replaced atomic.Pointer[unstructured.Unstructured]
+		client, _ := s.Interface.(*fake.FakeDynamicClient)
+		client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			other := replaced.Load()
+			if other == nil {
+				return false, nil, nil
+			}
+			return true, &unstructured.UnstructuredList{
+				Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMapList"}, Items: []unstructured.Unstructured{*other},
+			}, nil
+		})
 		changed := make(chan struct{}, 1)
 		object := Named(corev1.SchemeGroupVersion, "ConfigMap", "ns", "ca")
 		f := Start(ctx, s, object, changed, slog.New(slog.DiscardHandler))
@@ -271,12 +283,7 @@ func TestListedAgain(t *testing.T) {
 		}
 		other := before.DeepCopy()
 		other.Object["data"] = map[string]any{"ca.crt": "x"}
-		client, _ := s.Interface.(*fake.FakeDynamicClient)
-		client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return true, &unstructured.UnstructuredList{
-				Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMapList"}, Items: []unstructured.Unstructured{*other},
-			}, nil
-		})
+		replaced.Store(other)
 		pass(time.Hour)
 		if len(changed) == 0 || f.State().Live == before {
 			t.Error("a change of the object is not one")
