@@ -304,6 +304,7 @@ lint: tools ## Lint the code, the import rules, the chart and the wording
 	cd test/drift && go mod tidy -diff
 	cd test/render && go mod tidy -diff
 	cd test/envtest && go mod tidy -diff
+	cd test/bench/gatekeeper && go mod tidy -diff
 	@# The go command adds checksums that go.work.sum lacks.
 	GOWORK=$(CURDIR)/test/demo/go.work go list -deps ./test/demo ./webhook ./nodeagent ./test/cluster ./test/render tool >/dev/null
 	git diff --exit-code -- test/demo/go.work.sum

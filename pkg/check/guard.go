@@ -228,6 +228,10 @@ func ruleCovered(rule, other any) bool {
 			if !allIn(before, after) {
 				return false
 			}
+		case "resourceNames": // none are all names
+			if !empty(after) && (empty(before) || !allIn(before, after)) {
+				return false
+			}
 		default:
 			if !equal(before, after) {
 				return false
@@ -235,6 +239,12 @@ func ruleCovered(rule, other any) bool {
 		}
 	}
 	return true
+}
+
+// empty reports whether a list is missing or has no items.
+func empty(list any) bool {
+	items, _ := list.([]any)
+	return len(items) == 0
 }
 
 // fieldNames returns the names of the fields of two objects, each once, sorted.

@@ -58,6 +58,9 @@ const (
 				"resourceRules": [{
 					"operations": ["CREATE", "UPDATE", "DELETE"], "apiGroups": [""], "apiVersions": ["v1"],
 					"resources": ["secrets"], "scope": "Namespaced"
+				}, {
+					"operations": ["UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"],
+					"resourceNames": ["settings"], "scope": "Namespaced"
 				}]
 			},
 			"matchConditions": [{"name": "protected", "expression": "object.metadata.name == \"serving-cert\""}],
@@ -211,7 +214,8 @@ type guardChange struct {
 // bundles, are not differences.
 func TestGuardFields(t *testing.T) {
 	const weaker, other, none = finding.Fail, finding.Warn, finding.Pass
-	rules := func(field string) []guardChange {
+	// end is the index after the last rule.
+	rules := func(field, end string) []guardChange {
 		return []guardChange{
 			{field, "", weaker},
 			{field, `[]`, weaker},
@@ -233,7 +237,7 @@ func TestGuardFields(t *testing.T) {
 			{field + ".0.scope", `"Cluster"`, weaker},
 			{field + ".0.scope", `"*"`, other},
 			{field + ".0.scope", "", other},
-			{field + ".1", `{"operations": ["CONNECT"]}`, other},
+			{field + "." + end, `{"operations": ["CONNECT"]}`, other},
 		}
 	}
 	conditions := func(field string) []guardChange {
@@ -267,7 +271,7 @@ func TestGuardFields(t *testing.T) {
 	}{
 		"registration": {registration, slices.Concat(
 			metadata,
-			rules("webhooks.0.rules"),
+			rules("webhooks.0.rules", "1"),
 			conditions("webhooks.0.matchConditions"),
 			selector("webhooks.0.namespaceSelector"),
 			addedSelector("webhooks.0.objectSelector"),
@@ -297,7 +301,7 @@ func TestGuardFields(t *testing.T) {
 			},
 		)},
 		"policy": {policy, slices.Concat(metadata,
-			rules("spec.matchConstraints.resourceRules"), conditions("spec.matchConditions"),
+			rules("spec.matchConstraints.resourceRules", "2"), conditions("spec.matchConditions"),
 			selector("spec.matchConstraints.namespaceSelector"), addedSelector("spec.matchConstraints.objectSelector"),
 			[]guardChange{
 				{"spec", "", weaker},
@@ -306,6 +310,11 @@ func TestGuardFields(t *testing.T) {
 				{"spec.failurePolicy", "", other},
 				{"spec.paramKind", `{"apiVersion": "v1", "kind": "ConfigMap"}`, weaker},
 				{"spec.matchConstraints", "", weaker},
+				{"spec.matchConstraints.resourceRules.1.resourceNames", `["other"]`, weaker},
+				{"spec.matchConstraints.resourceRules.1.resourceNames", `["other", "settings"]`, other},
+				{"spec.matchConstraints.resourceRules.1.resourceNames", `[]`, other},
+				{"spec.matchConstraints.resourceRules.1.resourceNames", "", other},
+				{"spec.matchConstraints.resourceRules.1", "", weaker},
 				{"spec.matchConstraints.matchPolicy", `"Exact"`, weaker},
 				{"spec.matchConstraints.namespaceSelector", "", other},
 				{"spec.matchConstraints.excludeResourceRules", `[{"operations": ["*"]}]`, weaker},

@@ -42,12 +42,11 @@ type envtest struct {
 	setup string // the program setup-envtest
 }
 
-// directory is where the binaries are, if they are there: setup-envtest makes the lower two levels.
-func (e envtest) directory() string { return filepath.Join(e.store, envtestVersion, platformFolder()) }
+// directory is where the binaries are, if they are there. Its name is the one that setup-envtest gives it.
+func (e envtest) directory() string { return filepath.Join(e.store, platform()) }
 
-func platformFolder() string {
-	return filepath.Join("k8s", envtestVersion+"-"+runtime.GOOS+"-"+runtime.GOARCH)
-}
+// platform is the version with the platform: several machines may share a home directory.
+func platform() string { return envtestVersion + "-" + runtime.GOOS + "-" + runtime.GOARCH }
 
 // present says whether they were fetched before. They are there completely or not at all.
 func (e envtest) present() bool {
@@ -97,12 +96,13 @@ func (e envtest) fetch(ctx context.Context) error {
 		lines := strings.Split(strings.TrimSpace(string(output)), "\n")
 		return errors.New(lines[len(lines)-1]) // the error, after messages
 	}
+	fetched := filepath.Join(partial, "k8s", platform()) // of setup-envtest
 	programs := []string{"etcd", "kube-apiserver", "kubectl"}
 	if i := slices.IndexFunc(programs, func(program string) bool {
-		_, err := os.Stat(filepath.Join(partial, platformFolder(), program))
+		_, err := os.Stat(filepath.Join(fetched, program))
 		return err != nil
 	}); i >= 0 {
 		return fmt.Errorf("the archive has no %s", programs[i])
 	}
-	return os.Rename(partial, filepath.Join(e.store, envtestVersion))
+	return os.Rename(fetched, e.directory())
 }

@@ -35,8 +35,6 @@ func (r *Rig) buildQuick(ctx context.Context) error {
 	if e.index == "" {
 		e.index = envtestIndex
 	}
-	answered := make(chan error, 1)
-	go func() { answered <- e.answers(ctx) }()
 	if err := r.buildTarget(ctx, target{"cluster", clusterFolder, r.binary("cluster"), []string{"."}}); err != nil {
 		return err
 	}
@@ -48,7 +46,7 @@ func (r *Rig) buildQuick(ctx context.Context) error {
 	case e.present():
 		fetched <- nil
 	default:
-		if err = <-answered; err == nil {
+		if err = e.answers(ctx); err == nil {
 			err = r.buildTarget(ctx, target{"setup-envtest", envtestFolder, e.setup, []string{setupEnvtest}})
 		}
 		if err != nil {

@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b.rig, err = rig.Start(ctx, rig.Options{Repository: ".", Dir: dir + "/rig", Progress: os.Stderr})
+	b.rig, err = rig.Start(ctx, rig.Options{Repository: ".", Dir: dir + "/rig", Progress: os.Stderr, Helm: true})
 	defer b.rig.Stop()
 	if err != nil {
 		return err
