@@ -74,7 +74,7 @@ func TestKubeconfig(t *testing.T) {
 		"a context without its cluster": {flag: "~/no-cluster", wantErr: "--kubeconfig ~/no-cluster: "},
 		"a cluster without a server":    {flag: "~/no-server", wantErr: "--kubeconfig ~/no-server: "},
 		"a context without its user":    {flag: "~/no-user", wantErr: "--kubeconfig ~/no-user: "},
-		"none of KUBECONFIG is there":   {variable: "/a:/b", home: "~/home", wantErr: "KUBECONFIG /a:/b: no such file"},
+		"none of KUBECONFIG is there":   {variable: "~/a:~/b", home: "~/home", wantErr: "KUBECONFIG ~/a:~/b: no such file"},
 		"a bad one of KUBECONFIG":       {variable: "~/good:~/words", wantErr: "KUBECONFIG ~/words: "},
 		"no file in the home directory": {home: "/does/not/exist", wantErr: kubeclient.ErrNoAPIServer.Error()},
 		"an empty one there":            {home: "~/bare", wantErr: kubeclient.ErrNoAPIServer.Error()},

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// envtestVersion is the version of Kubernetes' envtest binaries: etcd, kube-apiserver and kubectl. They are published
+	// EnvtestVersion is the version of Kubernetes' envtest binaries: etcd, kube-apiserver and kubectl. They are published
 	// for each minor release, but not for each patch release. Tests need exactly the version, the flags and the Go release
 	// of test/cluster, so only the demo uses them.
-	envtestVersion = "1.37.0"
+	EnvtestVersion = "1.37.0"
 	// envtestIndex lists them with their addresses and checksums.
 	envtestIndex = "https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/envtest-releases.yaml"
 	// envtestFolder is the module that pins setup-envtest, the program that fetches them.
@@ -46,7 +46,7 @@ type envtest struct {
 func (e envtest) directory() string { return filepath.Join(e.store, platform()) }
 
 // platform is the version with the platform: several machines may share a home directory.
-func platform() string { return envtestVersion + "-" + runtime.GOOS + "-" + runtime.GOARCH }
+func platform() string { return EnvtestVersion + "-" + runtime.GOOS + "-" + runtime.GOARCH }
 
 // present says whether they were fetched before. They are there completely or not at all.
 func (e envtest) present() bool {
@@ -88,7 +88,7 @@ func (e envtest) fetch(ctx context.Context) error {
 	defer func() { _ = os.RemoveAll(partial) }()
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, fmt.Errorf("not done after %s", fetchTime))
 	defer cancel()
-	command := exec.CommandContext(ctx, e.setup, "use", envtestVersion, "--index", e.index, "--bin-dir", partial)
+	command := exec.CommandContext(ctx, e.setup, "use", EnvtestVersion, "--index", e.index, "--bin-dir", partial)
 	if output, err := command.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -97,7 +97,7 @@ func (e envtest) fetch(ctx context.Context) error {
 		return errors.New(lines[len(lines)-1]) // the error, after messages
 	}
 	fetched := filepath.Join(partial, "k8s", platform()) // of setup-envtest
-	programs := []string{"etcd", "kube-apiserver", "kubectl"}
+	programs := EnvtestPrograms()
 	if i := slices.IndexFunc(programs, func(program string) bool {
 		_, err := os.Stat(filepath.Join(fetched, program))
 		return err != nil

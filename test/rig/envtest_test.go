@@ -3,45 +3,29 @@
 package rig
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"crypto/sha512"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
 
-// archive is a tar.gz with programs, as envtest's are laid out.
+// archive packs programs that only print something.
 func archive(t *testing.T, programs ...string) []byte {
 	t.Helper()
-	var data bytes.Buffer
-	packed := gzip.NewWriter(&data)
-	files := tar.NewWriter(packed)
-	for _, program := range programs {
-		header := &tar.Header{
-			Name: "controller-tools/envtest/" + program, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program)),
-		}
-		if err := files.WriteHeader(header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := files.Write([]byte(program)); err != nil {
+	directory := t.TempDir()
+	for _, name := range programs {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte("#!/bin/sh\necho "+name+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := files.Close(); err != nil {
+	data, err := EnvtestArchive(directory, programs...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := packed.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return data.Bytes()
+	return data
 }
 
 // buildSetupEnvtest builds the program of which envtest is made.
@@ -58,7 +42,7 @@ func buildSetupEnvtest(t *testing.T) string {
 
 func TestEnvtest(t *testing.T) {
 	setup := buildSetupEnvtest(t)
-	all := archive(t, "etcd", "kube-apiserver", "kubectl")
+	all := archive(t, EnvtestPrograms()...)
 	for name, tt := range map[string]struct {
 		version  string // in the index
 		archive  []byte
@@ -67,34 +51,28 @@ func TestEnvtest(t *testing.T) {
 		index    string // instead of the server's
 		want     string // in the error
 	}{
-		"Fetched":       {version: envtestVersion, archive: all},
-		"WrongChecksum": {version: envtestVersion, archive: all, checksum: strings.Repeat("0", 128), want: "checksum mismatch"},
-		"OtherVersions": {version: "1.28.0", archive: all, want: "unable to find archive for " + envtestVersion},
+		"Fetched":       {version: EnvtestVersion, archive: all},
+		"WrongChecksum": {version: EnvtestVersion, archive: all, checksum: strings.Repeat("0", 128), want: "checksum mismatch"},
+		"OtherVersions": {version: "1.28.0", archive: all, want: "unable to find archive for " + EnvtestVersion},
 		"ProgramMissing": {
-			version: envtestVersion, archive: archive(t, "etcd", "kube-apiserver"), want: "the archive has no kubectl",
+			version: EnvtestVersion, archive: archive(t, "etcd", "kube-apiserver"), want: "the archive has no kubectl",
 		},
-		"NoArchive":      {version: envtestVersion, archive: []byte("<html>"), want: "un-gz-ing"},
-		"NotFound":       {version: envtestVersion, archive: all, status: http.StatusNotFound, want: "404 Not Found"},
+		"NoArchive":      {version: EnvtestVersion, archive: []byte("<html>"), want: "un-gz-ing"},
+		"NotFound":       {version: EnvtestVersion, archive: all, status: http.StatusNotFound, want: "404 Not Found"},
 		"NobodyListens":  {index: "http://127.0.0.1:1/", want: "connection refused"},
 		"NotWanted":      {index: noEnvtest, want: "not wanted"},
 		"NoSuchProtocol": {index: "nonsense", want: "unsupported protocol scheme"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			file := fmt.Sprintf("envtest-v%s-%s-%s.tar.gz", tt.version, runtime.GOOS, runtime.GOARCH)
-			if tt.checksum == "" {
-				tt.checksum = fmt.Sprintf("%x", sha512.Sum512(tt.archive))
-			}
-			mux := http.NewServeMux()
-			server := httptest.NewServer(mux)
-			defer server.Close()
-			mux.HandleFunc("/index.yaml", func(w http.ResponseWriter, _ *http.Request) {
+			released := EnvtestIndex(tt.version, tt.archive, tt.checksum)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if tt.status != 0 {
 					w.WriteHeader(tt.status)
+					return
 				}
-				_, _ = fmt.Fprintf(w, "releases:\n  v%s:\n    %s:\n      hash: %s\n      selfLink: %s/%s\n",
-					tt.version, file, tt.checksum, server.URL, file)
-			})
-			mux.HandleFunc("/"+file, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(tt.archive) })
+				released.ServeHTTP(w, r)
+			}))
+			defer server.Close()
 			e := envtest{store: filepath.Join(t.TempDir(), "store"), index: tt.index, setup: setup}
 			if e.index == "" {
 				e.index = server.URL + "/index.yaml"
@@ -122,7 +100,7 @@ func TestEnvtest(t *testing.T) {
 			if tt.want != "" {
 				return
 			}
-			for _, program := range []string{"etcd", "kube-apiserver", "kubectl"} {
+			for _, program := range EnvtestPrograms() {
 				info, err := os.Stat(filepath.Join(e.directory(), program))
 				if err != nil || info.Mode()&0o111 == 0 {
 					t.Errorf("%s is not a program: %v, %v", program, info, err)
@@ -138,8 +116,8 @@ func TestEnvtestVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	minor := envtestVersion[:strings.LastIndex(envtestVersion, ".")+1]
+	minor := EnvtestVersion[:strings.LastIndex(EnvtestVersion, ".")+1]
 	if want := "\tk8s.io/kubernetes v" + minor; !strings.Contains(string(data), want) {
-		t.Errorf("%s/go.mod has no %q: update envtestVersion with it", clusterFolder, strings.TrimSpace(want))
+		t.Errorf("%s/go.mod has no %q: update EnvtestVersion with it", clusterFolder, strings.TrimSpace(want))
 	}
 }

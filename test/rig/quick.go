@@ -66,7 +66,7 @@ func (r *Rig) buildQuick(ctx context.Context) error {
 		r.assets, err = r.buildAssets(ctx)
 		return err
 	}
-	_, _ = fmt.Fprintf(r.options.Progress, "using the envtest binaries of Kubernetes %s\n", envtestVersion)
+	_, _ = fmt.Fprintf(r.options.Progress, "using the envtest binaries of Kubernetes %s\n", EnvtestVersion)
 	r.assets = e.directory()
 	return nil
 }

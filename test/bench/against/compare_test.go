@@ -20,17 +20,40 @@ func TestCompare(t *testing.T) {
 	newRow := func(what string, ratios []float64, values ...float64) results.Row {
 		return rowOf(thisTree, what, values...).Against(ratios)
 	}
+	inDemo := func(tree, contender string, value float64) results.Row {
+		return results.Measured(coldDemo+": "+contender, tree, wallTime, "s", value)
+	}
+	demo := func(contender string, value float64) results.Row {
+		return results.Measured(coldDemo, contender, wallTime, "s", value)
+	}
 	tests := map[string]struct {
+		benchmark     string
 		before, after []results.Document
 		want          []results.Row
+		fails         bool
 	}{
-		"median of ratios, with a budget": {
+		"median of ratios": {
 			before: []results.Document{rows(measured(files, "1", 20)), rows(measured(files, "1", 10)), rows(measured(files, "1", 10))},
 			after:  []results.Document{rows(measured(files, "1", 10)), rows(measured(files, "1", 6)), rows(measured(files, "1", 9))},
 			want: []results.Row{
-				oldRow(files+": 1", 20, 10, 10),
-				newRow(files+": 1", []float64{0.5, 0.6, 0.9}, 10, 6, 9).RatioAtMost(0.75),
+				oldRow(files+": 1", 20, 10, 10), newRow(files+": 1", []float64{0.5, 0.6, 0.9}, 10, 6, 9),
 			},
+		},
+		"with budgets": {
+			benchmark: "demo",
+			before:    []results.Document{rows(demo(builtAPIServer, 100), demo(fetchedAPIServer, 100))},
+			after:     []results.Document{rows(demo(builtAPIServer, 50), demo(fetchedAPIServer, 30))},
+			want: []results.Row{
+				inDemo("0ld", builtAPIServer, 100), inDemo(thisTree, builtAPIServer, 50).Against([]float64{0.5}).RatioAtMost(0.6),
+				inDemo("0ld", fetchedAPIServer, 100),
+				inDemo(thisTree, fetchedAPIServer, 30).Against([]float64{0.3}).RatioAtMost(0.2),
+			},
+		},
+		"a figure with a budget is missing": {
+			benchmark: "demo",
+			before:    []results.Document{rows(demo(builtAPIServer, 100), demo("other", 100))},
+			after:     []results.Document{rows(demo(builtAPIServer, 50), demo(fetchedAPIServer, 30))},
+			fails:     true,
 		},
 		"without a budget": {
 			before: []results.Document{rows(measured("other", "x", 2))},
@@ -57,7 +80,11 @@ func TestCompare(t *testing.T) {
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, compare("0ld", c.before, c.after)); diff != "" {
+			got, err := compare(c.benchmark, "0ld", c.before, c.after)
+			if (err != nil) != c.fails {
+				t.Errorf("error: %v", err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
