@@ -281,7 +281,7 @@ bench-audit: ## Benchmark the audit against the number of protected Secrets and 
 COMMIT ?=
 BENCH_AGAINST ?=
 .PHONY: bench-against
-bench-against: ## Compare this tree with an earlier commit: agent, admission, cold demo (COMMIT=46b028d; about 75 minutes)
+bench-against: ## Compare this tree with an earlier commit: agent, admission, cold demo (COMMIT=46b028d; hours)
 	@go run ./test/bench/against -commit "$(COMMIT)" -json $(DIST)/bench-against.json $(MARKDOWN) $(BENCH_AGAINST)
 
 .PHONY: lint

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Document is the result of one run of a benchmark.
@@ -238,7 +239,7 @@ func (d Document) writeMarkdown(path string) error {
 		return err
 	}
 	for _, part := range []struct{ name, text string }{
-		{"headline", "- " + d.Headline + "\n"}, {"budgets", d.Budgets()}, {"tables", d.Tables()},
+		{"headline", bullet(d.Headline)}, {"budgets", d.Budgets()}, {"tables", d.Tables()},
 	} {
 		if page, err = replace(page, part.name+" of bench "+d.Bench, part.text); err != nil {
 			return fmt.Errorf("write results into %s: %w", path, err)
@@ -256,6 +257,23 @@ func (d Document) writeJSON(path string) error {
 		return err
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o644)
+}
+
+// lineWidth is the longest line of a page, in characters, without tables.
+const lineWidth = 120
+
+// bullet formats a sentence as an item of a Markdown list, in lines of at most lineWidth characters.
+func bullet(sentence string) string {
+	var out strings.Builder
+	line := "-"
+	for word := range strings.FieldsSeq(sentence) {
+		if utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > lineWidth {
+			out.WriteString(line + "\n")
+			line = " "
+		}
+		line += " " + word
+	}
+	return out.String() + line + "\n"
 }
 
 // replace puts text between the markers with this name.

@@ -5,6 +5,7 @@ package results
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,7 +80,7 @@ func TestWriteMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := document()
-	d.Headline = "It is fast."
+	d.Headline = strings.Repeat("It is fast. ", 10) + "And it is small."
 	if err := d.writeMarkdown(path); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,8 @@ func TestWriteMarkdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "# Page\n<!-- headline of bench x -->\n- It is fast.\n<!-- end of headline of bench x -->\n" +
+	want := "# Page\n<!-- headline of bench x -->\n- " + strings.Repeat("It is fast. ", 9) +
+		"It is\n  fast. And it is small.\n<!-- end of headline of bench x -->\n" +
 		"<!-- budgets of bench x -->\n" + d.Budgets() + "<!-- end of budgets of bench x -->\n" +
 		"<!-- tables of bench x -->\n" + d.Tables() + "<!-- end of tables of bench x -->\n"
 	if diff := cmp.Diff(want, string(got)); diff != "" {
