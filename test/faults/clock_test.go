@@ -178,7 +178,7 @@ func clockJumps(s *scene) {
 		finding.CertificateNotYetValid,
 	), string(finding.CertificateExpiringSoon)
 	stream := admission.Stream{}
-	for range 2 { // the second time, all results are cached
+	for range 2 { // the second time, each object has been checked at each of these times
 		for _, jump := range []struct {
 			by                 time.Duration
 			there, back        []string // the changes that the agent logs

@@ -76,8 +76,8 @@ func faults() []fault {
 		},
 		{
 			"clock jumps by years, forward and back",
-			"verdicts, also cached ones, follow the new clock; each change logged once; always alive; as before when " +
-				"the clock is reset",
+			"verdicts follow the new clock, also for objects that were checked before; each change logged once; " +
+				"always alive; as before when the clock is reset",
 			true, clockJumps,
 		},
 		{"no inotify instances, later restored", byPolling, false,
