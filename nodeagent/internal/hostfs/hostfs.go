@@ -350,21 +350,18 @@ type Directory struct {
 	Device, Inode uint64
 	// Name is empty if the path ends here.
 	Name string
-	// AnyName is true if changes of any name in it matter. Chain leaves it false.
+	// AnyName is true if changes of any name in it matter. [FS.Chains] leaves it false.
 	AnyName bool
 	// Deleted is true if it was deleted and has no name on its file system any more.
 	Deleted bool
 }
 
-// Chain returns every lookup of a name in an existing directory on a path of the host, from
-// the root down, through symlinks and their targets. One of these names must change before
-// the path can lead to another file. If the path does not exist, the chain ends with the
-// name that is missing in its nearest existing ancestor. If it is a directory, the chain
-// ends with that.
-func (f *FS) Chain(hostPath string) []Directory { return f.Chains()(hostPath) }
-
-// Chains returns a function that is [FS.Chain] for many paths: it looks up each name once, because they have most
-// directories in common. Use it for one pass only.
+// Chains returns a function that returns, for a path of the host, every lookup of a name in
+// an existing directory, from the root down, through symlinks and their targets. One of these
+// names must change before the path can lead to another file. If the path does not exist, the
+// chain ends with the name that is missing in its nearest existing ancestor. If it is a
+// directory, the chain ends with that. Paths have most directories in common, so the function
+// looks up each name once: use it for one pass only.
 func (f *FS) Chains() func(hostPath string) []Directory {
 	known := lookups{root: f.root, known: map[entry]lookup{}}
 	return func(hostPath string) []Directory {

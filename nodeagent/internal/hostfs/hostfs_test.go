@@ -344,7 +344,7 @@ func TestNoPermission(t *testing.T) {
 	}
 	// The closed directory itself is visible.
 	if d := cmp.Diff([]string{"/", "/etc", "/etc/closed"}, paths(t, root,
-		host.Chain("/etc/closed/deep/tls.crt"))); d != "" {
+		host.Chains()("/etc/closed/deep/tls.crt"))); d != "" {
 		t.Errorf("chain (-want +got):\n%s", d)
 	}
 }
@@ -496,7 +496,7 @@ func TestChain(t *testing.T) {
 		for way, root := range map[string]string{"": root, ", root is a symlink": link} {
 			t.Run(name+way, func(t *testing.T) {
 				// A directory may be in a chain twice.
-				if d := cmp.Diff(c.want, unique(paths(t, root, newFS(t, root, maxBytes).Chain(c.path)))); d != "" {
+				if d := cmp.Diff(c.want, unique(paths(t, root, newFS(t, root, maxBytes).Chains()(c.path)))); d != "" {
 					t.Errorf("chain of %s (-want +got):\n%s", c.path, d)
 				}
 			})
@@ -510,7 +510,7 @@ func TestChain(t *testing.T) {
 		if err := os.RemoveAll(gone); err != nil {
 			t.Fatal(err)
 		}
-		if chain := host.Chain("/etc/file"); chain != nil {
+		if chain := host.Chains()("/etc/file"); chain != nil {
 			t.Errorf("chain: got %v", chain)
 		}
 	})
@@ -519,7 +519,7 @@ func TestChain(t *testing.T) {
 		const deep = 300
 		long := strings.Repeat("/d", deep)
 		tree(t, base+"/deep", [2]string{long + "/file", "text"})
-		if got := len(newFS(t, base+"/deep", maxBytes).Chain(long)); got != 256 {
+		if got := len(newFS(t, base+"/deep", maxBytes).Chains()(long)); got != 256 {
 			t.Errorf("the chain of %d directories has %d, want 256", deep, got)
 		}
 	})
@@ -533,7 +533,7 @@ func TestChain(t *testing.T) {
 		}
 		host := newFS(t, last, maxBytes)
 		for links, want := range map[int][]string{40: {"/", "/target"}, 41: {"/"}} {
-			if d := cmp.Diff(want, unique(paths(t, last, host.Chain(fmt.Sprintf("/link%d/file", links))))); d != "" {
+			if d := cmp.Diff(want, unique(paths(t, last, host.Chains()(fmt.Sprintf("/link%d/file", links))))); d != "" {
 				t.Errorf("chain over %d links (-want +got):\n%s", links, d)
 			}
 			if _, err := host.Stat(fmt.Sprintf("link%d/file", links)); (err == nil) != (links <= 40) {
@@ -558,7 +558,7 @@ func TestChainNames(t *testing.T) {
 	for path, want := range cases {
 		t.Run(path, func(t *testing.T) {
 			var got []string
-			for _, d := range newFS(t, root, maxBytes).Chain(path) {
+			for _, d := range newFS(t, root, maxBytes).Chains()(path) {
 				got = append(got, stdcmp.Or(strings.TrimPrefix(d.Path, root), "/")+" "+d.Name)
 			}
 			if d := cmp.Diff(want, got); d != "" {
@@ -655,12 +655,12 @@ func TestChainDistinguishesDirectories(t *testing.T) {
 	root := t.TempDir()
 	tree(t, root, [2]string{"etc/live/tls.crt", "old"}, [2]string{"etc/staging/tls.crt", "new"})
 	host := newFS(t, root, maxBytes)
-	before := host.Chain("/etc/live/tls.crt")
+	before := host.Chains()("/etc/live/tls.crt")
 	if err := unix.Renameat2(unix.AT_FDCWD, root+"/etc/staging", unix.AT_FDCWD, root+"/etc/live",
 		unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
-	after := host.Chain("/etc/live/tls.crt")
+	after := host.Chains()("/etc/live/tls.crt")
 	if d := cmp.Diff(paths(t, root, after), []string{"/", "/etc", "/etc/live"}); d != "" {
 		t.Errorf("chain (-got +want):\n%s", d)
 	}

@@ -82,7 +82,7 @@ func (r *rig) run() (stop func()) {
 func (r *rig) watchPath() (changed bool) {
 	r.t.Helper()
 	for range 10 {
-		if !r.Watch(r.host.Chain(r.at)) {
+		if !r.Watch(r.host.Chains()(r.at)) {
 			return changed
 		}
 		changed = true
@@ -363,7 +363,7 @@ func TestWatch(t *testing.T) {
 	host := r.host
 	gone := hostfs.Directory{Path: root + "/none"}
 	file := hostfs.Directory{Path: root + "/a/b/file/none"}
-	abc := append(host.Chain("/a/b"), host.Chain("/c")...)
+	abc := append(host.Chains()("/a/b"), host.Chains()("/c")...)
 
 	steps := []struct {
 		what        string
@@ -371,13 +371,13 @@ func TestWatch(t *testing.T) {
 		want        bool
 	}{
 		{"nothing", nil, false},
-		{"first time", host.Chain("/a/b"), true},
-		{"again", host.Chain("/a/b"), false},
-		{"each twice", append(host.Chain("/a/b"), host.Chain("/a/b")...), false},
-		{"fewer", host.Chain("/a"), false},
-		{"one that was removed before", host.Chain("/a/b"), true},
+		{"first time", host.Chains()("/a/b"), true},
+		{"again", host.Chains()("/a/b"), false},
+		{"each twice", append(host.Chains()("/a/b"), host.Chains()("/a/b")...), false},
+		{"fewer", host.Chains()("/a"), false},
+		{"one that was removed before", host.Chains()("/a/b"), true},
 		{"one more", abc, true},
-		{"another name in a watched directory", append(host.Chain("/a/b/none"), abc...), true},
+		{"another name in a watched directory", append(host.Chains()("/a/b/none"), abc...), true},
 		{"without that name", abc, false},
 		{"one more, which does not exist", append([]hostfs.Directory{gone, file}, abc...), false},
 		{"none", nil, false},
@@ -398,7 +398,7 @@ func TestWatchRemovesDirectories(t *testing.T) {
 	put(t, root+"/a/file", "text")
 	put(t, root+"/b/file", "text")
 	r := newRig(t, root, "/b/file")
-	r.Watch(append(r.host.Chain("/a"), r.host.Chain("/b")...))
+	r.Watch(append(r.host.Chains()("/a"), r.host.Chains()("/b")...))
 	r.run()
 	r.settle() // with /b alone
 	put(t, root+"/a/file", "more")
@@ -422,7 +422,7 @@ func TestWatchAfterExchange(t *testing.T) {
 		t.Fatal("Watch: nothing is new")
 	}
 	exchange(t, root+"/etc/live", root+"/etc/staging")
-	if !r.Watch(r.host.Chain(r.at)) {
+	if !r.Watch(r.host.Chains()(r.at)) {
 		t.Error("the directory that was swapped in is not watched")
 	}
 	r.run()
@@ -447,10 +447,10 @@ func TestWatchAfterExchangeAndBack(t *testing.T) {
 	r := newRig(t, root, "/etc/live/tls.crt")
 	r.run()
 	r.settle()
-	before := r.host.Chain(r.at)
+	before := r.host.Chains()(r.at)
 	exchange(t, root+"/etc/live", root+"/etc/staging")
 	exchange(t, root+"/etc/live", root+"/etc/staging")
-	if d := cmp.Diff(before, r.host.Chain(r.at)); d != "" {
+	if d := cmp.Diff(before, r.host.Chains()(r.at)); d != "" {
 		t.Fatalf("chain (-before +after):\n%s", d)
 	}
 	r.wait("the exchange")
@@ -551,7 +551,7 @@ func TestNotWatchable(t *testing.T) {
 	must(t, os.Symlink("loop", root+"/loop"))
 	put(t, root+"/etc/tls.crt", "text")
 	r := newRig(t, root, "/etc/tls.crt")
-	directories := append(r.host.Chain(r.at), hostfs.Directory{Path: root + "/loop"})
+	directories := append(r.host.Chains()(r.at), hostfs.Directory{Path: root + "/loop"})
 	if !r.Watch(directories) {
 		t.Error("Watch: nothing is new, so the other directories are not watched")
 	}
@@ -597,7 +597,7 @@ func TestAnyName(t *testing.T) {
 	if err := os.Mkdir(root+"/d", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	plain := host.Chain("/d")
+	plain := host.Chains()("/d")
 	anyName := slices.Clone(plain)
 	anyName[len(anyName)-1].AnyName = true
 	for i, step := range []struct {
@@ -678,7 +678,7 @@ func TestLimits(t *testing.T) {
 			r.run()
 			set("0")
 			for range 3 {
-				if r.Watch(r.host.Chain(r.at)) {
+				if r.Watch(r.host.Chains()(r.at)) {
 					t.Error("Watch: something is new")
 				}
 			}
@@ -724,7 +724,7 @@ func TestRunEnds(t *testing.T) {
 			t.Fatalf("goroutine left behind:\n%s", left)
 		}
 	}
-	if r.Watch(r.host.Chain("/")) {
+	if r.Watch(r.host.Chains()("/")) {
 		t.Error("Watch: something is new after the end")
 	}
 	r.log.silent(t)
