@@ -129,10 +129,11 @@ func (k *Keeper) reconcile(ctx context.Context) (pause time.Duration, err error)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return retryDelay, fmt.Errorf("register the CA with ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
 	}
-	// While API servers may not know the CA of a new certificate yet, the old one is served,
-	// if there is one.
+	// While API servers may not know the CA of a new certificate yet, the old one is served, if
+	// there is one that they still trust: another replica, which served a later one, may have
+	// registered CAs that do not include its CA.
 	issued, _ := time.Parse(time.RFC3339, secret.Annotations[issuedAt])
-	if wait := issued.Add(propagationTime).Sub(k.Now()); wait > 0 && k.filesUsable() {
+	if wait := issued.Add(propagationTime).Sub(k.Now()); wait > 0 && k.filesTrustedBy(secret.Data[caKey]) {
 		return min(wait, checkInterval), nil
 	}
 	if err := k.writeFiles(secret); err != nil {
@@ -309,6 +310,17 @@ func (k *Keeper) servedLeaf() (*x509.Certificate, error) {
 func (k *Keeper) filesUsable() bool {
 	leaf, err := k.servedLeaf()
 	return err == nil && k.Now().Before(leaf.NotAfter)
+}
+
+// filesTrustedBy reports whether the files have a certificate that a CA bundle trusts now.
+func (k *Keeper) filesTrustedBy(bundle []byte) bool {
+	leaf, err := k.servedLeaf()
+	if err != nil {
+		return false
+	}
+	cas, _ := pki.ParseBundle(bundle) // an invalid bundle trusts nothing
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: cas.Pool(), CurrentTime: k.Now()})
+	return err == nil
 }
 
 // writeFiles writes the files, each atomically.

@@ -77,6 +77,45 @@ func round(t *testing.T, k *Keeper) time.Duration {
 	return pause
 }
 
+// issueAt returns [Issue] with a clock that the test sets.
+func issueAt(now *time.Time) func([]string) (chain, key []byte, err error) {
+	return func([]string) (chain, key []byte, err error) {
+		ca := pkitest.NewCAAround("own", *now)
+		pair := ca.Issue(
+			pkitest.Request{
+				DNSNames: []string{"guard.guard.svc"},
+				IPs:      []net.IP{net.IPv4(127, 0, 0, 1)},
+			}.Valid(*now, now.Add(lifetime)),
+		)
+		return pair.ChainWith(ca.PEM()), pair.Key, nil
+	}
+}
+
+// TestOtherReplicaIssues: a process that serves an older certificate than the one that issues must not wait with the new
+// one, if its own CA is no longer registered.
+func TestOtherReplicaIssues(t *testing.T) {
+	now := time.Now()
+	cluster := fake.NewClientset(registration())
+	one, late := keeper(t, cluster, &now, new(strings.Builder)), keeper(t, cluster, &now, new(strings.Builder))
+	one.Issue, late.Issue = issueAt(&now), issueAt(&now)
+	round(t, one)
+	round(t, late)
+	for range 2 { // each time the CAs in the Secret are lost, and one registers those that it knows
+		if err := one.Secrets.Delete(t.Context(), one.Secret, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		round(t, one)
+		served(t, one)
+		now = now.Add(propagationTime + time.Second)
+		round(t, one)
+	}
+	now = now.Add(-propagationTime) // the last certificate is new when the other process checks
+	round(t, late)
+	if !served(t, late).Equal(served(t, one)) {
+		t.Error("the processes serve different certificates")
+	}
+}
+
 // TestLifecycle: two processes issue a certificate, keep it and renew it, and what they
 // serve is trusted at each step.
 func TestLifecycle(t *testing.T) {
@@ -84,17 +123,7 @@ func TestLifecycle(t *testing.T) {
 	now := time.Now()
 	cluster := fake.NewClientset(registration())
 	one, other := keeper(t, cluster, &now, &log), keeper(t, cluster, &now, &log)
-	issue := func([]string) (chain, key []byte, err error) {
-		ca := pkitest.NewCAAround("own", now)
-		pair := ca.Issue(
-			pkitest.Request{
-				DNSNames: []string{"guard.guard.svc"},
-				IPs:      []net.IP{net.IPv4(127, 0, 0, 1)},
-			}.Valid(now, now.Add(lifetime)),
-		)
-		return pair.ChainWith(ca.PEM()), pair.Key, nil
-	}
-	one.Issue, other.Issue = issue, issue
+	one.Issue, other.Issue = issueAt(&now), issueAt(&now)
 
 	round(t, one)
 	round(t, other)
