@@ -167,6 +167,8 @@ test: preflight-test cluster-build tools ## Run all tests: unit tests, tests aga
 	CGO_ENABLED=1 GOLANGCI_LINT=$(TOOLS)/golangci-lint go test -race -timeout $(TEST_TIMEOUT) ./...
 	cd test/cluster && CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
 	cd test/oracle && CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
+	@# Without -race: package cel takes ten times as long with it.
+	cd webhook/model && HELM=$(TOOLS)/helm go test -timeout $(TEST_TIMEOUT) .
 	@# The tests of signatures need cosign, which takes minutes to build: make test-release.
 	cd release && HELM=$(TOOLS)/helm CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -skip '^TestSigned' ./...
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=3000x
@@ -210,6 +212,11 @@ prometheus:
 .PHONY: test-unit
 test-unit: ## Run the unit tests only; they need no API server
 	CGO_ENABLED=1 go test -race ./pkg/... ./internal/... ./webhook/... ./nodeagent/... ./test/openshift/...
+
+.PHONY: model
+model: tools cluster-build ## Check the model of the guard against its code and CEL: all states, a replay, and the code with single faults
+	cd webhook/model && HELM=$(TOOLS)/helm go test . -count=1 -v -timeout 90m -whole -replays 1000 -rapid.checks=3000
+	cd webhook/model && HELM=$(TOOLS)/helm go run ./mutants
 
 .PHONY: test-rotation
 test-rotation: ## Rotate certificates 2000 times in every way, with faults, while the agent watches (some minutes)
@@ -294,6 +301,7 @@ lint: tools ## Lint the code, the import rules, the chart and the wording
 	cd release && $(TOOLS)/golangci-lint run ./...
 	cd test/drift && $(TOOLS)/golangci-lint run ./...
 	cd test/render && $(TOOLS)/golangci-lint run ./...
+	cd webhook/model && $(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/helm lint --strict $(CHART)
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
@@ -303,6 +311,7 @@ lint: tools ## Lint the code, the import rules, the chart and the wording
 	cd release/cosign && go mod tidy -diff
 	cd test/drift && go mod tidy -diff
 	cd test/render && go mod tidy -diff
+	cd webhook/model && go mod tidy -diff
 	cd test/envtest && go mod tidy -diff
 	cd test/bench/gatekeeper && go mod tidy -diff
 	@# The go command adds checksums that go.work.sum lacks.
