@@ -224,7 +224,7 @@ func (h *recorded) end(t *testing.T, client kubernetes.Interface) {
 	t.Fatal("the watch ended before the last version")
 }
 
-// newestOf returns the version of the only Secret in a list; empty if there is none.
+// newestOf returns the version of the only Secret in a list; empty if the list is empty.
 func newestOf(list *corev1.SecretList) string {
 	if len(list.Items) == 0 {
 		return ""

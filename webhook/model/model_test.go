@@ -351,7 +351,7 @@ func (g guardState) allows(d decision, clock int) bool {
 	return g.webhook == up && !d.webhook[clock]
 }
 
-// mayIntroduce names the reason for which an allowed request may introduce problems; empty if there is none.
+// mayIntroduce names the reason for which an allowed request may introduce problems; empty if it has no reason.
 func (e *explored) mayIntroduce(r Request, introduced []Problem, g guardState, now time.Time) string {
 	floor := g.policy || g.static
 	onlyWebhookSees := len(inPolicy(introduced)) == 0

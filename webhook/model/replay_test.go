@@ -195,7 +195,7 @@ func (p *replay) prepare(t *testing.T, s State) *corev1.Secret {
 	return p.stored(t)
 }
 
-// stored returns the stored Secret; nil if there is none.
+// stored returns the stored Secret; nil if it does not exist.
 func (p *replay) stored(t *testing.T) *corev1.Secret {
 	t.Helper()
 	secret, err := p.clients[person].CoreV1().Secrets(p.Namespace).Get(t.Context(), p.Name, metav1.GetOptions{})

@@ -226,7 +226,7 @@ func (w World) Kinds() []*Kind {
 		{"of 30 minutes", now.Add(30 * time.Minute).Format(time.RFC3339), now.Add(30 * time.Minute)},
 		{"that is over", now.Add(-time.Minute).Format(time.RFC3339), now.Add(-time.Minute)},
 		{"of three days", now.AddDate(0, 0, 3).Format(time.RFC3339), now.AddDate(0, 0, 3)},
-		{name: "that is no time", text: "tomorrow"},
+		{name: "that is malformed", text: "tomorrow"},
 	}
 	foreign := ownedBy("v1", "ConfigMap", "other", "config-map")
 	later := now.AddDate(10, 0, 0).Format(time.RFC3339)

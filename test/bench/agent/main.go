@@ -33,8 +33,8 @@ const (
 	scrapeEvery = 15 * time.Second
 	// rotationBudget is the budget from a write to the log line about it.
 	rotationBudget = 250 * time.Millisecond
-	// quiet is the time before each rotation. Certificates are renewed after days, so nothing happens before; an agent that
-	// has just scanned several times waits before it does so again.
+	// quiet is the time before each rotation. Certificates are renewed after days, so nothing happens before; an agent
+	// that has just scanned several times waits before it does so again.
 	quiet = 300 * time.Millisecond
 	// patience is how late the line may be before the measurement fails.
 	patience = 5 * time.Second
