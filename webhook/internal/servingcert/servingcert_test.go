@@ -91,8 +91,8 @@ func issueAt(now *time.Time) func([]string) (chain, key []byte, err error) {
 	}
 }
 
-// TestOtherReplicaIssues: a process that serves an older certificate than the one that issues must not wait with the new
-// one, if its own CA is no longer registered.
+// TestOtherReplicaIssues: a process that serves an older certificate than the one that issues must not wait with the
+// new one, if its own CA is no longer registered.
 func TestOtherReplicaIssues(t *testing.T) {
 	now := time.Now()
 	cluster := fake.NewClientset(registration())
