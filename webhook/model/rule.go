@@ -20,7 +20,7 @@ const (
 	namespaceController = "system:serviceaccount:kube-system:namespace-controller"
 )
 
-// attachedTo returns the UID of the Service for which service-ca renews the Secret; empty if it renews the Secret for no Service.
+// attachedTo returns the UID of the Service for which service-ca renews the Secret; empty if it renews it for none.
 func (k *Kind) attachedTo(s State) types.UID {
 	if !s.Exists || !k.ServiceCA {
 		return ""
