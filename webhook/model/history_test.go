@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +71,7 @@ func TestHistory(t *testing.T) {
 	done := make(chan struct{})
 	go func() { working.Wait(); close(done) }()
 	restarts := restartUntil(t, r, done)
-	h.end(t, client)
+	h.end(t, as(t, config, kind.Renewer))
 	counts := h.check(t)
 	t.Logf("%d versions; %v; %d restarts of the webhook", len(h.versions), counts, restarts)
 	for _, a := range []answer{stored, refused} {
@@ -189,18 +188,19 @@ func (h *recorded) stateOf(s *corev1.Secret) State {
 // end reads all versions that were stored.
 func (h *recorded) end(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
-	last, err := client.CoreV1().Secrets(h.Namespace).List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
+	secrets := client.CoreV1().Secrets(h.Namespace)
+	last, err := secrets.Get(t.Context(), h.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) { // so that the watch has a last version
+		h.writes["end"] = &write{user: h.Renewer, to: State{Exists: true}, answer: stored}
+		last, err = secrets.Create(t.Context(), h.numbered(State{Exists: true}, "end"), metav1.CreateOptions{})
 	}
-	until, err := strconv.ParseUint(last.ResourceVersion, 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	events, err := client.CoreV1().Secrets(h.Namespace).Watch(ctx, metav1.ListOptions{
-		ResourceVersion: h.first, AllowWatchBookmarks: true, FieldSelector: "metadata.name=" + h.Name,
+	events, err := secrets.Watch(ctx, metav1.ListOptions{
+		ResourceVersion: h.first, FieldSelector: "metadata.name=" + h.Name,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -211,25 +211,12 @@ func (h *recorded) end(t *testing.T, client kubernetes.Interface) {
 		if !ok {
 			t.Fatalf("watch: %v", event.Object)
 		}
-		if event.Type != watch.Bookmark {
-			h.versions = append(h.versions, event)
-		}
-		if version, err := strconv.ParseUint(secret.ResourceVersion, 10, 64); err != nil || version >= until {
-			return
-		}
-		if secret.ResourceVersion == newestOf(last) {
+		h.versions = append(h.versions, event)
+		if secret.ResourceVersion == last.ResourceVersion {
 			return
 		}
 	}
 	t.Fatal("the watch ended before the last version")
-}
-
-// newestOf returns the version of the only Secret in a list; empty if the list is empty.
-func newestOf(list *corev1.SecretList) string {
-	if len(list.Items) == 0 {
-		return ""
-	}
-	return list.Items[0].ResourceVersion
 }
 
 // check compares each stored version with the rule, and each answer with what was stored.
