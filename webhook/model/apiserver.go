@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -37,16 +36,14 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	crwebhook "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/finding"
 	"github.com/kubelet-https-guard/kubelet-https-guard/pkg/report"
 	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/admit"
-	"github.com/kubelet-https-guard/kubelet-https-guard/webhook/internal/facts"
 )
 
 // APIServer is the admission of an API server, in process: its own plugins with the policies and the registration of
 // the guard, and the webhook's handler, which it calls without a connection. It stores nothing.
 type APIServer struct {
-	// Policies are the policies in the API, Static the same as static ones.
+	// policies evaluates the policies in the API, static the static ones.
 	policies, static *validating.Plugin
 	hooks            *generic.Webhook
 	handler          *admit.Handler
@@ -347,23 +344,4 @@ func (o objects) question(r Request) question {
 		q.new.Labels = map[string]string{"changed": "true"}
 	}
 	return q
-}
-
-// reasons of the results that fail.
-func reasons(results []finding.Result) []Problem {
-	var all []Problem
-	for _, r := range finding.WithOutcome(results, finding.Fail) {
-		key, _, _ := strings.Cut(r.Subject.Key, " ")
-		all = append(all, Problem{Key: key, Reason: r.Reason})
-	}
-	slices.SortFunc(all, byKey)
-	return all
-}
-
-func byKey(a, b Problem) int { return strings.Compare(a.Key+string(a.Reason), b.Key+string(b.Reason)) }
-
-// decodeFacts decodes a Secret as the audit does.
-func decodeFacts(raw []byte) (*facts.Secret, error) {
-	secret := new(facts.Secret)
-	return secret, json.Unmarshal(raw, secret)
 }

@@ -28,15 +28,11 @@ func (r Request) Operation() admission.Operation {
 // (Kubernetes pkg/apis/core/validation/validation.go, ValidateSecretUpdate). The replay on a real API server tests
 // this function.
 func (k *Kind) valid(r Request) bool {
-	switch r.Operation() {
-	case admission.Create:
-		return r.New.Lifecycle <= held
-	case admission.Update:
-		sameContent := r.Old.Content == r.New.Content
-		return r.Old.Type == r.New.Type &&
-			(r.Old.Immutable == mutable || r.New.Immutable == immutable && sameContent)
+	if r.Operation() != admission.Update {
+		return true
 	}
-	return true
+	sameContent := r.Old.Content == r.New.Content
+	return r.Old.Type == r.New.Type && (r.Old.Immutable == mutable || r.New.Immutable == immutable && sameContent)
 }
 
 // effect returns the state after an allowed request.

@@ -197,7 +197,7 @@ func (s *shared) checkTrust(r *replica) error {
 	before := r.served
 	r.served = pair.Leaf
 	if before == nil {
-		return nil // API servers refuse in any case until they know the first certificate
+		return nil // no API server knows the first certificate yet
 	}
 	if r.silent || trusts(s.registered(), pair.Leaf) {
 		r.distrusted = time.Time{}

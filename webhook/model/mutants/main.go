@@ -32,7 +32,6 @@ type target struct {
 	count int
 	// model are the tests of the model that run first, unit the package whose tests run if these pass.
 	model, unit string
-	// outside are the tests in other packages that must notice it.
 }
 
 func targets() []target {
@@ -73,6 +72,9 @@ func run(ctx context.Context, out io.Writer) error {
 		source, err := os.ReadFile(filepath.Join(*root, t.file))
 		if err != nil {
 			return err
+		}
+		if result, err := t.test(ctx, *root, directory, source); result != survives || err != nil {
+			return errors.Join(err, fmt.Errorf("%s: without a change: %s", t.file, result))
 		}
 		compiled := 0
 		for _, m := range sample(source) {
